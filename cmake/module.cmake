@@ -1,0 +1,63 @@
+# add_module(NAME DEPS ...): the room NAME/ becomes the library bellwether_NAME, made of every .cc below it.
+# Its neighbours by suffix are built and registered too, so none can be forgotten:
+#   x_test.cc   a GoogleTest program, run by ctest as NAME/x_test
+#   x_bench.cc  a Google Benchmark program; ctest runs it on tiny input so that it cannot rot
+#   x_fuzz.cc   a libFuzzer program (preset "fuzz")
+# `main.cc` is left out: add_program names it.
+function(add_module name)
+  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  file(GLOB_RECURSE all CONFIGURE_DEPENDS ${name}/*.cc)
+  set(sources ${all})
+  list(FILTER sources EXCLUDE REGEX "(_test|_bench|_fuzz|/main)\\.cc$")
+  add_library(bellwether_${name} STATIC ${sources})
+  target_link_libraries(bellwether_${name} PUBLIC ${ARG_DEPS})
+  foreach(source ${all})
+    if(source MATCHES "_test\\.cc$")
+      add_unit_test(${source} bellwether_${name})
+    elseif(source MATCHES "_bench\\.cc$")
+      add_microbenchmark(${source} bellwether_${name})
+    elseif(source MATCHES "_fuzz\\.cc$" AND BELLWETHER_FUZZ)
+      add_fuzzer(${source} bellwether_${name})
+    endif()
+  endforeach()
+endfunction()
+
+# kernels/cpu/matmul_test.cc -> target kernels_cpu_matmul_test, ctest name kernels/cpu/matmul_test
+function(target_name_of source out_target out_name)
+  file(RELATIVE_PATH relative ${CMAKE_SOURCE_DIR} ${source})
+  string(REGEX REPLACE "\\.cc$" "" relative ${relative})
+  string(REPLACE "/" "_" target ${relative})
+  set(${out_target} ${target} PARENT_SCOPE)
+  set(${out_name} ${relative} PARENT_SCOPE)
+endfunction()
+
+function(add_unit_test source)
+  target_name_of(${source} target name)
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE ${ARGN} GTest::gmock GTest::gtest GTest::gtest_main)
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+  add_test(NAME ${name} COMMAND ${target} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
+endfunction()
+
+function(add_microbenchmark source)
+  target_name_of(${source} target name)
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE ${ARGN} benchmark::benchmark benchmark::benchmark_main)
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/benchmarks)
+  add_test(NAME ${name} COMMAND ${target} --benchmark_min_time=0)
+endfunction()
+
+function(add_fuzzer source)
+  target_name_of(${source} target name)
+  add_executable(${target} ${source})
+  target_link_libraries(${target} PRIVATE ${ARGN})
+  target_link_options(${target} PRIVATE -fsanitize=fuzzer)
+  set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+  add_test(NAME ${name} COMMAND ${target} -runs=20000 -max_total_time=20 -rss_limit_mb=4096)
+endfunction()
+
+function(add_program name main library)
+  add_executable(${name} ${main})
+  target_link_libraries(${name} PRIVATE ${library} CLI11::CLI11)
+endfunction()

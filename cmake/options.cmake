@@ -1,0 +1,45 @@
+# How every translation unit is compiled.
+
+option(BELLWETHER_ASAN "AddressSanitizer and UndefinedBehaviorSanitizer" OFF)
+option(BELLWETHER_TSAN "ThreadSanitizer" OFF)
+option(BELLWETHER_FUZZ "Build *_fuzz.cc with libFuzzer (needs clang)" OFF)
+
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+# CHECK of common/check.h stays on in release, so NDEBUG only silences assert() of libraries.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+
+find_program(CCACHE ccache)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
+endif()
+find_program(MOLD mold)
+find_program(LLD ld.lld)
+if(MOLD)
+  add_link_options(-fuse-ld=mold)
+elseif(LLD)
+  add_link_options(-fuse-ld=lld)
+endif()
+
+add_compile_options(
+  # The compiler must not change the arithmetic: g++ otherwise fuses a*b+c, even through intrinsics.
+  -ffp-contract=off
+  -fno-fast-math
+  -Wall -Wextra -Wno-missing-field-initializers -Werror
+  -fno-omit-frame-pointer)
+include_directories(${CMAKE_SOURCE_DIR})
+
+if(BELLWETHER_ASAN)
+  add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=address,undefined)
+endif()
+if(BELLWETHER_TSAN)
+  add_compile_options(-fsanitize=thread)
+  add_link_options(-fsanitize=thread)
+endif()
+if(BELLWETHER_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=address,undefined)
+endif()
