@@ -1,0 +1,51 @@
+#include "common/log.h"
+
+#include "spdlog/sinks/stdout_color_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace bellwether {
+namespace {
+
+spdlog::level::level_enum ToSpdlog(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return spdlog::level::debug;
+    case LogLevel::kInfo:
+      return spdlog::level::info;
+    case LogLevel::kWarning:
+      return spdlog::level::warn;
+    case LogLevel::kError:
+      return spdlog::level::err;
+  }
+  return spdlog::level::info;
+}
+
+spdlog::logger& Logger() {
+  static const auto logger = [] {
+    auto made = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
+    made->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%-7l%$ %n %v");
+    made->set_level(spdlog::level::warn);
+    return made;
+  }();
+  return *logger;
+}
+
+}  // namespace
+
+void Log(LogLevel level, std::string_view message) {
+  Logger().log(ToSpdlog(level), spdlog::string_view_t(message.data(), message.size()));
+}
+
+void InitLogging(std::string_view program, LogLevel minimum) {
+  Logger().set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%-7l%$ " + std::string(program) + "[%P] %v");
+  Logger().set_level(ToSpdlog(minimum));
+}
+
+LogLevel ParseLogLevel(std::string_view name) {
+  if (name == "debug") return LogLevel::kDebug;
+  if (name == "warning") return LogLevel::kWarning;
+  if (name == "error") return LogLevel::kError;
+  return LogLevel::kInfo;
+}
+
+}  // namespace bellwether
