@@ -185,7 +185,9 @@ double SmallTanh(double x) {
                               1.0 / 40320.0,          1.0 / 720.0,         1.0 / 24.0,        0.5};
   for (double coefficient : kSinh) sinh_series = sinh_series * square + coefficient;
   for (double coefficient : kCosh) cosh_series = cosh_series * square + coefficient;
-  return (x + x * (square * sinh_series)) / (1.0 + square * cosh_series);
+  const double sinh_part = square * sinh_series;  // sinh(x) / x - 1
+  const double cosh_part = square * cosh_series;  // cosh(x) - 1
+  return x + x * ((sinh_part - cosh_part) / (1.0 + cosh_part));
 }
 
 }  // namespace

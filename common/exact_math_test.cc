@@ -30,7 +30,7 @@ void ExpectClose(const char* name, Function function, Oracle oracle, double low,
   std::uniform_real_distribution<double> uniform(low, high);
   double worst = 0.0;
   double worst_at = 0.0;
-  for (int i = 0; i < 300000; ++i) {
+  for (int i = 0; i < 100000; ++i) {
     const double x = uniform(random);
     const double error = UlpError(function(x), oracle(static_cast<long double>(x)));
     if (!(error <= worst)) {
@@ -140,7 +140,7 @@ TEST(ExactMathTest, BitsArePinned) {
     mix(Tanh(x - 13.7));
     mix(Sqrt(x));
   }
-  EXPECT_EQ(hash, 0x0ull);
+  EXPECT_EQ(hash, 0x6a334ca2ad283730ull);
 }
 
 }  // namespace
