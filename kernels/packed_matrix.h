@@ -37,6 +37,12 @@ namespace bellwether::kernels {
 inline constexpr int kPanelRows = 64;
 inline constexpr int kLaneRows = 16;          // panel widths are multiples of this
 inline constexpr int kActivationGroup = 32;   // columns that share one int8 activation scale
+// Limits of a matrix; with them no size below overflows.
+inline constexpr int64_t kMatrixRowsMax = int64_t{1} << 31;
+inline constexpr int64_t kMatrixColsMax = int64_t{1} << 24;
+inline constexpr int kMatrixSlicesMax = 256;
+// Partial sums that a kernel has on its stack at most: log2(kMatrixSlicesMax) + 1, and the newest.
+inline constexpr int kPartialSumsMax = 10;
 
 struct MatrixSpec {
   int64_t rows = 0;

@@ -1,0 +1,7 @@
+#include "kernels/kernels.h"
+
+namespace bellwether::kernels {
+
+const KernelTable* Avx2Kernels() { return nullptr; }
+
+}  // namespace bellwether::kernels

@@ -1,0 +1,7 @@
+#include "kernels/kernels.h"
+
+namespace bellwether::kernels {
+
+const KernelTable* Avx512Kernels() { return nullptr; }
+
+}  // namespace bellwether::kernels
