@@ -1,0 +1,122 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/ids.h"
+#include "common/step.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace bellwether {
+
+// The core of the coordinator: one single-threaded state machine, events in, actions out. No clock (events carry the
+// time), no I/O, no threads: a whole cluster can be simulated from a seed.
+
+// A validated request. Times are of the coordinator's monotonic clock.
+struct EngineRequest {
+  RequestId id;
+  std::string client_request_id;       // for messages and logs
+  std::vector<TokenId> prompt;         // not empty
+  bool score = false;                  // log-probability of every given token; max_tokens is ignored
+  int32_t max_tokens = 0;              // generated at most; the context limits it further
+  int32_t choices = 1;
+  SamplingOptions sampling;            // ending_tokens holds end-of-sequence (unless ignored) and stop token ids
+  std::vector<TokenId> stop_token_ids;  // finish with `stop`; their text is not emitted
+  bool ignore_eos = false;
+  std::vector<std::string> stop;       // stop strings, not emitted; text is held back while one may be under way
+  absl::Duration deadline = absl::InfiniteDuration();  // absolute
+};
+
+enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
+
+// Part of the answer of one choice. Tokens and text need not match one to one: text is held back until it is certain.
+struct TokenChunk {
+  int32_t choice = 0;
+  int32_t index = 0;  // of tokens[0] among the choice's generated tokens
+  std::vector<TokenId> tokens;
+  std::string text;   // valid UTF-8
+  std::vector<StepOutput> logprobs;  // one a token if asked for, else empty
+  std::optional<FinishReason> finish;  // on the choice's last chunk
+};
+
+struct Usage {
+  int32_t prompt_tokens = 0;
+  int32_t generated_tokens = 0;  // over all choices
+  absl::Duration queued;               // arrival to the first step
+  absl::Duration time_to_first_token;  // arrival to the first sampled token
+  absl::Duration total;
+};
+
+// Events ----------------------------------------------------------------------------------------------------------
+struct RequestArrived { EngineRequest request; };
+struct RequestCancelled { RequestId id; };
+struct StepFinished { StepResult result; };
+// Workers are loaded and linked: steps may be sent.
+struct LayoutReady {
+  Epoch epoch;
+  int32_t kv_blocks = 0;   // the least any worker can hold
+  int32_t stages = 1;      // steps kept in flight
+};
+// The epoch is over: a worker is lost or stuck. `reason` names it.
+struct LayoutLost { Epoch epoch; absl::Status reason; };
+// SIGTERM: refuse new requests, finish those that are here.
+struct DrainRequested {};
+// Nothing but time has passed.
+struct Tick {};
+using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, LayoutReady, LayoutLost, DrainRequested, Tick>;
+
+// Actions ---------------------------------------------------------------------------------------------------------
+struct SendStep { Step step; };  // to every worker
+struct EmitTokens { RequestId request; TokenChunk chunk; };
+struct EmitScores { RequestId request; std::vector<float> logprobs; };  // of prompt[1], prompt[2] ...
+// The request is over; nothing more follows. OK unless it failed; Cancelled, DeadlineExceeded, Unavailable (a lost
+// worker, not serving, draining), ResourceExhausted (queue full) ... `choices` that had not finished are lost with it.
+struct RequestDone { RequestId request; absl::Status status; Usage usage; uint64_t seed = 0; };
+using Action = std::variant<SendStep, EmitTokens, EmitScores, RequestDone>;
+
+struct EngineOptions {
+  int32_t step_tokens_max = 512;     // token budget of a step: decoding sequences first, the rest prefill
+  int32_t sequences_max = 256;       // running at once
+  int32_t requests_queued_max = 256; // waiting or running beyond which new ones are refused
+  int32_t context_tokens_max = 2048; // prompt and output of a sequence
+  std::vector<TokenId> eos;          // end a generation unless the request ignores them
+  uint64_t seed = 0;                 // seeds drawn for requests that bring none come from here
+};
+
+// What health and metrics want to know.
+struct EngineSnapshot {
+  bool serving = false;
+  bool draining = false;
+  int32_t requests_waiting = 0, sequences_running = 0;
+  int32_t kv_blocks_total = 0, kv_blocks_used = 0;
+  int32_t steps_in_flight = 0;
+  uint64_t preemptions = 0;
+};
+
+class Engine {
+ public:
+  // `tokenizer` may be null (token ids only: text stays empty) and outlives the engine.
+  Engine(EngineOptions options, const Tokenizer* tokenizer);
+  ~Engine();
+  Engine(const Engine&) = delete;
+
+  // Feeds one event that happened at `now` (never before the last one) and returns what is to be done, in order.
+  std::vector<Action> Handle(Event event, absl::Duration now);
+
+  EngineSnapshot snapshot() const;
+  bool idle() const;  // no request is here
+  // When Tick is due at the latest (the earliest deadline of a request).
+  absl::Duration next_tick() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bellwether

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+
+#include "model/checkpoint/checkpoint.h"
+#include "model/layout.h"
+
+namespace bellwether {
+
+// Storage format of every matrix of a model, known before any weight is read. For a checkpoint it comes from its
+// tensor table; for `plan --shape` and `bench --shape` every matrix has one format.
+class TensorFormats {
+ public:
+  virtual ~TensorFormats() = default;
+  virtual TensorFormat FormatOf(const TensorKey& key) const = 0;
+};
+
+// How --quantize changes a stored format: float matrices of the layers become int8 or int4; the embedding and the head
+// become int8 with either (their errors reach the tokens directly). Norms and biases stay fp32. Formats that are
+// already quantised stay as they are.
+TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quantize quantize);
+
+// Bytes of the packed weights of one rank, norms and biases included. Exact for the packed form of
+// kernels/packed_matrix.h when slice bounds do not cut weight groups; at most 3 % low otherwise.
+int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                   const StageLayout& stage, int rank, bool first_stage, bool last_stage);
+// Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
+int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                          const StageLayout& stage, int rank, bool last_stage);
+// Bytes of one KV block (32 positions) on one rank: its layers and its KV heads.
+int64_t KvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank);
+
+}  // namespace bellwether

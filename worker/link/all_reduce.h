@@ -1,0 +1,53 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/slice_tree.h"
+#include "worker/link/link.h"
+
+namespace bellwether {
+
+// The tensor-parallel ranks of one stage, as one of them sees them. Collectives are called by all ranks in the same
+// order, from their executor threads; each gives the same bits on every rank and for every number of ranks.
+class TensorParallelGroup {
+ public:
+  // Adds count floats: out = a + b, out may be a. From the kernel table.
+  using AddFunction = void (*)(const float* a, const float* b, int64_t count, float* out);
+
+  struct Options {
+    int stage = 0;
+    int rank = 0;
+    int slices_total = 1;
+    std::vector<SliceRange> rank_slices;        // of every rank, in order, covering [0, slices_total)
+    std::vector<std::unique_ptr<Link>> links;   // to every rank; null for this one
+    AddFunction add = nullptr;
+  };
+  explicit TensorParallelGroup(Options options);
+
+  int rank() const { return options_.rank; }
+  int size() const { return static_cast<int>(options_.rank_slices.size()); }
+
+  // Sums a row-parallel product over all slices in the order of the fixed tree (DESIGN 5). `roots` holds this rank's
+  // subtree roots, SubtreeRoots(own slices) of them, each rows * cols floats; out: rows * cols floats, may not overlap.
+  // Small messages go flat to everyone; large ones are scattered by columns, summed, and gathered.
+  absl::Status AllReduce(MessageTag tag, absl::Span<const float> roots, absl::Span<float> out);
+
+  // Row r of `rows` (cols floats each) is right on the rank owner[r] and is copied to all others.
+  absl::Status ShareRows(MessageTag tag, absl::Span<const int> owner, absl::Span<float> rows);
+
+  // Rank 0 receives, for each of tag.rows rows, the columns [column_bounds[r], column_bounds[r + 1]) from rank r
+  // (r > 0); other ranks send theirs. `data` is row-major with column_bounds.back() columns on rank 0 and, on rank
+  // r > 0, with just its own columns.
+  absl::Status GatherColumns(MessageTag tag, absl::Span<const int64_t> column_bounds, absl::Span<float> data);
+
+  void Abort(const absl::Status& reason);
+
+ private:
+  Options options_;
+};
+
+}  // namespace bellwether
