@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/ids.h"
+#include "model/layout.h"
+
+namespace bellwether {
+
+// What the coordinator wants of a worker in one epoch, links aside.
+struct Assignment {
+  Epoch epoch;
+  std::string model_id;
+  Layout layout;
+  int stage = 0;
+  int rank = 0;
+  NumericOptions numeric;
+  int32_t kv_blocks = 0;
+  int32_t context_tokens = 0;  // of a sequence, at most
+  int32_t step_tokens = 0;     // of a step, at most
+  absl::Duration step_deadline;
+
+  const StageLayout& stage_layout() const { return layout.stages[stage]; }
+  const RankLayout& rank_layout() const { return stage_layout().ranks[rank]; }
+  bool first_stage() const { return stage == 0; }
+  bool last_stage() const { return stage + 1 == static_cast<int>(layout.stages.size()); }
+};
+
+}  // namespace bellwether

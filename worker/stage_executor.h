@@ -1,0 +1,71 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/step.h"
+#include "model/checkpoint/checkpoint.h"
+#include "worker/assignment.h"
+#include "worker/link/link.h"
+
+namespace bellwether {
+
+// How far the executor has come; read by the heartbeat thread at any time.
+struct ExecutorProgress {
+  std::atomic<uint64_t> counter{0};  // grows whenever it gets on
+  std::atomic<uint64_t> step{0};
+  std::atomic<int32_t> layer{-1};
+  std::atomic<int32_t> waiting_for{-1};  // flat index of the worker it waits for, -1 if none
+  std::atomic<int64_t> loaded_bytes{0};
+  std::atomic<int64_t> total_bytes{0};
+};
+
+// Weights of one rank, packed. Survives epochs: a worker that gets the same part again need not read it again.
+class LoadedShard;
+
+struct LoadOptions {
+  int threads = 1;
+  std::vector<int> cpus;  // of the threads; empty: wherever the system likes
+};
+
+// Reads and packs what `assignment` gives this worker. Errors name file and tensor.
+absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint, const Assignment& assignment,
+                                                             const LoadOptions& options, ExecutorProgress* progress);
+int64_t WeightBytes(const LoadedShard& shard);
+
+// Runs steps on one worker: receive -> [embed] -> layers -> send, or [norm, logits, sample]. One thread calls Run, in
+// step order; an error ends the epoch.
+class StageExecutor {
+ public:
+  struct Options {
+    Assignment assignment;
+    std::shared_ptr<const LoadedShard> shard;
+    // To every worker in flat order (stage by stage, rank by rank); null where there is none to talk to (this worker
+    // itself, and workers that are neither ranks of the same stage nor in a neighbouring one).
+    std::vector<std::unique_ptr<Link>> links;
+    int threads = 1;
+    std::vector<int> cpus;
+    ExecutorProgress* progress = nullptr;  // outlives the executor
+  };
+  // ResourceExhausted if the KV cache does not fit in memory.
+  static absl::StatusOr<std::unique_ptr<StageExecutor>> Create(Options options);
+  virtual ~StageExecutor() = default;
+
+  // A result with outputs on rank 0 of the last stage; an empty one elsewhere. InvalidArgument for a step that
+  // contradicts what came before, else the error of the link that failed.
+  virtual absl::StatusOr<StepResult> Run(const Step& step) = 0;
+
+  // From any thread: Run returns `reason` soon.
+  virtual void Abort(const absl::Status& reason) = 0;
+
+  virtual int64_t kv_bytes() const = 0;
+};
+
+// Which workers `assignment`'s worker needs links to: flat indices, ascending.
+std::vector<int> LinkedWorkers(const Assignment& assignment);
+
+}  // namespace bellwether
