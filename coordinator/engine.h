@@ -24,9 +24,10 @@ struct EngineRequest {
   std::string client_request_id;       // for messages and logs
   std::vector<TokenId> prompt;         // not empty
   bool score = false;                  // log-probability of every given token; max_tokens is ignored
-  int32_t max_tokens = 0;              // generated at most; the context limits it further
+  int32_t max_tokens = 0;              // generated at most, >= 1; the context limits it further
   int32_t choices = 1;
-  SamplingOptions sampling;            // ending_tokens holds end-of-sequence (unless ignored) and stop token ids
+  SamplingOptions sampling;            // the engine fills in seed and ending_tokens
+  std::optional<uint64_t> seed;        // absent: the engine draws one and reports it in RequestDone
   std::vector<TokenId> stop_token_ids;  // finish with `stop`; their text is not emitted
   bool ignore_eos = false;
   std::vector<std::string> stop;       // stop strings, not emitted; text is held back while one may be under way
@@ -35,7 +36,11 @@ struct EngineRequest {
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
 
-// Part of the answer of one choice. Tokens and text need not match one to one: text is held back until it is certain.
+// Part of the answer of one choice. Tokens are all that were sampled, also the end-of-sequence or stop token that ends
+// the answer and the tokens of a stop string: they were computed, have log-probabilities and count in the usage (as in
+// Hugging Face's output). Only the text leaves the stop out. Tokens and text need not match one to one: text is held
+// back until it is certain. A choice's chunks come in order, `index` strictly ascending; its last chunk may hold no
+// token (cancelled, deadline, error).
 struct TokenChunk {
   int32_t choice = 0;
   int32_t index = 0;  // of tokens[0] among the choice's generated tokens
@@ -74,11 +79,14 @@ using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, Layou
 // Actions ---------------------------------------------------------------------------------------------------------
 struct SendStep { Step step; };  // to every worker
 struct EmitTokens { RequestId request; TokenChunk chunk; };
-struct EmitScores { RequestId request; std::vector<float> logprobs; };  // of prompt[1], prompt[2] ...
+struct EmitScores { RequestId request; std::vector<float> logprobs; };  // of prompt[1], prompt[2] ...; once
+// A result does not fit the step it answers: no stream can be trusted, so the engine has ended them as LayoutLost does
+// and waits for a LayoutReady of another epoch.
+struct FailEpoch { Epoch epoch; absl::Status reason; };
 // The request is over; nothing more follows. OK unless it failed; Cancelled, DeadlineExceeded, Unavailable (a lost
 // worker, not serving, draining), ResourceExhausted (queue full) ... `choices` that had not finished are lost with it.
 struct RequestDone { RequestId request; absl::Status status; Usage usage; uint64_t seed = 0; };
-using Action = std::variant<SendStep, EmitTokens, EmitScores, RequestDone>;
+using Action = std::variant<SendStep, EmitTokens, EmitScores, RequestDone, FailEpoch>;
 
 struct EngineOptions {
   int32_t step_tokens_max = 512;     // token budget of a step: decoding sequences first, the rest prefill
