@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "model/config.h"
+#include "model/layout.h"
+#include "model/shard_size.h"
+
+namespace bellwether {
+
+// Which worker holds what, known before anything is loaded. Pure: the same inventory gives the same plan.
+
+// What a worker says about itself when it joins.
+struct WorkerInventory {
+  std::string name;
+  std::string host;              // equal on workers that share memory
+  int64_t memory_bytes = 0;      // free on its host; workers of one host report the same memory, counted once
+  int32_t threads = 1;
+  double read_bytes_per_second = 0;        // measured; > 0
+  std::vector<std::string> kernel_levels;  // ascending
+};
+
+struct PlannerOptions {
+  Quantize quantize = Quantize::kNone;
+  DType kv_type = DType::kF32;
+  std::string kernel_level;      // "" = the highest that all workers have
+  // 0 = the planner chooses. One of them alone is allowed; ranks * stages workers must be there.
+  int stages = 0;
+  int ranks = 0;
+  std::optional<Layout> layout;  // forced as a whole; stages and ranks are then ignored
+
+  int32_t context_tokens = 2048;  // KV blocks for one sequence of this length must fit
+  int32_t step_tokens = 512;      // of a step, at most: sizes the activations
+  int32_t kv_blocks_max = 4096;   // more than this is not asked for
+  double memory_share = 0.9;      // of what a host has free; the rest is left to everyone else
+
+  // Seconds, for the prediction alone.
+  double all_reduce_seconds = 15e-6;          // among ranks on one host
+  double remote_all_reduce_seconds = 250e-6;  // among ranks on several hosts
+  double hop_seconds = 20e-6;                 // stage to stage on one host
+  double remote_hop_seconds = 300e-6;         // stage to stage between hosts
+  double step_seconds = 300e-6;               // coordinator to workers and back
+};
+
+// Worker of the layout's flat order (stage by stage, rank by rank).
+struct PlannedWorker {
+  size_t inventory = 0;  // index of what was given
+  int stage = 0;
+  int rank = 0;
+  int64_t weight_bytes = 0;
+  int64_t activation_bytes = 0;
+  int64_t kv_block_bytes = 0;
+  int64_t kv_bytes = 0;                 // kv_blocks * kv_block_bytes
+  int64_t bytes_read_per_token = 0;     // weights alone
+  double read_seconds = 0;              // bytes_read_per_token at its bandwidth
+};
+
+struct Plan {
+  Layout layout;
+  NumericOptions numeric;
+  std::vector<PlannedWorker> workers;  // one a RankLayout, in flat order; workers left over are not listed
+  int32_t kv_blocks = 0;               // the least that any host can hold
+  double decode_tokens_per_second = 0;   // one sequence alone
+  double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
+  std::string bound_by;                // "memory bandwidth of worker a", "link latency"
+  double imbalance = 1;                // slowest worker's read time over the mean
+  std::string arithmetic;              // all of this as a table for people
+};
+
+// Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage (with the
+// embedding or the head that it also holds) is as fast as memory allows. InvalidArgument: options that contradict
+// model or workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers share no kernel level.
+absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
+                              absl::Span<const WorkerInventory> workers, const PlannerOptions& options);
+
+}  // namespace bellwether
