@@ -28,12 +28,22 @@ double SumOfExp(absl::Span<const float> values, float max) {
   return sum;
 }
 
+float MaxOf(absl::Span<const float> values) {
+  float lanes[kLanes];
+  for (float& lane : lanes) lane = values[0];
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] = std::max(lanes[lane], values[i + lane]);
+  }
+  for (; i < values.size(); ++i) lanes[0] = std::max(lanes[0], values[i]);
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
 }  // namespace
 
 ExpSum ExpSumOfTile(absl::Span<const float> tile) {
   BW_CHECK(!tile.empty() && tile.size() <= kLogSumExpTile);
-  float max = tile[0];
-  for (float value : tile) max = value > max ? value : max;
+  const float max = MaxOf(tile);
   if (max == -std::numeric_limits<float>::infinity()) return {max, 0.0};
   return {max, SumOfExp(tile, max)};
 }
@@ -74,7 +84,7 @@ std::vector<TokenLogprob> TopLogprobs(absl::Span<const float> logits, double log
   for (size_t id = 0; id < logits.size() && limit > 0; ++id) {
     const TokenLogprob entry = {static_cast<TokenId>(id), logits[id]};
     if (top.size() == limit) {
-      if (!better(entry, top.front())) continue;
+      if (entry.logprob <= top.front().logprob) continue;  // a later equal one has the higher id
       std::pop_heap(top.begin(), top.end(), better);
       top.pop_back();
     }
