@@ -24,9 +24,9 @@ enum class Quantize : uint8_t { kNone, kInt8, kInt4 };
 
 // What one tensor-parallel rank of a stage holds.
 struct RankLayout {
-  SliceRange slices;       // of attention and MLP; never empty
-  Range embedding_rows;    // first stage only; may be empty
-  Range head_rows;         // last stage only; may be empty
+  SliceRange slices;     // of attention and MLP; never empty
+  Range embedding_rows;  // first stage only; may be empty
+  Range head_rows;       // last stage only; may be empty
   friend bool operator==(const RankLayout&, const RankLayout&) = default;
 };
 
@@ -36,7 +36,8 @@ struct StageLayout {
   friend bool operator==(const StageLayout&, const StageLayout&) = default;
 };
 
-// How a model is spread over workers. Worker i of the flat order (stage by stage, rank by rank) runs one RankLayout.
+// How a model is spread over workers. Worker i of the flat order (stage by stage, rank by rank) runs one
+// RankLayout.
 struct Layout {
   std::vector<StageLayout> stages;
   friend bool operator==(const Layout&, const Layout&) = default;
@@ -49,13 +50,14 @@ struct Layout {
 
 // What, besides the layout, decides the bits or the memory.
 struct NumericOptions {
-  std::string kernel_level;             // "avx512_bf16" ...
+  std::string kernel_level;  // "avx512_bf16" ...
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kF32;
   friend bool operator==(const NumericOptions&, const NumericOptions&) = default;
 };
 
-// Slices (DESIGN 5) --------------------------------------------------------------------------------------------------
+// Slices (DESIGN 5)
+// --------------------------------------------------------------------------------------------------
 
 // S = min(16, query heads): a property of the model.
 int SliceCount(const ModelConfig& config);
@@ -66,10 +68,11 @@ Range SliceKvHeads(const ModelConfig& config, SliceRange range);
 // MLP columns of slices: bounds at 32 * floor(i * ceil(ffn / 32) / S), the last clipped to ffn. May be empty.
 Range SliceFfn(const ModelConfig& config, SliceRange range);
 
-// Layouts ------------------------------------------------------------------------------------------------------------
+// Layouts
+// ------------------------------------------------------------------------------------------------------------
 
-// An even split: `stages` groups of layers, `ranks` tensor-parallel ranks each. InvalidArgument if there are fewer
-// layers than stages or fewer slices than ranks.
+// An even split: `stages` groups of layers, `ranks` tensor-parallel ranks each. InvalidArgument if there are
+// fewer layers than stages or fewer slices than ranks.
 absl::StatusOr<Layout> EvenLayout(const ModelConfig& config, int stages, int ranks);
 // Splits slices and vocabulary rows of one stage evenly over `ranks`.
 std::vector<RankLayout> EvenRanks(const ModelConfig& config, int ranks, bool first_stage, bool last_stage);

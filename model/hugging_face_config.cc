@@ -1,0 +1,253 @@
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "model/config.h"
+#include "model/json_object.h"
+
+// config.json of the Hugging Face checkpoints of both families, in all the spellings of their history.
+
+namespace bellwether {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kLlamaPositionsDefault = 2048;  // configs of 2023 lack the key
+constexpr int kBloomPositionsDefault = 2048;
+
+// Keys that some relative of these families has and that change the maths: refused unless the value is one
+// that switches them off.
+struct ForeignKey {
+  const char* name;
+  const char* means;
+};
+constexpr ForeignKey kForeignKeys[] = {
+    {"sliding_window", "sliding window attention"},
+    {"attn_logit_softcapping", "capped attention scores"},
+    {"final_logit_softcapping", "capped logits"},
+    {"use_qk_norm", "normalised queries and keys"},
+    {"qk_norm", "normalised queries and keys"},
+    {"qk_layernorm", "normalised queries and keys"},
+    {"num_local_experts", "a mixture of experts"},
+    {"num_experts", "a mixture of experts"},
+    {"n_routed_experts", "a mixture of experts"},
+    {"clip_qkv", "clipped queries, keys and values"},
+    {"parallel_attn", "attention beside the MLP"},
+    {"use_parallel_residual", "attention beside the MLP"},
+    {"add_cross_attention", "cross attention"},
+    {"is_encoder_decoder", "an encoder"},
+    {"rope_interleaved", "interleaved rotary pairs"},
+    {"no_rope_layers", "layers without rotary embedding"},
+    {"attention_multiplier", "scaled attention scores"},
+    {"query_pre_attn_scalar", "scaled attention scores"},
+    {"kv_lora_rank", "compressed keys and values"},
+    {"quantization_config", "weights quantised by another program (GPTQ, AWQ, bitsandbytes ...)"},
+    {"compression_config", "compressed weights"},
+};
+// Keys whose neutral value is 1.
+constexpr ForeignKey kForeignFactors[] = {
+    {"partial_rotary_factor", "a rotary embedding of part of each head"},
+    {"rotary_pct", "a rotary embedding of part of each head"},
+    {"embedding_multiplier", "a scaled embedding"},
+    {"residual_multiplier", "scaled residuals"},
+    {"logits_scaling", "scaled logits"},
+    {"logit_scale", "scaled logits"},
+};
+
+// Off: absent, null, false, 0, or an empty list or object.
+bool IsOff(const json& value) {
+  if (value.is_null()) return true;
+  if (value.is_boolean()) return !value.get<bool>();
+  if (value.is_number()) return value.get<double>() == 0;
+  return (value.is_array() || value.is_object()) && value.empty();
+}
+
+void RefuseForeignKeys(const json& object, JsonFields& fields) {
+  const bool window_off = object.contains("use_sliding_window") && IsOff(object["use_sliding_window"]);
+  for (const ForeignKey& key : kForeignKeys) {
+    const auto found = object.find(key.name);
+    if (found == object.end() || IsOff(*found)) continue;
+    if (window_off && std::string(key.name) == "sliding_window") continue;
+    fields.Fail(absl::StrCat("'", key.name, "' asks for ", key.means, ", which is not supported"));
+  }
+  for (const ForeignKey& key : kForeignFactors) {
+    const auto found = object.find(key.name);
+    if (found == object.end() || found->is_null()) continue;
+    if (found->is_number() && found->get<double>() == 1) continue;
+    fields.Fail(absl::StrCat("'", key.name, "' asks for ", key.means, ", which is not supported"));
+  }
+  const auto types = object.find("layer_types");
+  if (types != object.end() && types->is_array()) {
+    for (const json& type : *types) {
+      if (type != "full_attention") fields.Fail("'layer_types' asks for layers without full attention");
+    }
+  }
+}
+
+// An integer that the limits of config.h hold, so that it fits 32 bits. Validate() checks the rest.
+int32_t Dimension(JsonFields& fields, JsonFields::Names names, std::optional<int64_t> absent, int64_t most) {
+  const int64_t value = fields.Integer(names, absent);
+  if (fields.status().ok() && (value < 1 || value > most)) {
+    fields.Fail(absl::StrCat("'", *names.begin(), "' is ", value, "; 1 to ", most, " is possible"));
+  }
+  return fields.status().ok() ? static_cast<int32_t>(value) : 1;
+}
+
+void ReadTokenIds(JsonFields& fields, ModelConfig& config) {
+  for (int64_t id : fields.Integers("eos_token_id")) {
+    if (id == -1) continue;  // "none" in some files
+    if (id < 0 || id > kVocabMax) fields.Fail(absl::StrCat("'eos_token_id' is ", id));
+    config.eos.push_back(static_cast<TokenId>(id));
+  }
+  const int64_t bos = fields.Integer({"bos_token_id"}, -1);
+  if (bos < -1 || bos > kVocabMax) fields.Fail(absl::StrCat("'bos_token_id' is ", bos));
+  if (bos >= 0) config.bos = static_cast<TokenId>(bos);
+}
+
+// One dictionary of rotary settings: rope_scaling of transformers 4 (with the older key "type") or
+// rope_parameters of transformers 5, which holds the base too.
+void ReadRopeObject(const char* name, const json& object, JsonFields& fields, ModelConfig& config) {
+  if (!object.is_object()) return fields.Fail(absl::StrCat("'", name, "' should be an object"));
+  JsonFields rope(object);
+  const std::string type = rope.Text({"rope_type", "type"}, "default");
+  if (rope.Has("partial_rotary_factor") && rope.Number({"partial_rotary_factor"}, 1) != 1) {
+    rope.Fail("'partial_rotary_factor' other than 1 is not supported");
+  }
+  if (rope.Has("rope_theta")) {
+    const double theta = rope.Number({"rope_theta"}, config.rope_theta);
+    if (fields.Has("rope_theta") && theta != config.rope_theta) {
+      rope.Fail(absl::StrCat("'rope_theta' is ", theta, " here but ", config.rope_theta, " outside"));
+    }
+    config.rope_theta = theta;
+  }
+  if (type == "llama3") {
+    Llama3RopeScaling scaling;
+    scaling.factor = rope.Number({"factor"}, std::nullopt);
+    scaling.low_frequency_factor = rope.Number({"low_freq_factor"}, std::nullopt);
+    scaling.high_frequency_factor = rope.Number({"high_freq_factor"}, std::nullopt);
+    scaling.original_max_positions = rope.Number({"original_max_position_embeddings"}, std::nullopt);
+    if (config.rope_scaling.has_value() && *config.rope_scaling != scaling) {
+      rope.Fail("contradicts the other rotary settings");
+    }
+    config.rope_scaling = scaling;
+  } else if (type != "default") {
+    rope.Fail(absl::StrCat("rope type '", type, "' is not supported; 'default' and 'llama3' are"));
+  }
+  if (!rope.status().ok()) fields.Fail(absl::StrCat("'", name, "': ", std::string(rope.status().message())));
+}
+
+void ReadRope(const json& object, JsonFields& fields, ModelConfig& config) {
+  config.rope_theta = fields.Number({"rope_theta", "rotary_emb_base"}, 10000);
+  for (const char* name : {"rope_scaling", "rope_parameters"}) {
+    if (fields.Has(name)) ReadRopeObject(name, object[name], fields, config);
+  }
+}
+
+void ReadLlama(const json& object, JsonFields& fields, ModelConfig& config) {
+  config.hidden = Dimension(fields, {"hidden_size"}, std::nullopt, kHiddenMax);
+  config.ffn = Dimension(fields, {"intermediate_size"}, std::nullopt, kFfnMax);
+  config.layers = Dimension(fields, {"num_hidden_layers"}, std::nullopt, kLayersMax);
+  config.heads = Dimension(fields, {"num_attention_heads"}, std::nullopt, kHeadsMax);
+  config.kv_heads = Dimension(fields, {"num_key_value_heads"}, config.heads, kHeadsMax);
+  if (!fields.Has("head_dim") && config.hidden % config.heads != 0) {
+    fields.Fail(absl::StrCat("hidden_size ", config.hidden, " does not divide by ", config.heads,
+                             " attention heads and no 'head_dim' is given"));
+  }
+  config.head_dim = Dimension(fields, {"head_dim"}, std::max(1, config.hidden / config.heads), kHeadDimMax);
+  config.max_positions =
+      Dimension(fields, {"max_position_embeddings", "max_sequence_length"}, kLlamaPositionsDefault, 1 << 30);
+  config.norm_epsilon = fields.Number({"rms_norm_eps"}, 1e-6);
+  config.qkv_bias = config.attention_output_bias = fields.Bool({"attention_bias"}, false);
+  config.mlp_bias = fields.Bool({"mlp_bias"}, false);
+  config.tied_head = fields.Bool({"tie_word_embeddings"}, false);
+  const std::string activation = fields.Text({"hidden_act"}, "silu");
+  if (activation != "silu" && activation != "swish") {
+    fields.Fail(absl::StrCat("'hidden_act' is '", activation, "'; LLaMA models with 'silu' are supported"));
+  }
+  ReadRope(object, fields, config);
+}
+
+void ReadBloom(JsonFields& fields, ModelConfig& config) {
+  config.architecture = Architecture::kBloom;
+  config.hidden = Dimension(fields, {"hidden_size", "n_embed"}, std::nullopt, kHiddenMax);
+  config.layers = Dimension(fields, {"num_hidden_layers", "n_layer"}, std::nullopt, kLayersMax);
+  config.heads = Dimension(fields, {"num_attention_heads", "n_head"}, std::nullopt, kHeadsMax);
+  config.kv_heads = config.heads;
+  if (config.hidden % config.heads != 0) {
+    fields.Fail(absl::StrCat("hidden_size ", config.hidden, " does not divide by ", config.heads, " heads"));
+  }
+  config.head_dim = std::max(1, config.hidden / config.heads);
+  config.ffn = Dimension(fields, {"n_inner"}, int64_t{4} * config.hidden, kFfnMax);
+  if (config.ffn != int64_t{4} * config.hidden) {
+    fields.Fail(absl::StrCat("'n_inner' is ", config.ffn, "; BLOOM's MLP is 4 * hidden_size wide"));
+  }
+  config.max_positions =
+      Dimension(fields, {"seq_length", "max_position_embeddings"}, kBloomPositionsDefault, 1 << 30);
+  config.norm_epsilon = fields.Number({"layer_norm_epsilon"}, 1e-5);
+  config.residual_after_norm = fields.Bool({"apply_residual_connection_post_layernorm"}, false);
+  config.tied_head = fields.Bool({"tie_word_embeddings"}, true);
+  config.layer_norm = config.embedding_norm = config.alibi = true;
+  config.gated_mlp = false;
+  config.qkv_bias = config.attention_output_bias = config.mlp_bias = true;
+  if (fields.Bool({"skip_bias_add_qkv"}, false)) fields.Fail("'skip_bias_add_qkv' is not supported");
+  const std::string activation = fields.Text({"hidden_act"}, "gelu");
+  if (activation.rfind("gelu", 0) != 0) {
+    fields.Fail(absl::StrCat("'hidden_act' is '", activation, "'; BLOOM models with 'gelu' are supported"));
+  }
+}
+
+// "llama", "bloom", or what the file calls itself.
+std::string FamilyOf(const json& object, JsonFields& fields) {
+  const std::string type = fields.Text({"model_type"}, "");
+  if (!type.empty()) return type;
+  const auto names = object.find("architectures");
+  if (names == object.end() || !names->is_array() || names->empty() || !names->front().is_string()) return "";
+  const std::string name = names->front().get<std::string>();
+  if (name == "LlamaForCausalLM" || name == "LLaMAForCausalLM" || name == "LlamaModel") return "llama";
+  if (name == "BloomForCausalLM" || name == "BloomModel") return "bloom";
+  return name;
+}
+
+}  // namespace
+
+absl::StatusOr<ModelConfig> ParseHuggingFaceConfig(const std::string& json_text) {
+  BW_ASSIGN_OR_RETURN(const json object, ParseJsonObject(json_text));
+  JsonFields fields(object);
+  ModelConfig config;
+  const std::string family = FamilyOf(object, fields);
+  BW_RETURN_IF_ERROR(fields.status());
+  if (family == "llama") {
+    ReadLlama(object, fields, config);
+  } else if (family == "bloom") {
+    ReadBloom(fields, config);
+  } else if (family.empty()) {
+    return absl::InvalidArgumentError("'model_type' is missing; 'llama' and 'bloom' are supported");
+  } else {
+    return absl::UnimplementedError(
+        absl::StrCat("models of type '", family, "' are not supported; 'llama' and 'bloom' are"));
+  }
+  config.vocab = Dimension(fields, {"vocab_size"}, std::nullopt, kVocabMax);
+  ReadTokenIds(fields, config);
+  RefuseForeignKeys(object, fields);
+  BW_RETURN_IF_ERROR(fields.status());
+  BW_RETURN_IF_ERROR(Validate(config));
+  return config;
+}
+
+absl::Status MergeGenerationConfig(const std::string& json_text, ModelConfig& config) {
+  BW_ASSIGN_OR_RETURN(const json object, ParseJsonObject(json_text));
+  JsonFields fields(object);
+  ModelConfig generation;
+  ReadTokenIds(fields, generation);
+  BW_RETURN_IF_ERROR(fields.status());
+  for (TokenId id : generation.eos) {
+    if (std::find(config.eos.begin(), config.eos.end(), id) == config.eos.end()) config.eos.push_back(id);
+  }
+  if (!config.bos.has_value()) config.bos = generation.bos;
+  return Validate(config);
+}
+
+}  // namespace bellwether
