@@ -1,0 +1,42 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "worker/link/link.h"
+#include "worker/stage_executor.h"
+
+namespace bellwether {
+
+// A link that tells the heartbeat whom the executor waits for.
+class WatchedLink : public Link {
+ public:
+  WatchedLink(std::unique_ptr<Link> link, int peer_index, ExecutorProgress* progress)
+      : link_(std::move(link)), peer_index_(peer_index), progress_(progress) {}
+
+  absl::Status Send(const MessageTag& tag, absl::Span<const float> data) override {
+    return Watch([&] { return link_->Send(tag, data); });
+  }
+  absl::Status Receive(const MessageTag& tag, absl::Span<float> data) override {
+    return Watch([&] { return link_->Receive(tag, data); });
+  }
+  void Abort(const absl::Status& reason) override { link_->Abort(reason); }
+  std::string peer() const override { return link_->peer(); }
+
+ private:
+  template <typename Operation>
+  absl::Status Watch(Operation operation) {
+    progress_->waiting_for.store(peer_index_, std::memory_order_relaxed);
+    absl::Status status = operation();
+    progress_->waiting_for.store(-1, std::memory_order_relaxed);
+    progress_->counter.fetch_add(1, std::memory_order_relaxed);
+    return status;
+  }
+
+  const std::unique_ptr<Link> link_;
+  const int peer_index_;
+  ExecutorProgress* const progress_;
+};
+
+}  // namespace bellwether

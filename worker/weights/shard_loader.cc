@@ -1,0 +1,283 @@
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <utility>
+
+#include "absl/synchronization/mutex.h"
+#include "common/check.h"
+#include "common/status.h"
+#include "model/shard_size.h"
+#include "worker/thread_pool.h"
+#include "worker/weights/loaded_shard.h"
+
+namespace bellwether {
+namespace {
+
+using kernels::MatrixSpec;
+using kernels::PackedMatrix;
+
+// Rows are read and packed this many values at a time by each thread, so that the source form of a matrix never exists
+// whole.
+constexpr int64_t kValuesPerRead = int64_t{1} << 18;
+
+int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
+int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+// Part of a tensor that one rank holds, and how it is cut.
+struct Part {
+  TensorKey key;
+  Range rows;
+  Range cols;
+  // Row-parallel matrices: the slices and their bounds in columns of the whole tensor.
+  SliceRange slices = {0, 1};
+  int slices_total = 1;
+  std::vector<int64_t> slice_bounds;
+};
+
+class Loader {
+ public:
+  Loader(const Checkpoint& checkpoint, const Assignment& assignment, const LoadOptions& options,
+         ExecutorProgress* progress)
+      : checkpoint_(checkpoint),
+        config_(checkpoint.config()),
+        assignment_(assignment),
+        rank_(assignment.rank_layout()),
+        progress_(progress),
+        pool_(options.threads, options.cpus),
+        heads_(SliceHeads(config_, rank_.slices)),
+        kv_heads_(SliceKvHeads(config_, rank_.slices)),
+        ffn_(SliceFfn(config_, rank_.slices)) {}
+
+  absl::Status Load(LoadedShard& shard);
+
+ private:
+  absl::Status LoadLayer(int32_t layer, LayerWeights& weights);
+  absl::Status LoadEnds(LoadedShard& shard);
+
+  // Vectors stay fp32. A missing bias is an error only if `required`.
+  absl::Status LoadVector(const TensorKey& key, Range range, bool required, std::vector<float>& out);
+  absl::Status LoadNorm(TensorRole role, int32_t layer, NormWeights& norm);
+  absl::Status LoadMatrix(const Part& part, PackedMatrix& matrix);
+  absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix) const;
+  absl::Status PackFloats(const Part& part, Range rows, PackedMatrix& matrix) const;
+  absl::Status PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix) const;
+
+  Part ColumnParallel(TensorRole role, int32_t layer, Range rows) const {
+    return Part{.key = {role, layer}, .rows = rows, .cols = {0, config_.hidden}};
+  }
+  Part RowParallel(TensorRole role, int32_t layer) const;
+
+  const Checkpoint& checkpoint_;
+  const ModelConfig& config_;
+  const Assignment& assignment_;
+  const RankLayout& rank_;
+  ExecutorProgress* progress_;
+  ThreadPool pool_;
+  const Range heads_, kv_heads_, ffn_;
+};
+
+Part Loader::RowParallel(TensorRole role, int32_t layer) const {
+  Part part{.key = {role, layer}, .rows = {0, config_.hidden}, .slices = rank_.slices};
+  part.slices_total = SliceCount(config_);
+  for (int slice = rank_.slices.begin; slice <= rank_.slices.end; ++slice) {
+    // The bound before slice `slice` is where the slices [0, slice) end.
+    const SliceRange before = {0, slice};
+    part.slice_bounds.push_back(role == TensorRole::kDown ? SliceFfn(config_, before).end
+                                                          : SliceHeads(config_, before).end * config_.head_dim);
+  }
+  part.cols = {part.slice_bounds.front(), part.slice_bounds.back()};
+  return part;
+}
+
+absl::Status Loader::LoadVector(const TensorKey& key, Range range, bool required, std::vector<float>& out) {
+  if (!required) return absl::OkStatus();
+  const TensorInfo* info = checkpoint_.Find(key);
+  if (info == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(key)));
+  }
+  out.resize(range.size());
+  return checkpoint_.ReadFloats(key, {0, 1, range.begin, range.end}, absl::MakeSpan(out));
+}
+
+absl::Status Loader::LoadNorm(TensorRole role, int32_t layer, NormWeights& norm) {
+  const Range all = {0, config_.hidden};
+  BW_RETURN_IF_ERROR(LoadVector({role, layer}, all, /*required=*/true, norm.weight));
+  return LoadVector({role, layer, /*bias=*/true}, all, config_.layer_norm, norm.bias);
+}
+
+absl::Status Loader::PackFloats(const Part& part, Range rows, PackedMatrix& matrix) const {
+  std::vector<float> values(rows.size() * part.cols.size());
+  BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(part.key, {rows.begin, rows.end, part.cols.begin, part.cols.end},
+                                            absl::MakeSpan(values)));
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const float* source = values.data() + (row - rows.begin) * part.cols.size();
+    matrix.SetRow(row - part.rows.begin, absl::MakeConstSpan(source, part.cols.size()));
+  }
+  return absl::OkStatus();
+}
+
+// Weight groups count from the row's start, so the columns are read from group bound to group bound: a group that a
+// slice cuts has the same scale on both sides.
+absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix) const {
+  const int group = matrix.spec().group;
+  const int64_t row_end = checkpoint_.Find(part.key)->cols;
+  const Range cols = {RoundDown(part.cols.begin, group), std::min(RoundUp(part.cols.end, group), row_end)};
+  const TensorWindow window = {rows.begin, rows.end, cols.begin, cols.end};
+  QuantizedRows read;
+  if (stored_quantized) {
+    BW_ASSIGN_OR_RETURN(read, checkpoint_.ReadQuantized(part.key, window));
+  } else {
+    std::vector<float> values(rows.size() * cols.size());
+    BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(part.key, window, absl::MakeSpan(values)));
+    read = QuantizeRows(values, rows.size(), cols.size(), matrix.format());
+  }
+  const int64_t groups = RoundUp(cols.size(), group) / group;
+  for (int64_t row = 0; row < rows.size(); ++row) {
+    matrix.SetRow(rows.begin + row - part.rows.begin,
+                  kernels::QuantizedSpan{
+                      .q = read.q.data() + row * cols.size() + (part.cols.begin - cols.begin),
+                      .scales = read.scales.data() + row * groups,
+                      .offsets = read.offsets.empty() ? nullptr : read.offsets.data() + row * groups});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix) const {
+  if (part.cols.size() == 0) return absl::OkStatus();
+  const int64_t rows_per_read = std::max<int64_t>(1, kValuesPerRead / part.cols.size());
+  for (int64_t begin = rows.begin; begin < rows.end; begin += rows_per_read) {
+    const Range some = {begin, std::min(begin + rows_per_read, rows.end)};
+    if (IsQuantized(matrix.format())) {
+      BW_RETURN_IF_ERROR(PackQuantized(part, IsQuantized(info.format.format), some, matrix));
+    } else {
+      BW_RETURN_IF_ERROR(PackFloats(part, some, matrix));
+    }
+    if (progress_ != nullptr) progress_->counter.fetch_add(1);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Loader::LoadMatrix(const Part& part, PackedMatrix& matrix) {
+  const TensorInfo* info = checkpoint_.Find(part.key);
+  if (info == nullptr) return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
+  const TensorFormat format = PackedFormat(part.key, info->format, assignment_.numeric.quantize);
+  MatrixSpec spec{.rows = part.rows.size(),
+                  .cols = part.cols.size(),
+                  .format = format.format,
+                  .has_offset = format.has_offset,
+                  .half_scales = format.half_scales,
+                  .first_col = part.cols.begin,
+                  .slices = part.slices,
+                  .slices_total = part.slices_total};
+  if (IsQuantized(format.format)) spec.group = format.group;
+  for (int64_t bound : part.slice_bounds) spec.slice_bounds.push_back(bound - part.cols.begin);
+  auto created = PackedMatrix::Create(std::move(spec));
+  if (!created.ok()) return Annotate(created.status(), Name(part.key));
+  matrix = *std::move(created);
+
+  absl::Mutex mutex;
+  absl::Status status;
+  pool_.ParallelFor(part.rows.size(), [&](int64_t begin, int64_t end) {
+    absl::Status packed = PackRows(part, *info, {part.rows.begin + begin, part.rows.begin + end}, matrix);
+    absl::MutexLock lock(&mutex);
+    status.Update(packed);
+  });
+  checkpoint_.DropPages(part.key);
+  if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(matrix.bytes());
+  return Annotate(status, Name(part.key));
+}
+
+absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
+  const int64_t head_dim = config_.head_dim;
+  const Range query_rows = {heads_.begin * head_dim, heads_.end * head_dim};
+  const Range kv_rows = {kv_heads_.begin * head_dim, kv_heads_.end * head_dim};
+  const Range all = {0, config_.hidden};
+  const auto matrix = [&](const Part& part, PackedMatrix& out) { return LoadMatrix(part, out); };
+  const auto bias = [&](TensorRole role, Range range, bool has, std::vector<float>& out) {
+    return LoadVector({role, layer, /*bias=*/true}, range, has, out);
+  };
+
+  BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kAttentionNorm, layer, weights.attention_norm));
+  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kQuery, layer, query_rows), weights.query));
+  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kKey, layer, kv_rows), weights.key));
+  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kValue, layer, kv_rows), weights.value));
+  BW_RETURN_IF_ERROR(bias(TensorRole::kQuery, query_rows, config_.qkv_bias, weights.query_bias));
+  BW_RETURN_IF_ERROR(bias(TensorRole::kKey, kv_rows, config_.qkv_bias, weights.key_bias));
+  BW_RETURN_IF_ERROR(bias(TensorRole::kValue, kv_rows, config_.qkv_bias, weights.value_bias));
+  BW_RETURN_IF_ERROR(matrix(RowParallel(TensorRole::kAttentionOutput, layer), weights.attention_output));
+  BW_RETURN_IF_ERROR(bias(TensorRole::kAttentionOutput, all, config_.attention_output_bias,
+                          weights.attention_output_bias));
+
+  BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kMlpNorm, layer, weights.mlp_norm));
+  if (config_.gated_mlp) {
+    BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kGate, layer, ffn_), weights.gate));
+    BW_RETURN_IF_ERROR(bias(TensorRole::kGate, ffn_, config_.mlp_bias, weights.gate_bias));
+  }
+  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kUp, layer, ffn_), weights.up));
+  BW_RETURN_IF_ERROR(bias(TensorRole::kUp, ffn_, config_.mlp_bias, weights.up_bias));
+  BW_RETURN_IF_ERROR(matrix(RowParallel(TensorRole::kDown, layer), weights.down));
+  return bias(TensorRole::kDown, all, config_.mlp_bias, weights.down_bias);
+}
+
+absl::Status Loader::LoadEnds(LoadedShard& shard) {
+  if (assignment_.first_stage()) {
+    BW_RETURN_IF_ERROR(LoadMatrix(ColumnParallel(TensorRole::kEmbedding, 0, rank_.embedding_rows), shard.embedding));
+    if (config_.embedding_norm) BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, 0, shard.embedding_norm));
+  }
+  if (assignment_.last_stage()) {
+    BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, 0, shard.final_norm));
+    shard.head_is_embedding =
+        config_.tied_head && assignment_.first_stage() && rank_.embedding_rows == rank_.head_rows;
+    if (!shard.head_is_embedding) {
+      BW_RETURN_IF_ERROR(LoadMatrix(ColumnParallel(TensorRole::kHead, 0, rank_.head_rows), shard.head));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Loader::Load(LoadedShard& shard) {
+  const Range layers = assignment_.stage_layout().layers;
+  shard.layer_weights.resize(layers.size());
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+    BW_RETURN_IF_ERROR(LoadLayer(static_cast<int32_t>(layer), shard.layer_weights[layer - layers.begin]));
+  }
+  return LoadEnds(shard);
+}
+
+// Formats as the checkpoint stores them, for the sizes that progress is measured against.
+class StoredFormats : public TensorFormats {
+ public:
+  explicit StoredFormats(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  TensorFormat FormatOf(const TensorKey& key) const override {
+    const TensorInfo* info = checkpoint_.Find(key);
+    return info == nullptr ? TensorFormat{} : info->format;
+  }
+
+ private:
+  const Checkpoint& checkpoint_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint, const Assignment& assignment,
+                                                             const LoadOptions& options, ExecutorProgress* progress) {
+  BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint.config()));
+  if (progress != nullptr) {
+    progress->loaded_bytes = 0;
+    progress->total_bytes =
+        ShardBytes(checkpoint.config(), StoredFormats(checkpoint), assignment.numeric.quantize,
+                   assignment.stage_layout(), assignment.rank, assignment.first_stage(), assignment.last_stage());
+  }
+  auto shard = std::make_shared<LoadedShard>();
+  shard->config = checkpoint.config();
+  shard->model_id = assignment.model_id;
+  shard->layers = assignment.stage_layout().layers;
+  shard->rank = assignment.rank_layout();
+  shard->quantize = assignment.numeric.quantize;
+  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, progress).Load(*shard));
+  return shard;
+}
+
+int64_t WeightBytes(const LoadedShard& shard) { return shard.bytes(); }
+
+}  // namespace bellwether
