@@ -32,12 +32,12 @@ struct MessageTag {
 };
 std::string Describe(const MessageTag& tag);
 
-// One peer, both directions, each a bounded FIFO. A link belongs to one epoch and to the executor thread, but for
-// Abort. After an error a link is of no use any more.
+// One peer, both directions, each a bounded FIFO. A link belongs to one epoch and to the executor thread, but
+// for Abort. After an error a link is of no use any more.
 //
-// Send may return before the peer has the data, and waits while the FIFO is full. A message larger than the FIFO is
-// split into frames inside; two peers that both Send more than kLinkFifoBytes before they Receive would wait for each
-// other: algorithms must interleave (all_reduce.h does).
+// Send may return before the peer has the data, and waits while the FIFO is full. A message larger than the
+// FIFO is split into frames inside; two peers that both Send more than kLinkFifoBytes before they Receive
+// would wait for each other: algorithms must interleave (all_reduce.h does).
 inline constexpr int64_t kLinkFifoBytes = 256 << 10;
 inline constexpr int64_t kFrameBytesMax = 1 << 20;
 
@@ -46,8 +46,8 @@ class Link {
   virtual ~Link() = default;
 
   // data.size() == tag.rows * tag.cols for whole messages; collectives may send parts of one.
-  // DeadlineExceeded after the wait limit, Unavailable if the peer is gone, DataLoss if the tags differ; all name the
-  // peer, the tag and how long it took.
+  // DeadlineExceeded after the wait limit, Unavailable if the peer is gone, DataLoss if the tags differ; all
+  // name the peer, the tag and how long it took.
   virtual absl::Status Send(const MessageTag& tag, absl::Span<const float> data) = 0;
   virtual absl::Status Receive(const MessageTag& tag, absl::Span<float> data) = 0;
 
