@@ -15,7 +15,7 @@
 namespace bellwether {
 
 // Longest text one Encode takes, in bytes; longer ones are refused with INVALID_ARGUMENT.
-inline constexpr size_t kMaxTextBytes = size_t{8} << 20;
+inline constexpr size_t kMaxTextBytes = size_t{4} << 20;
 
 struct EncodeOptions {
   bool add_special_tokens = true;     // BOS/EOS, as the tokenizer's own post-processing says

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/container/flat_hash_map.h"
+#include "model/tokenizer/longest_match.h"
+
+namespace bellwether {
+
+// One token that is found in a text as it stands, before anything else is done to the text.
+struct AddedToken {
+  std::string text;
+  TokenId id = -1;
+  bool special = true;       // recognised only where special tokens are allowed
+  bool lstrip = false;       // takes the whitespace on its left with it
+  bool rstrip = false;       // ... on its right
+  bool single_word = false;  // only where no letter or digit adjoins
+};
+
+class AddedTokens {
+ public:
+  void Add(AddedToken token);
+  bool empty() const { return by_id_.empty(); }
+  bool Contains(TokenId id) const { return by_id_.contains(id); }
+
+  struct Found {
+    size_t begin;  // with the whitespace that belongs to it
+    size_t end;
+    TokenId id;
+  };
+  // The first added token of `text` at or after `from`, the longest one where several begin.
+  // `special_end_at(i)`: the end of the stretch around byte i that may hold special tokens, or 0 when byte i
+  // lies in none.
+  template <typename SpecialEndAt>
+  std::optional<Found> FindNext(std::string_view text, size_t from, SpecialEndAt special_end_at) const {
+    for (size_t at = from; at < text.size(); ++at) {
+      const auto match = words_.Find(text.substr(at), [&](LongestMatch::Match m) {
+        const AddedToken& token = by_id_.at(m.id);
+        if (token.special && at + m.length > special_end_at(at)) return false;
+        return !token.single_word || StandsAlone(text, at, at + m.length);
+      });
+      if (match) return WithWhitespace(text, from, Found{at, at + match->length, match->id});
+    }
+    return std::nullopt;
+  }
+
+ private:
+  static bool StandsAlone(std::string_view text, size_t begin, size_t end);
+  Found WithWhitespace(std::string_view text, size_t from, Found found) const;
+
+  LongestMatch words_;
+  absl::flat_hash_map<TokenId, AddedToken> by_id_;
+};
+
+}  // namespace bellwether

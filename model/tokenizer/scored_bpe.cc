@@ -1,0 +1,188 @@
+#include "model/tokenizer/scored_bpe.h"
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <utility>
+
+#include "common/status.h"
+#include "model/tokenizer/byte_piece.h"
+#include "model/tokenizer/bytes_map.h"
+#include "model/tokenizer/longest_match.h"
+#include "model/tokenizer/symbol_merger.h"
+#include "model/tokenizer/utf8.h"
+
+namespace bellwether {
+namespace {
+
+using PieceType = SentencepieceModel::PieceType;
+constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+
+// Sentencepiece's BPE: of all adjacent pairs whose joined text is a piece, the one with the highest score is
+// joined first, the leftmost among equals. Ids play no part: vocabularies extended later have scores in any
+// order.
+class ScoredBpe final : public TextEncoder {
+ public:
+  explicit ScoredBpe(SentencepieceModel model) : model_(std::move(model)) {
+    byte_ids_.fill(-1);
+    for (size_t i = 0; i < model_.pieces.size(); ++i) {
+      const SentencepieceModel::Piece& piece = model_.pieces[i];
+      const TokenId id = static_cast<TokenId>(i);
+      switch (piece.type) {
+        case PieceType::kByte:
+          byte_ids_[*ByteOfPiece(piece.text)] = id;
+          break;
+        case PieceType::kControl:
+        case PieceType::kUnknown:
+          break;
+        case PieceType::kUserDefined:
+          user_defined_.Add(piece.text, id);
+          [[fallthrough]];
+        case PieceType::kUnused:
+        case PieceType::kNormal:
+          has_unused_ |= piece.type == PieceType::kUnused;
+          text_ids_.emplace(piece.text, id);
+          max_piece_bytes_ = std::max(max_piece_bytes_, piece.text.size());
+      }
+    }
+  }
+
+  absl::Status Encode(std::string_view text, bool /*at_start*/, std::vector<TokenId>* out) const override {
+    const std::string normalized = Normalize(text);
+    std::vector<Symbol> symbols = Split(normalized);
+    // The two halves of each joined unused piece: it must be taken apart again.
+    BytesViewMap<size_t> left_length;
+    MergeSymbols<float>(&symbols, [&](const Symbol& left, const Symbol& right) {
+      std::optional<MergeCandidate<float>> candidate;
+      const size_t length = size_t{left.length} + right.length;
+      if (length > max_piece_bytes_) return candidate;
+      const std::string_view joined = std::string_view(normalized).substr(left.begin, length);
+      const auto found = text_ids_.find(joined);
+      if (found == text_ids_.end()) return candidate;
+      if (has_unused_ && IsUnused(found->second)) left_length[joined] = left.length;
+      candidate = MergeCandidate<float>{-model_.pieces[found->second].score, found->second};
+      return candidate;
+    });
+    bool after_unknown = false;
+    for (const Symbol& symbol : symbols) {
+      if (symbol.length == 0) continue;
+      Emit(std::string_view(normalized).substr(symbol.begin, symbol.length), left_length, &after_unknown,
+           out);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  bool IsUnused(TokenId id) const { return model_.pieces[id].type == PieceType::kUnused; }
+
+  // Whitespace rules of the model; each byte that is not UTF-8 becomes U+FFFD, as sentencepiece has it.
+  std::string Normalize(std::string_view text) const {
+    const std::string_view space = model_.escape_whitespaces ? kSpaceMark : std::string_view(" ");
+    if (model_.remove_extra_whitespaces) {
+      const size_t first = text.find_first_not_of(' ');
+      if (first == std::string_view::npos) return "";
+      text = text.substr(first, text.find_last_not_of(' ') + 1 - first);
+    }
+    std::string normalized;
+    normalized.reserve(text.size() + 3);
+    if (model_.add_dummy_prefix) normalized += space;
+    bool after_space = false;
+    for (const char c : ReplaceEachBrokenByte(text)) {
+      const bool is_space = c == ' ';
+      if (!is_space) normalized += c;
+      if (is_space && !(after_space && model_.remove_extra_whitespaces)) normalized += space;
+      after_space = is_space;
+    }
+    return normalized;
+  }
+
+  // User-defined pieces whole and fixed, everything else by character.
+  std::vector<Symbol> Split(std::string_view normalized) const {
+    std::vector<Symbol> symbols;
+    for (size_t at = 0; at < normalized.size();) {
+      const std::string_view rest = normalized.substr(at);
+      const auto whole = user_defined_.Find(rest, [](LongestMatch::Match) { return true; });
+      const size_t length = whole ? whole->length : ReadUtf8(rest).length;
+      symbols.push_back({.begin = static_cast<uint32_t>(at),
+                         .length = static_cast<uint32_t>(length),
+                         .fixed = whole.has_value()});
+      at += length;
+    }
+    return symbols;
+  }
+
+  void Emit(std::string_view text, const BytesViewMap<size_t>& left_length, bool* after_unknown,
+            std::vector<TokenId>* out) const {
+    std::vector<std::string_view> open = {text};  // what an unused piece was made of, last part first
+    while (!open.empty()) {
+      const std::string_view part = open.back();
+      open.pop_back();
+      const auto found = text_ids_.find(part);
+      if (found == text_ids_.end()) {
+        EmitUnknown(part, after_unknown, out);
+        continue;
+      }
+      const auto halves = left_length.find(part);
+      if (IsUnused(found->second) && halves != left_length.end()) {
+        open.push_back(part.substr(halves->second));
+        open.push_back(part.substr(0, halves->second));
+        continue;
+      }
+      out->push_back(found->second);
+      *after_unknown = false;
+    }
+  }
+
+  // Byte pieces, or one unknown token for a run of unknown characters.
+  void EmitUnknown(std::string_view text, bool* after_unknown, std::vector<TokenId>* out) const {
+    if (model_.byte_fallback) {
+      for (const char c : text) out->push_back(byte_ids_[static_cast<uint8_t>(c)]);
+      return;
+    }
+    if (!*after_unknown) out->push_back(*model_.unknown_id);
+    *after_unknown = true;
+  }
+
+  SentencepieceModel model_;
+  BytesViewMap<TokenId> text_ids_;  // views into model_: pieces that text can become
+  std::array<TokenId, 256> byte_ids_;
+  LongestMatch user_defined_;
+  size_t max_piece_bytes_ = 0;
+  bool has_unused_ = false;
+};
+
+VocabularyEntry MakeEntry(const SentencepieceModel::Piece& piece, bool escape_whitespaces) {
+  VocabularyEntry entry{.piece = piece.text};
+  if (piece.type == PieceType::kControl || piece.type == PieceType::kUnknown) {
+    entry.special = true;
+  } else if (piece.type == PieceType::kByte) {
+    entry.bytes = std::string(1, static_cast<char>(*ByteOfPiece(piece.text)));
+  } else {
+    entry.bytes = piece.text;
+    for (size_t at = 0; escape_whitespaces && (at = entry.bytes.find(kSpaceMark, at)) != std::string::npos;
+         ++at) {
+      entry.bytes.replace(at, kSpaceMark.size(), " ");
+    }
+  }
+  return entry;
+}
+
+}  // namespace
+
+absl::StatusOr<TokenizerParts> MakeScoredBpe(SentencepieceModel model) {
+  BW_RETURN_IF_ERROR(ValidateSentencepieceModel(model));
+  TokenizerParts parts;
+  for (size_t id = 0; id < model.pieces.size(); ++id) {
+    const SentencepieceModel::Piece& piece = model.pieces[id];
+    VocabularyEntry entry = MakeEntry(piece, model.escape_whitespaces);
+    if (entry.special) parts.added.Add({.text = piece.text, .id = static_cast<TokenId>(id)});
+    parts.entries.push_back(std::move(entry));
+  }
+  parts.bos_id = model.bos_id;
+  if (model.eos_id) parts.eos_ids.push_back(*model.eos_id);
+  parts.strips_leading_space = model.add_dummy_prefix || model.remove_extra_whitespaces;
+  parts.encoder = std::make_unique<ScoredBpe>(std::move(model));
+  return parts;
+}
+
+}  // namespace bellwether

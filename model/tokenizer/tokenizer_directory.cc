@@ -1,0 +1,204 @@
+#include <algorithm>
+#include <fstream>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "model/json_object.h"
+#include "model/tokenizer/composed_tokenizer.h"
+#include "model/tokenizer/json_member.h"
+#include "model/tokenizer/scored_bpe.h"
+#include "model/tokenizer/sentencepiece_model.h"
+#include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/tokenizer_json.h"
+
+namespace bellwether {
+namespace {
+
+using nlohmann::json;
+
+constexpr size_t kMaxFileBytes = size_t{128} << 20;  // the largest tokenizer.json known has 33 MB
+
+// NOT_FOUND when there is no such file.
+absl::StatusOr<std::string> ReadFile(const std::string& path) {
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  if (!file) return absl::NotFoundError(path + ": no such file");
+  const std::streamoff size = file.tellg();
+  if (size < 0 || static_cast<uint64_t>(size) > kMaxFileBytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": not a file of at most ", kMaxFileBytes, " bytes"));
+  }
+  std::string bytes(static_cast<size_t>(size), '\0');
+  file.seekg(0);
+  if (!file.read(bytes.data(), size)) return absl::InvalidArgumentError(path + ": cannot be read");
+  return bytes;
+}
+
+// An empty object when there is no such file.
+absl::StatusOr<json> ReadJson(const std::string& path) {
+  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  if (absl::IsNotFound(bytes.status())) return json::object();
+  BW_RETURN_IF_ERROR(bytes.status());
+  absl::StatusOr<json> parsed = ParseJsonObject(*bytes);
+  if (!parsed.ok()) return Annotate(parsed.status(), path);
+  return parsed;
+}
+
+// What the files beside the tokenizer say of it.
+struct SideFiles {
+  json config;          // tokenizer_config.json
+  json special_tokens;  // special_tokens_map.json
+  json added_tokens;    // added_tokens.json
+  json generation;      // generation_config.json
+};
+
+absl::StatusOr<SideFiles> ReadSideFiles(const std::string& dir) {
+  SideFiles files;
+  BW_ASSIGN_OR_RETURN(files.config, ReadJson(dir + "/tokenizer_config.json"));
+  BW_ASSIGN_OR_RETURN(files.special_tokens, ReadJson(dir + "/special_tokens_map.json"));
+  BW_ASSIGN_OR_RETURN(files.added_tokens, ReadJson(dir + "/added_tokens.json"));
+  BW_ASSIGN_OR_RETURN(files.generation, ReadJson(dir + "/generation_config.json"));
+  return files;
+}
+
+// A token's spelling: a string, or an object with "content". "" for anything else.
+std::string Spelling(const json& token) {
+  const json& text = token.is_object() ? JsonMember(token, "content") : token;
+  return text.is_string() ? text.get<std::string>() : "";
+}
+
+std::optional<TokenId> FindPiece(const TokenizerParts& parts, const std::string& piece) {
+  if (piece.empty()) return std::nullopt;
+  for (size_t id = 0; id < parts.entries.size(); ++id) {
+    if (parts.entries[id].piece == piece) return static_cast<TokenId>(id);
+  }
+  return std::nullopt;
+}
+
+// The id of "bos_token" or "eos_token". Converters of 2023 wrote these as "": that says nothing, so the id
+// that the tokenizer itself has stands.
+std::optional<TokenId> NamedToken(const SideFiles& files, const char* key, const TokenizerParts& parts) {
+  for (const json* file : {&files.config, &files.special_tokens}) {
+    if (const auto id = FindPiece(parts, Spelling(JsonMember(*file, key)))) return id;
+  }
+  return std::nullopt;
+}
+
+absl::Status FillBosEos(const SideFiles& files, const std::string& dir, TokenizerParts* parts) {
+  if (const auto id = NamedToken(files, "bos_token", *parts)) parts->bos_id = id;
+  if (!parts->bos_id && !parts->prefix.empty()) parts->bos_id = parts->prefix.front();
+  if (const auto id = NamedToken(files, "eos_token", *parts)) parts->eos_ids = {*id};
+  if (parts->eos_ids.empty()) {
+    for (const char* usual : {"</s>", "<|endoftext|>", "<|end_of_text|>"}) {
+      const auto id = FindPiece(*parts, usual);
+      if (id && parts->entries[*id].special && parts->eos_ids.empty()) parts->eos_ids = {*id};
+    }
+  }
+  JsonFields generation(files.generation);
+  for (const int64_t id : generation.Integers("eos_token_id")) {
+    if (id >= 0 && id < static_cast<int64_t>(parts->entries.size())) {
+      parts->eos_ids.push_back(static_cast<TokenId>(id));
+    }
+  }
+  return Annotate(generation.status(), dir + "/generation_config.json");
+}
+
+// LLaMA's tokenizer classes put BOS before a text, and EOS after none, unless the config says otherwise; and
+// what it says goes before the post-processor. Other classes leave this to the post-processor.
+absl::Status FillPrefix(const SideFiles& files, const std::string& dir, bool is_sentencepiece,
+                        TokenizerParts* parts) {
+  JsonFields fields(files.config);
+  const std::string tokenizer_class = fields.Text({"tokenizer_class"}, "");
+  const bool says_bos = fields.Has("add_bos_token"), says_eos = fields.Has("add_eos_token");
+  const bool bos = fields.Bool({"add_bos_token"}, true), eos = fields.Bool({"add_eos_token"}, false);
+  BW_RETURN_IF_ERROR(Annotate(fields.status(), dir + "/tokenizer_config.json"));
+  const bool has_own = !parts->prefix.empty() || !parts->suffix.empty();
+  const bool is_llama = is_sentencepiece || tokenizer_class.starts_with("LlamaTokenizer");
+  if (!is_llama || (has_own && !says_bos && !says_eos)) return absl::OkStatus();
+  parts->prefix.clear();
+  parts->suffix.clear();
+  if (bos && parts->bos_id) parts->prefix = {*parts->bos_id};
+  if (eos && !parts->eos_ids.empty()) parts->suffix = {parts->eos_ids.front()};
+  return absl::OkStatus();
+}
+
+absl::Status AddToken(AddedToken token, int64_t id, const std::string& file, TokenizerParts* parts) {
+  if (id < 0 || id >= static_cast<int64_t>(kMaxVocabulary) || token.text.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": added token \"", token.text, "\" has the id ", id));
+  }
+  token.id = static_cast<TokenId>(id);
+  if (static_cast<size_t>(id) >= parts->entries.size()) parts->entries.resize(static_cast<size_t>(id) + 1);
+  VocabularyEntry& entry = parts->entries[id];
+  entry.piece = token.text;
+  entry.special |= token.special;
+  if (entry.special) entry.bytes.clear();
+  if (!entry.special && entry.bytes.empty()) entry.bytes = token.text;
+  if (!parts->added.Contains(token.id)) parts->added.Add(std::move(token));
+  return absl::OkStatus();
+}
+
+// Tokens that transformers adds to a sentencepiece model: added_tokens.json of old, added_tokens_decoder
+// since 2023.
+absl::Status AddTokens(const SideFiles& files, const std::string& dir, TokenizerParts* parts) {
+  const json& decoder = JsonMember(files.config, "added_tokens_decoder");
+  for (const auto& [id, object] : decoder.items()) {
+    if (!object.is_object() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos ||
+        id.empty()) {
+      return absl::InvalidArgumentError(dir + "/tokenizer_config.json: added_tokens_decoder is damaged");
+    }
+    JsonFields fields(object);
+    AddedToken token;
+    token.text = fields.Text({"content"}, "");
+    token.special = fields.Bool({"special"}, false);
+    token.lstrip = fields.Bool({"lstrip"}, false);
+    token.rstrip = fields.Bool({"rstrip"}, false);
+    token.single_word = fields.Bool({"single_word"}, false);
+    BW_RETURN_IF_ERROR(Annotate(fields.status(), dir + "/tokenizer_config.json"));
+    BW_RETURN_IF_ERROR(AddToken(std::move(token), std::stoll(id), dir + "/tokenizer_config.json", parts));
+  }
+  if (!decoder.empty()) return absl::OkStatus();
+  for (const auto& [text, id] : files.added_tokens.items()) {
+    bool special = false;
+    for (const auto& [key, value] : files.special_tokens.items()) special |= Spelling(value) == text;
+    AddedToken token{.text = text, .special = special};
+    const int64_t number = id.is_number_integer() ? id.get<int64_t>() : -1;
+    BW_RETURN_IF_ERROR(AddToken(std::move(token), number, dir + "/added_tokens.json", parts));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TokenizerParts> LoadParts(const std::string& dir, const SideFiles& files,
+                                         bool* is_sentencepiece) {
+  *is_sentencepiece = false;
+  absl::StatusOr<std::string> bytes = ReadFile(dir + "/tokenizer.json");
+  if (bytes.ok()) return ParseTokenizerJson(*bytes);
+  if (!absl::IsNotFound(bytes.status())) return bytes.status();
+  *is_sentencepiece = true;
+  bytes = ReadFile(dir + "/tokenizer.model");
+  if (absl::IsNotFound(bytes.status())) {
+    return absl::NotFoundError(dir + ": neither tokenizer.json nor tokenizer.model is there");
+  }
+  BW_RETURN_IF_ERROR(bytes.status());
+  absl::StatusOr<SentencepieceModel> model = ParseSentencepieceModel(*bytes);
+  if (!model.ok()) return Annotate(model.status(), "tokenizer.model");
+  BW_ASSIGN_OR_RETURN(TokenizerParts parts, MakeScoredBpe(*std::move(model)));
+  BW_RETURN_IF_ERROR(AddTokens(files, dir, &parts));
+  return parts;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerFromDirectory(const std::string& dir) {
+  BW_ASSIGN_OR_RETURN(const SideFiles files, ReadSideFiles(dir));
+  bool is_sentencepiece = false;
+  absl::StatusOr<TokenizerParts> parts = LoadParts(dir, files, &is_sentencepiece);
+  if (absl::IsNotFound(parts.status())) return parts.status();
+  if (!parts.ok()) return Annotate(parts.status(), dir);
+  BW_RETURN_IF_ERROR(FillBosEos(files, dir, &*parts));
+  BW_RETURN_IF_ERROR(FillPrefix(files, dir, is_sentencepiece, &*parts));
+  return ComposeTokenizer(*std::move(parts));
+}
+
+}  // namespace bellwether
