@@ -258,7 +258,7 @@ void PackedMatrix::SetRow(int64_t row, absl::Span<const float> values) {
 
 void PackedMatrix::SetRow(int64_t row, const QuantizedSpan& values) {
   BW_CHECK(IsQuantized(spec_.format) && 0 <= row && row < spec_.rows);
-  BW_CHECK((values.offsets != nullptr) == spec_.has_offset);
+  BW_CHECK(spec_.cols == 0 || (values.offsets != nullptr) == spec_.has_offset);
   const int64_t panel = row / kPanelRows;
   BlockWalk walk(spec_, {buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % kPanelRows});
   const int lowest = lowest_q(), highest = spec_.format == WeightFormat::kInt8 ? 127 : lowest + 15;
