@@ -1,0 +1,184 @@
+// Promise 1: the same request gives the same bits whatever the tensor x pipeline layout, whoever shares the batch, however
+// the prompt is cut, and with preemption. Every test here compares for equality, never within a tolerance.
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_join.h"
+#include "common/status.h"
+#include "gtest/gtest.h"
+#include "kernels/kernels.h"
+#include "tests/layouts/engine_driver.h"
+
+namespace bellwether {
+namespace {
+
+// A model by its shape, and how its weights are kept.
+struct Subject {
+  std::string name;
+  std::string checkpoint;
+  DType kv_type = DType::kF32;
+  Quantize quantize = Quantize::kNone;
+};
+void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; }
+
+// Head counts and widths that nothing divides evenly; group and slice bounds that cut each other (head_dim 24 and 20).
+constexpr char kLlama[] = "random:llama?hidden=120,layers=4,heads=5,kv_heads=1,head_dim=24,ffn=200,vocab=173";
+constexpr char kLlamaGrouped[] = "random:llama?hidden=96,layers=3,heads=6,kv_heads=3,ffn=172,vocab=160";
+constexpr char kBloom[] = "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=151";
+
+std::vector<Subject> Subjects() {
+  std::vector<Subject> subjects;
+  for (const auto& [name, shape] : {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kLlamaGrouped}, {"bloom", kBloom}}) {
+    const std::string prefix = name;
+    subjects.push_back({prefix + "_fp32", std::string(shape) + ":fp32", DType::kF32});
+    subjects.push_back({prefix + "_bf16", std::string(shape) + ":bf16", DType::kBF16});
+    subjects.push_back({prefix + "_int8", std::string(shape) + ":bf16", DType::kBF16, Quantize::kInt8});
+    subjects.push_back({prefix + "_int4", std::string(shape) + ":fp32", DType::kF16, Quantize::kInt4});
+  }
+  return subjects;
+}
+
+std::vector<TokenId> Prompt(int length, int seed, int vocab) {
+  std::vector<TokenId> tokens;
+  uint32_t state = 12345u + static_cast<uint32_t>(seed) * 7919u;
+  for (int i = 0; i < length; ++i) {
+    state = state * 1664525u + 1013904223u;
+    tokens.push_back(static_cast<TokenId>((state >> 8) % static_cast<uint32_t>(vocab)));
+  }
+  return tokens;
+}
+
+// Seventeen requests of many kinds: greedy, sampled with penalties and filters, two choices, scores.
+std::vector<EngineRequest> Requests(int vocab) {
+  std::vector<EngineRequest> requests;
+  for (int i = 0; i < 17; ++i) {
+    EngineRequest request{.id = RequestId{static_cast<uint64_t>(i + 1)},
+                          .prompt = Prompt(3 + (i * 29) % 83, i, vocab),
+                          .max_tokens = 4 + i % 7};
+    request.sampling.temperature = i % 3 == 0 ? 0.0 : 0.9;
+    request.sampling.top_k = i % 3 == 1 ? 20 : 0;
+    request.sampling.top_p = i % 3 == 2 ? 0.9 : 1.0;
+    request.sampling.repetition_penalty = i % 2 == 0 ? 1.0 : 1.2;
+    request.sampling.logprobs = 2;
+    request.seed = static_cast<uint64_t>(i);
+    request.choices = i == 4 ? 2 : 1;
+    request.score = i == 7;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+struct Variant {
+  int stages = 1;
+  int ranks = 1;
+  int threads = 1;
+  int step_tokens = 512;
+  int kv_blocks = 256;
+  bool one_by_one = false;
+  std::vector<StageLayout> uneven;  // instead of stages x ranks
+};
+
+absl::StatusOr<std::vector<Answer>> Run(const Checkpoint& checkpoint, const Subject& subject, const std::string& level,
+                                        const Variant& variant, uint64_t* preemptions = nullptr) {
+  Layout layout{.stages = variant.uneven};
+  if (layout.stages.empty()) {
+    BW_ASSIGN_OR_RETURN(layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
+  }
+  BW_RETURN_IF_ERROR(Validate(layout, checkpoint.config()));
+  const auto stages = static_cast<int32_t>(layout.stages.size());
+  BW_ASSIGN_OR_RETURN(
+      auto cluster,
+      LocalCluster::Start(checkpoint,
+                          {.layout = std::move(layout),
+                           .numeric = {.kernel_level = level, .quantize = subject.quantize, .kv_type = subject.kv_type},
+                           .kv_blocks = variant.kv_blocks,
+                           .threads = variant.threads}));
+  DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
+  driver.engine.step_tokens_max = variant.step_tokens;
+  driver.engine.context_tokens_max = 1024;
+  return RunRequests(*cluster, driver, Requests(checkpoint.config().vocab), preemptions);
+}
+
+class LayoutEquality : public ::testing::TestWithParam<Subject> {
+ protected:
+  void SetUp() override {
+    auto opened = Checkpoint::Open(GetParam().checkpoint);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    checkpoint_ = *std::move(opened);
+    level_ = std::string(Name(kernels::AvailableKernelLevels().back()));
+    auto expected = Run(*checkpoint_, GetParam(), level_, {});
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    expected_ = *std::move(expected);
+    ASSERT_EQ(expected_.size(), 18u) << "17 requests, one of them with two choices";
+  }
+  void ExpectEqual(const Variant& variant, const std::string& what) {
+    const auto answers = Run(*checkpoint_, GetParam(), level_, variant);
+    ASSERT_TRUE(answers.ok()) << what << ": " << answers.status();
+    ASSERT_EQ(answers->size(), expected_.size()) << what;
+    for (size_t i = 0; i < expected_.size(); ++i) {
+      EXPECT_EQ((*answers)[i].tokens, expected_[i].tokens) << what << ", answer " << i;
+      EXPECT_EQ((*answers)[i].logprobs, expected_[i].logprobs) << what << ", answer " << i;
+    }
+  }
+
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::string level_;
+  std::vector<Answer> expected_;
+};
+
+TEST_P(LayoutEquality, TensorParallel) {
+  for (int ranks = 2; ranks <= std::min(5, SliceCount(checkpoint_->config())); ++ranks) {
+    ExpectEqual({.ranks = ranks}, absl::StrCat(ranks, " ranks"));
+  }
+}
+
+TEST_P(LayoutEquality, PipelineParallel) {
+  ExpectEqual({.stages = 2}, "2 stages");
+  ExpectEqual({.stages = 3}, "3 stages");
+}
+
+TEST_P(LayoutEquality, MixedAndUneven) {
+  ExpectEqual({.stages = 2, .ranks = 2}, "2 stages x 2 ranks");
+  ExpectEqual({.stages = 3, .ranks = 3}, "3 stages x 3 ranks");
+  const ModelConfig& config = checkpoint_->config();
+  const int slices = SliceCount(config);
+  const int64_t vocab = config.vocab;
+  // The first stage on three very unequal ranks, the rest on two; one rank without embedding, one without head rows.
+  std::vector<StageLayout> uneven = {
+      {.layers = {0, 1},
+       .ranks = {{.slices = {0, 1}, .embedding_rows = {0, 7}},
+                 {.slices = {1, 2}, .embedding_rows = {7, 7}},
+                 {.slices = {2, slices}, .embedding_rows = {7, vocab}}}},
+      {.layers = {1, config.layers},
+       .ranks = {{.slices = {0, slices - 1}, .head_rows = {0, 0}}, {.slices = {slices - 1, slices}, .head_rows = {0, vocab}}}}};
+  ExpectEqual({.uneven = std::move(uneven)}, "uneven");
+}
+
+TEST_P(LayoutEquality, BatchChunksThreadsAndPreemption) {
+  ExpectEqual({.one_by_one = true}, "one request at a time");
+  ExpectEqual({.step_tokens = 7}, "chunks of 7");
+  ExpectEqual({.threads = 3}, "3 threads");
+  uint64_t preemptions = 0;
+  const Variant tight = {.stages = 2, .step_tokens = 40, .kv_blocks = 9};
+  const auto answers = Run(*checkpoint_, GetParam(), level_, tight, &preemptions);
+  ASSERT_TRUE(answers.ok()) << answers.status();
+  EXPECT_GT(preemptions, 0u) << "9 KV blocks must be too few, or this shows nothing";
+  EXPECT_EQ(*answers, expected_) << "preempted and computed again";
+}
+
+TEST_P(LayoutEquality, EveryKernelLevel) {
+  for (kernels::KernelLevel kernel_level : kernels::AvailableKernelLevels()) {
+    level_ = std::string(Name(kernel_level));
+    const auto expected = Run(*checkpoint_, GetParam(), level_, {});
+    ASSERT_TRUE(expected.ok()) << expected.status();
+    expected_ = *expected;
+    ExpectEqual({.stages = 2, .ranks = 3, .step_tokens = 11}, level_);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, LayoutEquality, ::testing::ValuesIn(Subjects()),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace bellwether

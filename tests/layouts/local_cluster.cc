@@ -1,0 +1,110 @@
+#include "tests/layouts/local_cluster.h"
+
+#include <utility>
+
+#include "common/status.h"
+#include "worker/link/loopback.h"
+
+namespace bellwether {
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoint& checkpoint,
+                                                                  const Options& options) {
+  std::vector<Assignment> assignments;
+  for (size_t stage = 0; stage < options.layout.stages.size(); ++stage) {
+    for (size_t rank = 0; rank < options.layout.stages[stage].ranks.size(); ++rank) {
+      assignments.push_back({.epoch = Epoch{1},
+                             .model_id = "test",
+                             .layout = options.layout,
+                             .stage = static_cast<int>(stage),
+                             .rank = static_cast<int>(rank),
+                             .numeric = options.numeric,
+                             .kv_blocks = options.kv_blocks,
+                             .context_tokens = options.context_tokens,
+                             .step_tokens = options.step_tokens,
+                             .step_deadline = absl::Seconds(60)});
+    }
+  }
+  const size_t count = assignments.size();
+  std::vector<std::vector<std::unique_ptr<Link>>> links(count);
+  for (auto& row : links) row.resize(count);
+  for (size_t i = 0; i < count; ++i) {
+    for (int peer : LinkedWorkers(assignments[i])) {
+      if (static_cast<size_t>(peer) < i) continue;
+      auto pair = MakeLoopbackLinks({.first_name = absl::StrCat("worker ", i),
+                                     .second_name = absl::StrCat("worker ", peer)});
+      links[i][peer] = std::move(pair.first);
+      links[peer][i] = std::move(pair.second);
+    }
+  }
+
+  auto cluster = std::unique_ptr<LocalCluster>(new LocalCluster);
+  for (size_t i = 0; i < count; ++i) {
+    auto worker = std::make_unique<Worker>();
+    BW_ASSIGN_OR_RETURN(worker->shard,
+                        LoadShard(checkpoint, assignments[i], {.threads = options.threads}, &worker->progress));
+    BW_ASSIGN_OR_RETURN(worker->executor, StageExecutor::Create({.assignment = assignments[i],
+                                                                 .shard = worker->shard,
+                                                                 .links = std::move(links[i]),
+                                                                 .threads = options.threads,
+                                                                 .progress = &worker->progress}));
+    cluster->workers_.push_back(std::move(worker));
+  }
+  const size_t answering = count - options.layout.stages.back().ranks.size();
+  for (size_t i = 0; i < count; ++i) {
+    Worker& worker = *cluster->workers_[i];
+    worker.thread = std::thread([&cluster = *cluster, &worker, i, answering] {
+      cluster.RunWorker(worker, /*answers=*/i == answering);
+    });
+  }
+  return cluster;
+}
+
+void LocalCluster::RunWorker(Worker& worker, bool answers) {
+  while (std::optional<Step> step = worker.steps.Pop()) {
+    absl::StatusOr<StepResult> result = worker.executor->Run(*step);
+    const absl::Status status = result.status();
+    if (answers || !status.ok()) {
+      if (!results_.Push(std::move(result))) return;
+    }
+    if (!status.ok()) {
+      for (auto& other : workers_) other->executor->Abort(status);
+      return;
+    }
+  }
+}
+
+LocalCluster::~LocalCluster() {
+  results_.Close();
+  for (auto& worker : workers_) {
+    worker->steps.Close();
+    worker->executor->Abort(absl::CancelledError("the test is over"));
+  }
+  for (auto& worker : workers_) {
+    if (worker->thread.joinable()) worker->thread.join();
+  }
+}
+
+void LocalCluster::Send(const Step& step) {
+  for (auto& worker : workers_) (void)worker->steps.Push(step);
+}
+
+absl::StatusOr<StepResult> LocalCluster::Receive() {
+  auto result = results_.Pop(absl::Seconds(60));
+  if (!result.has_value()) return absl::DeadlineExceededError("no result within 60 s");
+  return *std::move(result);
+}
+
+absl::StatusOr<StepResult> LocalCluster::Run(const Step& step) {
+  Send(step);
+  return Receive();
+}
+
+int64_t LocalCluster::weight_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& worker : workers_) bytes += WeightBytes(*worker->shard);
+  return bytes;
+}
+
+std::string GoldenPath(const std::string& name) { return "tests/goldens/" + name; }
+
+}  // namespace bellwether

@@ -1,0 +1,55 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "common/bounded_queue.h"
+#include "common/step.h"
+#include "model/checkpoint/checkpoint.h"
+#include "worker/stage_executor.h"
+
+namespace bellwether {
+
+// All workers of a layout in one process, each its own threads, linked by loopback: the real executors without the
+// processes around them.
+class LocalCluster {
+ public:
+  struct Options {
+    Layout layout;
+    NumericOptions numeric;
+    int32_t kv_blocks = 64;
+    int32_t context_tokens = 1024;
+    int32_t step_tokens = 512;
+    int threads = 1;  // of each worker
+  };
+  static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint, const Options& options);
+  ~LocalCluster();
+
+  // Steps run in the order sent; results come in the same order.
+  void Send(const Step& step);
+  absl::StatusOr<StepResult> Receive();
+  absl::StatusOr<StepResult> Run(const Step& step);
+
+  int64_t weight_bytes() const;
+
+ private:
+  struct Worker {
+    std::shared_ptr<const LoadedShard> shard;
+    std::unique_ptr<StageExecutor> executor;
+    ExecutorProgress progress;
+    BoundedQueue<Step> steps{64};
+    std::thread thread;
+  };
+  void RunWorker(Worker& worker, bool answers);
+
+  std::vector<std::unique_ptr<Worker>> workers_;
+  BoundedQueue<absl::StatusOr<StepResult>> results_{64};
+};
+
+// Reads tests/goldens/NAME; tests run in the project's root.
+std::string GoldenPath(const std::string& name);
+
+}  // namespace bellwether
