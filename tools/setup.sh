@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that the build and the tests need, as far as they are missing.
+# The only list of packages in the project.
+set -euo pipefail
+
+packages=(
+  # build
+  build-essential cmake ninja-build ccache mold pkg-config git
+  # libraries
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libpcre2-dev
+  nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev
+  # tests
+  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-grpcio python3-protobuf
+  # the demo model comes from PyPI
+  python3-pip
+)
+# What only `make check` uses.
+if [[ "${1:-}" == "--check" ]]; then packages+=(clang clang-format clang-tidy libclang-rt-14-dev); fi
+
+missing=()
+for package in "${packages[@]}"; do
+  [[ "$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null)" == "install ok installed" ]] || missing+=("$package")
+done
+if ((${#missing[@]} == 0)); then exit 0; fi
+
+as_root=()
+if ((EUID != 0)); then
+  command -v sudo >/dev/null || { echo "setup: needs root or sudo to install: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+echo "setup: installing ${missing[*]}" >&2
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get update -qq
+"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
