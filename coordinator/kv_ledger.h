@@ -5,8 +5,11 @@
 
 #include "absl/types/span.h"
 #include "common/ids.h"
+#include "common/step.h"
 
 namespace bellwether {
+
+constexpr int32_t KvBlocksFor(int32_t positions) { return (positions + kKvBlockTokens - 1) / kKvBlockTokens; }
 
 // Who holds which block of the KV cache. Blocks are reference-counted: sequences with the same prompt share its full
 // blocks. Deterministic: the same calls give the same blocks.

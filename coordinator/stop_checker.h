@@ -31,7 +31,7 @@ class StopMatcher {
  private:
   struct Pattern {
     std::string text;
-    std::vector<size_t> border;  // Knuth-Morris-Pratt: border[i] = longest proper border of text[0, i]
+    std::vector<size_t> border;  // Knuth-Morris-Pratt: longest proper border of the first i bytes
     size_t matched = 0;
   };
   std::vector<Pattern> patterns_;

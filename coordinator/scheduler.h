@@ -1,0 +1,140 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "common/ids.h"
+#include "common/step.h"
+#include "coordinator/kv_ledger.h"
+
+namespace bellwether {
+
+// Decides what each step computes: continuous batching, chunked prefill, several steps in flight, preemption. Pure and
+// single-threaded; knows sequences and KV blocks, nothing of requests, text or time.
+//
+// Order. SequenceIds are given in order of arrival, and everything is done in that order. A step holds first the
+// decoding sequences (with P stages at most a P-th of them, so that P disjoint microbatches fill the stages), then
+// chunks of prompts, then sequences newly admitted, up to the token budget.
+//
+// KV blocks. A sequence is admitted when the blocks for all tokens it has are available at once, with one block to
+// spare for each running sequence; so a prefill never waits for blocks half way. A decoding sequence that needs a
+// block and finds none preempts the latest sequence that runs (perhaps itself): its blocks are freed, it waits in its
+// place by arrival, and is admitted again with all its tokens. A token comes back between any two preemptions by the
+// same sequence, so everything ends.
+//
+// Why freed blocks may be given away at once, even if a step in flight uses them: workers run steps strictly in order,
+// and the next holder appears in a later step. For the same reason a sequence may be preempted or removed while a step
+// of it is in flight. The result of a preempted one still counts (it is not admitted again before that result has
+// come, so no token is computed twice); results of removed ones are dropped.
+class Scheduler {
+ public:
+  struct Options {
+    int32_t step_tokens_max = 512;
+    int32_t sequences_max = 256;  // running at once
+  };
+  explicit Scheduler(Options options);
+
+  // A new epoch: steps count from 1, the cache is empty. Sequences stay, waiting; results due are forgotten.
+  void Start(Epoch epoch, int32_t kv_blocks, int32_t stages);
+  // The epoch is over: no steps until the next Start.
+  void Stop();
+
+  // A new sequence; ids ascend. `group` names the sequences that have the same prompt and may share its full blocks.
+  void Add(uint64_t group, Admission sequence);
+  // The sequence is over: its blocks are free. Must be here.
+  void Remove(SequenceId id);
+  // The engine takes the token that the last result brought and goes on.
+  void Append(SequenceId id, TokenId token);
+
+  struct Next {
+    std::optional<Step> step;           // none: nothing to compute, or enough is in flight
+    std::vector<SequenceId> too_large;  // need more blocks than there are; must be removed before the next call
+  };
+  Next NextStep();
+
+  // One sequence's part of a finished step.
+  struct Output {
+    SequenceId sequence;
+    int32_t position = 0;  // of the entry
+    size_t index = 0;      // in StepResult::outputs
+  };
+  // Matches a result of this epoch with the oldest step in flight. Only sequences that are still here are returned.
+  // Internal, naming what differs, if it does not fit.
+  absl::StatusOr<std::vector<Output>> Finish(const StepResult& result);
+
+  // All tokens of a sequence: prompt and output.
+  const std::vector<TokenId>& tokens(SequenceId id) const { return sequences_.at(id.value).known.tokens; }
+  int32_t blocks_needed(SequenceId id) const;
+  const KvLedger& ledger() const { return ledger_; }
+  int32_t sequences() const { return static_cast<int32_t>(sequences_.size()); }
+  int32_t running() const { return static_cast<int32_t>(running_.size()); }
+  int32_t steps_in_flight() const { return static_cast<int32_t>(in_flight_.size()); }
+  uint64_t preemptions() const { return preemptions_; }
+
+ private:
+  enum class Phase { kWaiting, kPrefill, kDecode };
+  struct Sequence {
+    uint64_t group = 0;
+    Admission known;  // with all tokens so far
+    Phase phase = Phase::kWaiting;
+    int32_t prefill_end = 0;     // positions to compute before the phase is over
+    int32_t next_position = 0;   // first one not yet put in a step
+    int32_t tokens_sent = 0;     // known to the workers
+    size_t blocks_sent = 0;      // of `blocks`
+    int32_t outputs_due = 0;     // entries in flight that sample or score
+    StepId prefix_step;          // that completed the blocks others may share; 0 = none yet
+    std::vector<KvBlockId> blocks;
+  };
+  struct ExpectedOutput {
+    SequenceId sequence;
+    int32_t position = 0;
+    int32_t count = 0;
+    bool sample = false;
+  };
+  struct InFlight {
+    StepId id;
+    std::vector<ExpectedOutput> outputs;
+  };
+  // The step being put together.
+  struct Draft {
+    Step step;
+    InFlight in_flight;
+    int32_t budget = 0;
+  };
+  enum class Admitted { kYes, kNotNow, kTooLarge };
+
+  void ScheduleDecodes(Draft* draft, std::vector<SequenceId>* too_large);
+  void SchedulePrefills(Draft* draft);
+  void AdmitWaiting(Draft* draft, std::vector<SequenceId>* too_large);
+  Admitted Admit(SequenceId id, Draft* draft);
+  void AddEntry(SequenceId id, Sequence* sequence, int32_t count, Draft* draft);
+  bool GrowOrPreempt(SequenceId id, Sequence* sequence);
+  void Leave(SequenceId id, Sequence* sequence);
+  static int32_t SharedBlocks(const Sequence& sequence);
+  const Sequence* RunningSibling(SequenceId id, const Sequence& sequence) const;
+  static int32_t PositionsNeeded(const Sequence& sequence);
+
+  const Options options_;
+  Epoch epoch_;
+  StepId last_step_;
+  int32_t stages_ = 0;  // 0 = stopped
+  KvLedger ledger_{0};
+  // Keyed by SequenceId: order of arrival.
+  absl::flat_hash_map<uint64_t, Sequence> sequences_;
+  absl::flat_hash_map<uint64_t, std::set<SequenceId>> groups_;
+  std::set<SequenceId> waiting_;
+  std::set<SequenceId> running_;
+  std::set<SequenceId> prefilling_;  // running, with positions left to put in a step
+  std::set<SequenceId> ready_;       // decoding, with a token that has not been put in a step
+  int32_t decoding_ = 0;             // sampling sequences in phase kDecode
+  std::vector<SequenceId> retired_;  // to be announced with the next step
+  std::deque<InFlight> in_flight_;
+  uint64_t preemptions_ = 0;
+};
+
+}  // namespace bellwether
