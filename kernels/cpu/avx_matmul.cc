@@ -1,0 +1,183 @@
+#include <algorithm>
+#include <cstring>
+
+#include "common/check.h"
+#include "kernels/cpu/avx_tiles.h"
+
+namespace bellwether::kernels {
+namespace {
+
+constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
+constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
+constexpr int64_t kPrefetchAhead = 4096;    // bytes, when a single tile streams through the weights
+
+constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+
+// One panel times one block of rows.
+class PanelProduct {
+ public:
+  PanelProduct(const MatmulArgs& args, const TileFunctions& tiles, int64_t panel, int64_t row_begin,
+               int64_t rows)
+      : args_(args),
+        tiles_(tiles),
+        matrix_(*args.weights),
+        row_begin_(row_begin),
+        rows_(rows),
+        width_(matrix_.panel_width(panel)),
+        output_begin_(panel * kPanelRows),
+        outputs_(std::min<int64_t>(kPanelRows, matrix_.rows() - output_begin_)),
+        weights_(matrix_.panel_data(panel)),
+        row_bytes_(matrix_.prepared_row_bytes()),
+        prepared_(args.prepared + row_begin * row_bytes_) {}
+
+  void Compute() {
+    const auto segments = matrix_.segments();
+    if (segments.size() == 1 && outputs_ == width_) {  // straight to the result
+      Segment(segments[0], args_.y + row_begin_ * args_.stride + output_begin_, args_.stride);
+      return;
+    }
+    alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRows];
+    int depth = 0;
+    for (const PackedMatrix::Segment& segment : segments) {
+      BW_CHECK_LT(depth, kPartialSumsMax);
+      Segment(segment, stack[depth++], kPanelRows);
+      for (int i = 0; i < segment.additions; ++i, --depth) {
+        tiles_.accumulate(stack[depth - 2], stack[depth - 1], rows_ * kPanelRows);
+      }
+      if (segment.root >= 0) WriteRoot(segment.root, stack[--depth]);
+    }
+  }
+
+ private:
+  void WriteRoot(int64_t root, const float* sums) {
+    float* y = args_.y + root * args_.root_stride + row_begin_ * args_.stride + output_begin_;
+    for (int64_t r = 0; r < rows_; ++r) {
+      std::memcpy(y + r * args_.stride, sums + r * kPanelRows, outputs_ * sizeof(float));
+    }
+  }
+
+  void Segment(const PackedMatrix::Segment& segment, float* sums, int64_t sums_stride) {
+    TileArgs tile;
+    tile.activation_stride = row_bytes_;
+    tile.width = width_;
+    tile.sums = sums;
+    tile.sums_stride = sums_stride;
+    if (IsQuantized(matrix_.format())) {
+      QuantizedSegment(segment, tile);
+    } else {
+      FloatSegment(segment, tile);
+    }
+  }
+
+  void FloatSegment(const PackedMatrix::Segment& segment, TileArgs tile) {
+    const bool pairs = matrix_.format() == WeightFormat::kBF16;
+    const int64_t step_bytes = width_ * (matrix_.format() == WeightFormat::kF16 ? 2 : 4);
+    const int64_t steps = pairs ? segment.packed_count / 2 : segment.packed_count;
+    const int64_t piece_steps = kPieceBytes / step_bytes;
+    tile.activations = prepared_ + segment.packed_begin / (pairs ? 2 : 1) * tiles_.activation_bytes;
+    int64_t begin = 0;
+    do {
+      tile.weights = weights_;
+      tile.steps = std::min(piece_steps, steps - begin);
+      tile.first = begin == 0;
+      const int64_t bytes = tile.steps * step_bytes;
+      Piece(tile, bytes, step_bytes);
+      weights_ += bytes;
+      tile.activations += tile.steps * tiles_.activation_bytes;
+      begin += tile.steps;
+    } while (begin < steps);
+  }
+
+  void QuantizedSegment(const PackedMatrix::Segment& segment, TileArgs tile) {
+    const MatrixSpec& spec = matrix_.spec();
+    const bool int4 = spec.format == WeightFormat::kInt4;
+    const int64_t scale_bytes = width_ * (spec.half_scales ? 2 : 4) * (spec.has_offset ? 2 : 1);
+    const auto blocks = matrix_.blocks();
+    tile.has_offset = spec.has_offset;
+    tile.half_scales = spec.half_scales;
+    tile.lowest_q = matrix_.lowest_q();
+    const std::byte* scales = nullptr;
+    int64_t begin = segment.block_begin;
+    do {
+      tile.weights = weights_;
+      tile.weight_scales = scales;
+      int64_t end = begin, bytes = 0;
+      for (; end < segment.block_end && bytes < kPieceBytes; ++end) {
+        if (blocks[end].new_scales) {
+          scales = weights_ + bytes;
+          bytes += scale_bytes;
+        }
+        bytes += width_ * blocks[end].padded / (int4 ? 2 : 1);
+      }
+      tile.blocks = blocks.data() + begin;
+      tile.block_count = end - begin;
+      tile.first = begin == segment.block_begin;
+      if (tile.block_count > 0) tile.activations = prepared_ + blocks[begin].packed_begin;
+      tile.block_scales = prepared_ + RoundUp(matrix_.packed_cols(), 64) + begin * sizeof(BlockScale);
+      Piece(tile, bytes, width_ * (int4 ? 4 : 8));
+      weights_ += bytes;
+      begin = end;
+    } while (begin < segment.block_end);
+  }
+
+  // Every tile of rows over one piece of the weights. The tiles share the work of fetching the next piece.
+  void Piece(TileArgs tile, int64_t bytes, int64_t step_bytes) {
+    const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
+    const std::byte* const activations = tile.activations;
+    const std::byte* const block_scales = tile.block_scales;
+    float* const sums = tile.sums;
+    // The cache lines of a step are fetched one, two or all at a time, so that the tiles together reach them
+    // all.
+    const int64_t share = tiles == 1 ? bytes : RoundUp((bytes + tiles - 1) / tiles, 64);
+    tile.prefetch_lines =
+        static_cast<int>(std::max<int64_t>(1, (step_bytes + 64 * tiles - 1) / (64 * tiles)));
+    for (int64_t i = 0; i < tiles; ++i) {
+      // Even tiles: 8 rows are 4 + 4, not 6 + 2.
+      const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
+      tile.activations = activations + begin * row_bytes_;
+      tile.block_scales = block_scales == nullptr ? nullptr : block_scales + begin * row_bytes_;
+      tile.sums = sums + begin * tile.sums_stride;
+      if (bytes > 0) {
+        tile.prefetch = tile.weights + (tiles == 1 ? kPrefetchAhead : bytes + share * i);
+        tile.prefetch_end = tile.prefetch + share;
+      }
+      Tile(tile, end - begin);
+    }
+  }
+
+  void Tile(TileArgs tile, int64_t rows) {
+    if (width_ == kPanelRows && tiles_.four_lanes[rows] != nullptr) {
+      tiles_.four_lanes[rows](tile);
+      return;
+    }
+    float* const sums = tile.sums;
+    for (tile.first_output = 0; tile.first_output < width_; tile.first_output += kLaneRows) {
+      tile.sums = sums + tile.first_output;
+      tiles_.one_lane[rows](tile);
+      tile.prefetch_lines = 0;
+    }
+  }
+
+  const MatmulArgs& args_;
+  const TileFunctions& tiles_;
+  const PackedMatrix& matrix_;
+  const int64_t row_begin_, rows_;
+  const int64_t width_, output_begin_, outputs_;
+  const std::byte* weights_;  // moves on from segment to segment
+  const int64_t row_bytes_;
+  const std::byte* const prepared_;
+};
+
+}  // namespace
+
+void MultiplyByTiles(const MatmulArgs& args, const TileFunctions& tiles) {
+  for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
+    for (int64_t row = 0; row < args.rows; row += kRowBlock) {
+      PanelProduct(args, tiles, panel, row, std::min(kRowBlock, args.rows - row)).Compute();
+    }
+  }
+}
+
+}  // namespace bellwether::kernels

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/kernels.h"
+
+// How the AVX levels multiply: one walk over panels, segments and rows (avx_matmul.cc), which hands tiles of
+// at most 6 rows of activations by 16 or 64 outputs to a function of the level. Each (row, output) has one
+// accumulator that goes through the columns in order, whatever the tile: so neither the number of rows nor
+// how work is split between threads changes a bit.
+
+namespace bellwether::kernels {
+
+inline constexpr int kTileRowsMax = 6;
+
+// A piece of one segment: its columns are few enough for the weights to stay in the second-level cache while
+// every tile of rows passes over them.
+struct TileArgs {
+  const std::byte* activations = nullptr;  // prepared rows, at the first column of the piece
+  int64_t activation_stride = 0;           // bytes between rows
+  const std::byte* weights = nullptr;      // of the whole panel's width, at the first column of the piece
+  int64_t width = 0;                       // outputs of the panel
+  int64_t first_output = 0;                // the tile's first one within the panel, a multiple of 16
+
+  int64_t steps = 0;  // float formats: columns, or pairs of columns if the weights are bf16
+
+  // Quantised formats.
+  const PackedMatrix::Block* blocks = nullptr;
+  int64_t block_count = 0;
+  const std::byte* block_scales =
+      nullptr;  // BlockScale of row 0 and the first block, `activation_stride` apart
+  const std::byte* weight_scales = nullptr;  // in force before the first block; null if that one has its own
+  bool has_offset = false;
+  bool half_scales = false;
+  int lowest_q = 0;
+
+  float* sums = nullptr;    // fp32, row r at sums + r * sums_stride
+  int64_t sums_stride = 0;  // floats
+  bool first = true;        // start from zero, else from what `sums` holds
+
+  // Bytes that a later piece will need, fetched while this one is computed.
+  const std::byte* prefetch = nullptr;
+  const std::byte* prefetch_end = nullptr;
+  int prefetch_lines = 0;  // cache lines for each step (quantised: each 8 columns)
+};
+
+using TileFunction = void (*)(const TileArgs&);
+
+struct TileFunctions {
+  TileFunction one_lane[kTileRowsMax + 1] = {};    // [rows]: 16 outputs
+  TileFunction four_lanes[kTileRowsMax + 1] = {};  // [rows]: 64 outputs; null: the tile is done lane by lane
+  int rows_max = kTileRowsMax;                     // of these tiles
+  int activation_bytes = 4;                        // float formats: bytes of activations a step reads
+  // into[i] += from[i]; count is a multiple of 16
+  void (*accumulate)(float* into, const float* from, int64_t count) = nullptr;
+};
+
+// KernelTable::matmul with these tiles.
+void MultiplyByTiles(const MatmulArgs& args, const TileFunctions& tiles);
+
+}  // namespace bellwether::kernels

@@ -1,0 +1,241 @@
+// Tiles of a matrix product (avx_tiles.h); include avx512_vector.h or avx2_vector.h first.
+//
+// A float format F says what one step reads and does:
+//   kOutputBytes      bytes of weights for each output
+//   kActivationBytes  bytes of activations for each row
+//   kParts            multiply-adds for each accumulator, one after another
+//   Operand           what is multiplied: Weights(pointer, part), Activations(pointer, part)
+//   MultiplyAddTo(sums, weights, activations)
+// A quantised format Q does so for 8 columns, in two parts of 4:
+//   kGroupBytes       bytes of weights for each output
+//   Sums              integer accumulators of one block for 16 outputs
+//   Start(correction), Finish(sums, correction): correction = lowest_q * sum of the block's activations makes
+//   up for
+//                     weights being stored as q - lowest_q; Finish gives the dot products as floats
+//   WeightOperand Weights(pointer, part), ActivationOperand Activations(pointer), Accumulate(sums, weights,
+//   activations)
+#pragma once
+
+#include "common/dtype.h"
+#include "kernels/cpu/avx_tiles.h"
+
+namespace bellwether::kernels::BW_LEVEL {
+
+struct Float32 {
+  static constexpr int kOutputBytes = 4, kActivationBytes = 4, kParts = 1;
+  using Operand = Vector;
+  static BW_SIMD_INLINE Vector Weights(const std::byte* p, int) {
+    return Load(reinterpret_cast<const float*>(p));
+  }
+  static BW_SIMD_INLINE Vector Activations(const std::byte* p, int) {
+    return Broadcast(*reinterpret_cast<const float*>(p));
+  }
+  static BW_SIMD_INLINE Vector MultiplyAddTo(Vector sums, Vector weights, Vector activations) {
+    return MultiplyAdd(weights, activations, sums);
+  }
+};
+
+struct Float16 : Float32 {
+  static constexpr int kOutputBytes = 2;
+  static BW_SIMD_INLINE Vector Weights(const std::byte* p, int) { return LoadF16(p); }
+};
+
+// Pairs of columns against fp32 activations.
+struct BFloat16 : Float32 {
+  static constexpr int kOutputBytes = 4, kActivationBytes = 8, kParts = 2;
+  static BW_SIMD_INLINE Vector Weights(const std::byte* p, int part) { return WidenHalfOfPairs(p, part); }
+  static BW_SIMD_INLINE Vector Activations(const std::byte* p, int part) {
+    return Broadcast(reinterpret_cast<const float*>(p)[part]);
+  }
+};
+
+BW_SIMD_INLINE void Prefetch(const std::byte*& next, const std::byte* end, int lines) {
+  if (next >= end) return;
+  for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(next + 64 * i), _MM_HINT_T0);
+  next += 64 * lines;
+}
+
+template <int kRows, int kTileLanes>
+BW_SIMD_INLINE void LoadSums(const TileArgs& tile, Vector (&sums)[kRows][kTileLanes]) {
+  BW_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    BW_UNROLL
+    for (int n = 0; n < kTileLanes; ++n) {
+      sums[r][n] = tile.first ? Zero() : Load(tile.sums + r * tile.sums_stride + 16 * n);
+    }
+  }
+}
+template <int kRows, int kTileLanes>
+BW_SIMD_INLINE void StoreSums(const TileArgs& tile, const Vector (&sums)[kRows][kTileLanes]) {
+  BW_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    BW_UNROLL
+    for (int n = 0; n < kTileLanes; ++n) Store(sums[r][n], tile.sums + r * tile.sums_stride + 16 * n);
+  }
+}
+
+template <typename F, int kRows, int kTileLanes>
+BW_SIMD void FloatTile(const TileArgs& tile) {
+  Vector sums[kRows][kTileLanes];
+  LoadSums(tile, sums);
+  const std::byte* weights = tile.weights + tile.first_output * F::kOutputBytes;
+  const int64_t step_bytes = tile.width * F::kOutputBytes;
+  const std::byte* activations = tile.activations;
+  const int64_t stride = tile.activation_stride;
+  const std::byte* prefetch = tile.prefetch;
+  for (int64_t step = 0; step < tile.steps; ++step) {
+    Prefetch(prefetch, tile.prefetch_end, tile.prefetch_lines);
+    BW_UNROLL
+    for (int part = 0; part < F::kParts; ++part) {
+      typename F::Operand w[kTileLanes];
+      BW_UNROLL
+      for (int n = 0; n < kTileLanes; ++n) w[n] = F::Weights(weights + n * 16 * F::kOutputBytes, part);
+      BW_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        const typename F::Operand x = F::Activations(activations + r * stride, part);
+        BW_UNROLL
+        for (int n = 0; n < kTileLanes; ++n) sums[r][n] = F::MultiplyAddTo(sums[r][n], w[n], x);
+      }
+    }
+    weights += step_bytes;
+    activations += F::kActivationBytes;
+  }
+  StoreSums(tile, sums);
+}
+
+BW_SIMD_INLINE Vector LoadScales(const std::byte* scales, int64_t output, bool half) {
+  if (half) return LoadF16(scales + output * 2);
+  return Load(reinterpret_cast<const float*>(scales) + output);
+}
+
+// sums += activation scale * (weight scale * dot + offset * sum of activations), for one block.
+template <typename Q, int kRows, int kTileLanes>
+BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, const std::byte* block_scales,
+                             const typename Q::Sums (&dots)[kRows][kTileLanes], float* sums,
+                             int64_t sums_stride) {
+  Vector scale[kTileLanes];
+  BW_UNROLL
+  for (int n = 0; n < kTileLanes; ++n) {
+    scale[n] = LoadScales(scales, tile.first_output + 16 * n, tile.half_scales);
+  }
+  if (!tile.has_offset) {
+    BW_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * tile.activation_stride);
+      const Vector activation_scale = Broadcast(block->scale);
+      const int correction = tile.lowest_q * block->sum;
+      BW_UNROLL
+      for (int n = 0; n < kTileLanes; ++n) {
+        float* sum = sums + r * sums_stride + 16 * n;
+        const Vector product = Multiply(scale[n], Q::Finish(dots[r][n], correction));
+        Store(MultiplyAdd(activation_scale, product, Load(sum)), sum);
+      }
+    }
+    return;
+  }
+  const std::byte* offsets = scales + tile.width * (tile.half_scales ? 2 : 4);
+  BW_UNROLL
+  for (int n = 0; n < kTileLanes; ++n) {
+    const Vector offset = LoadScales(offsets, tile.first_output + 16 * n, tile.half_scales);
+    BW_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * tile.activation_stride);
+      const Vector product = Multiply(scale[n], Q::Finish(dots[r][n], tile.lowest_q * block->sum));
+      const Vector value = MultiplyAdd(offset, Broadcast(static_cast<float>(block->sum)), product);
+      float* sum = sums + r * sums_stride + 16 * n;
+      Store(MultiplyAdd(Broadcast(block->scale), value, Load(sum)), sum);
+    }
+  }
+}
+
+template <typename Q, int kRows, int kTileLanes>
+BW_SIMD void QuantizedTile(const TileArgs& tile) {
+  // Running sums stay in memory (first-level cache): the registers are needed for the integer ones.
+  float* sums = tile.sums;
+  if (tile.first) {
+    for (int r = 0; r < kRows; ++r) {
+      for (int n = 0; n < kTileLanes; ++n) Store(Zero(), sums + r * tile.sums_stride + 16 * n);
+    }
+  }
+  const std::byte* weights = tile.weights;
+  const int64_t group_bytes = tile.width * Q::kGroupBytes;
+  const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
+  const std::byte* activations = tile.activations;
+  const std::byte* block_scales = tile.block_scales;
+  const std::byte* scales = tile.weight_scales;
+  const std::byte* prefetch = tile.prefetch;
+  const int64_t stride = tile.activation_stride;
+  for (int64_t b = 0; b < tile.block_count; ++b) {
+    if (tile.blocks[b].new_scales) {
+      scales = weights;
+      weights += scale_bytes;
+    }
+    typename Q::Sums dots[kRows][kTileLanes];
+    BW_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * stride);
+      const typename Q::Sums start = Q::Start(tile.lowest_q * block->sum);
+      BW_UNROLL
+      for (int n = 0; n < kTileLanes; ++n) dots[r][n] = start;
+    }
+    for (int col = 0; col < tile.blocks[b].padded; col += 8) {
+      Prefetch(prefetch, tile.prefetch_end, tile.prefetch_lines);
+      BW_UNROLL
+      for (int part = 0; part < 2; ++part) {
+        const std::byte* at =
+            weights + tile.first_output * 4 + (Q::kGroupBytes == 8 ? part * tile.width * 4 : 0);
+        typename Q::WeightOperand w[kTileLanes];
+        BW_UNROLL
+        for (int n = 0; n < kTileLanes; ++n) w[n] = Q::Weights(at + n * 64, part);
+        BW_UNROLL
+        for (int r = 0; r < kRows; ++r) {
+          const typename Q::ActivationOperand x = Q::Activations(activations + r * stride + 4 * part);
+          BW_UNROLL
+          for (int n = 0; n < kTileLanes; ++n) dots[r][n] = Q::Accumulate(dots[r][n], w[n], x);
+        }
+      }
+      weights += group_bytes;
+      activations += 8;
+    }
+    AddBlock<Q, kRows, kTileLanes>(tile, scales, block_scales, dots, sums, tile.sums_stride);
+    block_scales += sizeof(BlockScale);
+  }
+}
+
+BW_SIMD inline void AccumulateSums(float* into, const float* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) Store(Add(Load(into + i), Load(from + i)), into + i);
+}
+
+template <typename F, int kTileLanes, int kRows, bool quantized>
+constexpr void FillTiles(TileFunction (&tiles)[kTileRowsMax + 1]) {
+  if constexpr (kRows > 0) {
+    if constexpr (quantized) {
+      tiles[kRows] = QuantizedTile<F, kRows, kTileLanes>;
+    } else {
+      tiles[kRows] = FloatTile<F, kRows, kTileLanes>;
+    }
+    FillTiles<F, kTileLanes, kRows - 1, quantized>(tiles);
+  }
+}
+// Tiles of 16 outputs have up to `kNarrowRows` rows, those of 64 up to `kWideRows`.
+template <typename F, int kNarrowRows, int kWideRows>
+constexpr TileFunctions FloatTiles() {
+  TileFunctions tiles;
+  FillTiles<F, 1, kNarrowRows, false>(tiles.one_lane);
+  FillTiles<F, 4, kWideRows, false>(tiles.four_lanes);
+  tiles.rows_max = kNarrowRows;
+  tiles.activation_bytes = F::kActivationBytes;
+  tiles.accumulate = AccumulateSums;
+  return tiles;
+}
+template <typename Q, int kNarrowRows, int kWideRows>
+constexpr TileFunctions QuantizedTiles() {
+  TileFunctions tiles;
+  FillTiles<Q, 1, kNarrowRows, true>(tiles.one_lane);
+  FillTiles<Q, 4, kWideRows, true>(tiles.four_lanes);
+  tiles.rows_max = kNarrowRows;
+  tiles.accumulate = AccumulateSums;
+  return tiles;
+}
+
+}  // namespace bellwether::kernels::BW_LEVEL
