@@ -32,7 +32,10 @@ class PreTokenizer {
   };
   using Step = std::variant<Split, PrefixSpace, Metaspace>;
 
-  void Add(Step step) { steps_.push_back(std::move(step)); }
+  template <typename AStep>
+  void Add(AStep step) {
+    steps_.emplace_back(std::move(step));
+  }
   const std::vector<Step>& steps() const { return steps_; }
 
   struct Pieces {

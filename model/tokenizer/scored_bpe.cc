@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_replace.h"
 #include "common/status.h"
 #include "model/tokenizer/byte_piece.h"
 #include "model/tokenizer/bytes_map.h"
@@ -16,7 +17,8 @@ namespace bellwether {
 namespace {
 
 using PieceType = SentencepieceModel::PieceType;
-constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // U+2581
+constexpr const char* kSpaceMarkText = "\xE2\x96\x81";  // U+2581
+constexpr std::string_view kSpaceMark = kSpaceMarkText;
 
 // Sentencepiece's BPE: of all adjacent pairs whose joined text is a piece, the one with the highest score is
 // joined first, the leftmost among equals. Ids play no part: vocabularies extended later have scores in any
@@ -159,10 +161,7 @@ VocabularyEntry MakeEntry(const SentencepieceModel::Piece& piece, bool escape_wh
     entry.bytes = std::string(1, static_cast<char>(*ByteOfPiece(piece.text)));
   } else {
     entry.bytes = piece.text;
-    for (size_t at = 0; escape_whitespaces && (at = entry.bytes.find(kSpaceMark, at)) != std::string::npos;
-         ++at) {
-      entry.bytes.replace(at, kSpaceMark.size(), " ");
-    }
+    if (escape_whitespaces) absl::StrReplaceAll({{kSpaceMarkText, " "}}, &entry.bytes);
   }
   return entry;
 }

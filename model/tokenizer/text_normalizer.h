@@ -21,7 +21,10 @@ class TextNormalizer {
   struct ComposeNfc {};  // Unicode normalisation form C; broken bytes pass unchanged
   using Step = std::variant<Prepend, Replace, ComposeNfc>;
 
-  void Add(Step step) { steps_.push_back(std::move(step)); }
+  template <typename AStep>
+  void Add(AStep step) {
+    steps_.emplace_back(std::move(step));
+  }
   std::string Apply(std::string_view text) const;
 
  private:
