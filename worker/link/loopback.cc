@@ -1,11 +1,11 @@
 #include "worker/link/loopback.h"
 
 #include <algorithm>
-#include <cstring>
+#include <condition_variable>
 #include <deque>
+#include <mutex>
 #include <vector>
 
-#include "absl/synchronization/mutex.h"
 #include "common/clock.h"
 #include "worker/link/message.h"
 
@@ -14,20 +14,22 @@ namespace {
 
 constexpr int64_t kPieceFloats = (64 << 10) / sizeof(float);
 
-// One direction: a FIFO of at most kLinkFifoBytes.
+// One direction: a FIFO of at most kLinkFifoBytes. (std::mutex because ThreadSanitizer sees through it;
+// Debian's absl is built without its annotations.)
 struct Fifo {
   struct Piece {
     MessageHeader header;  // of the message that it is a piece of
     std::vector<float> floats;
   };
-  absl::Mutex mutex;
-  std::deque<Piece> pieces ABSL_GUARDED_BY(mutex);
-  int64_t bytes ABSL_GUARDED_BY(mutex) = 0;
-  bool closed ABSL_GUARDED_BY(mutex) = false;      // by the end that writes or the end that reads
-  absl::Status read_abort ABSL_GUARDED_BY(mutex);  // why the reading end was aborted
-  absl::Status write_abort ABSL_GUARDED_BY(mutex);
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::deque<Piece> pieces;
+  int64_t bytes = 0;
+  bool closed = false;      // by the end that writes or the end that reads
+  absl::Status read_abort;  // why the reading end was aborted
+  absl::Status write_abort;
 
-  bool Full() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  bool Full() const {
     return !pieces.empty() && bytes + kPieceFloats * static_cast<int64_t>(sizeof(float)) > kLinkFifoBytes;
   }
 };
@@ -40,8 +42,9 @@ class LoopbackLink : public Link {
 
   ~LoopbackLink() override {
     for (Fifo* fifo : {out_.get(), in_.get()}) {
-      absl::MutexLock lock(&fifo->mutex);
+      std::lock_guard<std::mutex> lock(fifo->mutex);
       fifo->closed = true;
+      fifo->changed.notify_all();
     }
   }
 
@@ -67,10 +70,11 @@ class LoopbackLink : public Link {
 
   void Abort(const absl::Status& reason) override {
     for (Fifo* fifo : {out_.get(), in_.get()}) {
-      absl::MutexLock lock(&fifo->mutex);
+      std::lock_guard<std::mutex> lock(fifo->mutex);
       absl::Status& abort = fifo == out_.get() ? fifo->write_abort : fifo->read_abort;
       if (abort.ok()) abort = reason;
       fifo->closed = true;
+      fifo->changed.notify_all();
     }
   }
 
@@ -79,27 +83,26 @@ class LoopbackLink : public Link {
  private:
   absl::Status SendPiece(const MessageHeader& header, absl::Span<const float> floats) {
     Fifo& fifo = *out_;
-    absl::MutexLock lock(&fifo.mutex);
+    std::unique_lock<std::mutex> lock(fifo.mutex);
     const absl::Duration start = Clock::Real()->Now();
-    auto ready = [&fifo]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(fifo.mutex) { return fifo.closed || !fifo.Full(); };
-    const bool in_time = fifo.mutex.AwaitWithTimeout(absl::Condition(&ready), wait_limit_);
+    auto ready = [&fifo] { return fifo.closed || !fifo.Full(); };
+    const bool in_time = fifo.changed.wait_for(lock, absl::ToChronoNanoseconds(wait_limit_), ready);
     const absl::Duration waited = Clock::Real()->Now() - start;
     if (!fifo.write_abort.ok()) return fifo.write_abort;
     if (fifo.closed) return PeerGone(Direction::kSend, header.tag, peer_, waited);
     if (!in_time) return WaitedTooLong(Direction::kSend, header.tag, peer_, waited);
     fifo.bytes += floats.size() * sizeof(float);
     fifo.pieces.push_back({header, {floats.begin(), floats.end()}});
+    fifo.changed.notify_all();
     return absl::OkStatus();
   }
 
   absl::Status ReceivePiece(const MessageHeader& header, absl::Span<float> floats) {
     Fifo& fifo = *in_;
-    absl::MutexLock lock(&fifo.mutex);
+    std::unique_lock<std::mutex> lock(fifo.mutex);
     const absl::Duration start = Clock::Real()->Now();
-    auto ready = [&fifo]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(fifo.mutex) {
-      return fifo.closed || !fifo.pieces.empty();
-    };
-    const bool in_time = fifo.mutex.AwaitWithTimeout(absl::Condition(&ready), wait_limit_);
+    auto ready = [&fifo] { return fifo.closed || !fifo.pieces.empty(); };
+    const bool in_time = fifo.changed.wait_for(lock, absl::ToChronoNanoseconds(wait_limit_), ready);
     const absl::Duration waited = Clock::Real()->Now() - start;
     if (!fifo.read_abort.ok()) return fifo.read_abort;
     // What was sent before the peer closed is still received.
@@ -110,6 +113,7 @@ class LoopbackLink : public Link {
     std::copy(piece.floats.begin(), piece.floats.end(), floats.begin());
     fifo.bytes -= floats.size() * sizeof(float);
     fifo.pieces.pop_front();
+    fifo.changed.notify_all();
     return absl::OkStatus();
   }
 
