@@ -7,21 +7,42 @@
 
 namespace bellwether {
 
-// Storage format of every matrix of a model, known before any weight is read. For a checkpoint it comes from its
-// tensor table; for `plan --shape` and `bench --shape` every matrix has one format.
+// Storage format of every matrix of a model, known before any weight is read. For a checkpoint it comes from
+// its tensor table; for `plan --shape` and `bench --shape` every matrix has one format.
 class TensorFormats {
  public:
   virtual ~TensorFormats() = default;
   virtual TensorFormat FormatOf(const TensorKey& key) const = 0;
 };
 
-// How --quantize changes a stored format: float matrices of the layers become int8 or int4; the embedding and the head
-// become int8 with either (their errors reach the tokens directly). Norms and biases stay fp32. Formats that are
-// already quantised stay as they are.
+// The formats of an opened checkpoint, which must outlive this. fp32 for tensors it does not have.
+class CheckpointFormats : public TensorFormats {
+ public:
+  explicit CheckpointFormats(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
+  TensorFormat FormatOf(const TensorKey& key) const override;
+
+ private:
+  const Checkpoint& checkpoint_;
+};
+
+// One format for every matrix, as files made by one program mostly have.
+class UniformFormats : public TensorFormats {
+ public:
+  explicit UniformFormats(const TensorFormat& format) : format_(format) {}
+  TensorFormat FormatOf(const TensorKey&) const override { return format_; }
+
+ private:
+  const TensorFormat format_;
+};
+
+// How --quantize changes a stored format: float matrices of the layers become int8 or int4; the embedding and
+// the head become int8 with either (their errors reach the tokens directly). Norms and biases stay fp32.
+// Formats that are already quantised stay as they are.
 TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quantize quantize);
 
-// Bytes of the packed weights of one rank, norms and biases included. Exact for the packed form of
-// kernels/packed_matrix.h when slice bounds do not cut weight groups; at most 3 % low otherwise.
+// Bytes of the packed weights of one rank, norms and biases included: exactly what the packed form of
+// kernels/packed_matrix.h takes, padding and groups cut by slices included. A tied head costs nothing where
+// the same rank holds the same rows of the embedding.
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                    const StageLayout& stage, int rank, bool first_stage, bool last_stage);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).

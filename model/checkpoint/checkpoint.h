@@ -18,12 +18,12 @@ namespace bellwether {
 
 // What a tensor is for, under one name for every container and family.
 enum class TensorRole : uint8_t {
-  kEmbedding,        // [vocab, hidden]
-  kEmbeddingNorm,    // [hidden], BLOOM
-  kAttentionNorm,    // [hidden]
-  kQuery,            // [heads * head_dim, hidden], rows in Hugging Face's order (RoPE pairs i, i + head_dim / 2)
-  kKey,              // [kv_heads * head_dim, hidden], likewise
-  kValue,            // [kv_heads * head_dim, hidden]
+  kEmbedding,      // [vocab, hidden]
+  kEmbeddingNorm,  // [hidden], BLOOM
+  kAttentionNorm,  // [hidden]
+  kQuery,  // [heads * head_dim, hidden], rows in Hugging Face's order (RoPE pairs i, i + head_dim / 2)
+  kKey,    // [kv_heads * head_dim, hidden], likewise
+  kValue,  // [kv_heads * head_dim, hidden]
   kAttentionOutput,  // [hidden, heads * head_dim]
   kMlpNorm,          // [hidden]
   kGate,             // [ffn, hidden], gated MLPs only
@@ -49,7 +49,7 @@ std::string Name(const TensorKey& key);
 // How a tensor's values are stored, in the words of PackedMatrix.
 struct TensorFormat {
   WeightFormat format = WeightFormat::kF32;
-  int group = 0;             // quantised: columns that share a scale (16, 32, 64, 128), counted from the row's start
+  int group = 0;  // quantised: columns that share a scale (16, 32, 64, 128), counted from the row's start
   bool has_offset = false;   // value = scale * q + offset
   bool half_scales = false;  // scales and offsets are exactly fp16
   friend bool operator==(const TensorFormat&, const TensorFormat&) = default;
@@ -70,51 +70,65 @@ struct TensorWindow {
 
 // Quantised values of a window whose columns start at a multiple of the group.
 struct QuantizedRows {
-  std::vector<int8_t> q;        // [rows][cols]
-  std::vector<float> scales;    // [rows][ceil(cols / group)]
-  std::vector<float> offsets;   // likewise; empty without offsets
+  std::vector<int8_t> q;       // [rows][cols]
+  std::vector<float> scales;   // [rows][ceil(cols / group)]
+  std::vector<float> offsets;  // likewise; empty without offsets
 };
 
-// A model on disk, opened: its config, its tensors under canonical names, its tokenizer. Files are mapped and read only
-// where asked. Const methods may be called from several threads. A file that changes underneath gives errors or wrong
-// numbers, never a crash of ours beyond what the kernel signals for a truncated mapping.
+struct CheckpointContents;
+
+// A model on disk, opened: its config, its tensors under canonical names, its tokenizer. Files are mapped and
+// read only where asked. Const methods may be called from several threads. A file that changes underneath
+// gives errors or wrong numbers, never a crash of ours beyond what the kernel signals for a truncated
+// mapping.
 class Checkpoint {
  public:
-  virtual ~Checkpoint() = default;
-
-  // `path`: a Hugging Face directory (config.json, *.safetensors) or a .gguf file. Errors name file, tensor and
+  // `path`: a Hugging Face directory (config.json, *.safetensors), a .gguf file, or the name of a model with
+  // random weights ("random:llama-1.1b:bf16", see model/random_checkpoint.h). Errors name file, tensor and
   // reason.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
 
-  virtual const ModelConfig& config() const = 0;
-  virtual const std::string& path() const = 0;
-  // "safetensors" or "gguf"
-  virtual std::string container() const = 0;
+  // Called by the readers of containers, whose tables are complete and checked.
+  explicit Checkpoint(CheckpointContents contents);
+  ~Checkpoint();
+  Checkpoint(const Checkpoint&) = delete;
+  Checkpoint& operator=(const Checkpoint&) = delete;
 
-  // Null if the checkpoint has no such tensor.
-  virtual const TensorInfo* Find(const TensorKey& key) const = 0;
-  // Every tensor, in a fixed order.
-  virtual std::vector<TensorKey> Keys() const = 0;
+  const ModelConfig& config() const;
+  const std::string& path() const;
+  // "safetensors", "gguf" or "random"
+  const std::string& container() const;
+
+  // Null if the checkpoint has no such tensor. The head of a tied checkpoint is its embedding.
+  const TensorInfo* Find(const TensorKey& key) const;
+  // Every tensor that takes space, in a fixed order: layer by layer, the embedding first, the head (unless
+  // tied) last.
+  std::vector<TensorKey> Keys() const;
 
   // Decodes a window to fp32, row by row into out[rows * cols]; works for every format.
-  virtual absl::Status ReadFloats(const TensorKey& key, const TensorWindow& window, absl::Span<float> out) const = 0;
-  // Quantised tensors only: the stored numbers. window.col_begin is a multiple of the group and col_end one too or
-  // the row's end.
-  virtual absl::StatusOr<QuantizedRows> ReadQuantized(const TensorKey& key, const TensorWindow& window) const = 0;
+  absl::Status ReadFloats(const TensorKey& key, const TensorWindow& window, absl::Span<float> out) const;
+  // Quantised tensors only: the stored numbers. window.col_begin is a multiple of the group and col_end one
+  // too or the row's end.
+  absl::StatusOr<QuantizedRows> ReadQuantized(const TensorKey& key, const TensorWindow& window) const;
   // Gives back the file pages of a tensor that will not be read again.
-  virtual void DropPages(const TensorKey& key) const = 0;
+  void DropPages(const TensorKey& key) const;
 
   // SHA-256 (64 hex digits) over config, tensor table and samples of every tensor (DESIGN 6).
-  virtual absl::StatusOr<std::string> ModelId() const = 0;
+  absl::StatusOr<std::string> ModelId() const;
 
   // NotFound if the checkpoint carries none.
-  virtual absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const = 0;
+  absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const;
   // The chat template text the checkpoint carries (Jinja), to recognise the family by; empty if none.
-  virtual std::string chat_template_text() const = 0;
+  const std::string& chat_template_text() const;
+
+ private:
+  const std::unique_ptr<const CheckpointContents> contents_;
 };
 
-// Rounds rows of floats to int8 or int4 (the formats of --quantize): q, scale per group of 32 columns. Used by every
-// loader, so that the same checkpoint gives the same numbers everywhere. cols need not be a multiple of the group.
+// Rounds rows of floats to int8 or int4 (the formats of --quantize): q, scale per group of 32 columns. Used
+// by every loader, so that the same checkpoint gives the same numbers everywhere. cols need not be a multiple
+// of the group. The scale is rounded to fp16 before it is used; a group that holds a NaN or an infinity
+// becomes NaN. The first column is the first of a group.
 inline constexpr int kQuantizeGroup = 32;
 TensorFormat QuantizeFormat(WeightFormat format);
 QuantizedRows QuantizeRows(absl::Span<const float> values, int64_t rows, int64_t cols, WeightFormat format);

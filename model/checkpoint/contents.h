@@ -1,0 +1,50 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/row_map.h"
+#include "model/checkpoint/storage_type.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace bellwether {
+
+// Pseudo-random values: center + scale * (an integer drawn from seed, row and column); see
+// model/random_checkpoint.h.
+struct RandomValues {
+  uint64_t seed = 0;
+  float center = 0;
+  float scale = 0;
+};
+
+// Where a tensor is and how to read it. A new container only fills these in.
+struct StoredTensor {
+  TensorInfo info;
+  // In a file ...
+  std::shared_ptr<const FileMapping> file;
+  StorageType storage = StorageType::kF32;
+  uint64_t offset = 0;  // of the file's tensor, which may hold the rows of others too (fused query-key-value)
+  uint64_t bytes = 0;   // of the file's tensor
+  RowMap rows;
+  bool vector_mapped = false;  // a vector whose elements, not rows, are placed by `rows`; never quantised
+  // ... or, without a file, made up.
+  RandomValues random;
+};
+
+// What an opened checkpoint consists of.
+struct CheckpointContents {
+  std::string path;
+  std::string container;
+  ModelConfig config;
+  absl::flat_hash_map<TensorKey, StoredTensor> tensors;  // exactly those of ExpectedTensors(config)
+  std::string chat_template_text;
+  std::function<absl::StatusOr<std::unique_ptr<Tokenizer>>()> load_tokenizer;
+};
+
+}  // namespace bellwether

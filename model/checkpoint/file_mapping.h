@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace bellwether {
+
+// A file mapped read-only as a whole. Pages are read when touched.
+class FileMapping {
+ public:
+  ~FileMapping();
+  FileMapping(const FileMapping&) = delete;
+  FileMapping& operator=(const FileMapping&) = delete;
+
+  // NotFound, PermissionDenied ... naming the path; InvalidArgument for what is not a regular file, or is
+  // empty.
+  static absl::StatusOr<std::shared_ptr<const FileMapping>> Open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  absl::Span<const std::byte> bytes() const { return {data_, size_}; }
+  // Gives the pages of a byte range (within the file) back; they are read again if touched again.
+  void DropPages(uint64_t offset, uint64_t size) const;
+
+ private:
+  FileMapping(std::string path, const std::byte* data, size_t size)
+      : path_(std::move(path)), data_(data), size_(size) {}
+
+  const std::string path_;
+  const std::byte* const data_;
+  const size_t size_;
+};
+
+// The whole text of a small file. ResourceExhausted if it is longer than `bytes_max`.
+absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t bytes_max);
+
+}  // namespace bellwether

@@ -1,0 +1,95 @@
+#include "model/checkpoint/hugging_face_names.h"
+
+namespace bellwether {
+namespace {
+
+struct NamedRole {
+  std::string_view name;
+  TensorRole role;
+};
+
+constexpr NamedRole kLlamaOutside[] = {{"embed_tokens", TensorRole::kEmbedding},
+                                       {"norm", TensorRole::kFinalNorm},
+                                       {"lm_head", TensorRole::kHead}};
+constexpr NamedRole kLlamaLayer[] = {
+    {"input_layernorm", TensorRole::kAttentionNorm},
+    {"self_attn.q_proj", TensorRole::kQuery},
+    {"self_attn.k_proj", TensorRole::kKey},
+    {"self_attn.v_proj", TensorRole::kValue},
+    {"self_attn.o_proj", TensorRole::kAttentionOutput},
+    {"post_attention_layernorm", TensorRole::kMlpNorm},
+    {"mlp.gate_proj", TensorRole::kGate},
+    {"mlp.up_proj", TensorRole::kUp},
+    {"mlp.down_proj", TensorRole::kDown},
+};
+constexpr NamedRole kBloomOutside[] = {{"word_embeddings", TensorRole::kEmbedding},
+                                       {"word_embeddings_layernorm", TensorRole::kEmbeddingNorm},
+                                       {"ln_f", TensorRole::kFinalNorm},
+                                       {"lm_head", TensorRole::kHead}};
+constexpr std::string_view kBloomFused = "self_attention.query_key_value";
+constexpr NamedRole kBloomLayer[] = {
+    {"input_layernorm", TensorRole::kAttentionNorm},
+    {kBloomFused, TensorRole::kQuery},
+    {"self_attention.dense", TensorRole::kAttentionOutput},
+    {"post_attention_layernorm", TensorRole::kMlpNorm},
+    {"mlp.dense_h_to_4h", TensorRole::kUp},
+    {"mlp.dense_4h_to_h", TensorRole::kDown},
+};
+
+template <size_t N>
+std::optional<TensorRole> RoleOf(const NamedRole (&table)[N], std::string_view name) {
+  for (const NamedRole& entry : table) {
+    if (entry.name == name) return entry.role;
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<int32_t> TakeLayer(std::string_view prefix, std::string_view& name) {
+  if (!name.starts_with(prefix)) return std::nullopt;
+  std::string_view rest = name.substr(prefix.size());
+  int32_t layer = 0;
+  size_t digits = 0;
+  while (digits < rest.size() && digits < 6 && rest[digits] >= '0' && rest[digits] <= '9') {
+    layer = layer * 10 + (rest[digits++] - '0');
+  }
+  if (digits == 0 || digits == rest.size() || rest[digits] != '.') return std::nullopt;
+  name = rest.substr(digits + 1);
+  return layer;
+}
+
+std::optional<bool> TakeWeightOrBias(std::string_view& name) {
+  for (const std::string_view suffix : {".weight", ".bias"}) {
+    if (!name.ends_with(suffix)) continue;
+    name.remove_suffix(suffix.size());
+    return suffix == ".bias";
+  }
+  return std::nullopt;
+}
+
+std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, std::string_view name) {
+  const bool llama = architecture == Architecture::kLlama;
+  const std::string_view prefix = llama ? "model." : "transformer.";
+  if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
+  HuggingFaceName result;
+  const std::optional<int32_t> layer = TakeLayer(llama ? "layers." : "h.", name);
+  if (layer.has_value() && name == "self_attn.rotary_emb.inv_freq") {
+    result.ignored = true;
+    return result;
+  }
+  const std::optional<bool> bias = TakeWeightOrBias(name);
+  if (!bias.has_value()) return std::nullopt;
+  std::optional<TensorRole> role;
+  if (layer.has_value()) {
+    role = llama ? RoleOf(kLlamaLayer, name) : RoleOf(kBloomLayer, name);
+  } else {
+    role = llama ? RoleOf(kLlamaOutside, name) : RoleOf(kBloomOutside, name);
+  }
+  if (!role.has_value()) return std::nullopt;
+  result.key = {*role, layer.value_or(0), *bias};
+  result.fused_qkv = name == kBloomFused;
+  return result;
+}
+
+}  // namespace bellwether

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+
+#include "model/checkpoint/checkpoint.h"
+#include "model/config.h"
+
+namespace bellwether {
+
+// What a tensor of a Hugging Face checkpoint is.
+struct HuggingFaceName {
+  TensorKey key;
+  bool fused_qkv = false;  // BLOOM: query, key and value of each head; `key` says kQuery
+  bool ignored = false;    // a table that can be computed; files of 2023 hold it
+};
+
+// Names come with or without the prefix `model.` (LLaMA) or `transformer.` (BLOOM). Nothing if the family has
+// no such tensor.
+std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, std::string_view name);
+
+// Takes "<prefix><number>." off the front of a name and gives the number, at most six digits.
+std::optional<int32_t> TakeLayer(std::string_view prefix, std::string_view& name);
+// Takes ".weight" or ".bias" off the end of a name; true for a bias.
+std::optional<bool> TakeWeightOrBias(std::string_view& name);
+
+}  // namespace bellwether

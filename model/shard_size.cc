@@ -1,0 +1,191 @@
+#include "model/shard_size.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "common/check.h"
+#include "common/step.h"
+
+namespace bellwether {
+namespace {
+
+constexpr int64_t kActivationGroup = 32;  // columns of a block at most: kernels/packed_matrix.h
+constexpr int64_t kLaneRows = 16;         // rows are padded to this
+constexpr int64_t kFloatPadding = 2;      // columns of a segment
+constexpr int64_t kQuantizedPadding = 8;  // columns of a block
+constexpr int64_t kVectorElementBytes = 4;
+
+int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+bool IsMatrix(const TensorKey& key) {
+  switch (key.role) {
+    case TensorRole::kEmbeddingNorm:
+    case TensorRole::kAttentionNorm:
+    case TensorRole::kMlpNorm:
+    case TensorRole::kFinalNorm:
+      return false;
+    default:
+      return !key.bias;
+  }
+}
+
+// Bytes of one packed row whose segments end at bounds[1], bounds[2] ... (columns of the whole tensor).
+int64_t PackedRowBytes(const TensorFormat& format, const std::vector<int64_t>& bounds) {
+  int64_t packed_cols = 0, scale_sets = 0;
+  for (size_t i = 0; i + 1 < bounds.size(); ++i) {
+    const int64_t begin = bounds[i], end = bounds[i + 1];
+    if (!IsQuantized(format.format)) {
+      packed_cols += RoundUp(end - begin, kFloatPadding);
+      continue;
+    }
+    // Blocks end where an activation group, counted from the segment's start, or a weight group, counted from
+    // the row's start, does. Scales are repeated for each segment.
+    int64_t previous_group = -1;
+    for (int64_t col = begin; col < end;) {
+      const int64_t weight_group = col / format.group;
+      const int64_t activation_end = col + kActivationGroup - (col - begin) % kActivationGroup;
+      const int64_t block_end = std::min({end, activation_end, (weight_group + 1) * format.group});
+      packed_cols += RoundUp(block_end - col, kQuantizedPadding);
+      scale_sets += weight_group != previous_group ? 1 : 0;
+      previous_group = weight_group;
+      col = block_end;
+    }
+  }
+  const int64_t scale_bytes = scale_sets * (format.half_scales ? 2 : 4) * (format.has_offset ? 2 : 1);
+  switch (format.format) {
+    case WeightFormat::kF32:
+      return packed_cols * 4;
+    case WeightFormat::kBF16:
+    case WeightFormat::kF16:
+      return packed_cols * 2;
+    case WeightFormat::kInt8:
+      return packed_cols + scale_bytes;
+    case WeightFormat::kInt4:
+      return packed_cols / 2 + scale_bytes;
+  }
+  return 0;
+}
+
+// Sums up what one rank holds, in the order of worker/weights.
+class RankBytes {
+ public:
+  RankBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize, SliceRange slices)
+      : config_(config), formats_(formats), quantize_(quantize), slices_(slices) {}
+
+  int64_t Layer(int32_t layer) const;
+  // Bytes of `rows` rows of a matrix that is not cut along its columns.
+  int64_t ColumnParallel(TensorKey key, int64_t rows) const {
+    return RoundUp(rows, kLaneRows) * PackedRowBytes(Format(key), {0, config_.hidden});
+  }
+  // One row as it is stored, without the padding to 16 rows.
+  int64_t OneRow(TensorKey key) const { return PackedRowBytes(Format(key), {0, config_.hidden}); }
+  int64_t Norm() const { return config_.hidden * kVectorElementBytes * (config_.layer_norm ? 2 : 1); }
+
+ private:
+  TensorFormat Format(const TensorKey& key) const {
+    return PackedFormat(key, formats_.FormatOf(key), quantize_);
+  }
+  int64_t RowParallel(TensorKey key) const;
+  int64_t Biases() const;
+
+  const ModelConfig& config_;
+  const TensorFormats& formats_;
+  const Quantize quantize_;
+  const SliceRange slices_;
+};
+
+int64_t RankBytes::RowParallel(TensorKey key) const {
+  std::vector<int64_t> bounds;
+  for (int slice = slices_.begin; slice <= slices_.end; ++slice) {
+    const SliceRange before = {0, slice};
+    bounds.push_back(key.role == TensorRole::kDown ? SliceFfn(config_, before).end
+                                                   : SliceHeads(config_, before).end * config_.head_dim);
+  }
+  return RoundUp(config_.hidden, kLaneRows) * PackedRowBytes(Format(key), bounds);
+}
+
+int64_t RankBytes::Biases() const {
+  const int64_t query_rows = SliceHeads(config_, slices_).size() * config_.head_dim;
+  const int64_t kv_rows = SliceKvHeads(config_, slices_).size() * config_.head_dim;
+  const int64_t ffn = SliceFfn(config_, slices_).size();
+  int64_t elements = 0;
+  if (config_.qkv_bias) elements += query_rows + 2 * kv_rows;
+  if (config_.attention_output_bias) elements += config_.hidden;
+  if (config_.mlp_bias) elements += ffn * (config_.gated_mlp ? 2 : 1) + config_.hidden;
+  return elements * kVectorElementBytes;
+}
+
+int64_t RankBytes::Layer(int32_t layer) const {
+  const int64_t query_rows = SliceHeads(config_, slices_).size() * config_.head_dim;
+  const int64_t kv_rows = SliceKvHeads(config_, slices_).size() * config_.head_dim;
+  const int64_t ffn = SliceFfn(config_, slices_).size();
+  int64_t bytes = ColumnParallel({TensorRole::kQuery, layer}, query_rows) +
+                  ColumnParallel({TensorRole::kKey, layer}, kv_rows) +
+                  ColumnParallel({TensorRole::kValue, layer}, kv_rows) +
+                  RowParallel({TensorRole::kAttentionOutput, layer}) +
+                  ColumnParallel({TensorRole::kUp, layer}, ffn) + RowParallel({TensorRole::kDown, layer});
+  if (config_.gated_mlp) bytes += ColumnParallel({TensorRole::kGate, layer}, ffn);
+  return bytes + 2 * Norm() + Biases();
+}
+
+int64_t LayersBytes(const RankBytes& bytes, Range layers) {
+  int64_t sum = 0;
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer)
+    sum += bytes.Layer(static_cast<int32_t>(layer));
+  return sum;
+}
+
+const RankLayout& RankOf(const StageLayout& stage, int rank) {
+  BW_CHECK(0 <= rank && rank < static_cast<int>(stage.ranks.size()));
+  return stage.ranks[rank];
+}
+
+}  // namespace
+
+TensorFormat CheckpointFormats::FormatOf(const TensorKey& key) const {
+  const TensorInfo* info = checkpoint_.Find(key);
+  return info == nullptr ? TensorFormat{} : info->format;
+}
+
+TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quantize quantize) {
+  if (!IsMatrix(key)) return TensorFormat{};
+  if (quantize == Quantize::kNone || IsQuantized(stored.format)) return stored;
+  const bool at_the_ends = key.role == TensorRole::kEmbedding || key.role == TensorRole::kHead;
+  const bool int4 = quantize == Quantize::kInt4 && !at_the_ends;
+  return QuantizeFormat(int4 ? WeightFormat::kInt4 : WeightFormat::kInt8);
+}
+
+int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                   const StageLayout& stage, int rank, bool first_stage, bool last_stage) {
+  const RankLayout& layout = RankOf(stage, rank);
+  const RankBytes bytes(config, formats, quantize, layout.slices);
+  int64_t sum = LayersBytes(bytes, stage.layers);
+  if (first_stage) {
+    sum += bytes.ColumnParallel({TensorRole::kEmbedding}, layout.embedding_rows.size());
+    if (config.embedding_norm) sum += bytes.Norm();
+  }
+  if (last_stage) {
+    sum += bytes.Norm();
+    const bool head_is_embedding =
+        config.tied_head && first_stage && layout.embedding_rows == layout.head_rows;
+    if (!head_is_embedding) sum += bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
+  }
+  return sum;
+}
+
+int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                          const StageLayout& stage, int rank, bool last_stage) {
+  const RankLayout& layout = RankOf(stage, rank);
+  const RankBytes bytes(config, formats, quantize, layout.slices);
+  int64_t sum = LayersBytes(bytes, stage.layers);
+  if (layout.embedding_rows.size() > 0) sum += bytes.OneRow({TensorRole::kEmbedding});
+  if (last_stage) sum += bytes.Norm() + bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
+  return sum;
+}
+
+int64_t KvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank) {
+  const int64_t kv_heads = SliceKvHeads(config, RankOf(stage, rank).slices).size();
+  return stage.layers.size() * kv_heads * 2 * kKvBlockTokens * config.head_dim * SizeOf(kv_type);
+}
+
+}  // namespace bellwether
