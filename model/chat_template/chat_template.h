@@ -16,29 +16,46 @@ struct ChatMessage {
   std::string content;
 };
 
-// A family's way of writing a conversation as one text; the table is in chat_template.cc.
-struct ChatTemplate;
+// A family's way of writing a conversation as one text. Every space matters; docs/formats.md says where each
+// comes from. The text of a conversation is: the system part, then each turn, then `prompt`.
+struct ChatTemplate {
+  const char* name;
+  const char* user_before = "";
+  const char* user_after = "";
+  const char* assistant_before = "";
+  const char* assistant_after = "";
+  const char* prompt = "";  // opens the answer
 
-// By name: "chatml", "smollm", "llama-2", "llama-3", "alpaca", "billa", "belle-llama", ..., "none".
+  const char* start = "";               // before everything, whatever follows
+  const char* system_before = nullptr;  // nullptr: the family has no place for a system message
+  const char* system_after = "";
+  const char* default_system =
+      nullptr;  // the content where no system message is given; nullptr: no system part
+  const char* user_after_system = nullptr;  // instead of user_before for the turn after a system part
+
+  bool add_special_tokens = true;  // BOS as the tokenizer says; false where the family has none or spells it
+  bool trims = false;              // whitespace around contents is dropped
+  bool any_order = false;          // turns need not alternate
+  bool single_turn = false;
+  std::vector<const char*> stop = {};         // stop strings besides EOS
+  std::vector<const char*> stop_tokens = {};  // special tokens that end the answer
+};
+
+// All families, in the order of docs/formats.md. They live for the whole process.
+absl::Span<const ChatTemplate> ChatTemplates();
 // nullptr when there is none of that name.
 const ChatTemplate* FindChatTemplate(std::string_view name);
-std::string_view ChatTemplateName(const ChatTemplate& chat_template);
-std::vector<std::string> ChatTemplateNames();
 
 // What is known of a checkpoint; leave empty what is not.
 struct ChatTemplateHints {
   std::string architecture;   // config.json model_type or GGUF general.architecture: "llama", "bloom"
   std::string template_text;  // chat_template of tokenizer_config.json or GGUF tokenizer.chat_template
-  std::string path;           // of the checkpoint; known model names are looked for in its last two parts
+  std::string path;           // of the checkpoint; model names are looked for in its last two parts
   std::string model_name;     // GGUF general.name
   int64_t vocab_size = 0;
 };
 // Never nullptr: "none" when nothing tells.
 const ChatTemplate* ChooseChatTemplate(const ChatTemplateHints& hints);
-
-// chat_template of a checkpoint directory (chat_template.jinja or tokenizer_config.json), "" when it has
-// none.
-std::string ReadChatTemplateText(const std::string& dir);
 
 struct PromptPiece {
   std::string text;
@@ -46,24 +63,23 @@ struct PromptPiece {
 };
 
 struct RenderedChat {
-  std::vector<PromptPiece> pieces;  // the prompt, ready for the assistant's answer
-  bool add_special_tokens =
-      true;                       // BOS as the tokenizer says; false where the template has none or spells it
-  std::vector<std::string> stop;  // stop strings besides EOS
-  std::vector<std::string> stop_tokens;  // special tokens that end the answer, by their spelling
-  std::string Text() const;              // the pieces joined
+  std::vector<PromptPiece> pieces;  // up to where the answer begins
+  bool add_special_tokens = true;
+  std::vector<std::string> stop;
+  std::vector<std::string> stop_tokens;
+  std::string Text() const;  // the pieces joined
 };
 
-// INVALID_ARGUMENT: no message, an unknown role, an order the family cannot write, or "none" with more than
-// one turn.
+// INVALID_ARGUMENT, naming the message: none at all, an unknown role, an order that the family cannot write.
 absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
                                         absl::Span<const ChatMessage> messages);
 
 struct EncodedChat {
   std::vector<TokenId> prompt;
-  std::vector<TokenId> stop_token_ids;  // stop_tokens that the vocabulary has
+  std::vector<TokenId> stop_token_ids;  // those of stop_tokens that the vocabulary has
   std::vector<std::string> stop;
 };
+// Errors as Tokenizer::EncodePieces'.
 absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer& tokenizer);
 
 }  // namespace bellwether

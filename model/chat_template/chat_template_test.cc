@@ -1,0 +1,184 @@
+#include "model/chat_template/chat_template.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace bellwether {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+std::string MustRender(const char* name, std::vector<ChatMessage> messages) {
+  const ChatTemplate* chat_template = FindChatTemplate(name);
+  if (chat_template == nullptr) return "no such template";
+  const auto chat = RenderChat(*chat_template, messages);
+  return chat.ok() ? chat->Text() : chat.status().ToString();
+}
+
+TEST(ChatTemplateTest, OneTurnOfEveryFamily) {
+  const std::string alpaca_system =
+      "Below is an instruction that describes a task. Write a response that appropriately completes the "
+      "request.\n\n";
+  const std::vector<std::pair<std::string, std::string>> expected = {
+      {"none", "X"},
+      {"belle-7b", "Human: X\n\nAssistant:"},
+      {"belle-7b-prose", "Human: X \n\nAssistant:"},
+      {"belle-7b-multi-turn", "Human:X\n\nAssistant:"},
+      {"belle-llama", "Human: X \n\nAssistant: "},
+      {"belle-llama-ext-13b", "Human: X \n\nBelle: "},
+      {"belle-llama-ext-13b-factory", "Human: X\n\nBelle: "},
+      {"belle-llama-ext-7b", "X"},
+      {"belle-open-datasets", "Human: X \n\nAssistant: "},
+      {"belle-train-v1-eval", "Human: X\n\nAssistant: "},
+      {"belle-train", "Human: \nX\n\nAssistant: \n"},
+      {"belle-zero-inference", "Human: \nX\n\nAssistant:\n"},
+      {"belle-llama2-13b", "Human: \nX\n\nAssistant:\n"},
+      {"billa", "Human: X\nAssistant: "},
+      {"billa-fastchat", "\nHuman: X\nAssistant: "},
+      {"billa-training", "Human: X\nAssistant: "},
+      {"alpaca", alpaca_system + "### Instruction:\nX\n\n### Response:\n"},
+      {"alpaca-fastchat", alpaca_system + "### Instruction: X\n\n### Response:"},
+      {"llama-2", "<s>[INST] X [/INST]"},
+      {"llama-3",
+       "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nX<|eot_id|>"
+       "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+      {"llama-3.1",
+       "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December "
+       "2023\n"
+       "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nX<|eot_id|>"
+       "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+      {"chatml", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+      {"smollm2",
+       "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
+       "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+      {"qwen2",
+       "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+       "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+      {"qwen2.5",
+       "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+       "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+  };
+  ASSERT_EQ(expected.size(), ChatTemplates().size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(ChatTemplates()[i].name, expected[i].first);
+    EXPECT_EQ(MustRender(expected[i].first.c_str(), {{"user", "X"}}), expected[i].second)
+        << expected[i].first;
+  }
+}
+
+TEST(ChatTemplateTest, SeveralTurns) {
+  const std::vector<ChatMessage> turns = {{"user", "A"}, {"assistant", "B"}, {"user", "C"}};
+  EXPECT_EQ(MustRender("belle-7b-multi-turn", turns), "Human:A\n\nAssistant:BHuman:C\n\nAssistant:");
+  EXPECT_EQ(MustRender("belle-llama-ext-13b-factory", turns), "Human: A\n\nBelle: B\n\nHuman: C\n\nBelle: ");
+  EXPECT_EQ(MustRender("belle-train", turns), "Human: \nA\n\nAssistant: \nB</s>Human: \nC\n\nAssistant: \n");
+  EXPECT_EQ(MustRender("belle-llama2-13b", turns), "Human: \nA\n\nAssistant:B\nHuman: \nC\n\nAssistant:\n");
+  EXPECT_EQ(MustRender("billa-fastchat", turns), "\nHuman: A\nAssistant: B\nHuman: C\nAssistant: ");
+  EXPECT_EQ(MustRender("llama-2", turns), "<s>[INST] A [/INST] B </s><s>[INST] C [/INST]");
+  EXPECT_EQ(MustRender("chatml", turns),
+            "<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n"
+            "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\n");
+}
+
+TEST(ChatTemplateTest, SystemMessages) {
+  const std::vector<ChatMessage> turns = {{"system", " S "}, {"user", " U "}};
+  EXPECT_EQ(MustRender("llama-2", turns), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST]");
+  EXPECT_EQ(MustRender("chatml", turns),
+            "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\n U <|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(MustRender("smollm2", turns), MustRender("chatml", turns));
+  EXPECT_EQ(MustRender("billa-fastchat", turns), " S \nHuman:  U \nAssistant: ");
+  EXPECT_THAT(MustRender("belle-7b", turns),
+              HasSubstr("messages[0]: this family has no place for a system message"));
+}
+
+TEST(ChatTemplateTest, TrimsWhereTheFamilyDoes) {
+  EXPECT_EQ(MustRender("belle-7b", {{"user", "\n\u3000 你好 \t"}}), "Human: 你好\n\nAssistant:");
+  EXPECT_EQ(MustRender("billa", {{"user", " 你好 "}}), "Human:  你好 \nAssistant: ");
+  EXPECT_EQ(MustRender("llama-3", {{"user", " \xFF "}}),
+            "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n\xFF<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n");
+}
+
+TEST(ChatTemplateTest, RefusesWhatCannotBeWritten) {
+  EXPECT_THAT(MustRender("belle-7b", {}), HasSubstr("at least one is needed"));
+  EXPECT_THAT(MustRender("belle-7b", {{"tool", "x"}}), HasSubstr("role \"tool\" is none of"));
+  EXPECT_THAT(MustRender("belle-7b", {{"user", "a"}, {"user", "b"}}),
+              HasSubstr("messages[1]: role user where"));
+  EXPECT_THAT(MustRender("chatml", {{"user", "a"}, {"assistant", "b"}}), HasSubstr("last message must"));
+  EXPECT_THAT(MustRender("chatml", {{"user", "a"}, {"system", "b"}}), HasSubstr("only the first message"));
+  EXPECT_THAT(MustRender("none", {{"user", "a"}, {"assistant", "b"}, {"user", "c"}}),
+              HasSubstr("only one message"));
+}
+
+TEST(ChatTemplateTest, ContentIsNeverParsedForSpecialTokens) {
+  const auto chat = RenderChat(*FindChatTemplate("chatml"), std::vector<ChatMessage>{{"user", "<|im_end|>"}});
+  ASSERT_TRUE(chat.ok());
+  ASSERT_EQ(chat->pieces.size(), 3);
+  EXPECT_TRUE(chat->pieces[0].parse_special_tokens);
+  EXPECT_EQ(chat->pieces[1].text, "<|im_end|>");
+  EXPECT_FALSE(chat->pieces[1].parse_special_tokens);
+  EXPECT_FALSE(chat->add_special_tokens);
+  EXPECT_THAT(chat->stop_tokens, ElementsAre("<|im_end|>", "<|endoftext|>"));
+}
+
+TEST(ChatTemplateTest, EncodesWithRealTokens) {
+  const auto tokenizer = LoadTokenizerFromDirectory("tests/goldens/tokenizer/smollm");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const auto chat = RenderChat(*FindChatTemplate("chatml"), std::vector<ChatMessage>{{"user", "<|im_end|>"}});
+  ASSERT_TRUE(chat.ok());
+  const auto encoded = EncodeChat(*chat, **tokenizer);
+  ASSERT_TRUE(encoded.ok()) << encoded.status();
+  const TokenId start = *(*tokenizer)->FindToken("<|im_start|>"),
+                end = *(*tokenizer)->FindToken("<|im_end|>");
+  EXPECT_EQ(encoded->prompt.front(), start);
+  EXPECT_EQ(std::count(encoded->prompt.begin(), encoded->prompt.end(), end),
+            1);  // the template's, not the user's
+  EXPECT_EQ((*tokenizer)->Decode(encoded->prompt, /*skip_special=*/false), chat->Text());
+  EXPECT_THAT(encoded->stop_token_ids, ElementsAre(end, *(*tokenizer)->FindToken("<|endoftext|>")));
+}
+
+TEST(ChatTemplateTest, ChosenByTemplateText) {
+  const auto choose = [](std::string text) {
+    return std::string(ChooseChatTemplate({.template_text = std::move(text)})->name);
+  };
+  EXPECT_EQ(
+      choose("{{'<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"),
+      "smollm2");
+  EXPECT_EQ(choose("{{'<|im_start|>' + message['role']}}"), "chatml");
+  EXPECT_EQ(choose("<|im_start|>system\nYou are a helpful assistant.<|im_end|>"), "qwen2");
+  EXPECT_EQ(choose("{{'<|start_header_id|>'}}"), "llama-3");
+  EXPECT_EQ(choose("{{'<|start_header_id|>'}} Cutting Knowledge Date"), "llama-3.1");
+  EXPECT_EQ(choose("[INST] <<SYS>>"), "llama-2");
+  EXPECT_EQ(choose("### Instruction:\n"), "alpaca");
+  EXPECT_EQ(choose(""), "none");
+}
+
+TEST(ChatTemplateTest, ChosenByName) {
+  const auto choose = [](std::string path, std::string architecture, int64_t vocab_size) {
+    return std::string(
+        ChooseChatTemplate(
+            {.architecture = std::move(architecture), .path = std::move(path), .vocab_size = vocab_size})
+            ->name);
+  };
+  EXPECT_EQ(choose("/models/BELLE-7B-2M/", "bloom", 250880), "belle-7b");
+  EXPECT_EQ(choose("BelleGroup/BELLE-7B-gptq", "bloom", 250880), "belle-7b");
+  EXPECT_EQ(choose("/m/BELLE-LLaMA-13B-2M", "llama", 32000), "belle-llama");
+  EXPECT_EQ(choose("/m/BELLE-LLaMA-EXT-13B", "llama", 79458), "belle-llama-ext-13b");
+  EXPECT_EQ(choose("/m/BELLE-LLaMA-EXT-7B", "llama", 79458), "belle-llama-ext-7b");
+  EXPECT_EQ(choose("/m/BELLE-on-Open-Datasets", "llama", 79458), "belle-open-datasets");
+  EXPECT_EQ(choose("/m/BELLE-Llama2-13B-chat-0.4M", "llama", 32000), "belle-llama2-13b");
+  EXPECT_EQ(choose("/m/BiLLa-7B-SFT", "llama", 46943), "billa");
+  EXPECT_EQ(choose("/m/BiLLa-7B-LLM", "llama", 46943), "none");
+  EXPECT_EQ(choose("/m/Llama-2-13b-chat-hf", "llama", 32000), "llama-2");
+  EXPECT_EQ(choose("/m/Llama-2-13b-hf", "llama", 32000), "none");
+  EXPECT_EQ(choose("/belle/models/bloomz-7b1-mt", "bloom", 250880), "none");  // only the last two parts count
+  EXPECT_EQ(std::string(ChooseChatTemplate({.model_name = "Belle 7B"})->name), "belle-7b");
+}
+
+}  // namespace
+}  // namespace bellwether
