@@ -111,7 +111,8 @@ absl::Duration Engine::next_tick() const {
   return state_->deadlines.empty() ? absl::InfiniteDuration() : state_->deadlines.begin()->first;
 }
 
-// Arrival -----------------------------------------------------------------------------------------------------------
+// Arrival
+// -----------------------------------------------------------------------------------------------------------
 
 void Engine::State::On(RequestArrived event) {
   EngineRequest& asked = event.request;
@@ -151,7 +152,8 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
     return absl::InvalidArgumentError(absl::StrFormat("%d choices", request.choices));
   }
   if (!request.score && request.max_tokens < 1) {
-    return absl::InvalidArgumentError(absl::StrFormat("max_tokens is %d, at least 1 is needed", request.max_tokens));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("max_tokens is %d, at least 1 is needed", request.max_tokens));
   }
   if (prompt > context) {
     return absl::InvalidArgumentError(
@@ -164,8 +166,8 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
   const int32_t blocks = KvBlocksFor(static_cast<int32_t>(request.score ? prompt - 1 : prompt));
   if (blocks > scheduler.ledger().total()) {
     return absl::ResourceExhaustedError(
-        absl::StrFormat("the prompt of %d tokens needs %d KV blocks of %d tokens, the workers hold %d", prompt,
-                        blocks, kKvBlockTokens, scheduler.ledger().total()));
+        absl::StrFormat("the prompt of %d tokens needs %d KV blocks of %d tokens, the workers hold %d",
+                        prompt, blocks, kKvBlockTokens, scheduler.ledger().total()));
   }
   return absl::OkStatus();
 }
@@ -180,8 +182,9 @@ std::vector<TokenId> Engine::State::EndingTokens(const EngineRequest& request) c
 
 uint64_t Engine::State::DrawSeed() {
   const uint64_t drawn = seeds_drawn++;
-  const auto words = Philox4x32({static_cast<uint32_t>(drawn), static_cast<uint32_t>(drawn >> 32), 0u, 0u},
-                                {static_cast<uint32_t>(options.seed), static_cast<uint32_t>(options.seed >> 32)});
+  const auto words =
+      Philox4x32({static_cast<uint32_t>(drawn), static_cast<uint32_t>(drawn >> 32), 0u, 0u},
+                 {static_cast<uint32_t>(options.seed), static_cast<uint32_t>(options.seed >> 32)});
   return uint64_t{words[0]} << 32 | words[1];
 }
 
@@ -211,7 +214,8 @@ void Engine::State::AddSequences(Request* request) {
   }
 }
 
-// Results -----------------------------------------------------------------------------------------------------------
+// Results
+// -----------------------------------------------------------------------------------------------------------
 
 void Engine::State::On(StepFinished event) {
   const StepResult& result = event.result;
@@ -266,7 +270,8 @@ void Engine::State::TakeToken(Request* request, Choice* choice, const StepOutput
   if (--request->unfinished == 0) End(request, absl::OkStatus());
 }
 
-// Ends --------------------------------------------------------------------------------------------------------------
+// Ends
+// --------------------------------------------------------------------------------------------------------------
 
 void Engine::State::On(RequestCancelled event) {
   const auto at = requests.find(event.id);
@@ -323,7 +328,8 @@ Usage Engine::State::UsageOf(const Request& request) const {
   return usage;
 }
 
-// Layouts -----------------------------------------------------------------------------------------------------------
+// Layouts
+// -----------------------------------------------------------------------------------------------------------
 
 void Engine::State::On(LayoutReady event) {
   epoch = event.epoch;
@@ -343,7 +349,8 @@ void Engine::State::EndAll(const absl::Status& status) {
   scheduler.Stop();
 }
 
-// Steps -------------------------------------------------------------------------------------------------------------
+// Steps
+// -------------------------------------------------------------------------------------------------------------
 
 void Engine::State::Schedule() {
   while (true) {
@@ -366,10 +373,11 @@ void Engine::State::Schedule() {
 void Engine::State::FailTooLarge(SequenceId sequence) {
   const auto at = choice_of.find(sequence);
   if (at == choice_of.end()) return;  // its request ended with another of its choices
-  EndEarly(at->second.first, FinishReason::kError,
-           absl::ResourceExhaustedError(absl::StrFormat(
-               "%d tokens need %d KV blocks of %d tokens, the workers hold %d", scheduler.tokens(sequence).size(),
-               scheduler.blocks_needed(sequence), kKvBlockTokens, scheduler.ledger().total())));
+  EndEarly(
+      at->second.first, FinishReason::kError,
+      absl::ResourceExhaustedError(absl::StrFormat(
+          "%d tokens need %d KV blocks of %d tokens, the workers hold %d", scheduler.tokens(sequence).size(),
+          scheduler.blocks_needed(sequence), kKvBlockTokens, scheduler.ledger().total())));
 }
 
 }  // namespace bellwether

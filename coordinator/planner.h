@@ -19,8 +19,8 @@ namespace bellwether {
 // What a worker says about itself when it joins.
 struct WorkerInventory {
   std::string name;
-  std::string host;              // equal on workers that share memory
-  int64_t memory_bytes = 0;      // free on its host; workers of one host report the same memory, counted once
+  std::string host;          // equal on workers that share memory
+  int64_t memory_bytes = 0;  // free on its host; workers of one host report the same memory, counted once
   int32_t threads = 1;
   double read_bytes_per_second = 0;        // measured; > 0
   std::vector<std::string> kernel_levels;  // ascending
@@ -29,7 +29,7 @@ struct WorkerInventory {
 struct PlannerOptions {
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kF32;
-  std::string kernel_level;      // "" = the highest that all workers have
+  std::string kernel_level;  // "" = the highest that all workers have
   // 0 = the planner chooses. One of them alone is allowed; ranks * stages workers must be there.
   int stages = 0;
   int ranks = 0;
@@ -56,26 +56,27 @@ struct PlannedWorker {
   int64_t weight_bytes = 0;
   int64_t activation_bytes = 0;
   int64_t kv_block_bytes = 0;
-  int64_t kv_bytes = 0;                 // kv_blocks * kv_block_bytes
-  int64_t bytes_read_per_token = 0;     // weights alone
-  double read_seconds = 0;              // bytes_read_per_token at its bandwidth
+  int64_t kv_bytes = 0;              // kv_blocks * kv_block_bytes
+  int64_t bytes_read_per_token = 0;  // weights alone
+  double read_seconds = 0;           // bytes_read_per_token at its bandwidth
 };
 
 struct Plan {
   Layout layout;
   NumericOptions numeric;
-  std::vector<PlannedWorker> workers;  // one a RankLayout, in flat order; workers left over are not listed
-  int32_t kv_blocks = 0;               // the least that any host can hold
-  double decode_tokens_per_second = 0;   // one sequence alone
+  std::vector<PlannedWorker> workers;     // one a RankLayout, in flat order; workers left over are not listed
+  int32_t kv_blocks = 0;                  // the least that any host can hold
+  double decode_tokens_per_second = 0;    // one sequence alone
   double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
-  std::string bound_by;                // "memory bandwidth of worker a", "link latency"
-  double imbalance = 1;                // slowest worker's read time over the mean
-  std::string arithmetic;              // all of this as a table for people
+  std::string bound_by;                   // "memory bandwidth of worker a", "link latency"
+  double imbalance = 1;                   // slowest worker's read time over the mean
+  std::string arithmetic;                 // all of this as a table for people
 };
 
-// Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage (with the
-// embedding or the head that it also holds) is as fast as memory allows. InvalidArgument: options that contradict
-// model or workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers share no kernel level.
+// Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage
+// (with the embedding or the head that it also holds) is as fast as memory allows. InvalidArgument: options
+// that contradict model or workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers
+// share no kernel level.
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options);
 

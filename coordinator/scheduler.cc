@@ -109,7 +109,8 @@ void Scheduler::ScheduleDecodes(Draft* draft, std::vector<SequenceId>* too_large
 }
 
 bool Scheduler::GrowOrPreempt(SequenceId id, Sequence* sequence) {
-  const int32_t missing = KvBlocksFor(PositionsNeeded(*sequence)) - static_cast<int32_t>(sequence->blocks.size());
+  const int32_t missing =
+      KvBlocksFor(PositionsNeeded(*sequence)) - static_cast<int32_t>(sequence->blocks.size());
   while (!ledger_.Allocate(missing, &sequence->blocks)) {
     const SequenceId victim = *running_.rbegin();
     // Not a sequence of this step: decodes are put in it in order of arrival.
@@ -255,7 +256,8 @@ absl::StatusOr<std::vector<Scheduler::Output>> Scheduler::Finish(const StepResul
     const ExpectedOutput& due = expected[i];
     const StepOutput& output = result.outputs[i];
     const size_t scores = due.sample ? 0 : due.count;
-    if (output.sequence != due.sequence || (due.sample && output.token < 0) || output.scores.size() != scores) {
+    if (output.sequence != due.sequence || (due.sample && output.token < 0) ||
+        output.scores.size() != scores) {
       return absl::InternalError(absl::StrFormat(
           "step %d, output %d: sequence %d, token %d, %d scores; due were sequence %d, %s, %d scores",
           result.id.value, i, output.sequence.value, output.token, output.scores.size(), due.sequence.value,

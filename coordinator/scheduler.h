@@ -14,23 +14,23 @@
 
 namespace bellwether {
 
-// Decides what each step computes: continuous batching, chunked prefill, several steps in flight, preemption. Pure and
-// single-threaded; knows sequences and KV blocks, nothing of requests, text or time.
+// Decides what each step computes: continuous batching, chunked prefill, several steps in flight, preemption.
+// Pure and single-threaded; knows sequences and KV blocks, nothing of requests, text or time.
 //
-// Order. SequenceIds are given in order of arrival, and everything is done in that order. A step holds first the
-// decoding sequences (with P stages at most a P-th of them, so that P disjoint microbatches fill the stages), then
-// chunks of prompts, then sequences newly admitted, up to the token budget.
+// Order. SequenceIds are given in order of arrival, and everything is done in that order. A step holds first
+// the decoding sequences (with P stages at most a P-th of them, so that P disjoint microbatches fill the
+// stages), then chunks of prompts, then sequences newly admitted, up to the token budget.
 //
-// KV blocks. A sequence is admitted when the blocks for all tokens it has are available at once, with one block to
-// spare for each running sequence; so a prefill never waits for blocks half way. A decoding sequence that needs a
-// block and finds none preempts the latest sequence that runs (perhaps itself): its blocks are freed, it waits in its
-// place by arrival, and is admitted again with all its tokens. A token comes back between any two preemptions by the
-// same sequence, so everything ends.
+// KV blocks. A sequence is admitted when the blocks for all tokens it has are available at once, with one
+// block to spare for each running sequence; so a prefill never waits for blocks half way. A decoding sequence
+// that needs a block and finds none preempts the latest sequence that runs (perhaps itself): its blocks are
+// freed, it waits in its place by arrival, and is admitted again with all its tokens. A token comes back
+// between any two preemptions by the same sequence, so everything ends.
 //
-// Why freed blocks may be given away at once, even if a step in flight uses them: workers run steps strictly in order,
-// and the next holder appears in a later step. For the same reason a sequence may be preempted or removed while a step
-// of it is in flight. The result of a preempted one still counts (it is not admitted again before that result has
-// come, so no token is computed twice); results of removed ones are dropped.
+// Why freed blocks may be given away at once, even if a step in flight uses them: workers run steps strictly
+// in order, and the next holder appears in a later step. For the same reason a sequence may be preempted or
+// removed while a step of it is in flight. The result of a preempted one still counts (it is not admitted
+// again before that result has come, so no token is computed twice); results of removed ones are dropped.
 class Scheduler {
  public:
   struct Options {
@@ -44,7 +44,8 @@ class Scheduler {
   // The epoch is over: no steps until the next Start.
   void Stop();
 
-  // A new sequence; ids ascend. `group` names the sequences that have the same prompt and may share its full blocks.
+  // A new sequence; ids ascend. `group` names the sequences that have the same prompt and may share its full
+  // blocks.
   void Add(uint64_t group, Admission sequence);
   // The sequence is over: its blocks are free. Must be here.
   void Remove(SequenceId id);
@@ -52,8 +53,9 @@ class Scheduler {
   void Append(SequenceId id, TokenId token);
 
   struct Next {
-    std::optional<Step> step;           // none: nothing to compute, or enough is in flight
-    std::vector<SequenceId> too_large;  // need more blocks than there are; must be removed before the next call
+    std::optional<Step> step;  // none: nothing to compute, or enough is in flight
+    std::vector<SequenceId>
+        too_large;  // need more blocks than there are; must be removed before the next call
   };
   Next NextStep();
 
@@ -63,8 +65,8 @@ class Scheduler {
     int32_t position = 0;  // of the entry
     size_t index = 0;      // in StepResult::outputs
   };
-  // Matches a result of this epoch with the oldest step in flight. Only sequences that are still here are returned.
-  // Internal, naming what differs, if it does not fit.
+  // Matches a result of this epoch with the oldest step in flight. Only sequences that are still here are
+  // returned. Internal, naming what differs, if it does not fit.
   absl::StatusOr<std::vector<Output>> Finish(const StepResult& result);
 
   // All tokens of a sequence: prompt and output.
@@ -82,12 +84,12 @@ class Scheduler {
     uint64_t group = 0;
     Admission known;  // with all tokens so far
     Phase phase = Phase::kWaiting;
-    int32_t prefill_end = 0;     // positions to compute before the phase is over
-    int32_t next_position = 0;   // first one not yet put in a step
-    int32_t tokens_sent = 0;     // known to the workers
-    size_t blocks_sent = 0;      // of `blocks`
-    int32_t outputs_due = 0;     // entries in flight that sample or score
-    StepId prefix_step;          // that completed the blocks others may share; 0 = none yet
+    int32_t prefill_end = 0;    // positions to compute before the phase is over
+    int32_t next_position = 0;  // first one not yet put in a step
+    int32_t tokens_sent = 0;    // known to the workers
+    size_t blocks_sent = 0;     // of `blocks`
+    int32_t outputs_due = 0;    // entries in flight that sample or score
+    StepId prefix_step;         // that completed the blocks others may share; 0 = none yet
     std::vector<KvBlockId> blocks;
   };
   struct ExpectedOutput {

@@ -14,16 +14,16 @@
 
 namespace bellwether {
 
-// Finds the first of several stop strings in a text that comes in pieces, and holds back what may be the start of one.
-// Of stop strings that overlap, the one that is complete first wins; of those complete at the same byte, the longest.
-// Cost: bytes of text times stop strings.
+// Finds the first of several stop strings in a text that comes in pieces, and holds back what may be the
+// start of one. Of stop strings that overlap, the one that is complete first wins; of those complete at the
+// same byte, the longest. Cost: bytes of text times stop strings.
 class StopMatcher {
  public:
   // Empty stop strings never match.
   explicit StopMatcher(const std::vector<std::string>& stops);
 
-  // Appends to `out` the text that is certain to stand before any stop string. True once one is complete: the text
-  // ends before it, and no more may be pushed.
+  // Appends to `out` the text that is certain to stand before any stop string. True once one is complete: the
+  // text ends before it, and no more may be pushed.
   bool Push(std::string_view text, std::string* out);
   // Gives up what is held back: no more text comes.
   std::string Flush();
@@ -44,8 +44,8 @@ class StopChecker {
   struct Options {
     std::vector<TokenId> ending_tokens;  // end with kStop; their text is not emitted
     std::vector<std::string> stop;       // valid UTF-8
-    int32_t tokens_min = 0;              // stop strings are not looked for in the text of the tokens before this many
-    int32_t tokens_max = 0;              // >= 1: kLength at this many
+    int32_t tokens_min = 0;  // stop strings are not looked for in the text of the tokens before this many
+    int32_t tokens_max = 0;  // >= 1: kLength at this many
   };
   struct Verdict {
     std::string text;  // valid UTF-8

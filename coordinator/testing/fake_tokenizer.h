@@ -10,8 +10,8 @@
 
 namespace bellwether {
 
-// For tests of the coordinator: token i stands for the bytes words[i]; empty words are special tokens. Encoding takes
-// the longest word that fits.
+// For tests of the coordinator: token i stands for the bytes words[i]; empty words are special tokens.
+// Encoding takes the longest word that fits.
 class FakeTokenizer : public Tokenizer {
  public:
   explicit FakeTokenizer(std::vector<std::string> words) : words_(std::move(words)) {}

@@ -1,0 +1,286 @@
+#include "coordinator/engine.h"
+
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "coordinator/testing/fake_tokenizer.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr TokenId kEos = 0;
+
+// An engine, the last step it sent and what it said about requests.
+class EngineTest : public ::testing::Test {
+ protected:
+  EngineTest() : tokenizer_({"", "a", "b", "c", "end"}) { Make({}); }
+
+  void Make(EngineOptions options) {
+    options.eos = {kEos};
+    engine_ = std::make_unique<Engine>(options, &tokenizer_);
+    Handle(LayoutReady{Epoch{1}, /*kv_blocks=*/8, /*stages=*/1});
+  }
+
+  void Handle(Event event) {
+    for (Action& action : engine_->Handle(std::move(event), now_)) {
+      if (auto* send = std::get_if<SendStep>(&action)) steps_.push_back(std::move(send->step));
+      if (auto* emit = std::get_if<EmitTokens>(&action)) chunks_.push_back(std::move(emit->chunk));
+      if (auto* scores = std::get_if<EmitScores>(&action)) scores_ = std::move(scores->logprobs);
+      if (auto* done = std::get_if<RequestDone>(&action)) done_.push_back(std::move(*done));
+      if (auto* fail = std::get_if<FailEpoch>(&action)) failed_ = fail->reason;
+    }
+  }
+
+  EngineRequest Request(uint64_t id, int32_t prompt = 3) {
+    EngineRequest request;
+    request.id = RequestId{id};
+    request.prompt.assign(prompt, 1);
+    request.max_tokens = 5;
+    return request;
+  }
+
+  // Reports the last step; every sequence that samples in it gets this token.
+  void Report(TokenId token) {
+    StepResult result{.epoch = steps_.back().epoch, .id = steps_.back().id};
+    for (const StepEntry& entry : steps_.back().entries) {
+      if (entry.sample) result.outputs.push_back({.sequence = entry.sequence, .token = token, .logprob = -1});
+    }
+    Handle(StepFinished{std::move(result)});
+  }
+
+  absl::Status Refusal(EngineRequest request) {
+    const size_t before = done_.size();
+    Handle(RequestArrived{std::move(request)});
+    return done_.size() == before + 1 ? done_.back().status : absl::OkStatus();
+  }
+
+  FakeTokenizer tokenizer_;
+  std::unique_ptr<Engine> engine_;
+  absl::Duration now_ = absl::Seconds(10);
+  std::vector<Step> steps_;
+  std::vector<TokenChunk> chunks_;
+  std::vector<RequestDone> done_;
+  std::optional<std::vector<float>> scores_;
+  std::optional<absl::Status> failed_;
+};
+
+TEST_F(EngineTest, AnswersUntilTheEndingToken) {
+  EngineRequest request = Request(1);
+  request.sampling.logprobs = 0;
+  Handle(RequestArrived{request});
+  EXPECT_FALSE(engine_->idle());
+  now_ += absl::Seconds(1);
+  Report(2);
+  now_ += absl::Seconds(1);
+  Report(3);
+  Report(kEos);
+  ASSERT_EQ(chunks_.size(), 3);
+  EXPECT_EQ(chunks_[0].text, "b");
+  EXPECT_EQ(chunks_[1].text, "c");
+  EXPECT_EQ(chunks_[1].index, 1);
+  EXPECT_FALSE(chunks_[1].finish.has_value());
+  EXPECT_THAT(chunks_[2].tokens, ElementsAre(kEos));
+  EXPECT_EQ(chunks_[2].text, "");
+  EXPECT_EQ(chunks_[2].finish, FinishReason::kStop);
+  ASSERT_EQ(chunks_[2].logprobs.size(), 1);
+  EXPECT_EQ(chunks_[2].logprobs[0].logprob, -1);
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_TRUE(done_[0].status.ok());
+  EXPECT_EQ(done_[0].usage.prompt_tokens, 3);
+  EXPECT_EQ(done_[0].usage.generated_tokens, 3);
+  EXPECT_EQ(done_[0].usage.queued, absl::ZeroDuration());
+  EXPECT_EQ(done_[0].usage.time_to_first_token, absl::Seconds(1));
+  EXPECT_EQ(done_[0].usage.total, absl::Seconds(2));
+  EXPECT_TRUE(engine_->idle());
+  EXPECT_EQ(engine_->snapshot().kv_blocks_used, 0);
+}
+
+TEST_F(EngineTest, TellsWorkersSeedAndEndingTokens) {
+  EngineRequest request = Request(1);
+  request.seed = 77;
+  request.stop_token_ids = {3, 2, 3};
+  Handle(RequestArrived{request});
+  EXPECT_EQ(steps_[0].admissions[0].sampling.seed, 77);
+  EXPECT_THAT(steps_[0].admissions[0].sampling.ending_tokens, ElementsAre(kEos, 2, 3));
+  request.id = RequestId{2};
+  request.ignore_eos = true;
+  request.seed.reset();
+  Handle(RequestArrived{request});
+  Report(2);
+  EXPECT_EQ(done_.back().seed, 77);
+  EXPECT_THAT(steps_[1].admissions[0].sampling.ending_tokens, ElementsAre(2, 3));
+  Report(3);
+  EXPECT_EQ(done_.back().seed, steps_[1].admissions[0].sampling.seed);
+  EXPECT_NE(done_.back().seed, 77);
+}
+
+TEST_F(EngineTest, EndsAtMaxTokensAndAtTheContext) {
+  Make({.context_tokens_max = 6});
+  EngineRequest request = Request(1);
+  request.max_tokens = 2;
+  Handle(RequestArrived{request});
+  Report(1);
+  Report(1);
+  EXPECT_EQ(chunks_.back().finish, FinishReason::kLength);
+  request = Request(2);
+  request.max_tokens = std::numeric_limits<int32_t>::max();
+  Handle(RequestArrived{request});
+  for (int i = 0; i < 3; ++i) Report(1);
+  EXPECT_EQ(chunks_.back().finish, FinishReason::kLength);
+  EXPECT_EQ(done_.back().usage.generated_tokens, 3);
+  EXPECT_TRUE(engine_->idle());
+}
+
+TEST_F(EngineTest, EachChoiceEndsByItself) {
+  EngineRequest request = Request(1);
+  request.choices = 2;
+  request.max_tokens = 3;
+  Handle(RequestArrived{request});
+  ASSERT_EQ(steps_[0].admissions.size(), 2);
+  EXPECT_EQ(steps_[0].admissions[1].choice, 1);
+  StepResult result{.epoch = Epoch{1}, .id = StepId{1}};
+  result.outputs.push_back({.sequence = steps_[0].entries[0].sequence, .token = kEos});
+  result.outputs.push_back({.sequence = steps_[0].entries[1].sequence, .token = 2});
+  Handle(StepFinished{result});
+  EXPECT_TRUE(done_.empty());
+  Report(2);
+  Report(2);
+  EXPECT_EQ(chunks_.back().choice, 1);
+  EXPECT_EQ(chunks_.back().finish, FinishReason::kLength);
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_EQ(done_[0].usage.generated_tokens, 4);
+}
+
+TEST_F(EngineTest, ScoresComeAtOnceWhenAllChunksAreThere) {
+  Make({.step_tokens_max = 2});
+  EngineRequest request = Request(1, /*prompt=*/4);
+  request.score = true;
+  Handle(RequestArrived{request});
+  const SequenceId sequence = steps_[0].entries[0].sequence;
+  Handle(StepFinished{
+      {.epoch = Epoch{1}, .id = StepId{1}, .outputs = {{.sequence = sequence, .scores = {-1, -2}}}}});
+  EXPECT_FALSE(scores_.has_value());
+  Handle(StepFinished{
+      {.epoch = Epoch{1}, .id = StepId{2}, .outputs = {{.sequence = sequence, .scores = {-3}}}}});
+  EXPECT_THAT(*scores_, ElementsAre(-1, -2, -3));
+  EXPECT_TRUE(done_.at(0).status.ok());
+  EXPECT_THAT(chunks_, IsEmpty());
+
+  EngineRequest one = Request(2, /*prompt=*/1);
+  one.score = true;
+  Handle(RequestArrived{one});
+  EXPECT_THAT(*scores_, IsEmpty());
+  EXPECT_TRUE(done_.at(1).status.ok());
+}
+
+TEST_F(EngineTest, BadRequestsAreRefusedWithTheNumbers) {
+  Make({.requests_queued_max = 2, .context_tokens_max = 600});
+  EXPECT_THAT(Refusal(Request(1, 601)).message(), HasSubstr("601 tokens, the context holds 600"));
+  EXPECT_EQ(Refusal(Request(2, 600)).code(), absl::StatusCode::kInvalidArgument);
+  const absl::Status blocks = Refusal(Request(3, 257));
+  EXPECT_EQ(blocks.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(blocks.message(), HasSubstr("needs 9 KV blocks of 32 tokens, the workers hold 8"));
+  EXPECT_EQ(Refusal(Request(4, 0)).code(), absl::StatusCode::kInvalidArgument);
+  EngineRequest none = Request(5);
+  none.max_tokens = 0;
+  EXPECT_EQ(Refusal(none).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(Refusal(Request(6)).ok());
+  EXPECT_TRUE(Refusal(Request(7)).ok());
+  const absl::Status full = Refusal(Request(8));
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(full.message(), HasSubstr("2 requests"));
+}
+
+TEST_F(EngineTest, AnAnswerThatOutgrowsTheCacheEndsWithBothNumbers) {
+  Handle(LayoutReady{Epoch{2}, /*kv_blocks=*/1, /*stages=*/1});
+  Handle(RequestArrived{Request(1, 31)});
+  Report(1);
+  Report(2);
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_EQ(done_[0].status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(done_[0].status.message(),
+              HasSubstr("33 tokens need 2 KV blocks of 32 tokens, the workers hold 1"));
+  EXPECT_EQ(chunks_.back().finish, FinishReason::kError);
+  EXPECT_EQ(chunks_.back().index, 2);
+}
+
+TEST_F(EngineTest, CancelGivesTheTextHeldBackAndFreesTheBlocks) {
+  EngineRequest request = Request(1);
+  request.stop = {"bcd"};
+  Handle(RequestArrived{request});
+  Report(2);
+  EXPECT_EQ(chunks_.back().text, "");
+  Handle(RequestCancelled{RequestId{1}});
+  EXPECT_EQ(chunks_.back().text, "b");
+  EXPECT_THAT(chunks_.back().tokens, IsEmpty());
+  EXPECT_EQ(chunks_.back().finish, FinishReason::kCancelled);
+  EXPECT_EQ(done_.at(0).status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(engine_->snapshot().kv_blocks_used, 0);
+  Report(2);  // of the step that was in flight
+  Handle(RequestCancelled{RequestId{1}});
+  EXPECT_EQ(done_.size(), 1);
+  Handle(RequestArrived{Request(2)});
+  EXPECT_EQ(steps_.back().retired.size(), 1);
+}
+
+TEST_F(EngineTest, DeadlinesPassWithTime) {
+  EngineRequest request = Request(1);
+  request.deadline = now_ + absl::Seconds(3);
+  Handle(RequestArrived{request});
+  EXPECT_EQ(engine_->next_tick(), request.deadline);
+  now_ += absl::Seconds(2);
+  Handle(Tick{});
+  EXPECT_THAT(done_, IsEmpty());
+  now_ += absl::Seconds(1);
+  Handle(Tick{});
+  EXPECT_EQ(done_.at(0).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(chunks_.back().finish, FinishReason::kDeadline);
+  EXPECT_EQ(engine_->next_tick(), absl::InfiniteDuration());
+}
+
+TEST_F(EngineTest, ALostLayoutEndsEveryStreamAndANewOneServesAgain) {
+  Handle(RequestArrived{Request(1)});
+  Handle(RequestArrived{Request(2)});
+  EXPECT_EQ(engine_->snapshot().requests_waiting, 1);
+  Handle(LayoutLost{Epoch{7}, absl::UnavailableError("another epoch")});
+  EXPECT_THAT(done_, IsEmpty());
+  Handle(LayoutLost{Epoch{1}, absl::AbortedError("worker 3 is lost")});
+  ASSERT_EQ(done_.size(), 2);
+  EXPECT_EQ(done_[1].status, absl::UnavailableError("worker 3 is lost"));
+  EXPECT_EQ(Refusal(Request(3)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(engine_->snapshot().serving);
+  Report(1);
+  Handle(LayoutReady{Epoch{2}, 8, 1});
+  Handle(RequestArrived{Request(4)});
+  EXPECT_EQ(steps_.back().epoch, Epoch{2});
+  EXPECT_EQ(steps_.back().id, StepId{1});
+}
+
+TEST_F(EngineTest, AResultThatDoesNotFitEndsTheEpoch) {
+  Handle(RequestArrived{Request(1)});
+  Handle(StepFinished{{.epoch = Epoch{1}, .id = StepId{2}}});
+  ASSERT_TRUE(failed_.has_value());
+  EXPECT_EQ(done_.at(0).status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(engine_->snapshot().serving);
+}
+
+TEST_F(EngineTest, DrainingFinishesWhatIsHere) {
+  Handle(RequestArrived{Request(1)});
+  Handle(DrainRequested{});
+  EXPECT_EQ(Refusal(Request(2)).code(), absl::StatusCode::kUnavailable);
+  Report(kEos);
+  EXPECT_TRUE(done_.back().status.ok());
+  EXPECT_TRUE(engine_->idle());
+  EXPECT_TRUE(engine_->snapshot().draining);
+}
+
+}  // namespace
+}  // namespace bellwether
