@@ -1,0 +1,232 @@
+#include "cli/inference_client.h"
+
+#include <chrono>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "common/defaults.h"
+#include "common/status.h"
+#include "grpcpp/grpcpp.h"
+#include "proto/bellwether/v1/inference.grpc.pb.h"
+#include "proto/generation_codec.h"
+#include "proto/grpc_status.h"
+
+namespace bellwether {
+namespace {
+
+std::string FinishReasonName(v1::FinishReason reason) {
+  switch (reason) {
+    case v1::FINISH_REASON_STOP:
+      return "stop";
+    case v1::FINISH_REASON_LENGTH:
+      return "length";
+    case v1::FINISH_REASON_CANCELLED:
+      return "cancelled";
+    case v1::FINISH_REASON_DEADLINE:
+      return "deadline";
+    case v1::FINISH_REASON_ERROR:
+      return "error";
+    default:
+      return "";
+  }
+}
+
+AnswerUsage FromProto(const v1::Usage& usage) {
+  return {.prompt_tokens = usage.prompt_tokens(),
+          .generated_tokens = usage.generated_tokens(),
+          .queue_seconds = usage.queue_seconds(),
+          .time_to_first_token_seconds = usage.time_to_first_token_seconds(),
+          .total_seconds = usage.total_seconds()};
+}
+
+AnswerLogprob FromProto(const v1::TokenLogprob& logprob) {
+  return {.token = logprob.token_id(), .logprob = logprob.logprob(), .bytes = logprob.token()};
+}
+
+AnswerChunk FromProto(const v1::GenerateResponse& message) {
+  AnswerChunk chunk{.choice = message.choice(),
+                    .index = message.index(),
+                    .tokens = {message.token_ids().begin(), message.token_ids().end()},
+                    .text = message.text(),
+                    .finish_reason = FinishReasonName(message.finish_reason()),
+                    .prompt_tokens = {message.prompt_token_ids().begin(), message.prompt_token_ids().end()},
+                    .request_id = message.request_id(),
+                    .seed = message.seed()};
+  for (const v1::TokenLogprobs& logprobs : message.logprobs()) {
+    AnswerLogprobs& added = chunk.logprobs.emplace_back();
+    added.sampled = FromProto(logprobs.sampled());
+    for (const v1::TokenLogprob& top : logprobs.top()) added.top.push_back(FromProto(top));
+  }
+  if (message.has_usage()) chunk.usage = FromProto(message.usage());
+  return chunk;
+}
+
+void SetTimeout(absl::Duration timeout, grpc::ClientContext* context) {
+  if (timeout == absl::InfiniteDuration()) return;
+  context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout));
+}
+
+}  // namespace
+
+void Cancellation::Cancel() {
+  absl::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  if (call_ != nullptr) static_cast<grpc::ClientContext*>(call_)->TryCancel();
+}
+
+bool Cancellation::cancelled() const {
+  absl::MutexLock lock(&mutex_);
+  return cancelled_;
+}
+
+struct InferenceClient::Connection {
+  std::shared_ptr<grpc::Channel> channel;
+  std::unique_ptr<v1::Inference::Stub> stub;
+
+  // A context set up as `options` say, known to their Cancellation for as long as this lives.
+  class Call {
+   public:
+    explicit Call(const CallOptions& options) : cancellation_(options.cancellation) {
+      SetTimeout(options.timeout, &context);
+      if (!options.request_id.empty()) context.AddMetadata("x-request-id", options.request_id);
+      if (cancellation_ == nullptr) return;
+      absl::MutexLock lock(&cancellation_->mutex_);
+      cancellation_->call_ = &context;
+      if (cancellation_->cancelled_) context.TryCancel();
+    }
+    ~Call() {
+      if (cancellation_ == nullptr) return;
+      absl::MutexLock lock(&cancellation_->mutex_);
+      cancellation_->call_ = nullptr;
+    }
+    grpc::ClientContext context;
+
+   private:
+    Cancellation* const cancellation_;
+  };
+
+  static absl::Status ReadAll(grpc::ClientContext* context, grpc::ClientReader<v1::GenerateResponse>* reader,
+                              OnChunk on_chunk) {
+    v1::GenerateResponse message;
+    while (reader->Read(&message)) {
+      if (on_chunk(FromProto(message))) continue;
+      context->TryCancel();
+      while (reader->Read(&message)) {
+      }
+      break;
+    }
+    return ToAbsl(reader->Finish());
+  }
+};
+
+InferenceClient::InferenceClient(const std::string& address) : connection_(std::make_unique<Connection>()) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(kClientMessageBytesMax));
+  // Each client has its own connection, as separate programs would.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  connection_->channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  connection_->stub = v1::Inference::NewStub(connection_->channel);
+}
+
+InferenceClient::~InferenceClient() = default;
+
+absl::Status InferenceClient::Generate(const PromptInput& prompt, const GenerationOptions& options,
+                                       const CallOptions& call, OnChunk on_chunk) {
+  v1::GenerateRequest request;
+  Encode(prompt, request.mutable_prompt());
+  Encode(options, request.mutable_options());
+  Connection::Call active(call);
+  const auto reader = connection_->stub->Generate(&active.context, request);
+  return Connection::ReadAll(&active.context, reader.get(), on_chunk);
+}
+
+absl::Status InferenceClient::Chat(absl::Span<const ChatMessage> messages, const GenerationOptions& options,
+                                   const CallOptions& call, OnChunk on_chunk) {
+  v1::ChatRequest request;
+  for (const ChatMessage& message : messages) {
+    v1::ChatMessage* added = request.add_messages();
+    added->set_role(message.role);
+    added->set_content(message.content);
+  }
+  Encode(options, request.mutable_options());
+  Connection::Call active(call);
+  const auto reader = connection_->stub->Chat(&active.context, request);
+  return Connection::ReadAll(&active.context, reader.get(), on_chunk);
+}
+
+absl::StatusOr<ScoreAnswer> InferenceClient::Score(const PromptInput& prompt, const CallOptions& call) {
+  v1::ScoreRequest request;
+  Encode(prompt, request.mutable_prompt());
+  Connection::Call active(call);
+  v1::ScoreResponse response;
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Score(&active.context, request, &response)));
+  return ScoreAnswer{.tokens = {response.token_ids().begin(), response.token_ids().end()},
+                     .logprobs = {response.logprobs().begin(), response.logprobs().end()},
+                     .usage = FromProto(response.usage())};
+}
+
+absl::StatusOr<TokenizeAnswer> InferenceClient::Tokenize(const std::string& text, bool parse_special_tokens,
+                                                         bool add_special_tokens) {
+  v1::TokenizeRequest request;
+  request.set_text(text);
+  request.set_parse_special_tokens(parse_special_tokens);
+  request.set_add_special_tokens(add_special_tokens);
+  grpc::ClientContext context;
+  v1::TokenizeResponse response;
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Tokenize(&context, request, &response)));
+  return TokenizeAnswer{.tokens = {response.token_ids().begin(), response.token_ids().end()},
+                        .bytes = {response.tokens().begin(), response.tokens().end()}};
+}
+
+absl::StatusOr<std::string> InferenceClient::Detokenize(absl::Span<const TokenId> tokens,
+                                                        bool keep_special_tokens) {
+  v1::DetokenizeRequest request;
+  request.mutable_token_ids()->Add(tokens.begin(), tokens.end());
+  request.set_keep_special_tokens(keep_special_tokens);
+  grpc::ClientContext context;
+  v1::DetokenizeResponse response;
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Detokenize(&context, request, &response)));
+  return response.text();
+}
+
+absl::StatusOr<ServedModel> InferenceClient::GetModel(absl::Duration timeout) {
+  grpc::ClientContext context;
+  SetTimeout(timeout, &context);
+  v1::GetModelResponse response;
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->GetModel(&context, v1::GetModelRequest(), &response)));
+  return ServedModel{.name = response.name(),
+                     .model_id = response.model_id(),
+                     .architecture = response.architecture(),
+                     .vocab_size = response.vocab_size(),
+                     .context_tokens = response.context_tokens(),
+                     .chat_template = response.chat_template(),
+                     .has_tokenizer = response.has_tokenizer(),
+                     .serving = response.serving(),
+                     .layout = response.layout(),
+                     .kernel_level = response.kernel_level(),
+                     .weights = response.weights(),
+                     .kv_blocks = response.kv_blocks(),
+                     .not_serving_reason = response.not_serving_reason()};
+}
+
+absl::StatusOr<ServedModel> InferenceClient::WaitUntilServing(absl::Duration timeout,
+                                                              const Cancellation* cancellation) {
+  const absl::Time end = absl::Now() + timeout;
+  std::string reason = "no answer yet";
+  while (true) {
+    if (cancellation != nullptr && cancellation->cancelled())
+      return absl::CancelledError("cancelled while waiting");
+    const absl::Duration left = end - absl::Now();
+    if (left <= absl::ZeroDuration()) break;
+    absl::StatusOr<ServedModel> model = GetModel(std::min(left, absl::Duration(absl::Seconds(5))));
+    if (model.ok() && model->serving) return model;
+    reason = model.ok() ? model->not_serving_reason : std::string(model.status().message());
+    absl::SleepFor(std::min(left, absl::Duration(absl::Milliseconds(50))));
+  }
+  return absl::DeadlineExceededError(
+      absl::StrCat("not serving after ", absl::FormatDuration(timeout), ": ", reason));
+}
+
+}  // namespace bellwether

@@ -1,0 +1,308 @@
+#include "coordinator/cluster_view.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "common/status.h"
+
+namespace bellwether {
+namespace {
+
+constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
+constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
+
+std::string Seconds(absl::Duration duration) {
+  return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
+}
+
+}  // namespace
+
+std::string Describe(const ClusterLayout::Member& member) {
+  return absl::StrCat("worker ", member.worker.inventory.name, " (stage ", member.stage, ", rank ",
+                      member.rank, ")");
+}
+
+ClusterView::ClusterView(ClusterViewOptions options, PlanFunction plan)
+    : options_(std::move(options)), plan_(std::move(plan)) {}
+
+std::vector<ClusterAction> ClusterView::Handle(const ClusterEvent& event, absl::Duration now) {
+  now_ = now;
+  actions_.clear();
+  std::visit([this](const auto& it) { On(it); }, event);
+  PlanIfPossible();
+  return std::move(actions_);
+}
+
+void ClusterView::On(const WorkerJoined& event) {
+  if (std::string reason = ReasonToRefuse(event.worker); !reason.empty()) {
+    actions_.push_back(RefuseWorker{event.id, std::move(reason)});
+    return;
+  }
+  Worker& worker = workers_[event.id];
+  worker.info = event.worker;
+  worker.last_beat = worker.last_change = now_;
+  plan_refused_ = false;
+  actions_.push_back(AcceptWorker{event.id});
+}
+
+std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
+  if (worker.protocol_version != kClusterProtocolVersion) {
+    return absl::StrCat("the worker speaks protocol version ", worker.protocol_version, ", this coordinator ",
+                        kClusterProtocolVersion, ": install the same release on both");
+  }
+  if (worker.build_id != options_.build_id) {
+    return absl::StrCat("the worker is build ", worker.build_id, ", this coordinator ", options_.build_id,
+                        ": unequal builds may compute different bits, install the same one on both");
+  }
+  if (!worker.model_id.empty() && worker.model_id != options_.model_id) {
+    return absl::StrCat("the worker has the model with id ", worker.model_id, ", this coordinator serves ",
+                        options_.model_name, " with id ", options_.model_id, ": give both the same --model");
+  }
+  const std::vector<std::string>& levels = worker.inventory.kernel_levels;
+  if (levels.empty()) return "the worker names no kernel level";
+  if (!kernel_level_.empty() && std::find(levels.begin(), levels.end(), kernel_level_) == levels.end()) {
+    return absl::StrCat("this instance computes with kernel level ", kernel_level_,
+                        " since it first served; the worker only has ", absl::StrJoin(levels, ", "),
+                        ": restart the coordinator with --kernel-level ", levels.back(), " to include it");
+  }
+  if (workers_.size() >= static_cast<size_t>(kWorkersMax)) {
+    return absl::StrCat(kWorkersMax, " workers have joined already");
+  }
+  return "";
+}
+
+void ClusterView::On(const WorkerLost& event) { Remove(event.id, event.reason); }
+
+void ClusterView::Remove(WorkerId id, const absl::Status& reason) {
+  if (workers_.erase(id) == 0) return;
+  plan_refused_ = false;
+  if (const ClusterLayout::Member* member = FindMember(id)) {
+    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " is lost: ", reason.message())));
+  }
+}
+
+void ClusterView::On(const WorkerBeat& event) {
+  const auto it = workers_.find(event.id);
+  if (it == workers_.end()) return;
+  Worker& worker = it->second;
+  worker.last_beat = now_;
+  const WorkerProgress& before = worker.progress;
+  const bool changed = before.counter != event.progress.counter || before.state != event.progress.state ||
+                       before.loaded_bytes != event.progress.loaded_bytes ||
+                       before.step != event.progress.step || before.epoch != event.progress.epoch;
+  if (changed) worker.last_change = now_;
+  worker.progress = event.progress;
+}
+
+void ClusterView::On(const WorkerReady& event) {
+  if (phase_ != Phase::kLoading || event.epoch != layout_->epoch || FindMember(event.id) == nullptr) return;
+  Worker& worker = workers_.at(event.id);
+  worker.ready = true;
+  worker.last_change = now_;
+  StartIfAllReady();
+}
+
+void ClusterView::StartIfAllReady() {
+  for (const ClusterLayout::Member& member : layout_->members) {
+    if (!workers_.at(member.id).ready) return;
+  }
+  phase_ = Phase::kServing;
+  plan_delay_ = absl::ZeroDuration();
+  kernel_level_ = layout_->plan.numeric.kernel_level;
+  last_report_.clear();
+  end_reason_.clear();
+  actions_.push_back(LayoutUp{layout_});
+}
+
+void ClusterView::On(const WorkerFailed& event) {
+  const auto it = workers_.find(event.id);
+  if (it == workers_.end()) return;
+  const std::string name = it->second.info.inventory.name;
+  if (event.epoch.value == 0) {  // it cannot go on at all
+    Remove(event.id, event.reason);
+    actions_.push_back(DropWorker{event.id, event.reason});
+    return;
+  }
+  if (layout_ == nullptr || event.epoch != layout_->epoch) return;
+  const ClusterLayout::Member* member = FindMember(event.id);
+  if (member == nullptr) return;
+  const ClusterLayout::Member* blamed = FindMember(event.blamed);
+  if (blamed != nullptr && blamed->id != event.id) {
+    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*blamed), " does not answer its peers: ",
+                                                 Describe(*member), " says: ", event.reason.message())));
+  } else {
+    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " failed: ", event.reason.message())));
+  }
+}
+
+void ClusterView::On(const EpochRejected& event) {
+  if (layout_ == nullptr || event.epoch != layout_->epoch) return;
+  EndEpoch(event.reason);
+}
+
+void ClusterView::On(const ClusterTick& event) {
+  CheckHeartbeats();
+  if (phase_ == Phase::kLoading) CheckLoading();
+  if (phase_ == Phase::kServing && event.steps_outstanding > 0) CheckSteps(event);
+}
+
+void ClusterView::CheckHeartbeats() {
+  std::vector<WorkerId> silent;
+  for (const auto& [id, worker] : workers_) {
+    if (now_ - worker.last_beat >= options_.heartbeat_timeout) silent.push_back(id);
+  }
+  for (const WorkerId id : silent) {
+    const absl::Status reason =
+        absl::UnavailableError(absl::StrCat("no heartbeat for ", Seconds(now_ - workers_.at(id).last_beat),
+                                            ", the limit is ", Seconds(options_.heartbeat_timeout)));
+    Remove(id, reason);
+    actions_.push_back(DropWorker{id, reason});
+  }
+}
+
+void ClusterView::CheckLoading() {
+  const ClusterLayout::Member* stuck = nullptr;
+  for (const ClusterLayout::Member& member : layout_->members) {
+    const Worker& worker = workers_.at(member.id);
+    if (worker.ready) continue;
+    if (now_ - worker.last_change < options_.load_timeout)
+      return;  // somebody gets on: the others wait for it
+    // Who links only waits for those that still load.
+    if (stuck == nullptr || workers_.at(stuck->id).progress.state == "linking") stuck = &member;
+  }
+  if (stuck == nullptr) return;
+  const WorkerId id = stuck->id;
+  const absl::Status reason =
+      absl::UnavailableError(absl::StrCat("no progress for ", Seconds(now_ - workers_.at(id).last_change),
+                                          " while ", workers_.at(id).progress.state));
+  Remove(id, reason);
+  actions_.push_back(DropWorker{id, reason});
+}
+
+void ClusterView::CheckSteps(const ClusterTick& tick) {
+  const absl::Duration limit = layout_->step_deadline;
+  absl::Duration last_change = tick.last_step_change;
+  const ClusterLayout::Member* hung = nullptr;
+  for (const ClusterLayout::Member& member : layout_->members) {
+    const Worker& worker = workers_.at(member.id);
+    last_change = std::max(last_change, worker.last_change);
+    // Busy in a step, waiting for nobody, and not getting on: this one is to blame whatever the others do.
+    if (worker.progress.state == "step" && worker.progress.waiting_for.empty() &&
+        now_ - std::max(worker.last_change, tick.last_step_change) >= limit) {
+      hung = &member;
+    }
+  }
+  if (hung == nullptr && now_ - last_change >= limit) hung = ToBlame();
+  if (hung == nullptr) return;
+  const WorkerId id = hung->id;
+  const WorkerProgress& progress = workers_.at(id).progress;
+  const absl::Status reason = absl::UnavailableError(
+      absl::StrCat("no progress in step ", progress.step.value, ", layer ", progress.layer, " for ",
+                   Seconds(now_ - workers_.at(id).last_change), ", the limit is ", Seconds(limit)));
+  Remove(id, reason);
+  actions_.push_back(DropWorker{id, reason});
+}
+
+const ClusterLayout::Member* ClusterView::ToBlame() const {
+  const ClusterLayout::Member* at = &layout_->members.back();
+  for (const ClusterLayout::Member& member : layout_->members) {
+    if (!workers_.at(member.id).progress.waiting_for.empty()) at = &member;
+  }
+  for (size_t hops = 0; hops < layout_->members.size(); ++hops) {
+    const ClusterLayout::Member* next = FindMember(workers_.at(at->id).progress.waiting_for);
+    if (next == nullptr) break;
+    at = next;
+  }
+  return at;
+}
+
+void ClusterView::EndEpoch(const absl::Status& reason) {
+  const std::shared_ptr<const ClusterLayout> ended = std::exchange(layout_, nullptr);
+  const bool was_serving = phase_ == Phase::kServing;
+  phase_ = Phase::kWaiting;
+  for (const ClusterLayout::Member& member : ended->members) {
+    const auto it = workers_.find(member.id);
+    if (it == workers_.end()) continue;
+    it->second.ready = false;
+    actions_.push_back(EndWorkerEpoch{member.id, ended->epoch, std::string(reason.message())});
+  }
+  if (was_serving) {
+    actions_.push_back(LayoutDown{ended->epoch, reason});
+  } else {
+    plan_delay_ = std::clamp(2 * plan_delay_, kPlanDelayFirst, kPlanDelayMax);
+  }
+  plan_not_before_ = now_ + plan_delay_;
+  end_reason_ = std::string(reason.message());
+  Report(end_reason_);
+}
+
+void ClusterView::PlanIfPossible() {
+  if (phase_ != Phase::kWaiting || plan_refused_ || now_ < plan_not_before_) return;
+  if (workers_joined() < options_.workers_wanted) {
+    Report(absl::StrCat("waiting for workers: ", workers_joined(), " of ", options_.workers_wanted,
+                        " have joined", end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")")));
+    return;
+  }
+  std::vector<WorkerId> ids;
+  std::vector<WorkerInventory> inventories;
+  for (const auto& [id, worker] : workers_) {
+    if (static_cast<int>(ids.size()) == options_.workers_wanted) break;
+    ids.push_back(id);
+    inventories.push_back(worker.info.inventory);
+  }
+  absl::StatusOr<Plan> plan = plan_(inventories, kernel_level_);
+  if (!plan.ok()) {
+    plan_refused_ = true;
+    Report(std::string(plan.status().message()));
+    return;
+  }
+  auto layout = std::make_shared<ClusterLayout>();
+  layout->epoch = {++last_epoch_};
+  layout->step_deadline = StepDeadline(*plan);
+  for (const PlannedWorker& planned : plan->workers) {
+    Worker& worker = workers_.at(ids[planned.inventory]);
+    worker.ready = false;
+    worker.last_change = now_;
+    layout->members.push_back(
+        {.id = ids[planned.inventory], .worker = worker.info, .stage = planned.stage, .rank = planned.rank});
+  }
+  layout->plan = *std::move(plan);
+  layout_ = layout;
+  phase_ = Phase::kLoading;
+  actions_.push_back(AssignLayout{layout_});
+  Report(absl::StrCat("workers are loading the model (epoch ", last_epoch_, ")"));
+}
+
+absl::Duration ClusterView::StepDeadline(const Plan& plan) const {
+  if (options_.step_deadline > absl::ZeroDuration()) return options_.step_deadline;
+  // A full step takes no longer than its tokens one by one; twice that covers a machine that others use too.
+  const double token_seconds = plan.decode_tokens_per_second > 0 ? 1 / plan.decode_tokens_per_second : 0;
+  return std::max(kDefaultStepDeadline, absl::Seconds(2 * options_.step_tokens * token_seconds));
+}
+
+const ClusterLayout::Member* ClusterView::FindMember(WorkerId id) const {
+  if (layout_ == nullptr) return nullptr;
+  for (const ClusterLayout::Member& member : layout_->members) {
+    if (member.id == id) return &member;
+  }
+  return nullptr;
+}
+
+const ClusterLayout::Member* ClusterView::FindMember(const std::string& name) const {
+  if (layout_ == nullptr || name.empty()) return nullptr;
+  for (const ClusterLayout::Member& member : layout_->members) {
+    if (member.worker.inventory.name == name) return &member;
+  }
+  return nullptr;
+}
+
+void ClusterView::Report(std::string reason) {
+  if (reason == last_report_) return;
+  last_report_ = reason;
+  actions_.push_back(ReportWaiting{std::move(reason)});
+}
+
+}  // namespace bellwether

@@ -1,0 +1,209 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "common/defaults.h"
+#include "common/ids.h"
+#include "coordinator/planner.h"
+
+namespace bellwether {
+
+// Who is there, what they were told, and whether they are well: a pure state machine, events in, actions out,
+// times passed in. It collects workers until there are enough, plans a layout, waits until all have loaded
+// it, and watches over it; when a worker is lost or stuck it ends the epoch, says who is to blame, and begins
+// the next one as soon as enough workers are there again.
+
+struct JoiningWorker {
+  int32_t protocol_version = 0;
+  std::string build_id;
+  WorkerInventory inventory;
+  std::string unix_socket;   // links: for peers on the same host
+  std::string link_address;  // links: for others, may be empty
+  std::string model_id;      // empty: the worker looks for the model that the assignment names
+};
+
+struct WorkerProgress {
+  Epoch epoch;
+  std::string state;  // "joined", "loading", "linking", "ready", "step"
+  int64_t loaded_bytes = 0;
+  int64_t total_bytes = 0;
+  StepId step;
+  int32_t layer = 0;
+  std::string waiting_for;  // name of the peer, empty if none
+  uint64_t counter = 0;     // grows whenever the executor gets on
+};
+
+// A layout in force or on its way: who does what.
+struct ClusterLayout {
+  struct Member {
+    WorkerId id;
+    JoiningWorker worker;
+    int stage = 0;
+    int rank = 0;
+  };
+  Epoch epoch;
+  Plan plan;
+  std::vector<Member> members;  // in the layout's flat order
+  absl::Duration step_deadline;
+};
+
+// Events.
+struct WorkerJoined {
+  WorkerId id;
+  JoiningWorker worker;
+};
+struct WorkerLost {
+  WorkerId id;
+  absl::Status reason;
+};  // its stream is over
+struct WorkerBeat {
+  WorkerId id;
+  WorkerProgress progress;
+};
+struct WorkerReady {
+  WorkerId id;
+  Epoch epoch;
+  int64_t weight_bytes = 0;
+  int64_t kv_bytes = 0;
+};
+// `blamed`: name of the peer that is to blame; empty if it is the worker itself.
+struct WorkerFailed {
+  WorkerId id;
+  Epoch epoch;
+  absl::Status reason;
+  std::string blamed;
+};
+// The engine can make nothing of this epoch's results.
+struct EpochRejected {
+  Epoch epoch;
+  absl::Status reason;
+};
+// Time has passed. Also says how the steps are getting on.
+struct ClusterTick {
+  int32_t steps_outstanding = 0;
+  absl::Duration last_step_change;  // when a step was last sent to idle workers or a result last came
+};
+using ClusterEvent =
+    std::variant<WorkerJoined, WorkerLost, WorkerBeat, WorkerReady, WorkerFailed, EpochRejected, ClusterTick>;
+
+// Actions.
+struct AcceptWorker {
+  WorkerId id;
+};
+struct RefuseWorker {
+  WorkerId id;
+  std::string reason;
+};  // for good: the worker ends and says so
+struct DropWorker {
+  WorkerId id;
+  absl::Status reason;
+};  // close its stream: it may join again
+struct AssignLayout {
+  std::shared_ptr<const ClusterLayout> layout;
+};
+struct LayoutUp {
+  std::shared_ptr<const ClusterLayout> layout;
+};  // all are ready: steps may be sent
+struct LayoutDown {
+  Epoch epoch;
+  absl::Status reason;
+};  // of a layout that was up
+struct EndWorkerEpoch {
+  WorkerId id;
+  Epoch epoch;
+  std::string reason;
+};
+struct ReportWaiting {
+  std::string reason;
+};  // why nothing is served, for people; when it changes
+using ClusterAction = std::variant<AcceptWorker, RefuseWorker, DropWorker, AssignLayout, LayoutUp, LayoutDown,
+                                   EndWorkerEpoch, ReportWaiting>;
+
+struct ClusterViewOptions {
+  int workers_wanted = 1;
+  std::string build_id;
+  std::string model_id;
+  std::string model_name;  // for messages
+  absl::Duration heartbeat_timeout = kHeartbeatTimeout;
+  absl::Duration load_timeout = kLoadTimeout;
+  absl::Duration step_deadline;  // zero: from the plan
+  int32_t step_tokens = kDefaultStepTokens;
+};
+
+class ClusterView {
+ public:
+  // `kernel_level`: the one to plan for, empty if it is still open.
+  using PlanFunction = std::function<absl::StatusOr<Plan>(absl::Span<const WorkerInventory> workers,
+                                                          const std::string& kernel_level)>;
+  ClusterView(ClusterViewOptions options, PlanFunction plan);
+
+  // `now` never goes back.
+  std::vector<ClusterAction> Handle(const ClusterEvent& event, absl::Duration now);
+
+  bool serving() const { return phase_ == Phase::kServing; }
+  int workers_joined() const { return static_cast<int>(workers_.size()); }
+
+ private:
+  enum class Phase { kWaiting, kLoading, kServing };
+  struct Worker {
+    JoiningWorker info;
+    WorkerProgress progress;
+    absl::Duration last_beat;
+    absl::Duration last_change;  // of the progress
+    bool ready = false;          // in the current epoch
+  };
+
+  void On(const WorkerJoined& event);
+  void On(const WorkerLost& event);
+  void On(const WorkerBeat& event);
+  void On(const WorkerReady& event);
+  void On(const WorkerFailed& event);
+  void On(const EpochRejected& event);
+  void On(const ClusterTick& event);
+
+  std::string ReasonToRefuse(const JoiningWorker& worker) const;
+  void PlanIfPossible();
+  void StartIfAllReady();
+  // Ends the epoch for everyone; `reason` names who is to blame.
+  void EndEpoch(const absl::Status& reason);
+  void Remove(WorkerId id, const absl::Status& reason);
+  void CheckHeartbeats();
+  void CheckLoading();
+  void CheckSteps(const ClusterTick& tick);
+  // Follows who waits for whom to the one that waits for nobody.
+  const ClusterLayout::Member* ToBlame() const;
+  const ClusterLayout::Member* FindMember(WorkerId id) const;
+  const ClusterLayout::Member* FindMember(const std::string& name) const;
+  void Report(std::string reason);
+  absl::Duration StepDeadline(const Plan& plan) const;
+
+  const ClusterViewOptions options_;
+  const PlanFunction plan_;
+  absl::Duration now_;
+  std::vector<ClusterAction> actions_;
+
+  Phase phase_ = Phase::kWaiting;
+  std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined
+  std::shared_ptr<const ClusterLayout> layout_;  // null while waiting
+  uint64_t last_epoch_ = 0;
+  std::string kernel_level_;   // fixed when first serving
+  bool plan_refused_ = false;  // and nobody has come or gone since
+  absl::Duration plan_not_before_;
+  absl::Duration plan_delay_;  // grows while epochs fail before they serve
+  std::string last_report_;
+  std::string end_reason_;  // why the last epoch ended, until the next one serves
+};
+
+// "worker a (stage 1, rank 0)"
+std::string Describe(const ClusterLayout::Member& member);
+
+}  // namespace bellwether

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "coordinator/engine.h"
+
+namespace bellwether {
+
+// Who wants to hear about one request. Called from the engine's thread, so none of these may wait.
+class RequestObserver {
+ public:
+  virtual ~RequestObserver() = default;
+  virtual void OnTokens(TokenChunk chunk) = 0;
+  virtual void OnScores(std::vector<float> logprobs) = 0;
+  // The last call.
+  virtual void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) = 0;
+};
+
+}  // namespace bellwether

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "common/generation_options.h"
+#include "common/ids.h"
+#include "coordinator/engine.h"
+
+namespace bellwether {
+
+// What a request may ask for, field by field. Errors are InvalidArgument; they name the field as
+// inference.proto spells it, what was given and what is allowed.
+
+struct RequestLimits {
+  int32_t vocab = 0;           // token ids are below this
+  int32_t context_tokens = 0;  // prompt and output together
+  bool has_tokenizer = false;
+};
+
+absl::Status Validate(const GenerationOptions& options, const RequestLimits& limits);
+
+// A prompt to continue (which leaves room for one token at least) or to score.
+absl::Status ValidatePrompt(absl::Span<const TokenId> prompt, bool score, const RequestLimits& limits);
+
+// Of x-request-id: short and printable, as it goes into log lines.
+absl::Status ValidateRequestId(const std::string& id);
+
+// Fills in the fields of `request` that `options`, already valid, ask for; request->prompt is set.
+void ApplyOptions(const GenerationOptions& options, const RequestLimits& limits, EngineRequest* request);
+
+}  // namespace bellwether

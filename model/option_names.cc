@@ -1,0 +1,29 @@
+#include "model/option_names.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+
+namespace bellwether {
+
+std::string_view Name(Quantize quantize) {
+  return quantize == Quantize::kInt8 ? "int8" : quantize == Quantize::kInt4 ? "int4" : "none";
+}
+
+absl::StatusOr<Quantize> ParseQuantize(std::string_view name) {
+  for (const Quantize value : {Quantize::kNone, Quantize::kInt8, Quantize::kInt4}) {
+    if (Name(value) == name) return value;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("quantize is \"", std::string(name), "\", allowed: none, int8, int4"));
+}
+
+absl::StatusOr<DType> ParseDType(std::string_view name) {
+  for (const DType value : {DType::kF32, DType::kBF16, DType::kF16}) {
+    if (Name(value) == name) return value;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("type is \"", std::string(name), "\", allowed: fp32, bf16, fp16"));
+}
+
+}  // namespace bellwether

@@ -1,0 +1,102 @@
+#include "proto/assignment_codec.h"
+
+#include <functional>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::HasSubstr;
+
+AssignmentMessage MakeAssignment() {
+  AssignmentMessage message;
+  Assignment& assignment = message.assignment;
+  assignment.epoch = {5};
+  assignment.model_id = "abc";
+  assignment.layout.stages = {{.layers = {0, 2},
+                               .ranks = {{.slices = {0, 3}, .embedding_rows = {0, 10}},
+                                         {.slices = {3, 4}, .embedding_rows = {10, 20}}}},
+                              {.layers = {2, 3}, .ranks = {{.slices = {0, 4}, .head_rows = {0, 20}}}}};
+  assignment.stage = 0;
+  assignment.rank = 1;
+  assignment.numeric = {.kernel_level = "avx2", .quantize = Quantize::kInt4, .kv_type = DType::kBF16};
+  assignment.kv_blocks = 100;
+  assignment.context_tokens = 2048;
+  assignment.step_tokens = 512;
+  assignment.step_deadline = absl::Seconds(7);
+  message.peers = {{.id = {1},
+                    .name = "a",
+                    .stage = 0,
+                    .rank = 0,
+                    .host_id = "h",
+                    .unix_socket = "s1",
+                    .link_address = "x:1"},
+                   {.id = {2}, .name = "b", .stage = 0, .rank = 1, .host_id = "h", .unix_socket = "s2"},
+                   {.id = {3}, .name = "c", .stage = 1, .rank = 0, .host_id = "i", .link_address = "y:1"}};
+  message.link_secret = "secret";
+  return message;
+}
+
+v1::Assignment Encoded() {
+  v1::Assignment message;
+  Encode(MakeAssignment(), &message);
+  return message;
+}
+
+TEST(AssignmentCodec, SurvivesTheWire) {
+  const absl::StatusOr<AssignmentMessage> decoded = Decode(Encoded());
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  const AssignmentMessage expected = MakeAssignment();
+  EXPECT_EQ(decoded->assignment.epoch, expected.assignment.epoch);
+  EXPECT_EQ(decoded->assignment.model_id, "abc");
+  EXPECT_EQ(decoded->assignment.layout, expected.assignment.layout);
+  EXPECT_EQ(decoded->assignment.rank, 1);
+  EXPECT_EQ(decoded->assignment.numeric, expected.assignment.numeric);
+  EXPECT_EQ(decoded->assignment.kv_blocks, 100);
+  EXPECT_EQ(decoded->assignment.step_deadline, absl::Seconds(7));
+  ASSERT_EQ(decoded->peers.size(), 3u);
+  EXPECT_EQ(decoded->peers[2].link_address, "y:1");
+  EXPECT_EQ(decoded->link_secret, "secret");
+}
+
+TEST(AssignmentCodec, HostileAssignmentsAreRefusedByField) {
+  using Spoil = std::function<void(v1::Assignment&)>;
+  const std::pair<const char*, Spoil> cases[] = {
+      {"number of stages", [](v1::Assignment& m) { m.mutable_layout()->clear_stages(); }},
+      {"number of ranks", [](v1::Assignment& m) { m.mutable_layout()->mutable_stages(1)->clear_ranks(); }},
+      {"layers.end",
+       [](v1::Assignment& m) { m.mutable_layout()->mutable_stages(0)->mutable_layers()->set_end(-1); }},
+      {"slices.begin",
+       [](v1::Assignment& m) {
+         m.mutable_layout()->mutable_stages(0)->mutable_ranks(0)->mutable_slices()->set_begin(-1);
+       }},
+      {"head_rows.end",
+       [](v1::Assignment& m) {
+         m.mutable_layout()->mutable_stages(1)->mutable_ranks(0)->mutable_head_rows()->set_end(1LL << 40);
+       }},
+      {"stage", [](v1::Assignment& m) { m.set_stage(2); }},
+      {"rank", [](v1::Assignment& m) { m.set_rank(-1); }},
+      {"kv_blocks", [](v1::Assignment& m) { m.set_kv_blocks(0); }},
+      {"context_tokens", [](v1::Assignment& m) { m.set_context_tokens(-1); }},
+      {"step_tokens", [](v1::Assignment& m) { m.set_step_tokens(1 << 30); }},
+      {"quantize", [](v1::Assignment& m) { m.set_quantize("int3"); }},
+      {"type", [](v1::Assignment& m) { m.set_kv_type("fp8"); }},
+      {"step_deadline", [](v1::Assignment& m) { m.set_step_deadline_seconds(0); }},
+      {"number of peers", [](v1::Assignment& m) { m.mutable_peers()->RemoveLast(); }},
+      {"not in order", [](v1::Assignment& m) { m.mutable_peers(2)->set_rank(1); }},
+      {"peer.name", [](v1::Assignment& m) { m.mutable_peers(0)->set_name(std::string(5000, 'x')); }},
+  };
+  for (const auto& [field, spoil] : cases) {
+    v1::Assignment message = Encoded();
+    spoil(message);
+    const absl::StatusOr<AssignmentMessage> decoded = Decode(message);
+    ASSERT_FALSE(decoded.ok()) << field;
+    EXPECT_EQ(decoded.status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(decoded.status().message()), HasSubstr(field));
+  }
+}
+
+}  // namespace
+}  // namespace bellwether
