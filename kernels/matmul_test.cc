@@ -429,6 +429,41 @@ TEST_P(MatmulTest, NoColumnsGiveZero) {
   }
 }
 
+TEST_P(MatmulTest, ZerosGiveZero) {
+  for (const MatrixSpec& spec : Variants(WithSlices({.rows = 70}, {0, 20, 75, 133}))) {
+    SCOPED_TRACE(Describe(spec));
+    const Weights weights = MakeWeights(spec);
+    const std::vector<float> y = Multiply(kernels(), weights.packed, std::vector<float>(5 * spec.cols), 5);
+    ASSERT_TRUE(std::all_of(y.begin(), y.end(), [](float value) { return value == 0; }));
+  }
+}
+
+// Subnormals, infinities and NaN among them; vdpbf16ps alone takes subnormals for zeros.
+TEST_P(MatmulTest, EveryHalfIsReadExactly) {
+  const float one = 1;
+  for (WeightFormat format : {WeightFormat::kF16, WeightFormat::kBF16}) {
+    PackedMatrix matrix = *PackedMatrix::Create({.rows = 65536, .cols = 1, .format = format});
+    const auto value = [&](int64_t bits) {
+      return format == WeightFormat::kF16 ? F32FromF16(static_cast<uint16_t>(bits))
+                                          : F32FromBF16(static_cast<uint16_t>(bits));
+    };
+    for (int64_t bits = 0; bits < 65536; ++bits) {
+      const float half = value(bits);
+      matrix.SetRow(bits, absl::MakeConstSpan(&half, 1));
+    }
+    const std::vector<float> y = Multiply(kernels(), matrix, {one}, 1);
+    for (int64_t bits = 0; bits < 65536; ++bits) {
+      const float expected = value(bits);
+      const bool flushed = kernels().level == KernelLevel::kAvx512Bf16 && std::abs(expected) < 0x1p-126f;
+      if (std::isnan(expected)) {
+        ASSERT_TRUE(std::isnan(y[bits])) << "bits " << bits;
+      } else {
+        ASSERT_TRUE(y[bits] == expected || (flushed && y[bits] == 0)) << y[bits] << " for " << expected;
+      }
+    }
+  }
+}
+
 TEST_P(MatmulTest, NonFiniteActivationsStayInTheirRow) {
   constexpr int64_t kRows = 9;
   for (const MatrixSpec& spec : Variants(WithSlices({.rows = 70}, {0, 20, 75, 133}))) {

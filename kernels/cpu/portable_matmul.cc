@@ -227,9 +227,9 @@ void PrepareRows(const PackedMatrix& weights, ConstRows x, int64_t row_begin, in
         QuantizeSegment(weights, segment, x.row(row), out);
         continue;
       }
-      std::byte* columns = out + segment.packed_begin * 4;
-      std::memcpy(columns, x.row(row) + segment.begin, segment.count * 4);
-      std::memset(columns + segment.count * 4, 0, (segment.packed_count - segment.count) * 4);
+      float* columns = reinterpret_cast<float*>(out) + segment.packed_begin;
+      std::copy_n(x.row(row) + segment.begin, segment.count, columns);
+      std::fill(columns + segment.count, columns + segment.packed_count, 0.0f);
     }
   }
 }
