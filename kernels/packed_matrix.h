@@ -10,33 +10,35 @@
 #include "common/dtype.h"
 #include "common/slice_tree.h"
 
-// A weight matrix W [rows, cols] in the one form that every CPU kernel reads: y = x W^T, `rows` are outputs, `cols`
-// inputs. One contiguous pass over a panel serves one token and many alike.
+// A weight matrix W [rows, cols] in the one form that every CPU kernel reads: y = x W^T, `rows` are outputs,
+// `cols` inputs. One contiguous pass over a panel serves one token and many alike.
 //
-// Panels. Rows are cut into panels of 64; the last one is as wide as its rows rounded up to 16 (rows that do not
-// exist hold zeros). Panels follow each other in memory. Inside a panel the columns go from first to last and `w`,
-// the panel's width, runs fastest, so 16 neighbouring outputs fill one vector:
+// Panels. Rows are cut into panels of 64; the last one is as wide as its rows rounded up to 16 (rows that do
+// not exist hold zeros). Panels follow each other in memory. Inside a panel the columns go from first to last
+// and `w`, the panel's width, runs fastest, so 16 neighbouring outputs fill one vector:
 //   fp32, fp16   [k][w]
 //   bf16         [k / 2][w][2]
 //   int8         for each block: (scales [w], offsets [w])? then [k / 4][w][4] bytes, byte = q + 128
-//   int4         for each block: (scales [w], offsets [w])? then [k / 8][w][4] bytes; byte j of group g holds the value
-//                of column 8 g + j in its low and of column 8 g + 4 + j in its high nibble, nibble = q - lowest_q()
+//   int4         for each block: (scales [w], offsets [w])? then [k / 8][w][4] bytes; byte j of group g holds
+//   the value
+//                of column 8 g + j in its low and of column 8 g + 4 + j in its high nibble, nibble = q -
+//                lowest_q()
 // with value = scale * q + offset.
 //
-// Segments. A row-parallel matrix is cut along its columns into slices (DESIGN 5), each a segment that is summed on its
-// own; a column-parallel one has a single segment. Columns of a segment are padded with zeros: to a multiple of 2 in the
-// float formats, and to a multiple of 8 for each block of a quantised one.
+// Segments. A row-parallel matrix is cut along its columns into slices (DESIGN 5), each a segment that is
+// summed on its own; a column-parallel one has a single segment. Columns of a segment are padded with zeros:
+// to a multiple of 2 in the float formats, and to a multiple of 8 for each block of a quantised one.
 //
 // Blocks (quantised only). At most 32 columns that share a segment, an activation group and a weight group.
-// Activation groups are 32 columns, counted from the segment's start. Weight groups count from the start of the whole
-// row, of which this shard holds the columns from `first_col` on. Scales (and offsets) stand before the first block of
-// each weight group and of each segment.
+// Activation groups are 32 columns, counted from the segment's start. Weight groups count from the start of
+// the whole row, of which this shard holds the columns from `first_col` on. Scales (and offsets) stand before
+// the first block of each weight group and of each segment.
 
 namespace bellwether::kernels {
 
 inline constexpr int kPanelRows = 64;
-inline constexpr int kLaneRows = 16;          // panel widths are multiples of this
-inline constexpr int kActivationGroup = 32;   // columns that share one int8 activation scale
+inline constexpr int kLaneRows = 16;         // panel widths are multiples of this
+inline constexpr int kActivationGroup = 32;  // columns that share one int8 activation scale
 // Limits of a matrix; with them no size below overflows.
 inline constexpr int64_t kMatrixRowsMax = int64_t{1} << 31;
 inline constexpr int64_t kMatrixColsMax = int64_t{1} << 24;
@@ -53,8 +55,9 @@ struct MatrixSpec {
   bool has_offset = false;   // int4: false = q in [-8, 7], true = q in [0, 15]
   bool half_scales = false;  // scales and offsets are fp16, else fp32
   int64_t first_col = 0;
-  // Row-parallel matrices: the slices held, and their bounds in this shard's columns (slices.size() + 1 ascending
-  // numbers from 0 to cols; equal neighbours are empty slices). Column-parallel ones keep the default and no bounds.
+  // Row-parallel matrices: the slices held, and their bounds in this shard's columns (slices.size() + 1
+  // ascending numbers from 0 to cols; equal neighbours are empty slices). Column-parallel ones keep the
+  // default and no bounds.
   SliceRange slices = {0, 1};
   int slices_total = 1;
   std::vector<int64_t> slice_bounds;
@@ -62,9 +65,9 @@ struct MatrixSpec {
 
 // Values of part of a row as they come from a checkpoint, before packing.
 struct QuantizedSpan {
-  const int8_t* q = nullptr;         // [cols]
-  const float* scales = nullptr;     // one for each weight group that the columns touch
-  const float* offsets = nullptr;    // likewise; null if the spec has none
+  const int8_t* q = nullptr;       // [cols]
+  const float* scales = nullptr;   // one for each weight group that the columns touch
+  const float* offsets = nullptr;  // likewise; null if the spec has none
 };
 
 class PackedMatrix {
@@ -96,8 +99,8 @@ class PackedMatrix {
   static absl::StatusOr<int64_t> PackedBytes(const MatrixSpec& spec);
 
   // Writes row `row`: all `cols` values. Different rows may be written by different threads.
-  void SetRow(int64_t row, absl::Span<const float> values);      // float formats; rounds to the format
-  void SetRow(int64_t row, const QuantizedSpan& values);         // quantised formats
+  void SetRow(int64_t row, absl::Span<const float> values);  // float formats; rounds to the format
+  void SetRow(int64_t row, const QuantizedSpan& values);     // quantised formats
   // out[cols] = the row's values, dequantised as scale * q + offset.
   void GetRow(int64_t row, absl::Span<float> out) const;
 
@@ -134,8 +137,8 @@ class PackedMatrix {
   AlignedBuffer buffer_;
 };
 
-// Rows of activations prepared for quantised matrices: int8 values [packed_cols], padded to a multiple of 64 bytes,
-// then for each block {float scale; int32 sum of its int8 values}.
+// Rows of activations prepared for quantised matrices: int8 values [packed_cols], padded to a multiple of 64
+// bytes, then for each block {float scale; int32 sum of its int8 values}.
 struct BlockScale {
   float scale = 0;
   int32_t sum = 0;
