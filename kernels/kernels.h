@@ -13,18 +13,16 @@
 // The whole contract between the model and the arithmetic: one table of functions for each kernel level.
 //
 // - Every function is pure: it writes its outputs and nothing else, allocates nothing, starts no thread.
-// Threads come
-//   from the caller, who splits rows, panels or queries between them; how they are split never changes a bit.
-// - An output element depends on its own row alone, summed in an order fixed by the shapes and the level: one
-// row or
-//   512, whole prompt or chunks, the bits are the same (DESIGN 5).
+//   Threads come from the caller, who splits rows, panels or queries between them; how they are split never
+//   changes a bit.
+// - An output element depends on its own row alone, summed in an order fixed by the shapes and the level:
+//   one row or 512, whole prompt or chunks, the bits are the same (DESIGN 5).
 // - Inputs and outputs do not overlap unless said so. Activations are fp32, rows `stride` floats apart.
 // - NaN and infinity in inputs give NaN or infinity in their own row only.
 
 namespace bellwether::kernels {
 
-// Which instruction set computes, in ascending order of what it asks of the CPU. Levels differ in the last
-// bits.
+// Which instruction set computes, in ascending order of what it asks of the CPU. Levels differ in last bits.
 enum class KernelLevel : int {
   kReference = 0,   // slow and obviously right
   kPortable = 1,    // plain C++
@@ -89,12 +87,12 @@ struct KvHead {
 struct KernelTable {
   KernelLevel level;
 
-  // Matrix products
-  // ----------------------------------------------------------------------------------------------- prepared
-  // rows [row_begin, row_end) of x (x.row(r) has weights.cols() values) for any matrix that shares `weights`'
-  // preparation: fp32, rounded to bf16 (kAvx512Bf16 with bf16 weights), or int8 in groups of 32 with scale =
-  // max|x| / 127, q = round to nearest even (x / scale); a group of zeros has scale 0, one with NaN or
-  // infinity has scale NaN.
+  // -- Matrix products
+
+  // prepared rows [row_begin, row_end) of x (x.row(r) has weights.cols() values) for any matrix that shares
+  // `weights`' preparation: fp32, rounded to bf16 (kAvx512Bf16 with bf16 weights), or int8 in groups of 32
+  // with scale = max|x| / 127, q = round to nearest even (x / scale); a group of zeros has scale 0, one with
+  // NaN or infinity has scale NaN.
   void (*prepare_rows)(const PackedMatrix& weights, ConstRows x, int64_t row_begin, int64_t row_end,
                        std::byte* prepared);
   // y = x W^T, a partial sum for each root of the reduction tree. Inside a segment: float formats accumulate
@@ -102,8 +100,8 @@ struct KernelTable {
   // offset * sum), the integer parts exact. Segments add up in the order that their `additions` say.
   void (*matmul)(const MatmulArgs& args);
 
-  // Attention
-  // -----------------------------------------------------------------------------------------------------
+  // -- Attention
+
   // Writes key and value (fp32 [head_dim] each) of `position` into its block, rounding to the cache's type.
   void (*write_kv)(const KvHead& head, int32_t position, const float* key, const float* value);
   // softmax(scale * q.k + alibi) v for `count` <= kAttentionQueriesMax queries over one KV head of one
@@ -112,9 +110,9 @@ struct KernelTable {
   // is harmless).
   void (*attention)(const KvHead& head, const AttentionQuery* queries, int count, float scale);
 
-  // Row by row; rows are independent
-  // ---------------------------------------------------------------------------- out = x / sqrt(mean(x^2) +
-  // epsilon) * weight. May be in place.
+  // -- Row by row; rows are independent
+
+  // out = x / sqrt(mean(x^2) + epsilon) * weight. May be in place.
   void (*rms_norm)(ConstRows x, const float* weight, int64_t cols, float epsilon, MutableRows out);
   // out = (x - mean) / sqrt(variance + epsilon) * weight + bias. May be in place.
   void (*layer_norm)(ConstRows x, const float* weight, const float* bias, int64_t cols, float epsilon,
@@ -131,9 +129,9 @@ struct KernelTable {
   // out = a + b; out may be a or b
   void (*add)(const float* a, const float* b, int64_t count, float* out);
 
-  // Log-sum-exp of one vocabulary tile
-  // -------------------------------------------------------------------------- Largest of x[0, count), count
-  // >= 1; NaN may be passed over.
+  // -- Log-sum-exp of one vocabulary tile
+
+  // Largest of x[0, count), count >= 1; NaN may be passed over.
   float (*maximum)(const float* x, int64_t count);
   // Sum of exp(x - maximum), in double, in a fixed order.
   double (*sum_of_exponentials)(const float* x, int64_t count, float maximum);

@@ -20,9 +20,8 @@
 //   bf16         [k / 2][w][2]
 //   int8         for each block: (scales [w], offsets [w])? then [k / 4][w][4] bytes, byte = q + 128
 //   int4         for each block: (scales [w], offsets [w])? then [k / 8][w][4] bytes; byte j of group g holds
-//   the value
-//                of column 8 g + j in its low and of column 8 g + 4 + j in its high nibble, nibble = q -
-//                lowest_q()
+//                the value of column 8 g + j in its low and of column 8 g + 4 + j in its high nibble,
+//                nibble = q - lowest_q()
 // with value = scale * q + offset.
 //
 // Segments. A row-parallel matrix is cut along its columns into slices (DESIGN 5), each a segment that is
