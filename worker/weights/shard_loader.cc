@@ -244,19 +244,6 @@ absl::Status Loader::Load(LoadedShard& shard) {
   return LoadEnds(shard);
 }
 
-// Formats as the checkpoint stores them, for the sizes that progress is measured against.
-class StoredFormats : public TensorFormats {
- public:
-  explicit StoredFormats(const Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
-  TensorFormat FormatOf(const TensorKey& key) const override {
-    const TensorInfo* info = checkpoint_.Find(key);
-    return info == nullptr ? TensorFormat{} : info->format;
-  }
-
- private:
-  const Checkpoint& checkpoint_;
-};
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint, const Assignment& assignment,
@@ -265,7 +252,7 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   if (progress != nullptr) {
     progress->loaded_bytes = 0;
     progress->total_bytes =
-        ShardBytes(checkpoint.config(), StoredFormats(checkpoint), assignment.numeric.quantize,
+        ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint), assignment.numeric.quantize,
                    assignment.stage_layout(), assignment.rank, assignment.first_stage(), assignment.last_stage());
   }
   auto shard = std::make_shared<LoadedShard>();

@@ -1,0 +1,252 @@
+#include "cli/bench.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <numeric>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "cli/managed_cluster.h"
+#include "cli/terminal.h"
+#include "common/status.h"
+#include "kernels/kernels.h"
+#include "kernels/peaks.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/shard_size.h"
+#include "nlohmann/json.hpp"
+#include "worker/inventory.h"
+
+namespace bellwether {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kSampleSeconds = 0.3;  // of each limit, right beside each run
+constexpr int kDecodePromptTokens = 8;
+
+struct BenchLayout {
+  std::string name;
+  int tensor = 1;
+  int pipeline = 1;
+  int threads = 1;  // of each worker
+};
+
+// What the model asks of the machine.
+struct Work {
+  double bytes_per_token = 0;       // weights that one decoded token reads, over all workers
+  double operations_per_token = 0;  // of the products inside the layers, twice their weights
+};
+
+struct Measurement {
+  double read_bandwidth = 0;  // sampled beside the run
+  double peak = 0;            // operations/s, likewise
+  double prefill_tokens_per_second = 0;
+  double decode_tokens_per_second = 0;           // one stream
+  double decode_streams_tokens_per_second = 0;   // as many streams as stages, all together
+  double resident_bytes = 0;  // private and shared memory of all workers
+  double kv_bytes = 0;
+};
+
+absl::StatusOr<BenchLayout> ParseLayout(const std::string& text, int cores) {
+  BenchLayout layout{.name = text};
+  const std::vector<std::string> at_threads = absl::StrSplit(text, absl::MaxSplits('t', 1));
+  const std::vector<std::string> sizes = absl::StrSplit(at_threads[0], 'x');
+  const bool ok = sizes.size() == 2 && absl::SimpleAtoi(sizes[0], &layout.tensor) &&
+                  absl::SimpleAtoi(sizes[1], &layout.pipeline) && layout.tensor > 0 && layout.pipeline > 0;
+  layout.threads = std::max(1, cores / std::max(1, layout.tensor * layout.pipeline));
+  if (!ok || (at_threads.size() == 2 && !absl::SimpleAtoi(at_threads[1], &layout.threads))) {
+    return absl::InvalidArgumentError(absl::StrCat("layout \"", text, "\": write TENSORxPIPELINE or 2x1t1"));
+  }
+  return layout;
+}
+
+absl::StatusOr<Work> WorkOf(const std::string& model) {
+  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(model));
+  const ModelConfig& config = checkpoint->config();
+  BW_ASSIGN_OR_RETURN(const Layout one, EvenLayout(config, /*stages=*/1, /*ranks=*/1));
+  Work work;
+  work.bytes_per_token =
+      static_cast<double>(BytesReadPerToken(config, CheckpointFormats(*checkpoint), Quantize::kNone, one.stages[0],
+                                            /*rank=*/0, /*last_stage=*/true));
+  const double attention = 2.0 * config.heads * config.head_dim + 2.0 * config.kv_heads * config.head_dim;
+  const double mlp = (config.gated_mlp ? 3.0 : 2.0) * config.ffn;
+  work.operations_per_token = 2.0 * config.layers * config.hidden * (attention + mlp);
+  return work;
+}
+
+double Median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+PromptInput RandomPrompt(int tokens, int vocab, uint32_t seed) {
+  PromptInput prompt;
+  std::vector<TokenId> ids;
+  for (int i = 0; i < tokens; ++i) {
+    seed = seed * 1664525u + 1013904223u;
+    ids.push_back(static_cast<TokenId>((seed >> 8) % static_cast<uint32_t>(vocab)));
+  }
+  prompt.token_ids = std::move(ids);
+  return prompt;
+}
+
+absl::StatusOr<AnswerUsage> Generate(InferenceClient& client, const PromptInput& prompt, int max_tokens) {
+  GenerationOptions options{.max_tokens = max_tokens, .temperature = 0.0, .ignore_eos = true};
+  AnswerUsage usage;
+  BW_RETURN_IF_ERROR(client.Generate(prompt, options, {}, [&](const AnswerChunk& chunk) {
+    if (chunk.usage.has_value()) usage = *chunk.usage;
+    return !StopRequested();
+  }));
+  return usage;
+}
+
+double DecodeSeconds(const AnswerUsage& usage) { return usage.total_seconds - usage.time_to_first_token_seconds; }
+
+// Tokens per second of `streams` requests at once, from the last first token to the first end.
+absl::StatusOr<double> DecodeRate(const std::string& address, int vocab, int streams, int tokens) {
+  std::vector<absl::StatusOr<AnswerUsage>> usages(streams, AnswerUsage{});
+  std::vector<std::thread> threads;
+  for (int i = 0; i < streams; ++i) {
+    threads.emplace_back([&, i] {
+      InferenceClient client(address);
+      usages[i] = Generate(client, RandomPrompt(kDecodePromptTokens, vocab, i), tokens);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  double seconds = 0;
+  for (const auto& usage : usages) {
+    BW_RETURN_IF_ERROR(usage.status());
+    seconds = std::max(seconds, DecodeSeconds(*usage));
+  }
+  return streams * (tokens - 1) / seconds;
+}
+
+// Private and shared memory of a process, shared pages divided by those who share them.
+double ProportionalBytes(pid_t pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/smaps_rollup"));
+  for (std::string word; file >> word;) {
+    double kilobytes = 0;
+    if (word == "Pss:" && file >> kilobytes) return kilobytes * 1024;
+  }
+  return 0;
+}
+
+absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOptions& options, StatusLine& line) {
+  const std::string model = absl::StrCat("random:", options.shape, ":", options.weights);
+  ClusterOptions cluster_options{.model = model,
+                                 .tensor_parallel = layout.tensor,
+                                 .pipeline_parallel = layout.pipeline,
+                                 .threads = layout.threads};
+  BW_ASSIGN_OR_RETURN(const auto cluster, ManagedCluster::Start(cluster_options, [&](const std::string& text) {
+                        line.Show(absl::StrCat(layout.name, ": ", text));
+                      }));
+  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(model));
+  const int vocab = checkpoint->config().vocab;
+  const auto level = kernels::ParseKernelLevel(cluster->model().kernel_level);
+  const auto format = checkpoint->Find({.role = TensorRole::kQuery})->format.format;
+  const int threads = layout.threads * cluster->workers();
+  InferenceClient client(cluster->address());
+  BW_RETURN_IF_ERROR(Generate(client, RandomPrompt(kDecodePromptTokens, vocab, 1), 2).status());
+
+  std::vector<double> bandwidths, peaks, prefill, decode, streams;
+  for (int repeat = 0; repeat < options.repeats && !StopRequested(); ++repeat) {
+    line.Show(absl::StrFormat("%s: run %d of %d", layout.name, repeat + 1, options.repeats));
+    peaks.push_back(kernels::MeasureArithmeticPeak(*level, kernels::ArithmeticOf(format), threads, kSampleSeconds));
+    BW_ASSIGN_OR_RETURN(const AnswerUsage usage,
+                        Generate(client, RandomPrompt(options.prompt_tokens, vocab, repeat + 7), 1));
+    prefill.push_back(options.prompt_tokens / usage.time_to_first_token_seconds);
+    bandwidths.push_back(kernels::MeasureReadBandwidth(threads, kSampleSeconds));
+    BW_ASSIGN_OR_RETURN(const double rate, DecodeRate(cluster->address(), vocab, 1, options.decode_tokens));
+    decode.push_back(rate);
+    bandwidths.push_back(kernels::MeasureReadBandwidth(threads, kSampleSeconds));
+    if (layout.pipeline == 1) continue;
+    BW_ASSIGN_OR_RETURN(const double all,
+                        DecodeRate(cluster->address(), vocab, layout.pipeline, options.decode_tokens));
+    streams.push_back(all);
+  }
+  Measurement measured{.read_bandwidth = Median(bandwidths),
+                       .peak = Median(peaks),
+                       .prefill_tokens_per_second = Median(prefill),
+                       .decode_tokens_per_second = Median(decode)};
+  measured.decode_streams_tokens_per_second =
+      streams.empty() ? measured.decode_tokens_per_second : Median(streams);
+  for (pid_t pid : cluster->worker_pids()) measured.resident_bytes += ProportionalBytes(pid);
+  BW_RETURN_IF_ERROR(cluster->Stop(absl::Seconds(10)));
+  return measured;
+}
+
+Json ToJson(const BenchLayout& layout, const Measurement& measured, const Work& work, const Measurement& first) {
+  return Json{
+      {"layout", layout.name},
+      {"workers", layout.tensor * layout.pipeline},
+      {"threads_per_worker", layout.threads},
+      {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
+      {"peak_gigaoperations_per_second", measured.peak / 1e9},
+      {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
+      {"prefill_share_of_peak", measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
+      {"decode_tokens_per_second", measured.decode_tokens_per_second},
+      {"decode_share_of_read_bandwidth",
+       measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
+      {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
+      {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
+      {"decode_all_streams_to_first_layout",
+       measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
+      {"resident_bytes", measured.resident_bytes}};
+}
+
+void PrintRow(const Json& row) {
+  std::printf("%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %s\n",
+              row["layout"].get<std::string>().c_str(), row["read_gigabytes_per_second"].get<double>(),
+              row["peak_gigaoperations_per_second"].get<double>(), row["prefill_tokens_per_second"].get<double>(),
+              100 * row["prefill_share_of_peak"].get<double>(), row["decode_tokens_per_second"].get<double>(),
+              100 * row["decode_share_of_read_bandwidth"].get<double>(), row["decode_to_first_layout"].get<double>(),
+              row["decode_all_streams_tokens_per_second"].get<double>(),
+              row["decode_all_streams_to_first_layout"].get<double>(),
+              HumanBytes(row["resident_bytes"].get<double>()).c_str());
+}
+
+}  // namespace
+
+absl::Status RunBench(const BenchOptions& options) {
+  InstallStopSignals();
+  if (options.decode_tokens < 2 || options.prompt_tokens < 1 || options.repeats < 1) {
+    return absl::InvalidArgumentError("bench needs at least 2 decode tokens, 1 prompt token and 1 repeat");
+  }
+  const int cores = static_cast<int>(AllowedCpus().size());
+  std::vector<std::string> names = options.layouts;
+  if (names.empty()) names = {"1x1", "2x1", "1x2"};
+  BW_ASSIGN_OR_RETURN(const Work work, WorkOf(absl::StrCat("random:", options.shape, ":", options.weights)));
+
+  Json json{{"shape", options.shape},
+            {"weights", options.weights},
+            {"bytes_per_token", work.bytes_per_token},
+            {"operations_per_token", work.operations_per_token},
+            {"prompt_tokens", options.prompt_tokens},
+            {"decode_tokens", options.decode_tokens}};
+  if (!options.json) {
+    std::printf("%s, %s weights: %s read and %.2f G operations a token\n", options.shape.c_str(),
+                options.weights.c_str(), HumanBytes(work.bytes_per_token).c_str(), work.operations_per_token / 1e9);
+    std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %s\n", "layout", "GB/s", "Gop/s", "prefill",
+                "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory");
+  }
+  StatusLine line;
+  Measurement first;
+  for (const std::string& name : names) {
+    BW_ASSIGN_OR_RETURN(const BenchLayout layout, ParseLayout(name, cores));
+    BW_ASSIGN_OR_RETURN(const Measurement measured, Measure(layout, options, line));
+    if (first.decode_tokens_per_second == 0) first = measured;
+    json["layouts"].push_back(ToJson(layout, measured, work, first));
+    line.Clear();
+    if (!options.json) PrintRow(json["layouts"].back());
+  }
+  if (options.json) std::cout << json.dump(2) << std::endl;
+  return absl::OkStatus();
+}
+
+}  // namespace bellwether

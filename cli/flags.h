@@ -1,0 +1,28 @@
+#pragma once
+
+#include "cli/answers.h"
+#include "cli/bench.h"
+#include "cli/inspect.h"
+#include "cli/managed_cluster.h"
+#include "cli/plan.h"
+
+namespace bellwether {
+
+// What the command line asks for.
+struct CommandLine {
+  std::string command;  // "up", "generate" ...
+  ClusterOptions up;
+  double drain_seconds = 30;
+  GenerateOptions generate;
+  ScoreOptions score;
+  ChatOptions chat;
+  PlanOptions plan;
+  InspectOptions inspect;
+  BenchOptions bench;
+};
+
+// Fills `line`; flag > BELLWETHER_* environment > --config file > default. False if the program should end with
+// `exit_code` at once (--help, or an error that has been explained on stderr).
+bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code);
+
+}  // namespace bellwether

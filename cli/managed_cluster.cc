@@ -1,0 +1,203 @@
+#include "cli/managed_cluster.h"
+
+#include <signal.h>
+#include <stdlib.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "worker/inventory.h"
+
+namespace bellwether {
+namespace {
+
+// How often the children are looked at.
+constexpr absl::Duration kLook = absl::Milliseconds(50);
+constexpr absl::Duration kCoordinatorStart = absl::Seconds(60);
+constexpr absl::Duration kRestartPauseMax = absl::Seconds(30);
+constexpr int kLogLinesShown = 12;
+
+void AddUnlessEmpty(const std::string& flag, const std::string& value, std::vector<std::string>& arguments) {
+  if (value.empty()) return;
+  arguments.push_back(flag);
+  arguments.push_back(value);
+}
+void AddUnlessZero(const std::string& flag, int value, std::vector<std::string>& arguments) {
+  if (value != 0) AddUnlessEmpty(flag, std::to_string(value), arguments);
+}
+
+int WorkersWanted(const ClusterOptions& options) {
+  if (options.workers > 0) return options.workers;
+  return std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const ClusterOptions& options,
+                                                                      const Progress& progress) {
+  std::error_code error;
+  if (!options.model.starts_with("random:") && !std::filesystem::exists(options.model, error)) {
+    return absl::NotFoundError(absl::StrCat("no model at ", options.model,
+                                            ": give a Hugging Face directory or a .gguf file"));
+  }
+  auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options));
+  std::string directory = (std::filesystem::temp_directory_path(error) / "bellwether.XXXXXX").string();
+  if (mkdtemp(directory.data()) == nullptr) return absl::InternalError("cannot make a temporary directory");
+  cluster->directory_ = directory;
+  BW_RETURN_IF_ERROR(cluster->StartCoordinator());
+  BW_RETURN_IF_ERROR(cluster->ReadPorts());
+  cluster->workers_.resize(WorkersWanted(options));
+  for (int i = 0; i < cluster->workers(); ++i) BW_RETURN_IF_ERROR(cluster->StartWorker(i));
+  BW_RETURN_IF_ERROR(cluster->WaitUntilServing(progress));
+  return cluster;
+}
+
+ManagedCluster::~ManagedCluster() {
+  workers_.clear();
+  coordinator_ = ChildProcess();
+  std::error_code ignored;
+  if (!directory_.empty()) std::filesystem::remove_all(directory_, ignored);
+}
+
+std::vector<pid_t> ManagedCluster::worker_pids() const {
+  std::vector<pid_t> pids;
+  for (const Worker& worker : workers_) pids.push_back(worker.process.pid());
+  return pids;
+}
+
+absl::Status ManagedCluster::StartCoordinator() {
+  std::vector<std::string> arguments = {"--model",         options_.model,
+                                        "--listen",        options_.listen,
+                                        "--worker-listen", options_.worker_listen,
+                                        "--port-file",     directory_ + "/ports",
+                                        "--workers",       std::to_string(WorkersWanted(options_)),
+                                        "--log-level",     options_.log_level};
+  AddUnlessZero("--tensor-parallel", options_.tensor_parallel, arguments);
+  AddUnlessZero("--pipeline-parallel", options_.pipeline_parallel, arguments);
+  AddUnlessZero("--context-tokens", options_.context_tokens, arguments);
+  AddUnlessEmpty("--quantize", options_.quantize, arguments);
+  AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
+  AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
+  AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
+  BW_ASSIGN_OR_RETURN(coordinator_,
+                      ChildProcess::Start({.program = SiblingProgram("bellwether-coordinator"),
+                                           .arguments = std::move(arguments),
+                                           .log_file = options_.log_to_stderr ? "" : directory_ + "/coordinator.log"}));
+  return absl::OkStatus();
+}
+
+// The coordinator writes "client HOST:PORT" and "worker HOST:PORT" when it listens.
+absl::Status ManagedCluster::ReadPorts() {
+  const absl::Duration give_up = Clock::Real()->Now() + kCoordinatorStart;
+  while (Clock::Real()->Now() < give_up) {
+    std::ifstream file(directory_ + "/ports");
+    std::string name, address;
+    while (file >> name >> address) (name == "client" ? address_ : worker_address_) = address;
+    if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
+    if (coordinator_.WaitFor(kLook)) {
+      return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
+                                                 LogTail(directory_ + "/coordinator.log")));
+    }
+  }
+  return absl::DeadlineExceededError(absl::StrCat("the coordinator does not listen after ",
+                                                  absl::FormatDuration(kCoordinatorStart)));
+}
+
+absl::Status ManagedCluster::StartWorker(int index) {
+  Worker& worker = workers_[index];
+  const std::vector<int> cpus = AllowedCpus();
+  const int share = static_cast<int>(cpus.size()) / workers();
+  const int threads = options_.threads > 0 ? options_.threads : std::max(1, share);
+  std::vector<std::string> arguments = {"--model",       options_.model,
+                                        "--coordinator", worker_address_,
+                                        "--name",        absl::StrCat("worker-", index),
+                                        "--threads",     std::to_string(threads),
+                                        "--log-level",   options_.log_level};
+  // Each worker its own cores; more threads than cores go wherever the system likes.
+  if (threads * workers() <= static_cast<int>(cpus.size())) {
+    const auto first = cpus.begin() + static_cast<ptrdiff_t>(index) * threads;
+    AddUnlessEmpty("--cpus", absl::StrJoin(first, first + threads, ","), arguments);
+  }
+  worker.log_file = absl::StrCat(directory_, "/worker-", index, ".log");
+  BW_ASSIGN_OR_RETURN(worker.process, ChildProcess::Start({.program = SiblingProgram("bellwether-worker"),
+                                                           .arguments = std::move(arguments),
+                                                           .log_file = options_.log_to_stderr ? "" : worker.log_file}));
+  return absl::OkStatus();
+}
+
+absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
+  InferenceClient client(address_);
+  std::string last_reason;
+  while (!coordinator_.WaitFor(kLook)) {
+    for (int i = 0; i < workers(); ++i) {
+      if (workers_[i].process.Running()) continue;
+      return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(), "\n",
+                                                 LogTail(workers_[i].log_file)));
+    }
+    const absl::StatusOr<ServedModel> model = client.GetModel();
+    if (!model.ok()) continue;  // the coordinator's end, if that is why, shows above
+    if (model->serving) {
+      model_ = *model;
+      return absl::OkStatus();
+    }
+    if (model->not_serving_reason == last_reason) continue;
+    last_reason = model->not_serving_reason;
+    if (progress) progress(last_reason);
+  }
+  return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
+                                             LogTail(directory_ + "/coordinator.log")));
+}
+
+void ManagedCluster::RestartDeadWorkers() {
+  const absl::Duration now = Clock::Real()->Now();
+  for (int i = 0; i < workers(); ++i) {
+    Worker& worker = workers_[i];
+    if (worker.process.Running()) continue;
+    if (!worker.process.ending().empty() && worker.restart_at == absl::ZeroDuration()) {
+      const absl::Duration pause = std::min(kRestartPauseMax, absl::Milliseconds(200) * (1 << std::min(worker.restarts, 10)));
+      LogWarning("worker ", i, " ended with ", worker.process.ending(), "; starting it again in ",
+                 absl::FormatDuration(pause));
+      worker.restart_at = now + pause;
+    }
+    if (now < worker.restart_at) continue;
+    worker.restart_at = absl::ZeroDuration();
+    ++worker.restarts;
+    if (absl::Status status = StartWorker(i); !status.ok()) LogError("worker ", i, ": ", status.ToString());
+  }
+}
+
+absl::Status ManagedCluster::Supervise(const std::function<bool()>& stop) {
+  while (!stop()) {
+    if (coordinator_.WaitFor(kLook)) {
+      return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending()));
+    }
+    RestartDeadWorkers();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ManagedCluster::Stop(absl::Duration drain) {
+  coordinator_.Signal(SIGTERM);
+  const bool ended = coordinator_.WaitFor(drain);
+  workers_.clear();
+  if (!ended) return absl::DeadlineExceededError("the coordinator did not end in time");
+  if (coordinator_.ended_well()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("the coordinator ended with ", coordinator_.ending()));
+}
+
+std::string ManagedCluster::LogTail(const std::string& path) const {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  const size_t first = lines.size() > kLogLinesShown ? lines.size() - kLogLinesShown : 0;
+  return absl::StrJoin(lines.begin() + static_cast<ptrdiff_t>(first), lines.end(), "\n");
+}
+
+}  // namespace bellwether

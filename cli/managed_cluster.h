@@ -1,0 +1,74 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "cli/child_process.h"
+#include "cli/inference_client.h"
+
+namespace bellwether {
+
+// What to run on this machine. Zero and empty mean: decide.
+struct ClusterOptions {
+  std::string model;
+  int workers = 0;             // default: stages x ranks, else 1
+  int tensor_parallel = 0;
+  int pipeline_parallel = 0;
+  int threads = 0;             // of each worker; default: the cores, shared out
+  std::string quantize = "none";
+  std::string kv_type = "auto";
+  std::string kernel_level;
+  std::string chat_template;
+  int context_tokens = 0;
+  std::string listen = "127.0.0.1:0";         // clients
+  std::string worker_listen = "127.0.0.1:0";  // workers
+  std::string log_level = "warning";
+  bool log_to_stderr = false;  // else into files that are shown if something fails
+};
+
+// A coordinator and its workers as processes of this machine. They end with this process.
+class ManagedCluster {
+ public:
+  // Returns once the model is served; `progress` gets a line about what is awaited, whenever it changes.
+  using Progress = std::function<void(const std::string&)>;
+  static absl::StatusOr<std::unique_ptr<ManagedCluster>> Start(const ClusterOptions& options, const Progress& progress);
+  ~ManagedCluster();
+
+  const std::string& address() const { return address_; }
+  const ServedModel& model() const { return model_; }
+  int workers() const { return static_cast<int>(workers_.size()); }
+  std::vector<pid_t> worker_pids() const;
+
+  // Starts workers anew that have ended, with a growing pause between tries; returns when the coordinator ends or
+  // `stop()` turns true.
+  absl::Status Supervise(const std::function<bool()>& stop);
+  // Lets running requests finish, then ends everything. OK if the coordinator ended well.
+  absl::Status Stop(absl::Duration drain);
+
+ private:
+  struct Worker {
+    ChildProcess process;
+    std::string log_file;
+    int restarts = 0;
+    absl::Duration restart_at;  // of Clock::Real; meaningful while the process is gone
+  };
+  explicit ManagedCluster(const ClusterOptions& options) : options_(options) {}
+  absl::Status StartCoordinator();
+  absl::Status ReadPorts();
+  absl::Status StartWorker(int index);
+  absl::Status WaitUntilServing(const Progress& progress);
+  void RestartDeadWorkers();
+  std::string LogTail(const std::string& file) const;
+
+  const ClusterOptions options_;
+  std::string directory_;  // of logs and the port file; removed at the end
+  std::string address_, worker_address_;
+  ChildProcess coordinator_;
+  std::vector<Worker> workers_;
+  ServedModel model_;
+};
+
+}  // namespace bellwether

@@ -1,0 +1,143 @@
+#include "cli/plan.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "cli/terminal.h"
+#include "common/defaults.h"
+#include "common/status.h"
+#include "kernels/kernels.h"
+#include "kernels/peaks.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/option_names.h"
+#include "model/shard_size.h"
+#include "nlohmann/json.hpp"
+#include "worker/inventory.h"
+
+namespace bellwether {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr double kMeasureSeconds = 0.3;
+constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
+
+// "16GB", "512MB", "1e9", "40GB/s".
+absl::StatusOr<double> ParseBytes(absl::string_view text) {
+  absl::string_view digits = text.substr(0, text.find_first_not_of("0123456789.e+"));
+  absl::string_view unit = text.substr(digits.size());
+  double value = 0;
+  const std::pair<absl::string_view, double> units[] = {
+      {"", 1}, {"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
+      {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+  for (const auto& [name, factor] : units) {
+    if (unit != name && unit != absl::StrCat(name, "/s")) continue;
+    if (absl::SimpleAtod(digits, &value) && value > 0) return value * factor;
+  }
+  return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
+}
+
+std::vector<std::string> KernelLevelNames() {
+  std::vector<std::string> names;
+  for (kernels::KernelLevel level : kernels::AvailableKernelLevels()) names.emplace_back(Name(level));
+  return names;
+}
+
+Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
+  Json json{{"layout", Describe(plan.layout)},
+            {"kernel_level", plan.numeric.kernel_level},
+            {"kv_blocks", plan.kv_blocks},
+            {"decode_tokens_per_second", plan.decode_tokens_per_second},
+            {"pipeline_tokens_per_second", plan.pipeline_tokens_per_second},
+            {"bound_by", plan.bound_by},
+            {"imbalance", plan.imbalance}};
+  for (const PlannedWorker& worker : plan.workers) {
+    json["workers"].push_back({{"name", inventory[worker.inventory].name},
+                               {"stage", worker.stage},
+                               {"rank", worker.rank},
+                               {"weight_bytes", worker.weight_bytes},
+                               {"kv_bytes", worker.kv_bytes},
+                               {"activation_bytes", worker.activation_bytes},
+                               {"bytes_read_per_token", worker.bytes_read_per_token},
+                               {"read_seconds", worker.read_seconds}});
+  }
+  return json;
+}
+
+}  // namespace
+
+absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) {
+  WorkerInventory worker{.name = absl::StrCat("worker-", index), .host = absl::StrCat("host-", index)};
+  worker.read_bytes_per_second = kAssumedBandwidth;
+  worker.kernel_levels = KernelLevelNames();
+  for (absl::string_view field : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::pair<absl::string_view, absl::string_view> pair = absl::StrSplit(field, absl::MaxSplits('=', 1));
+    const auto& [key, value] = pair;
+    if (key == "name") {
+      worker.name = std::string(value);
+    } else if (key == "host") {
+      worker.host = std::string(value);
+    } else if (key == "memory") {
+      BW_ASSIGN_OR_RETURN(const double bytes, ParseBytes(value));
+      worker.memory_bytes = static_cast<int64_t>(bytes);
+    } else if (key == "bandwidth") {
+      BW_ASSIGN_OR_RETURN(worker.read_bytes_per_second, ParseBytes(value));
+    } else if (key != "threads" || !absl::SimpleAtoi(value, &worker.threads) || worker.threads < 1) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "worker \"", text, "\": \"", field, "\" is none of name=, host=, memory=, threads=, bandwidth="));
+    }
+  }
+  if (worker.memory_bytes == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("worker \"", text, "\" needs memory=, for example memory=16GB"));
+  }
+  return worker;
+}
+
+absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count) {
+  const int cores = static_cast<int>(AllowedCpus().size());
+  const int threads = std::max(1, cores / count);
+  WorkerInventory worker{.host = "this machine", .memory_bytes = AvailableMemoryBytes(), .threads = threads};
+  // The workers share the machine's bandwidth.
+  worker.read_bytes_per_second =
+      kernels::MeasureReadBandwidth(std::min(cores, threads * count), kMeasureSeconds) / count;
+  worker.kernel_levels = KernelLevelNames();
+  std::vector<WorkerInventory> workers(count, worker);
+  for (int i = 0; i < count; ++i) workers[i].name = absl::StrCat("worker-", i);
+  return workers;
+}
+
+absl::Status RunPlan(const PlanOptions& options) {
+  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
+  PlannerOptions planner{.kernel_level = options.kernel_level,
+                         .stages = options.pipeline_parallel,
+                         .ranks = options.tensor_parallel};
+  BW_ASSIGN_OR_RETURN(planner.quantize, ParseQuantize(options.quantize));
+  const CheckpointFormats formats(*checkpoint);
+  planner.kv_type = DefaultKvType(formats, planner.quantize);
+  if (options.kv_type != "auto") BW_ASSIGN_OR_RETURN(planner.kv_type, ParseDType(options.kv_type));
+  planner.context_tokens = std::min(checkpoint->config().max_positions, kDefaultContextTokens);
+  if (options.context_tokens > 0) planner.context_tokens = options.context_tokens;
+
+  std::vector<WorkerInventory> workers;
+  for (const std::string& text : options.workers) {
+    BW_ASSIGN_OR_RETURN(WorkerInventory worker, ParseWorker(text, static_cast<int>(workers.size())));
+    workers.push_back(std::move(worker));
+  }
+  if (workers.empty()) {
+    const int wanted = std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
+    BW_ASSIGN_OR_RETURN(workers, LocalInventory(std::max(options.local_workers, wanted)));
+  }
+  BW_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint->config(), formats, workers, planner));
+  if (options.json) {
+    std::cout << ToJson(plan, workers).dump(2) << std::endl;
+  } else {
+    std::cout << plan.arithmetic << std::endl;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bellwether

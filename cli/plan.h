@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "coordinator/planner.h"
+
+namespace bellwether {
+
+struct PlanOptions {
+  std::string model;    // a checkpoint, or "random:SHAPE:FORMAT"
+  std::string quantize = "none";
+  std::string kv_type = "auto";
+  std::string kernel_level;
+  int tensor_parallel = 0, pipeline_parallel = 0;
+  int context_tokens = 0;
+  // Each "name=a,host=h1,memory=16GB,threads=8,bandwidth=40GB"; all but memory may be left out.
+  std::vector<std::string> workers;
+  int local_workers = 0;  // instead: this many on this machine, as it is measured now
+  bool json = false;
+};
+// Prints the layout, bytes per worker, expected tokens/s and what limits them. Fails with the arithmetic if the model does
+// not fit.
+absl::Status RunPlan(const PlanOptions& options);
+
+// What one worker of `count` on this machine would report when it joins.
+absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count);
+// A worker described by hand, as in PlanOptions::workers.
+absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index);
+
+}  // namespace bellwether

@@ -1,0 +1,43 @@
+#include "cli/session.h"
+
+#include "cli/terminal.h"
+#include "common/status.h"
+
+namespace bellwether {
+namespace {
+constexpr absl::Duration kConnectLimit = absl::Seconds(10);
+constexpr absl::Duration kCloseLimit = absl::Seconds(10);
+}  // namespace
+
+absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
+  Session session;
+  std::string address = options.connect;
+  if (address.empty()) {
+    if (options.cluster.model.empty()) {
+      return absl::InvalidArgumentError("say which model: --model PATH, or --connect HOST:PORT of a coordinator");
+    }
+    StatusLine line;
+    BW_ASSIGN_OR_RETURN(session.cluster_, ManagedCluster::Start(options.cluster, [&](const std::string& text) {
+                          line.Show(text);
+                        }));
+    address = session.cluster_->address();
+    session.model_ = session.cluster_->model();
+  }
+  session.client_ = std::make_unique<InferenceClient>(address);
+  if (session.cluster_ == nullptr) {
+    auto model = session.client_->GetModel(kConnectLimit);
+    if (!model.ok()) return Annotate(model.status(), options.connect);
+    session.model_ = *std::move(model);
+  }
+  return session;
+}
+
+absl::Status Session::Close() {
+  client_.reset();
+  if (cluster_ == nullptr) return absl::OkStatus();
+  const absl::Status status = cluster_->Stop(kCloseLimit);
+  cluster_.reset();
+  return status;
+}
+
+}  // namespace bellwether

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "cli/inference_client.h"
+#include "cli/managed_cluster.h"
+
+namespace bellwether {
+
+// Where a command finds its model: a coordinator that runs (`connect`), or a private cluster of real processes that ends
+// with the command.
+struct SessionOptions {
+  std::string connect;     // HOST:PORT
+  ClusterOptions cluster;  // without `connect`
+};
+
+class Session {
+ public:
+  static absl::StatusOr<Session> Open(const SessionOptions& options);
+
+  InferenceClient& client() { return *client_; }
+  const ServedModel& model() const { return model_; }
+  // Ends the private cluster, if there is one.
+  absl::Status Close();
+
+ private:
+  std::unique_ptr<ManagedCluster> cluster_;
+  std::unique_ptr<InferenceClient> client_;
+  ServedModel model_;
+};
+
+}  // namespace bellwether

@@ -1,0 +1,55 @@
+#include "cli/terminal.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+
+#include "absl/strings/str_format.h"
+
+namespace bellwether {
+namespace {
+std::atomic<bool> stop_requested{false};
+}  // namespace
+
+StatusLine::StatusLine() : terminal_(isatty(STDERR_FILENO) == 1) {}
+
+void StatusLine::Show(const std::string& text) {
+  std::fprintf(stderr, terminal_ ? "\r\033[K%s" : "%s\n", text.c_str());
+  std::fflush(stderr);
+  shown_ = true;
+}
+
+void StatusLine::Clear() {
+  if (shown_ && terminal_) std::fprintf(stderr, "\r\033[K");
+  shown_ = false;
+}
+
+int ReportError(const absl::Status& status) {
+  if (status.ok()) return 0;
+  const std::string text(status.message());
+  std::fprintf(stderr, "bellwether: %s\n", text.c_str());
+  return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
+}
+
+std::string HumanBytes(double bytes) {
+  const char* const units[] = {"B", "kB", "MB", "GB", "TB"};
+  int unit = 0;
+  while (bytes >= 1000 && unit < 4) {
+    bytes /= 1000;
+    ++unit;
+  }
+  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.2f %s", bytes, units[unit]);
+}
+
+void InstallStopSignals() {
+  struct sigaction action = {};
+  action.sa_handler = [](int) { stop_requested = true; };
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+bool StopRequested() { return stop_requested; }
+
+}  // namespace bellwether

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace bellwether {
+
+// What a person sees beside the answer, on stderr: one line that changes while something is awaited. On a terminal it
+// is rewritten in place; elsewhere each change is a line.
+class StatusLine {
+ public:
+  StatusLine();
+  ~StatusLine() { Clear(); }
+  void Show(const std::string& text);
+  void Clear();
+
+ private:
+  const bool terminal_;
+  bool shown_ = false;
+};
+
+// "bellwether: " and the error's text on stderr; the exit code for it.
+int ReportError(const absl::Status& status);
+
+// "3.5 GB"
+std::string HumanBytes(double bytes);
+
+// Whether ^C or SIGTERM has come since InstallStopSignals.
+void InstallStopSignals();
+bool StopRequested();
+
+}  // namespace bellwether

@@ -1,0 +1,25 @@
+#include "cli/up.h"
+
+#include <cstdio>
+
+#include "cli/terminal.h"
+#include "common/status.h"
+
+namespace bellwether {
+
+absl::Status RunUp(const ClusterOptions& options, absl::Duration drain) {
+  InstallStopSignals();
+  StatusLine line;
+  BW_ASSIGN_OR_RETURN(const auto cluster,
+                      ManagedCluster::Start(options, [&](const std::string& text) { line.Show(text); }));
+  line.Clear();
+  const ServedModel& model = cluster->model();
+  std::fprintf(stderr, "%s is served at %s\n  %s, %s, weights %s, %d KV blocks, context %d tokens\n  ^C ends it.\n",
+               model.name.c_str(), cluster->address().c_str(), model.layout.c_str(), model.kernel_level.c_str(),
+               model.weights.c_str(), model.kv_blocks, model.context_tokens);
+  BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));
+  std::fprintf(stderr, "finishing what is running ...\n");
+  return cluster->Stop(drain);
+}
+
+}  // namespace bellwether

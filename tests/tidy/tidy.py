@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""House rules as a test: who may include whom, what numeric code may not call, sizes that may only shrink.
+
+Usage: tidy.py ROOT BUILD_DIR. Prints one line a violation, with what to do about it, and fails if there is one.
+docs/architecture.md explains the rules; tests/tidy/ratchet.txt lists the old excess that is still allowed.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+# Room -> rooms it may include, besides itself.
+ROOMS = {
+    "common": set(),
+    "kernels": {"common"},
+    "model": {"common"},
+    "proto": {"common", "model", "worker"},  # the codecs name worker/assignment.h
+    "worker": {"kernels", "model", "common"},
+    "coordinator": {"model", "common"},
+    "cli": {"worker", "kernels", "model", "common", "proto", "coordinator"},
+}
+# Files in which gRPC and generated types may appear; everywhere else our own structs rule.
+EDGES = re.compile(
+    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|token_stream|main)\.(h|cc)|coordinator/.*_test\.cc"
+    r"|worker/(session\w*|main)\.(h|cc)|worker/link/grpc\w*\.(h|cc)|worker/link/\w*_test\.cc|worker/session\w*_test\.cc"
+    r"|cli/\w*client\w*\.(h|cc)|tests/.*)$")
+EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
+# What the tool may use of the coordinator's insides: the pure planner, for `plan`.
+CLI_COORDINATOR = {"coordinator/planner.h"}
+# worker/assignment.h is the only header of worker/ that the wire needs.
+PROTO_WORKER = {"worker/assignment.h"}
+
+LIBM = re.compile(
+    r"(?<![\w.>:])(?:std::|__builtin_|::)?"
+    r"(exp|expf|exp2|exp2f|expm1|pow|powf|log|logf|log2|log2f|log10|log1p|sin|sinf|cos|cosf|tan|tanf|tanh|tanhf|sinh|cosh|"
+    r"erf|erff|fma|fmaf|atan2|cbrt|hypot)\(")
+NUMERIC_ROOMS = ("common", "kernels", "model", "worker")
+# Peaks and benches measure; they compute nothing that a model sees.
+BANNED = [
+    (re.compile(r"\b(steady_clock|system_clock|high_resolution_clock)\b"), "read the time through common/clock.h",
+     {"common/clock.cc", "kernels/peaks.cc"}),
+    (re.compile(r"\b(sleep_for|sleep_until|usleep|nanosleep|absl::SleepFor)\b"),
+     "wait for an event, not for time", {"common/interruptible_sleep.h"}),
+    (re.compile(r"\bgetenv\("), "settings come through flags and common/config", {"common/config.cc"}),
+    (re.compile(r"\b(srand|rand|random_device)\b\(?"), "randomness is common/random.h", set()),
+    (re.compile(r"\b(TODO|FIXME|XXX)\b"), "finish it, or file an issue", set()),
+    (re.compile(r"(?<!\w)throw\b"), "return absl::Status", set()),
+    (re.compile(r"(?<![\w:.])(?:std::)?(exit|abort|_exit|quick_exit)\("), "a library never ends the process",
+     {"common/check.h"}),
+]
+FUNCTION_LINES, KERNEL_LINES, FILE_LINES, PARAMETERS = 70, 120, 600, 6
+
+violations = []
+found_sizes = {}
+
+
+def complain(path, line, message):
+    violations.append(f"{path}:{line}: {message}")
+
+
+def strip_comments(text):
+    """Comments and string literals become blanks, so that words in them break no rule; lines stay."""
+    def blank(match):
+        return re.sub(r"[^\n]", " ", match.group(0))
+    return re.sub(r'//[^\n]*|/\*.*?\*/|R"(\w*)\(.*?\)\1"|"(?:\\.|[^"\\\n])*"', blank, text, flags=re.S)
+
+
+def check_includes(path, text):
+    room = path.split("/")[0]
+    for number, line in enumerate(text.splitlines(), 1):
+        if EDGE_INCLUDE.match(line) and not EDGES.match(path):
+            if not re.match(r'#include "proto/\w+\.h"', line) or room not in ("worker", "coordinator"):
+                complain(path, number, "gRPC and generated types stop at the edges (docs/architecture.md)")
+        match = re.match(r'#include "(\w+)/([^"]+)"', line)
+        if not match or room not in ROOMS:
+            continue
+        target, rest = match.groups()
+        if target == room or target not in ROOMS or target in ROOMS[room]:
+            allowed = True
+            if room == "cli" and target == "coordinator":
+                allowed = f"{target}/{rest}" in CLI_COORDINATOR
+            if room == "proto" and target == "worker":
+                allowed = f"{target}/{rest}" in PROTO_WORKER
+        else:
+            allowed = target == "proto" and EDGES.match(path)
+        if not allowed:
+            complain(path, number, f"{room}/ may not include {target}/{rest}")
+
+
+def check_words(path, code):
+    is_test = re.search(r"_(test|bench|fuzz)\.cc$", path) or path.startswith("tests/") or "/testing/" in path
+    for number, line in enumerate(code.splitlines(), 1):
+        if path.split("/")[0] in NUMERIC_ROOMS and not is_test and (match := LIBM.search(line)):
+            complain(path, number, f"{match.group(1)}() of libm differs between machines: use common/exact_math.h")
+        if path.endswith(".h") and re.match(r"\s*#\s*if(n?def)?\b", line):
+            complain(path, number, "no conditional compilation in headers: an absent backend is a file")
+        for pattern, advice, exempt in BANNED:
+            if is_test and "getenv" in pattern.pattern:
+                continue
+            if path not in exempt and pattern.search(line) and not (path.endswith("main.cc") and "exit" in pattern.pattern):
+                complain(path, number, f"{pattern.search(line).group(0).strip()}: {advice}")
+
+
+def functions(code):
+    """(name, first line, lines, parameters) of function definitions, by the layout that clang-format gives."""
+    lines = code.splitlines()
+    for indent in ("", "  "):
+        start = None
+        for i, line in enumerate(lines):
+            if re.match(rf"^{indent}[A-Za-z_~\[]", line) and not re.match(rf"^{indent}(namespace|public|private|protected)\b", line):
+                if start is None or not line.startswith(indent + "}"):
+                    start = i
+            if line.startswith(indent + "}") and start is not None:
+                head = " ".join(lines[start:i + 1])
+                head = head.split("{")[0]
+                name = re.search(r"([\w:~]+)\s*\(", head)
+                if name and not re.match(r"\s*(class|struct|enum|union|using|template <[^>]*> (class|struct)|constexpr \w+ \w+\[|const \w+ \w+\[)", head):
+                    yield name.group(1), start + 1, i - start + 1, count_parameters(head)
+                start = None
+
+
+def count_parameters(head):
+    begin = head.find("(")
+    depth, commas, content = 0, 0, ""
+    for char in head[begin:]:
+        if char in "(<[{":
+            depth += 1
+        elif char in ")>]}":
+            depth -= 1
+            if depth == 0:
+                break
+        elif char == "," and depth == 1:
+            commas += 1
+        content += char
+    return commas + 1 if content.strip("( ") else 0
+
+
+def check_sizes(path, text, code):
+    if path.startswith("tests/goldens"):
+        return
+    length = text.count("\n")
+    if length > FILE_LINES:
+        found_sizes[path] = length
+    if re.search(r"_(test|bench|fuzz)\.cc$", path):
+        return
+    limit = KERNEL_LINES if path.startswith("kernels/") else FUNCTION_LINES
+    for name, line, lines, parameters in functions(code):
+        if lines > limit:
+            found_sizes[f"{path}:{name}"] = max(lines, found_sizes.get(f"{path}:{name}", 0))
+        if parameters > PARAMETERS and not path.startswith("kernels/"):
+            found_sizes[f"{path}:{name}()"] = max(parameters, found_sizes.get(f"{path}:{name}()", 0))
+
+
+def check_ratchet(root):
+    allowed = {}
+    for line in (root / "tests/tidy/ratchet.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            key, value = line.split()
+            allowed[key] = int(value)
+    for key, size in sorted(found_sizes.items()):
+        if size > allowed.get(key, 0):
+            what = "parameters" if key.endswith("()") else "lines"
+            complain(key, size, f"{size} {what}: too many (function {FUNCTION_LINES} lines, in kernels {KERNEL_LINES}, "
+                                f"file {FILE_LINES}, {PARAMETERS} parameters)")
+    for key in sorted(allowed):
+        if found_sizes.get(key, 0) < allowed[key]:
+            complain("tests/tidy/ratchet.txt", 0, f"{key} has shrunk to {found_sizes.get(key, 'its limit')}: lower the ratchet")
+
+
+def check_registered(root, build, files):
+    listing = subprocess.run(["ctest", "--show-only=json-v1"], cwd=build, capture_output=True, text=True, check=True)
+    names = {test["name"] for test in json.loads(listing.stdout)["tests"]}
+    for path in files:
+        if path.endswith(("_test.cc", "_test.py")) and path.rsplit(".", 1)[0] not in names:
+            complain(path, 1, "no such test in ctest: register it")
+
+
+def check_goldens(root, files, sources):
+    everything = "\n".join(sources.values())
+    for entry in sorted((root / "tests/goldens").glob("*/*")):
+        kind = entry.parent.name
+        enumerated = f'GoldenPath("{kind}")' in everything or f'goldens/{kind}"' in everything
+        if not enumerated and entry.name not in everything and entry.stem not in everything:
+            complain(entry.relative_to(root), 1, "no test names this golden")
+
+
+def check_compile_flags(root, build):
+    for command in json.loads((build / "compile_commands.json").read_text()):
+        if "/generated/" in command["file"]:
+            continue
+        flags = command["command"]
+        if "-ffp-contract=off" not in flags or re.search(r"(?<!-fno)-f?fast-math|-march=", flags):
+            complain(command["file"], 1, "compiled with contraction, fast-math or -march")
+
+
+def main():
+    root, build = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+    listed = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True)
+    files = [f for f in listed.stdout.split() if (root / f).is_file()]
+    if not files:  # a source archive without git
+        files = [str(f.relative_to(root)) for f in root.rglob("*") if f.is_file() and "build" not in f.parts]
+    sources = {}
+    for path in files:
+        if path.endswith((".cc", ".h", ".py")):
+            sources[path] = (root / path).read_text()
+    for path, text in sources.items():
+        if path.endswith(".py"):
+            continue
+        code = strip_comments(text)
+        check_includes(path, text)
+        check_words(path, code)
+        check_sizes(path, text, code)
+    check_ratchet(root)
+    check_registered(root, build, files)
+    check_goldens(root, files, {k: v for k, v in sources.items() if "tidy" not in k})
+    check_compile_flags(root, build)
+    for violation in violations:
+        print(violation)
+    print(f"tidy: {len(sources)} files, {len(violations)} violations")
+    return 1 if violations else 0
+
+
+sys.exit(main())
