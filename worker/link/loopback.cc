@@ -29,9 +29,7 @@ struct Fifo {
   absl::Status read_abort;  // why the reading end was aborted
   absl::Status write_abort;
 
-  bool Full() const {
-    return !pieces.empty() && bytes + kPieceFloats * static_cast<int64_t>(sizeof(float)) > kLinkFifoBytes;
-  }
+  bool HasRoomFor(int64_t more) const { return pieces.empty() || bytes + more <= kLinkFifoBytes; }
 };
 
 class LoopbackLink : public Link {
@@ -85,13 +83,14 @@ class LoopbackLink : public Link {
     Fifo& fifo = *out_;
     std::unique_lock<std::mutex> lock(fifo.mutex);
     const absl::Duration start = Clock::Real()->Now();
-    auto ready = [&fifo] { return fifo.closed || !fifo.Full(); };
+    const int64_t piece_bytes = static_cast<int64_t>(floats.size() * sizeof(float));
+    auto ready = [&] { return fifo.closed || fifo.HasRoomFor(piece_bytes); };
     const bool in_time = fifo.changed.wait_for(lock, absl::ToChronoNanoseconds(wait_limit_), ready);
     const absl::Duration waited = Clock::Real()->Now() - start;
     if (!fifo.write_abort.ok()) return fifo.write_abort;
     if (fifo.closed) return PeerGone(Direction::kSend, header.tag, peer_, waited);
     if (!in_time) return WaitedTooLong(Direction::kSend, header.tag, peer_, waited);
-    fifo.bytes += floats.size() * sizeof(float);
+    fifo.bytes += piece_bytes;
     fifo.pieces.push_back({header, {floats.begin(), floats.end()}});
     fifo.changed.notify_all();
     return absl::OkStatus();
