@@ -1,0 +1,134 @@
+#include "model/tokenizer/tokenizer_json.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "nlohmann/json.hpp"
+
+namespace bellwether {
+namespace {
+
+using nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+json Minimal() {
+  return json::parse(R"({
+    "added_tokens": [{"id": 4, "content": "<s>", "special": true}],
+    "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+    "decoder": {"type": "ByteLevel"},
+    "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3}, "merges": ["a b"]}})");
+}
+
+std::string ErrorOf(const json& file) {
+  const auto parts = ParseTokenizerJson(file.dump());
+  return parts.ok() ? "no error" : parts.status().ToString();
+}
+std::string ErrorWith(const char* pointer, const json& value) {
+  json file = Minimal();
+  file[json::json_pointer(pointer)] = value;
+  return ErrorOf(file);
+}
+
+std::vector<TokenId> MustEncode(const json& file, const std::string& text, EncodeOptions options = {}) {
+  auto parts = ParseTokenizerJson(file.dump());
+  EXPECT_TRUE(parts.ok()) << parts.status();
+  const auto ids = ComposeTokenizer(*std::move(parts))->Encode(text, options);
+  EXPECT_TRUE(ids.ok()) << ids.status();
+  return *ids;
+}
+
+TEST(TokenizerJsonTest, MergesByRank) {
+  EXPECT_THAT(MustEncode(Minimal(), "abba ab"), ElementsAre(2, 1, 0, 3, 2));
+}
+
+TEST(TokenizerJsonTest, MergesAsStringsAndAsPairsAreTheSame) {
+  json pairs = Minimal();
+  pairs["model"]["merges"] = json::parse(R"([["a", "b"]])");
+  EXPECT_EQ(MustEncode(pairs, "abba ab"), MustEncode(Minimal(), "abba ab"));
+}
+
+TEST(TokenizerJsonTest, UnknownBytesVanishWithoutAnUnknownToken) {
+  EXPECT_THAT(MustEncode(Minimal(), "axb"), ElementsAre(2));  // as the tokenizers library has it
+  json file = Minimal();
+  file["model"]["unk_token"] = "Ġ";
+  EXPECT_THAT(MustEncode(file, "axyb"), ElementsAre(0, 3, 3, 1));
+  file["model"]["fuse_unk"] = true;
+  EXPECT_THAT(MustEncode(file, "axyb"), ElementsAre(0, 3, 1));
+}
+
+TEST(TokenizerJsonTest, SpecialTokensStandOnlyWithinOnePieceThatAllowsThem) {
+  auto parts = ParseTokenizerJson(Minimal().dump());
+  ASSERT_TRUE(parts.ok());
+  const auto tokenizer = ComposeTokenizer(*std::move(parts));
+  const auto encode = [&](std::vector<TextPiece> pieces) {
+    return *tokenizer->EncodePieces(pieces, /*add_special_tokens=*/false);
+  };
+  EXPECT_THAT(encode({{"a<s>b", true}}), ElementsAre(0, 4, 1));
+  EXPECT_THAT(encode({{"a", true}, {"<s>", false}, {"b", true}}), ElementsAre(0, 1));
+  EXPECT_THAT(encode({{"a<", true}, {"s>b", true}}), ElementsAre(0, 1));
+  EXPECT_THAT(encode({{"a", false}, {"<s>", true}, {"", true}, {"b", false}}), ElementsAre(0, 4, 1));
+  EXPECT_THAT(encode({{"a", false}, {"b", true}}), ElementsAre(2));  // merges cross the border
+  EXPECT_THAT(encode({}), ElementsAre());
+}
+
+TEST(TokenizerJsonTest, ComponentsThatAreNotSupportedAreNamed) {
+  EXPECT_THAT(ErrorWith("/model/type", "WordPiece"), HasSubstr("WordPiece"));
+  EXPECT_THAT(ErrorWith("/normalizer", {{"type", "Lowercase"}}), HasSubstr("normalizer: type Lowercase"));
+  EXPECT_THAT(ErrorWith("/pre_tokenizer", {{"type", "BertPreTokenizer"}}),
+              HasSubstr("type BertPreTokenizer"));
+  EXPECT_THAT(ErrorWith("/decoder", {{"type", "WordPiece"}}), HasSubstr("decoder: type WordPiece"));
+  EXPECT_THAT(ErrorWith("/decoder", nullptr), HasSubstr("decoder: none"));
+  EXPECT_THAT(ErrorWith("/post_processor", {{"type", "BertProcessing"}}), HasSubstr("type BertProcessing"));
+  EXPECT_THAT(ErrorWith("/model/dropout", 0.1), HasSubstr("dropout"));
+  EXPECT_THAT(ErrorWith("/model/continuing_subword_prefix", "##"), HasSubstr("continuing_subword_prefix"));
+  EXPECT_THAT(ErrorWith("/pre_tokenizer/type", "Metaspace"),
+              HasSubstr("one is ByteLevel and the other is not"));
+  EXPECT_THAT(ErrorWith("/pre_tokenizer", json::parse(R"({"type": "Split", "behavior": "MergedWithNext",
+                                                          "pattern": {"Regex": "a"}})")),
+              HasSubstr("MergedWithNext"));
+}
+
+TEST(TokenizerJsonTest, DamageIsNamed) {
+  EXPECT_THAT(ErrorWith("/model", nullptr), HasSubstr("model: missing"));
+  EXPECT_THAT(ErrorWith("/model/vocab", json::object()), HasSubstr("model.vocab"));
+  EXPECT_THAT(ErrorWith("/model/vocab/b", 0), HasSubstr("same id 0"));
+  EXPECT_THAT(ErrorWith("/model/vocab/b", -1), HasSubstr("model.vocab"));
+  EXPECT_THAT(ErrorWith("/model/vocab/b", 18446744073709551615u), HasSubstr("model.vocab"));
+  EXPECT_THAT(ErrorWith("/model/vocab/b", "x"), HasSubstr("model.vocab"));
+  EXPECT_THAT(ErrorWith("/model/merges", json::parse(R"(["ab"])")), HasSubstr("entry 0"));
+  EXPECT_THAT(ErrorWith("/model/merges", json::parse(R"(["b a"])")), HasSubstr("not in the vocabulary"));
+  EXPECT_THAT(ErrorWith("/model/merges", json::parse(R"([[1, 2]])")), HasSubstr("entry 0"));
+  EXPECT_THAT(ErrorWith("/added_tokens/0/content", 3), HasSubstr("added_tokens"));
+  EXPECT_THAT(ErrorWith("/pre_tokenizer", json::parse(R"({"type": "Split", "behavior": "Isolated",
+                                                          "pattern": {"Regex": "a("}})")),
+              HasSubstr("a("));
+  EXPECT_THAT(ErrorOf(json::array()), HasSubstr("not a JSON object"));
+  EXPECT_FALSE(ParseTokenizerJson("{").ok());
+  EXPECT_FALSE(ParseTokenizerJson("").ok());
+}
+
+TEST(TokenizerJsonTest, DeepNestingIsRefused) {
+  const std::string deep = std::string(1000000, '[') + std::string(1000000, ']');
+  EXPECT_THAT(ParseTokenizerJson(R"({"model": {"type": )" + deep + "}}").status().ToString(),
+              HasSubstr("nested too deep"));
+  json sequence = {{"type", "NFC"}};
+  for (int i = 0; i < 12; ++i) sequence = {{"type", "Sequence"}, {"normalizers", json::array({sequence})}};
+  EXPECT_THAT(ErrorWith("/normalizer", sequence), HasSubstr("nested too deep"));
+}
+
+TEST(TokenizerJsonTest, TemplateOfBothEnds) {
+  json file = Minimal();
+  file["post_processor"] = json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}, {"SpecialToken": {"id": "</s>"}}],
+    "special_tokens": {"<s>": {"ids": [4]}, "</s>": {"ids": [4, 0]}}})");
+  EXPECT_THAT(MustEncode(file, "b"), ElementsAre(4, 1, 4, 0));
+  EXPECT_THAT(MustEncode(file, "b", {.add_special_tokens = false}), ElementsAre(1));
+  file["post_processor"]["special_tokens"]["<s>"]["ids"] = {77};
+  EXPECT_THAT(ErrorOf(file), HasSubstr("not in the vocabulary"));
+}
+
+}  // namespace
+}  // namespace bellwether
