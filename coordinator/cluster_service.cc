@@ -1,0 +1,462 @@
+#include "coordinator/cluster_service.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <deque>
+#include <thread>
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/bounded_queue.h"
+#include "common/defaults.h"
+#include "common/log.h"
+#include "coordinator/worker_stream_service.h"
+#include "model/layout.h"
+#include "proto/assignment_codec.h"
+#include "proto/bellwether/v1/cluster.grpc.pb.h"
+#include "proto/step_codec.h"
+
+namespace bellwether {
+namespace {
+
+constexpr absl::Duration kTickInterval = absl::Milliseconds(100);
+constexpr size_t kEventsMax = 1 << 16;
+constexpr size_t kTextBytesMax = 512;
+constexpr int kKernelLevelsMax = 32;
+constexpr int kThreadsMax = 4096;
+
+using MessagePtr = std::shared_ptr<const v1::CoordinatorMessage>;
+
+std::string RandomSecret() {
+  char bytes[16];
+  size_t filled = 0;
+  while (filled < sizeof(bytes)) {
+    const ssize_t got = getrandom(bytes + filled, sizeof(bytes) - filled, 0);
+    if (got > 0) filled += static_cast<size_t>(got);
+  }
+  return absl::BytesToHexString(absl::string_view(bytes, sizeof(bytes)));
+}
+
+absl::Status CheckJoin(const v1::JoinRequest& join) {
+  for (const std::string* text : {&join.build_id(), &join.name(), &join.host_id(), &join.unix_socket(),
+                                  &join.link_address(), &join.model_id()}) {
+    if (text->size() > kTextBytesMax) {
+      return absl::InvalidArgumentError(absl::StrCat("a text of the join message has ", text->size(),
+                                                     " bytes, allowed are ", kTextBytesMax));
+    }
+  }
+  const bool printable =
+      std::all_of(join.name().begin(), join.name().end(), [](char c) { return c > ' ' && c < 127; });
+  if (join.name().empty() || !printable) {
+    return absl::InvalidArgumentError("name must be printable ASCII without spaces");
+  }
+  if (join.kernel_levels_size() > kKernelLevelsMax)
+    return absl::InvalidArgumentError("too many kernel_levels");
+  if (join.threads() < 1 || join.threads() > kThreadsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", join.threads(), ", allowed is 1 to ", kThreadsMax));
+  }
+  if (join.memory_bytes() < 0) return absl::InvalidArgumentError("memory_bytes is below 0");
+  if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
+    return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
+  }
+  return absl::OkStatus();
+}
+
+JoiningWorker FromProto(const v1::JoinRequest& join) {
+  return {.protocol_version = join.protocol_version(),
+          .build_id = join.build_id(),
+          .inventory = {.name = join.name(),
+                        .host = join.host_id(),
+                        .memory_bytes = join.memory_bytes(),
+                        .threads = join.threads(),
+                        .read_bytes_per_second = join.read_bytes_per_second(),
+                        .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
+          .unix_socket = join.unix_socket(),
+          .link_address = join.link_address(),
+          .model_id = join.model_id()};
+}
+
+WorkerProgress FromProto(const v1::Heartbeat& beat) {
+  return {.epoch = {beat.epoch()},
+          .state = beat.state().substr(0, kTextBytesMax),
+          .loaded_bytes = beat.loaded_bytes(),
+          .total_bytes = beat.total_bytes(),
+          .step = {beat.step_id()},
+          .layer = beat.layer(),
+          .waiting_for = beat.waiting_for().substr(0, kTextBytesMax),
+          .counter = beat.progress()};
+}
+
+}  // namespace
+
+class ClusterService::Impl : public v1::Cluster::CallbackService {
+ public:
+  explicit Impl(Options options)
+      : options_(std::move(options)), view_(options_.view, options_.plan), thread_([this] { Run(); }) {}
+  ~Impl() override { Stop(); }
+
+  grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Join(
+      grpc::CallbackServerContext* context) override;
+  void SendStep(const Step& step);
+  void RejectEpoch(Epoch epoch, const absl::Status& reason) { Push(EpochRejected{epoch, reason}); }
+  Status status() const;
+  void Stop();
+
+ private:
+  // The layout that is up, as the step path needs it.
+  struct Serving {
+    Epoch epoch;
+    std::vector<std::shared_ptr<WorkerStream>> members;  // flat order
+    WorkerId reporter;                                   // rank 0 of the last stage: sends the results
+    std::deque<StepId> outstanding;
+    absl::Duration last_change;
+  };
+
+  // On gRPC's threads.
+  void OnMessage(WorkerStream& stream, const v1::WorkerMessage& message);
+  void OnJoin(WorkerStream& stream, const v1::JoinRequest& join);
+  void OnResult(WorkerStream& stream, const v1::StepResult& message);
+  void Push(ClusterEvent event);
+
+  // On the service's own thread.
+  void Run();
+  void HandleEvent(const ClusterEvent& event);
+  void Do(const AcceptWorker& action);
+  void Do(const RefuseWorker& action);
+  void Do(const DropWorker& action);
+  void Do(const AssignLayout& action);
+  void Do(const LayoutUp& action);
+  void Do(const LayoutDown& action);
+  void Do(const EndWorkerEpoch& action);
+  void Do(const ReportWaiting& action);
+  ClusterTick MakeTick() const;
+  std::shared_ptr<WorkerStream> Find(WorkerId id) const;
+  void SendTo(WorkerId id, v1::CoordinatorMessage message);
+
+  const Options options_;
+  std::atomic<uint64_t> last_worker_{0};
+  BoundedQueue<ClusterEvent> events_{kEventsMax};
+  ClusterView view_;  // the thread's own
+
+  mutable absl::Mutex mutex_;  // never held while a stream is called
+  absl::flat_hash_map<WorkerId, std::shared_ptr<WorkerStream>> streams_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<WorkerId, std::string> names_ ABSL_GUARDED_BY(mutex_);  // of those that said join
+  std::optional<Serving> serving_ ABSL_GUARDED_BY(mutex_);
+  Status status_ ABSL_GUARDED_BY(mutex_);
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;
+};
+
+// Streams
+// -----------------------------------------------------------------------------------------------------------
+
+grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* ClusterService::Impl::Join(
+    grpc::CallbackServerContext* context) {
+  const WorkerId id{++last_worker_};
+  const std::shared_ptr<WorkerStream> stream = WorkerStream::Start(
+      context, id,
+      {.on_message = [this](WorkerStream& from,
+                            const v1::WorkerMessage& message) { OnMessage(from, message); },
+       .on_end =
+           [this](WorkerStream& from, const absl::Status& reason) {
+             {
+               absl::MutexLock lock(&mutex_);
+               streams_.erase(from.id());
+               names_.erase(from.id());
+             }
+             Push(WorkerLost{from.id(), reason});
+           }});
+  return stream.get();
+}
+
+void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessage& message) {
+  bool joined = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    joined = names_.contains(stream.id());
+  }
+  if (joined != (message.message_case() != v1::WorkerMessage::kJoin)) {
+    stream.Close(absl::InvalidArgumentError("the first message, and only that, must be join"));
+    return;
+  }
+  switch (message.message_case()) {
+    case v1::WorkerMessage::kJoin:
+      return OnJoin(stream, message.join());
+    case v1::WorkerMessage::kHeartbeat:
+      return Push(WorkerBeat{stream.id(), FromProto(message.heartbeat())});
+    case v1::WorkerMessage::kReady:
+      return Push(WorkerReady{stream.id(),
+                              {message.ready().epoch()},
+                              message.ready().weight_bytes(),
+                              message.ready().kv_bytes()});
+    case v1::WorkerMessage::kStepResult:
+      return OnResult(stream, message.step_result());
+    case v1::WorkerMessage::kFailure: {
+      const v1::Failure& failure = message.failure();
+      const auto code =
+          static_cast<absl::StatusCode>(failure.code() > 0 && failure.code() <= 16 ? failure.code() : 2);
+      return Push(WorkerFailed{
+          stream.id(), {failure.epoch()}, absl::Status(code, failure.message()), failure.blamed_worker()});
+    }
+    case v1::WorkerMessage::MESSAGE_NOT_SET:
+      return;
+  }
+}
+
+void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& join) {
+  if (const absl::Status status = CheckJoin(join); !status.ok()) {
+    auto refusal = std::make_shared<v1::CoordinatorMessage>();
+    refusal->mutable_refusal()->set_reason(std::string(status.message()));
+    stream.Send(std::move(refusal));
+    stream.Close(absl::OkStatus());
+    return;
+  }
+  JoiningWorker worker = FromProto(join);
+  {
+    absl::MutexLock lock(&mutex_);
+    // Names tell workers apart in messages and in who waits for whom.
+    for (const auto& [id, name] : names_) {
+      if (name != join.name()) continue;
+      worker.inventory.name = absl::StrCat(join.name(), "#", stream.id().value);
+      break;
+    }
+    names_[stream.id()] = worker.inventory.name;
+    streams_[stream.id()] = stream.shared_from_this();
+  }
+  Push(WorkerJoined{stream.id(), std::move(worker)});
+}
+
+void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& message) {
+  absl::StatusOr<StepResult> result = Decode(message);
+  absl::Status wrong = result.status();
+  if (result.ok()) {
+    absl::MutexLock lock(&mutex_);
+    if (!serving_ || serving_->epoch != result->epoch) return;  // late, of an epoch that has ended
+    if (stream.id() != serving_->reporter) {
+      wrong = absl::InvalidArgumentError("results come from rank 0 of the last stage only");
+    } else if (serving_->outstanding.empty() || serving_->outstanding.front() != result->id) {
+      wrong =
+          absl::InvalidArgumentError(absl::StrCat("a result of step ", result->id.value, " is out of order"));
+    } else {
+      serving_->outstanding.pop_front();
+      serving_->last_change = options_.clock->Now();
+    }
+  }
+  if (!wrong.ok()) return Push(WorkerFailed{stream.id(), {message.epoch()}, wrong, ""});
+  options_.post(StepFinished{*std::move(result)});
+}
+
+void ClusterService::Impl::Push(ClusterEvent event) {
+  // Full only if workers send far more than they should; the heartbeats lost then are missed and end the
+  // epoch.
+  if (!events_.TryPush(std::move(event))) LogWarning("the cluster's event queue is full or closed");
+}
+
+// Steps
+// -------------------------------------------------------------------------------------------------------------
+
+void ClusterService::Impl::SendStep(const Step& step) {
+  auto message = std::make_shared<v1::CoordinatorMessage>();
+  Encode(step, message->mutable_step());
+  if (const int64_t bytes = static_cast<int64_t>(message->ByteSizeLong()); bytes > kControlMessageBytesMax) {
+    return RejectEpoch(step.epoch,
+                       absl::InternalError(absl::StrCat("step ", step.id.value, " takes ", bytes,
+                                                        " bytes, allowed are ", kControlMessageBytesMax)));
+  }
+  std::vector<std::shared_ptr<WorkerStream>> members;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!serving_ || serving_->epoch != step.epoch) return;
+    if (serving_->outstanding.empty()) serving_->last_change = options_.clock->Now();
+    serving_->outstanding.push_back(step.id);
+    members = serving_->members;
+  }
+  for (const std::shared_ptr<WorkerStream>& member : members) member->Send(message);
+}
+
+// The view's thread
+// -------------------------------------------------------------------------------------------------
+
+void ClusterService::Impl::Run() {
+  absl::Duration next_tick = options_.clock->Now();
+  while (true) {
+    const absl::Duration now = options_.clock->Now();
+    if (now >= next_tick) {
+      next_tick = now + kTickInterval;
+      HandleEvent(MakeTick());
+    }
+    if (const std::optional<ClusterEvent> event = events_.Pop(next_tick - now)) {
+      HandleEvent(*event);
+    } else if (events_.closed()) {
+      return;
+    }
+  }
+}
+
+void ClusterService::Impl::HandleEvent(const ClusterEvent& event) {
+  for (const ClusterAction& action : view_.Handle(event, options_.clock->Now())) {
+    std::visit([this](const auto& it) { Do(it); }, action);
+  }
+}
+
+ClusterTick ClusterService::Impl::MakeTick() const {
+  absl::MutexLock lock(&mutex_);
+  if (!serving_) return {};
+  return {.steps_outstanding = static_cast<int32_t>(serving_->outstanding.size()),
+          .last_step_change = serving_->last_change};
+}
+
+std::shared_ptr<WorkerStream> ClusterService::Impl::Find(WorkerId id) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = streams_.find(id);
+  return it == streams_.end() ? nullptr : it->second;
+}
+
+void ClusterService::Impl::SendTo(WorkerId id, v1::CoordinatorMessage message) {
+  if (const auto stream = Find(id))
+    stream->Send(std::make_shared<const v1::CoordinatorMessage>(std::move(message)));
+}
+
+void ClusterService::Impl::Do(const AcceptWorker& action) {
+  v1::CoordinatorMessage message;
+  message.mutable_joined()->set_worker_id(action.id.value);
+  SendTo(action.id, std::move(message));
+  LogInfo("worker ", action.id.value, " has joined");
+}
+
+void ClusterService::Impl::Do(const RefuseWorker& action) {
+  LogWarning("refused a worker: ", action.reason);
+  v1::CoordinatorMessage message;
+  message.mutable_refusal()->set_reason(action.reason);
+  SendTo(action.id, std::move(message));
+  if (const auto stream = Find(action.id)) stream->Close(absl::OkStatus());
+}
+
+void ClusterService::Impl::Do(const DropWorker& action) {
+  LogWarning("dropped worker ", action.id.value, ": ", action.reason.message());
+  if (const auto stream = Find(action.id)) stream->Drop();
+}
+
+void ClusterService::Impl::Do(const AssignLayout& action) {
+  const ClusterLayout& layout = *action.layout;
+  LogInfo("epoch ", layout.epoch.value, ": ", Describe(layout.plan.layout), ", kernel level ",
+          layout.plan.numeric.kernel_level, "\n", layout.plan.arithmetic);
+  AssignmentMessage message;
+  message.assignment = {.epoch = layout.epoch,
+                        .model_id = options_.view.model_id,
+                        .layout = layout.plan.layout,
+                        .numeric = layout.plan.numeric,
+                        .kv_blocks = layout.plan.kv_blocks,
+                        .context_tokens = options_.context_tokens,
+                        .step_tokens = options_.view.step_tokens,
+                        .step_deadline = layout.step_deadline};
+  message.link_secret = RandomSecret();
+  for (const ClusterLayout::Member& member : layout.members) {
+    message.peers.push_back({.id = member.id,
+                             .name = member.worker.inventory.name,
+                             .stage = member.stage,
+                             .rank = member.rank,
+                             .host_id = member.worker.inventory.host,
+                             .unix_socket = member.worker.unix_socket,
+                             .link_address = member.worker.link_address});
+  }
+  for (const ClusterLayout::Member& member : layout.members) {
+    message.assignment.stage = member.stage;
+    message.assignment.rank = member.rank;
+    v1::CoordinatorMessage out;
+    Encode(message, out.mutable_assignment());
+    SendTo(member.id, std::move(out));
+  }
+}
+
+void ClusterService::Impl::Do(const LayoutUp& action) {
+  const ClusterLayout& layout = *action.layout;
+  Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now()};
+  for (const ClusterLayout::Member& member : layout.members) {
+    v1::CoordinatorMessage message;
+    message.mutable_start()->set_epoch(layout.epoch.value);
+    SendTo(member.id, std::move(message));
+    // One that has gone meanwhile gets no step; its end is on its way to the view.
+    if (auto stream = Find(member.id)) serving.members.push_back(std::move(stream));
+    if (member.rank == 0) serving.reporter = member.id;  // the last one is that of the last stage
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    serving_ = std::move(serving);
+    status_ = {.serving = true,
+               .layout = Describe(layout.plan.layout),
+               .kernel_level = layout.plan.numeric.kernel_level,
+               .kv_blocks = layout.plan.kv_blocks};
+  }
+  LogInfo("serving in epoch ", layout.epoch.value);
+  options_.post(LayoutReady{.epoch = layout.epoch,
+                            .kv_blocks = layout.plan.kv_blocks,
+                            .stages = static_cast<int32_t>(layout.plan.layout.stages.size())});
+  options_.serving_changed(true);
+}
+
+void ClusterService::Impl::Do(const LayoutDown& action) {
+  {
+    absl::MutexLock lock(&mutex_);
+    serving_.reset();
+    status_.serving = false;
+    status_.not_serving_reason = std::string(action.reason.message());
+  }
+  LogError("epoch ", action.epoch.value, " has ended: ", action.reason.message());
+  options_.serving_changed(false);
+  options_.post(LayoutLost{action.epoch, action.reason});
+}
+
+void ClusterService::Impl::Do(const EndWorkerEpoch& action) {
+  v1::CoordinatorMessage message;
+  message.mutable_end_epoch()->set_epoch(action.epoch.value);
+  message.mutable_end_epoch()->set_reason(action.reason);
+  SendTo(action.id, std::move(message));
+}
+
+void ClusterService::Impl::Do(const ReportWaiting& action) {
+  LogInfo(action.reason);
+  absl::MutexLock lock(&mutex_);
+  status_.not_serving_reason = action.reason;
+}
+
+ClusterService::Status ClusterService::Impl::status() const {
+  absl::MutexLock lock(&mutex_);
+  return status_;
+}
+
+void ClusterService::Impl::Stop() {
+  std::vector<std::shared_ptr<WorkerStream>> streams;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(stopping_, true)) return;
+    for (const auto& [id, stream] : streams_) streams.push_back(stream);
+  }
+  events_.Close();
+  thread_.join();
+  for (const auto& stream : streams)
+    stream->Close(absl::UnavailableError("the coordinator is shutting down"));
+}
+
+// The outside
+// -------------------------------------------------------------------------------------------------------
+
+ClusterService::ClusterService(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
+ClusterService::~ClusterService() = default;
+grpc::Service* ClusterService::service() { return impl_.get(); }
+void ClusterService::SendStep(const Step& step) { impl_->SendStep(step); }
+void ClusterService::RejectEpoch(Epoch epoch, const absl::Status& reason) {
+  impl_->RejectEpoch(epoch, reason);
+}
+ClusterService::Status ClusterService::status() const { return impl_->status(); }
+void ClusterService::Stop() { impl_->Stop(); }
+
+}  // namespace bellwether

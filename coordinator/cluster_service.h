@@ -1,0 +1,59 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "common/clock.h"
+#include "coordinator/cluster_view.h"
+#include "coordinator/engine.h"
+
+namespace grpc {
+class Service;
+}
+
+namespace bellwether {
+
+// The Cluster service of cluster.proto: the streams that workers open, the thread that runs the ClusterView,
+// and the way of steps and results between the engine and the workers.
+class ClusterService {
+ public:
+  struct Options {
+    ClusterViewOptions view;
+    ClusterView::PlanFunction plan;
+    int32_t context_tokens = 0;  // for assignments
+    const Clock* clock = Clock::Real();
+    std::function<void(Event)> post;            // to the engine: LayoutReady, LayoutLost, StepFinished
+    std::function<void(bool)> serving_changed;  // for health; from the service's thread
+  };
+  explicit ClusterService(Options options);
+  ~ClusterService();  // after the gRPC server has shut down
+
+  // To register with a server; lives as long as this.
+  grpc::Service* service();
+
+  // From the engine's thread. A step of an epoch that has ended goes nowhere.
+  void SendStep(const Step& step);
+  void RejectEpoch(Epoch epoch, const absl::Status& reason);
+
+  // What GetModel tells.
+  struct Status {
+    bool serving = false;
+    std::string layout;
+    std::string kernel_level;
+    int32_t kv_blocks = 0;
+    std::string not_serving_reason;
+  };
+  Status status() const;
+
+  // Ends all streams, so that the server can shut down.
+  void Stop();
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace bellwether
