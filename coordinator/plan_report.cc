@@ -1,0 +1,93 @@
+#include "coordinator/plan_report.h"
+
+#include <algorithm>
+#include <string_view>
+
+#include "absl/strings/str_format.h"
+#include "common/dtype.h"
+#include "common/step.h"
+
+namespace bellwether {
+namespace {
+
+std::string_view WeightsText(Quantize quantize) {
+  switch (quantize) {
+    case Quantize::kInt8:
+      return "int8";
+    case Quantize::kInt4:
+      return "int4";
+    case Quantize::kNone:
+      break;
+  }
+  return "as stored";
+}
+
+std::string WorkerLine(const Plan& plan, const PlannedWorker& planned, const WorkerInventory& worker) {
+  const StageLayout& stage = plan.layout.stages[planned.stage];
+  return absl::StrFormat("%-16s %-12s %5d %4d %4d-%-4d %10s %10s %10s %10s %9.1f %8.2f\n", worker.name,
+                         worker.host, planned.stage, planned.rank, stage.layers.begin, stage.layers.end - 1,
+                         FormatBytes(planned.weight_bytes), FormatBytes(planned.activation_bytes),
+                         FormatBytes(planned.kv_bytes), FormatBytes(planned.bytes_read_per_token),
+                         worker.read_bytes_per_second / 1e9, planned.read_seconds * 1e3);
+}
+
+// What a host has and what is asked of it.
+std::string HostLine(const Plan& plan, const PlanHost& host, int32_t context_blocks) {
+  int64_t weights = 0, activations = 0, block = 0;
+  for (const PlannedWorker& worker : plan.workers) {
+    if (std::find(host.workers.begin(), host.workers.end(), worker.inventory) == host.workers.end()) continue;
+    weights += worker.weight_bytes;
+    activations += worker.activation_bytes;
+    block += worker.kv_block_bytes;
+  }
+  const int64_t least = weights + activations + context_blocks * block;
+  std::string line = absl::StrFormat(
+      "host %s: %s free, %s usable; weights %s + activations %s + at least %d KV blocks x %s = %s", host.name,
+      FormatBytes(host.memory_bytes), FormatBytes(host.usable_bytes), FormatBytes(weights),
+      FormatBytes(activations), context_blocks, FormatBytes(block), FormatBytes(least));
+  if (least > host.usable_bytes)
+    line += absl::StrFormat(": %s too much", FormatBytes(least - host.usable_bytes));
+  return line + "\n";
+}
+
+std::string LeftOver(const Plan& plan, absl::Span<const WorkerInventory> workers) {
+  std::string names;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const bool used = std::any_of(plan.workers.begin(), plan.workers.end(),
+                                  [i](const PlannedWorker& worker) { return worker.inventory == i; });
+    if (!used) names += " " + workers[i].name;
+  }
+  return names.empty() ? "" : "not used:" + names + "\n";
+}
+
+}  // namespace
+
+std::string FormatBytes(int64_t bytes) {
+  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
+  auto value = static_cast<double>(bytes);
+  int unit = 0;
+  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
+  return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.1f %s", value, kUnits[unit]);
+}
+
+std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> workers,
+                           const std::vector<PlanHost>& hosts, int32_t context_blocks) {
+  std::string text = Describe(plan.layout) + "\n";
+  text += absl::StrFormat("kernel level %s, weights %s, KV cache %s\n", plan.numeric.kernel_level,
+                          std::string(WeightsText(plan.numeric.quantize)),
+                          std::string(Name(plan.numeric.kv_type)));
+  text += absl::StrFormat("%-16s %-12s %5s %4s %-9s %10s %10s %10s %10s %9s %8s\n", "worker", "host", "stage",
+                          "rank", "layers", "weights", "activation", "KV", "read/token", "GB/s", "ms");
+  for (const PlannedWorker& planned : plan.workers)
+    text += WorkerLine(plan, planned, workers[planned.inventory]);
+  for (const PlanHost& host : hosts) text += HostLine(plan, host, context_blocks);
+  text += LeftOver(plan, workers);
+  text += absl::StrFormat("KV cache: %d blocks, %d tokens\n", plan.kv_blocks,
+                          int64_t{plan.kv_blocks} * kKvBlockTokens);
+  text += absl::StrFormat(
+      "decode: %.2f tokens/s for one sequence, %.2f with all stages full; bound by %s; imbalance %.2f\n",
+      plan.decode_tokens_per_second, plan.pipeline_tokens_per_second, plan.bound_by, plan.imbalance);
+  return text;
+}
+
+}  // namespace bellwether

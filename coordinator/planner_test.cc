@@ -1,0 +1,187 @@
+#include "coordinator/planner.h"
+
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/shapes.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+const UniformFormats kBF16({.format = WeightFormat::kBF16});
+
+WorkerInventory Worker(const std::string& name, const std::string& host, int64_t gib,
+                       double gigabytes_per_second = 20) {
+  return {.name = name,
+          .host = host,
+          .memory_bytes = gib * kGiB,
+          .threads = 4,
+          .read_bytes_per_second = gigabytes_per_second * 1e9,
+          .kernel_levels = {"reference", "portable", "avx2"}};
+}
+
+ModelConfig Model(const std::string& shape) { return *ParseShape(shape); }
+
+std::vector<size_t> Order(const Plan& plan) {
+  std::vector<size_t> order;
+  for (const PlannedWorker& worker : plan.workers) order.push_back(worker.inventory);
+  return order;
+}
+
+std::vector<int> Degrees(const Plan& plan) {
+  std::vector<int> degrees;
+  for (const StageLayout& stage : plan.layout.stages) degrees.push_back(static_cast<int>(stage.ranks.size()));
+  return degrees;
+}
+
+TEST(PlannerTest, OneHostIsOneTensorParallelStage) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Worker("a", "h", 32), Worker("b", "h", 32),
+                                                Worker("c", "h", 32)};
+  const auto plan = MakePlan(config, kBF16, workers, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(Validate(plan->layout, config).ok());
+  EXPECT_THAT(Degrees(*plan), ElementsAre(3));
+  EXPECT_EQ(plan->numeric.kernel_level, "avx2");
+  EXPECT_EQ(plan->bound_by.substr(0, 16), "memory bandwidth");
+  // The host's memory is counted once: 13.5 GB of weights and the KV of all ranks.
+  int64_t used = 0, weights = 0;
+  for (const PlannedWorker& worker : plan->workers) {
+    used += worker.weight_bytes + worker.activation_bytes + worker.kv_bytes;
+    weights += worker.weight_bytes;
+  }
+  EXPECT_NEAR(static_cast<double>(weights), 13.5e9, 0.3e9);
+  EXPECT_LE(used, static_cast<int64_t>(32 * 0.9 * kGiB));
+  EXPECT_GT(used, static_cast<int64_t>(32 * 0.88 * kGiB));
+  EXPECT_THAT(plan->arithmetic, HasSubstr("host h: 32.0 GiB free, 28.8 GiB usable"));
+  EXPECT_GE(plan->imbalance, 1.0);
+  EXPECT_LT(plan->imbalance, 1.3) << "16 slices on 3 ranks: 6 where 5.33 are the mean";
+}
+
+TEST(PlannerTest, HostsBecomeStagesWithTheirOwnDegree) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Worker("a0", "a", 24), Worker("b0", "b", 24),
+                                                Worker("a1", "a", 24)};
+  const auto plan = MakePlan(config, kBF16, workers, {});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(Validate(plan->layout, config).ok());
+  EXPECT_THAT(Degrees(*plan), ElementsAre(2, 1));
+  EXPECT_THAT(Order(*plan), ElementsAre(0, 2, 1));
+  // Two workers read together twice as fast, so their stage gets about twice the layers.
+  EXPECT_NEAR(static_cast<double>(plan->layout.stages[0].layers.size()), 22, 2);
+  EXPECT_LT(plan->imbalance, 1.1);
+  EXPECT_GT(plan->pipeline_tokens_per_second, 1.8 * plan->decode_tokens_per_second);
+}
+
+TEST(PlannerTest, TheHeadWeighsInTheSplit) {
+  const ModelConfig config = Model("bloom-7b");  // 250880 rows: the head is worth 5 layers
+  const std::vector<WorkerInventory> workers = {Worker("a", "a", 32), Worker("b", "b", 32)};
+  const auto plan = MakePlan(config, kBF16, workers, {});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_GE(plan->layout.stages[0].layers.size(), 17);
+  EXPECT_LT(plan->imbalance, 1.05);
+}
+
+TEST(PlannerTest, ASmallHostTakesFewerLayers) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Worker("a", "a", 6), Worker("b", "b", 32)};
+  const auto plan = MakePlan(config, kBF16, workers, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_LT(plan->layout.stages[0].layers.size(), 13);
+  EXPECT_GE(plan->kv_blocks, 64);
+}
+
+TEST(PlannerTest, ForcedDegreesAndLayouts) {
+  const ModelConfig config = Model("llama-1.1b");
+  std::vector<WorkerInventory> workers;
+  for (int i = 0; i < 5; ++i) workers.push_back(Worker("w" + std::to_string(i), i < 3 ? "a" : "b", 16));
+  const auto both = MakePlan(config, kBF16, workers, {.stages = 2, .ranks = 2});
+  ASSERT_TRUE(both.ok()) << both.status();
+  EXPECT_THAT(Degrees(*both), ElementsAre(2, 2));
+  EXPECT_THAT(Order(*both), ElementsAre(0, 1, 3, 4)) << "a stage stays on one host";
+  EXPECT_THAT(both->arithmetic, HasSubstr("not used: w2"));
+  EXPECT_THAT(Degrees(*MakePlan(config, kBF16, workers, {.stages = 4})), ElementsAre(1, 1, 1, 2));
+  EXPECT_THAT(Degrees(*MakePlan(config, kBF16, workers, {.stages = 1})), ElementsAre(5));
+  EXPECT_THAT(Degrees(*MakePlan(config, kBF16, workers, {.ranks = 1})), ElementsAre(1, 1, 1, 1, 1));
+  EXPECT_THAT(Degrees(*MakePlan(config, kBF16, workers, {.ranks = 4})), ElementsAre(4));
+
+  Layout layout = *EvenLayout(config, 2, 1);
+  layout.stages[0].layers = {0, 3};
+  layout.stages[1].layers = {3, 22};
+  const auto forced = MakePlan(config, kBF16, workers, {.layout = layout});
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  EXPECT_EQ(forced->layout, layout);
+  EXPECT_GT(forced->imbalance, 1.5);
+
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.stages = 3, .ranks = 2}).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.ranks = 17}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.stages = 6}).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  layout.stages[1].layers = {4, 22};
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.layout = layout}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST(PlannerTest, StagesOnOneHostShareItsMemory) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Worker("a", "h", 20), Worker("b", "h", 20)};
+  const auto plan = MakePlan(config, kBF16, workers, {.kv_type = DType::kBF16, .stages = 2});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  int64_t used = 0;
+  for (const PlannedWorker& worker : plan->workers) {
+    used += worker.weight_bytes + worker.activation_bytes + worker.kv_bytes;
+  }
+  EXPECT_LE(used, static_cast<int64_t>(20 * 0.9 * kGiB));
+}
+
+TEST(PlannerTest, WhatDoesNotFitIsRefusedWithTheArithmetic) {
+  const ModelConfig config = Model("llama-13b");
+  const std::vector<WorkerInventory> workers = {Worker("a", "h1", 12), Worker("b", "h2", 12)};
+  const absl::Status refused = MakePlan(config, kBF16, workers, {}).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("host h2: 12.0 GiB free, 10.8 GiB usable"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("too much"));
+  EXPECT_TRUE(MakePlan(config, kBF16, workers, {.quantize = Quantize::kInt8}).ok());
+}
+
+TEST(PlannerTest, KernelLevelIsTheHighestThatAllHave) {
+  const ModelConfig config = Model("llama-1.1b");
+  std::vector<WorkerInventory> workers = {Worker("a", "h", 16), Worker("b", "h", 16)};
+  workers[0].kernel_levels.push_back("avx512");
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {})->numeric.kernel_level, "avx2");
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.kernel_level = "portable"})->numeric.kernel_level, "portable");
+  const absl::Status refused = MakePlan(config, kBF16, workers, {.kernel_level = "avx512"}).status();
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("worker b cannot run kernel level avx512"));
+  workers[1].kernel_levels = {"sve"};
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(PlannerTest, BadInventoriesAreRefused) {
+  const ModelConfig config = Model("llama-1.1b");
+  EXPECT_EQ(MakePlan(config, kBF16, {}, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(MakePlan(config, kBF16, {Worker("a", "h", 16, /*gigabytes_per_second=*/0)}, {}).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(PlannerTest, MoreWorkersThanSlicesOrLayers) {
+  const ModelConfig config = Model("llama");  // 4 heads, 2 layers
+  std::vector<WorkerInventory> workers;
+  for (int i = 0; i < 7; ++i) workers.push_back(Worker("w" + std::to_string(i), "h", 4));
+  const auto plan = MakePlan(config, kBF16, workers, {.context_tokens = 512});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(Degrees(*plan), ElementsAre(3, 4));
+  EXPECT_EQ(plan->bound_by, "link latency");
+  for (int i = 0; i < 7; ++i) workers[i].host = "h" + std::to_string(i);
+  EXPECT_THAT(Degrees(*MakePlan(config, kBF16, workers, {})), ElementsAre(1, 1));
+}
+
+}  // namespace
+}  // namespace bellwether
