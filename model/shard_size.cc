@@ -155,6 +155,12 @@ TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quan
   return QuantizeFormat(int4 ? WeightFormat::kInt4 : WeightFormat::kInt8);
 }
 
+DType DefaultKvType(const TensorFormats& formats, Quantize quantize) {
+  const TensorKey key{.role = TensorRole::kQuery};
+  return PackedFormat(key, formats.FormatOf(key), quantize).format == WeightFormat::kF32 ? DType::kF32
+                                                                                        : DType::kBF16;
+}
+
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                    const StageLayout& stage, int rank, bool first_stage, bool last_stage) {
   const RankLayout& layout = RankOf(stage, rank);

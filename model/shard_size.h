@@ -40,6 +40,9 @@ class UniformFormats : public TensorFormats {
 // Formats that are already quantised stay as they are.
 TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quantize quantize);
 
+// Type of the KV cache unless told otherwise: fp32 beside fp32 weights, else bf16.
+DType DefaultKvType(const TensorFormats& formats, Quantize quantize);
+
 // Bytes of the packed weights of one rank, norms and biases included: exactly what the packed form of
 // kernels/packed_matrix.h takes, padding and groups cut by slices included. A tied head costs nothing where
 // the same rank holds the same rows of the embedding.
