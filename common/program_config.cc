@@ -1,0 +1,84 @@
+#include "common/program_config.h"
+
+#include <cstdlib>
+#include <fstream>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/status.h"
+
+namespace bellwether {
+namespace {
+
+constexpr char kConfig[] = "config";
+
+// The file that the flags or the environment name; empty if none.
+std::string ConfigFile(const std::vector<std::string>& arguments,
+                       const std::function<const char*(const std::string&)>& environment) {
+  std::string file;
+  if (const char* value = environment(EnvironmentName(kConfig))) file = value;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    absl::string_view value = arguments[i];
+    if (value == "--config" && i + 1 < arguments.size()) file = arguments[i + 1];
+    if (absl::ConsumePrefix(&value, "--config=")) file = std::string(value);
+  }
+  return file;
+}
+
+absl::Status AddFile(const std::string& path, std::vector<std::string>* out) {
+  std::ifstream file(path);
+  if (!file) return absl::NotFoundError(absl::StrCat("config: cannot read ", path));
+  int number = 0;
+  for (std::string line; std::getline(file, line);) {
+    ++number;
+    const absl::string_view text = absl::StripAsciiWhitespace(line);
+    if (text.empty() || text[0] == '#') continue;
+    const size_t equals = text.find('=');
+    const absl::string_view key = absl::StripAsciiWhitespace(text.substr(0, equals));
+    if (equals == absl::string_view::npos || key.empty() || key == kConfig) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          path, ":", number, ": expected \"key = value\" with a flag's name as key, got \"", text, "\""));
+    }
+    absl::string_view value = absl::StripAsciiWhitespace(text.substr(equals + 1));
+    if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
+      value = value.substr(1, value.size() - 2);
+    out->push_back(absl::StrCat("--", key, "=", value));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string EnvironmentName(std::string_view name) {
+  std::string upper = absl::AsciiStrToUpper(absl::string_view(name.data(), name.size()));
+  for (char& c : upper) {
+    if (c == '-') c = '_';
+  }
+  return "BELLWETHER_" + upper;
+}
+
+absl::StatusOr<std::vector<std::string>> LayeredArguments(
+    const std::vector<std::string>& arguments, const std::vector<std::string>& names,
+    const std::function<const char*(const std::string&)>& environment) {
+  std::vector<std::string> layered;
+  if (const std::string file = ConfigFile(arguments, environment); !file.empty()) {
+    BW_RETURN_IF_ERROR(AddFile(file, &layered));
+  }
+  for (const std::string& name : names) {
+    if (name == kConfig) continue;
+    if (const char* value = environment(EnvironmentName(name)))
+      layered.push_back(absl::StrCat("--", name, "=", value));
+  }
+  layered.insert(layered.end(), arguments.begin(), arguments.end());
+  return layered;
+}
+
+absl::StatusOr<std::vector<std::string>> LayeredArguments(const std::vector<std::string>& arguments,
+                                                          const std::vector<std::string>& names) {
+  return LayeredArguments(arguments, names,
+                          [](const std::string& name) { return std::getenv(name.c_str()); });
+}
+
+}  // namespace bellwether

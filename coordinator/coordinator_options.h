@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/time/time.h"
+#include "common/defaults.h"
+
+namespace bellwether {
+
+// What a coordinator is told when it starts. Zero and empty mean: decide from the model.
+struct CoordinatorOptions {
+  std::string model;  // checkpoint: a directory or a file
+  std::string build_id;
+  std::string listen = kDefaultClientAddress;         // host:port for clients, port 0 for any
+  std::string worker_listen = kDefaultWorkerAddress;  // host:port for workers
+  std::string port_file;  // gets "client HOST:PORT" and "worker HOST:PORT" once both listen
+
+  int workers = 0;  // how many to wait for; default: tensor_parallel x pipeline_parallel
+  int tensor_parallel = 0;
+  int pipeline_parallel = 0;
+  std::string quantize = "none";
+  std::string kv_type = "auto";
+  std::string kernel_level;
+  std::string chat_template;
+  int32_t context_tokens = 0;
+  int32_t kv_blocks_max = 0;
+  int32_t step_tokens = kDefaultStepTokens;
+  int32_t sequences_max = kDefaultSequences;
+  int32_t requests_queued_max = kDefaultQueuedRequests;
+  uint64_t seed = 0;             // of the seeds that are drawn; 0: from the system
+  absl::Duration step_deadline;  // zero: from the plan
+};
+
+}  // namespace bellwether

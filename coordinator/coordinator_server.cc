@@ -1,0 +1,259 @@
+#include "coordinator/coordinator_server.h"
+
+#include <sys/random.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "coordinator/planner.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "model/option_names.h"
+
+namespace bellwether {
+namespace {
+
+constexpr char kHealthName[] = "bellwether.v1.Inference";
+// Requests still running when their time is over get this long to hear of it.
+constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+
+uint64_t SystemSeed() {
+  uint64_t seed = 0;
+  if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) seed = 1;
+  return seed;
+}
+
+// Listens on `address` and replaces its port by the one in use.
+absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(grpc::Service* service, int64_t message_bytes_max,
+                                                          std::string* address) {
+  grpc::ServerBuilder builder;
+  // A second server on the same port is an error, not a share of its connections.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  // Peers that vanish without a word are noticed, and may check on us as often as they like.
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 100);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+  builder.SetMaxReceiveMessageSize(static_cast<int>(message_bytes_max));
+  int port = 0;
+  builder.AddListeningPort(*address, grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(service);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "cannot listen on ", *address, ": give a host:port that is free and belongs to this machine"));
+  }
+  *address = absl::StrCat(address->substr(0, address->rfind(':')), ":", port);
+  return server;
+}
+
+std::chrono::system_clock::time_point After(absl::Duration duration) {
+  return std::chrono::system_clock::now() + absl::ToChronoMilliseconds(duration);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(CoordinatorOptions options) {
+  std::unique_ptr<CoordinatorServer> server(new CoordinatorServer(std::move(options)));
+  BW_RETURN_IF_ERROR(server->OpenModel());
+  BW_RETURN_IF_ERROR(server->CheckOptions());
+  server->StartEngine();
+  BW_RETURN_IF_ERROR(server->Listen());
+  BW_RETURN_IF_ERROR(server->WritePortFile());
+  LogInfo("clients: ", server->client_address_, ", workers: ", server->worker_address_, ", waiting for ",
+          server->options_.workers, " workers");
+  return server;
+}
+
+CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
+
+absl::Status CoordinatorServer::OpenModel() {
+  BW_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model));
+  formats_ = std::make_unique<CheckpointFormats>(*checkpoint_);
+  BW_ASSIGN_OR_RETURN(model_id_, checkpoint_->ModelId());
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = checkpoint_->LoadTokenizer();
+  if (tokenizer.ok()) {
+    tokenizer_ = *std::move(tokenizer);
+  } else if (absl::IsNotFound(tokenizer.status())) {
+    LogWarning("no tokenizer: only token ids are taken (", tokenizer.status().message(), ")");
+  } else {
+    return tokenizer.status();
+  }
+  const ModelConfig& config = checkpoint_->config();
+  LogInfo("model ", options_.model, " (", checkpoint_->container(), "): id ", model_id_, ", ", config.layers,
+          " layers, hidden ", config.hidden, ", vocabulary ", config.vocab);
+  return absl::OkStatus();
+}
+
+absl::Status CoordinatorServer::CheckOptions() {
+  const ModelConfig& config = checkpoint_->config();
+  if (options_.workers == 0) {
+    options_.workers = std::max(1, options_.tensor_parallel) * std::max(1, options_.pipeline_parallel);
+  }
+  if (options_.workers < 1 || options_.workers > kWorkersMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("workers is ", options_.workers, ", allowed is 1 to ", kWorkersMax));
+  }
+  if (options_.context_tokens == 0) {
+    options_.context_tokens = config.max_positions > 0 ? std::min(kDefaultContextTokens, config.max_positions)
+                                                       : kDefaultContextTokens;
+  }
+  if (options_.context_tokens > config.max_positions && config.max_positions > 0 && !config.alibi) {
+    return absl::InvalidArgumentError(absl::StrCat("context-tokens is ", options_.context_tokens,
+                                                   ", the model knows positions up to ",
+                                                   config.max_positions));
+  }
+  if (options_.context_tokens < 2) return absl::InvalidArgumentError("context-tokens must be 2 or more");
+  BW_ASSIGN_OR_RETURN(planner_.quantize, ParseQuantize(options_.quantize));
+  if (options_.kv_type == "auto") {
+    planner_.kv_type = DefaultKvType(*formats_, planner_.quantize);
+  } else {
+    BW_ASSIGN_OR_RETURN(planner_.kv_type, ParseDType(options_.kv_type));
+  }
+  planner_.kernel_level = options_.kernel_level;
+  planner_.stages = options_.pipeline_parallel;
+  planner_.ranks = options_.tensor_parallel;
+  planner_.context_tokens = options_.context_tokens;
+  planner_.step_tokens = options_.step_tokens;
+  if (options_.kv_blocks_max > 0) planner_.kv_blocks_max = options_.kv_blocks_max;
+  if (tokenizer_ == nullptr) return absl::OkStatus();
+  if (options_.chat_template.empty()) {
+    chat_template_ =
+        ChooseChatTemplate({.architecture = config.architecture == Architecture::kBloom ? "bloom" : "llama",
+                            .template_text = checkpoint_->chat_template_text(),
+                            .path = options_.model,
+                            .vocab_size = config.vocab});
+    return absl::OkStatus();
+  }
+  chat_template_ = FindChatTemplate(options_.chat_template);
+  if (chat_template_ != nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("chat-template is \"", options_.chat_template,
+                                                 "\", allowed: ", absl::StrJoin(ChatTemplateNames(), ", ")));
+}
+
+ClusterService::Options CoordinatorServer::ClusterOptions() {
+  ClusterService::Options options;
+  options.view = {.workers_wanted = options_.workers,
+                  .build_id = options_.build_id,
+                  .model_id = model_id_,
+                  .model_name = options_.model,
+                  .step_deadline = options_.step_deadline,
+                  .step_tokens = options_.step_tokens};
+  options.plan = [this](absl::Span<const WorkerInventory> workers, const std::string& kernel_level) {
+    PlannerOptions planner = planner_;
+    if (!kernel_level.empty()) planner.kernel_level = kernel_level;
+    return MakePlan(checkpoint_->config(), *formats_, workers, planner);
+  };
+  options.context_tokens = options_.context_tokens;
+  options.post = [this](Event event) { engine_->Post(std::move(event)); };
+  options.serving_changed = [this](bool serving) {
+    serving_ = serving;
+    ShowServing(serving);
+  };
+  return options;
+}
+
+void CoordinatorServer::StartEngine() {
+  cluster_ = std::make_unique<ClusterService>(ClusterOptions());
+  EngineOptions engine{.step_tokens_max = options_.step_tokens,
+                       .sequences_max = options_.sequences_max,
+                       .requests_queued_max = options_.requests_queued_max,
+                       .context_tokens_max = options_.context_tokens,
+                       .eos = checkpoint_->config().eos,
+                       .seed = options_.seed != 0 ? options_.seed : SystemSeed()};
+  if (tokenizer_ != nullptr) {
+    const std::vector<TokenId>& more = tokenizer_->eos_ids();
+    engine.eos.insert(engine.eos.end(), more.begin(), more.end());
+    std::sort(engine.eos.begin(), engine.eos.end());
+    engine.eos.erase(std::unique(engine.eos.begin(), engine.eos.end()), engine.eos.end());
+  }
+  EngineLoop::Options loop;
+  loop.send_step = [this](const Step& step) { cluster_->SendStep(step); };
+  loop.fail_epoch = [this](Epoch epoch, const absl::Status& reason) { cluster_->RejectEpoch(epoch, reason); };
+  engine_ = std::make_unique<EngineLoop>(std::move(engine), tokenizer_.get(), std::move(loop));
+}
+
+InferenceService::Options CoordinatorServer::InferenceOptions() {
+  const TensorKey key{.role = TensorRole::kQuery};
+  const TensorFormat format = PackedFormat(key, formats_->FormatOf(key), planner_.quantize);
+  std::string name = std::filesystem::path(options_.model).filename().string();
+  if (name.empty()) name = std::filesystem::path(options_.model).parent_path().filename().string();
+  InferenceService::Options options;
+  options.model = {
+      .name = std::move(name),
+      .id = model_id_,
+      .architecture = checkpoint_->config().architecture == Architecture::kBloom ? "bloom" : "llama",
+      .weights = std::string(Name(format.format))};
+  options.limits = {.vocab = checkpoint_->config().vocab,
+                    .context_tokens = options_.context_tokens,
+                    .has_tokenizer = tokenizer_ != nullptr};
+  options.tokenizer = tokenizer_.get();
+  options.chat_template = chat_template_;
+  options.engine = engine_.get();
+  options.cluster_status = [this] { return cluster_->status(); };
+  return options;
+}
+
+absl::Status CoordinatorServer::Listen() {
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  inference_ = std::make_unique<InferenceService>(InferenceOptions());
+  client_address_ = options_.listen;
+  BW_ASSIGN_OR_RETURN(client_server_,
+                      StartServer(inference_->service(), kClientMessageBytesMax, &client_address_));
+  ShowServing(serving_);
+  worker_address_ = options_.worker_listen;
+  BW_ASSIGN_OR_RETURN(worker_server_,
+                      StartServer(cluster_->service(), kControlMessageBytesMax, &worker_address_));
+  return absl::OkStatus();
+}
+
+void CoordinatorServer::ShowServing(bool serving) {
+  if (client_server_ == nullptr) return;
+  grpc::HealthCheckServiceInterface* health = client_server_->GetHealthCheckService();
+  if (health == nullptr) return;
+  const bool shown = serving && !draining_;
+  health->SetServingStatus(kHealthName, shown);
+  health->SetServingStatus("", shown);
+}
+
+absl::Status CoordinatorServer::WritePortFile() const {
+  if (options_.port_file.empty()) return absl::OkStatus();
+  // Whoever waits for the file never sees half of it.
+  const std::string partial = options_.port_file + ".partial";
+  {
+    std::ofstream file(partial);
+    file << "client " << client_address_ << "\nworker " << worker_address_ << "\n";
+    if (!file.flush()) return absl::UnavailableError(absl::StrCat("cannot write ", partial));
+  }
+  if (std::rename(partial.c_str(), options_.port_file.c_str()) == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot write ", options_.port_file));
+}
+
+void CoordinatorServer::Shutdown(absl::Duration drain) {
+  if (draining_.exchange(true)) return;
+  ShowServing(false);
+  if (engine_ != nullptr) {
+    engine_->Post(DrainRequested{});
+    if (drain > absl::ZeroDuration() && !engine_->WaitUntilIdle(drain)) {
+      LogWarning("requests still run after ", absl::FormatDuration(drain), ": they are ended");
+    }
+  }
+  // Calls that are left are cancelled, which the engine answers with their end.
+  if (client_server_ != nullptr)
+    client_server_->Shutdown(After(drain > absl::ZeroDuration() ? kShutdownGrace : drain));
+  if (cluster_ != nullptr) cluster_->Stop();
+  if (worker_server_ != nullptr) worker_server_->Shutdown(After(kShutdownGrace));
+  if (engine_ != nullptr) engine_->Stop();
+}
+
+}  // namespace bellwether

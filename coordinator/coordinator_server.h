@@ -1,0 +1,66 @@
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "coordinator/cluster_service.h"
+#include "coordinator/coordinator_options.h"
+#include "coordinator/engine_loop.h"
+#include "coordinator/inference_service.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/shard_size.h"
+
+namespace grpc {
+class Server;
+}
+
+namespace bellwether {
+
+// A whole coordinator: the model's description, the engine, and two gRPC servers, one for clients (with
+// health and reflection) and one for workers.
+class CoordinatorServer {
+ public:
+  // Returns once both ports listen; the model is served when the workers are ready. Errors: of the
+  // checkpoint, of the options, or AlreadyExists if a port is taken.
+  static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(CoordinatorOptions options);
+  ~CoordinatorServer();  // shuts down at once
+
+  // host:port, as given but with the port in use.
+  const std::string& client_address() const { return client_address_; }
+  const std::string& worker_address() const { return worker_address_; }
+
+  // Takes no new requests, lets running ones finish for as long as `drain`, ends the rest, and returns.
+  void Shutdown(absl::Duration drain);
+
+ private:
+  explicit CoordinatorServer(CoordinatorOptions options) : options_(std::move(options)) {}
+  absl::Status OpenModel();
+  absl::Status CheckOptions();
+  void StartEngine();
+  absl::Status Listen();
+  absl::Status WritePortFile() const;
+  void ShowServing(bool serving);
+  InferenceService::Options InferenceOptions();
+  ClusterService::Options ClusterOptions();
+
+  CoordinatorOptions options_;
+  PlannerOptions planner_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<TensorFormats> formats_;
+  std::unique_ptr<Tokenizer> tokenizer_;         // null if the checkpoint has none
+  const ChatTemplate* chat_template_ = nullptr;  // null without a tokenizer
+  std::string model_id_;
+
+  std::atomic<bool> draining_{false};
+  std::atomic<bool> serving_{false};
+  std::unique_ptr<ClusterService> cluster_;
+  std::unique_ptr<EngineLoop> engine_;
+  std::unique_ptr<InferenceService> inference_;
+  std::unique_ptr<grpc::Server> worker_server_;
+  std::unique_ptr<grpc::Server> client_server_;
+  std::string client_address_, worker_address_;
+};
+
+}  // namespace bellwether

@@ -1,0 +1,118 @@
+#include "worker/inventory.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <sstream>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "kernels/kernels.h"
+
+namespace bellwether {
+namespace {
+
+std::string ReadText(const std::string& path) {
+  std::ifstream file(path);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// "max" and absent files are no limit.
+std::optional<int64_t> ReadLimit(const std::string& path) {
+  int64_t value = 0;
+  if (!absl::SimpleAtoi(absl::StripAsciiWhitespace(ReadText(path)), &value) || value <= 0)
+    return std::nullopt;
+  return value;
+}
+
+// The limit of a group and of all groups above it. Inside a container the path may name groups that only
+// exist outside; then the ones that do exist count.
+int64_t LimitUpwards(const std::string& mount, std::string group, const std::string& file) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  while (true) {
+    if (const auto limit = ReadLimit(absl::StrCat(mount, group, "/", file))) least = std::min(least, *limit);
+    const size_t slash = group.rfind('/');
+    if (slash == std::string::npos) return least;
+    group.resize(slash);
+  }
+}
+
+int64_t ControlGroupLimit(const std::string& root) {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const absl::string_view line :
+       absl::StrSplit(ReadText(root + "/proc/self/cgroup"), '\n', absl::SkipEmpty())) {
+    // "4:memory:/group" (v1) or "0::/group" (v2)
+    const std::vector<std::string> fields = absl::StrSplit(line, absl::MaxSplits(':', 2));
+    if (fields.size() != 3) continue;
+    const std::vector<std::string> controllers = absl::StrSplit(fields[1], ',');
+    const std::string group = fields[2] == "/" ? "" : fields[2];
+    if (fields[1].empty()) {
+      least = std::min(least, LimitUpwards(root + "/sys/fs/cgroup", group, "memory.max"));
+    } else if (std::find(controllers.begin(), controllers.end(), "memory") != controllers.end()) {
+      least = std::min(least, LimitUpwards(root + "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
+    }
+  }
+  return least;
+}
+
+int64_t SystemAvailable(const std::string& root) {
+  std::ifstream file(root + "/proc/meminfo");
+  for (std::string line; std::getline(file, line);) {
+    int64_t kilobytes = 0;
+    const std::vector<absl::string_view> fields = absl::StrSplit(line, ' ', absl::SkipEmpty());
+    if (fields.size() >= 2 && fields[0] == "MemAvailable:" && absl::SimpleAtoi(fields[1], &kilobytes)) {
+      return kilobytes * 1024;
+    }
+  }
+  return std::numeric_limits<int64_t>::max();
+}
+
+}  // namespace
+
+std::vector<int> AllowedCpus() {
+  std::vector<int> cpus;
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof(mask), &mask) == 0) {
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
+    }
+  }
+  if (cpus.empty()) cpus.push_back(0);
+  return cpus;
+}
+
+int64_t AvailableMemoryBytes(const std::string& root) {
+  return std::min(ControlGroupLimit(root), SystemAvailable(root));
+}
+
+std::string HostId() {
+  std::string boot = ReadText("/proc/sys/kernel/random/boot_id");
+  absl::StripAsciiWhitespace(&boot);
+  char space[64];
+  const ssize_t length = readlink("/proc/self/ns/net", space, sizeof(space));
+  return absl::StrCat(boot, "/", absl::string_view(space, static_cast<size_t>(std::max<ssize_t>(0, length))));
+}
+
+std::string DefaultWorkerName() {
+  char host[256] = "worker";
+  gethostname(host, sizeof(host) - 1);
+  return absl::StrCat(host, "/", getpid());
+}
+
+std::vector<std::string> KernelLevelNames() {
+  std::vector<std::string> names;
+  for (const kernels::KernelLevel level : kernels::AvailableKernelLevels())
+    names.emplace_back(kernels::Name(level));
+  return names;
+}
+
+}  // namespace bellwether

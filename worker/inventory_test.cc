@@ -1,0 +1,57 @@
+#include "worker/inventory.h"
+
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+class InventoryTest : public ::testing::Test {
+ protected:
+  void Write(const std::string& path, const std::string& text) {
+    const std::filesystem::path file = root_ + path;
+    std::filesystem::create_directories(file.parent_path());
+    std::ofstream(file) << text;
+  }
+  const std::string root_ =
+      ::testing::TempDir() + "/inventory_" + ::testing::UnitTest::GetInstance()->current_test_info()->name();
+};
+
+TEST_F(InventoryTest, MemoryIsWhatTheSystemHasLeft) {
+  Write("/proc/meminfo", "MemTotal:       1000 kB\nMemFree: 10 kB\nMemAvailable:    500 kB\n");
+  Write("/proc/self/cgroup", "0::/\n");
+  EXPECT_EQ(AvailableMemoryBytes(root_), 500 * 1024);
+}
+
+TEST_F(InventoryTest, AVersion2GroupAboveLimitsIt) {
+  Write("/proc/meminfo", "MemAvailable:    500 kB\n");
+  Write("/proc/self/cgroup", "0::/a/b\n");
+  Write("/sys/fs/cgroup/a/memory.max", "4096\n");
+  Write("/sys/fs/cgroup/a/b/memory.max", "max\n");
+  EXPECT_EQ(AvailableMemoryBytes(root_), 4096);
+}
+
+TEST_F(InventoryTest, AVersion1GroupLimitsItAlsoInsideAContainer) {
+  Write("/proc/meminfo", "MemAvailable:    500 kB\n");
+  Write("/proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/outside\n");
+  Write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "8192\n");
+  EXPECT_EQ(AvailableMemoryBytes(root_), 8192);
+}
+
+TEST_F(InventoryTest, NothingKnownIsNoLimit) {
+  EXPECT_EQ(AvailableMemoryBytes(root_ + "/nowhere"), std::numeric_limits<int64_t>::max());
+}
+
+TEST_F(InventoryTest, ThisMachineHasSomething) {
+  EXPECT_FALSE(AllowedCpus().empty());
+  EXPECT_GT(AvailableMemoryBytes(), 0);
+  EXPECT_EQ(HostId(), HostId());
+  EXPECT_FALSE(KernelLevelNames().empty());
+  EXPECT_NE(DefaultWorkerName().find('/'), std::string::npos);
+}
+
+}  // namespace
+}  // namespace bellwether
