@@ -64,8 +64,12 @@ class Renderer {
   RenderedChat Finish() {
     Own(template_.prompt);
     chat_.add_special_tokens = template_.add_special_tokens;
-    chat_.stop.assign(template_.stop.begin(), template_.stop.end());
-    chat_.stop_tokens.assign(template_.stop_tokens.begin(), template_.stop_tokens.end());
+    for (const char* stop : template_.stop) {
+      if (stop != nullptr) chat_.stop.push_back(stop);
+    }
+    for (const char* token : template_.stop_tokens) {
+      if (token != nullptr) chat_.stop_tokens.push_back(token);
+    }
     return std::move(chat_);
   }
 

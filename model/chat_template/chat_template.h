@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -37,8 +38,8 @@ struct ChatTemplate {
   bool trims = false;              // whitespace around contents is dropped
   bool any_order = false;          // turns need not alternate
   bool single_turn = false;
-  std::vector<const char*> stop = {};         // stop strings besides EOS
-  std::vector<const char*> stop_tokens = {};  // special tokens that end the answer
+  std::array<const char*, 3> stop = {};         // stop strings besides EOS; unused places are nullptr
+  std::array<const char*, 3> stop_tokens = {};  // special tokens that end the answer; likewise
 };
 
 // All families, in the order of docs/formats.md. They live for the whole process.

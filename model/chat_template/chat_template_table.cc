@@ -3,7 +3,7 @@
 namespace bellwether {
 namespace {
 
-ChatTemplate ChatMl(const char* name, const char* default_system) {
+constexpr ChatTemplate ChatMl(const char* name, const char* default_system) {
   return {.name = name,
           .user_before = "<|im_start|>user\n",
           .user_after = "<|im_end|>\n",
@@ -18,7 +18,7 @@ ChatTemplate ChatMl(const char* name, const char* default_system) {
           .stop_tokens = {"<|im_end|>", "<|endoftext|>"}};
 }
 
-ChatTemplate Llama3(const char* name) {
+constexpr ChatTemplate Llama3(const char* name) {
   return {.name = name,
           .user_before = "<|start_header_id|>user<|end_header_id|>\n\n",
           .user_after = "<|eot_id|>",
@@ -35,7 +35,7 @@ ChatTemplate Llama3(const char* name) {
 }
 
 // A system part with these two dates is always there.
-ChatTemplate Llama31() {
+constexpr ChatTemplate Llama31() {
   ChatTemplate result = Llama3("llama-3.1");
   result.system_before =
       "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
@@ -191,7 +191,9 @@ absl::Span<const ChatTemplate> ChatTemplates() {
       ChatMl("qwen2", "You are a helpful assistant."),
       ChatMl("qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
   };
-  return *table;
-}
+
+}  // namespace
+
+absl::Span<const ChatTemplate> ChatTemplates() { return kTemplates; }
 
 }  // namespace bellwether
