@@ -136,8 +136,9 @@ absl::Status CoordinatorServer::CheckOptions() {
   }
   chat_template_ = FindChatTemplate(options_.chat_template);
   if (chat_template_ != nullptr) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("chat-template is \"", options_.chat_template,
-                                                 "\", allowed: ", absl::StrJoin(ChatTemplateNames(), ", ")));
+  const auto append_name = [](std::string* out, const ChatTemplate& known) { out->append(known.name); };
+  return absl::InvalidArgumentError(absl::StrCat("chat-template is \"", options_.chat_template, "\", allowed: ",
+                                                 absl::StrJoin(ChatTemplates(), ", ", append_name)));
 }
 
 ClusterService::Options CoordinatorServer::ClusterOptions() {

@@ -426,7 +426,7 @@ grpc::ServerUnaryReactor* InferenceService::Impl::GetModel(grpc::CallbackServerC
   response->set_vocab_size(options_.limits.vocab);
   response->set_context_tokens(options_.limits.context_tokens);
   if (options_.chat_template != nullptr) {
-    response->set_chat_template(std::string(ChatTemplateName(*options_.chat_template)));
+    response->set_chat_template(options_.chat_template->name);
   }
   response->set_has_tokenizer(options_.tokenizer != nullptr);
   response->set_serving(cluster.serving);

@@ -64,7 +64,7 @@ void LocalCluster::RunWorker(Worker& worker, bool answers) {
     absl::StatusOr<StepResult> result = worker.executor->Run(*step);
     const absl::Status status = result.status();
     if (answers || !status.ok()) {
-      if (!results_.Push(std::move(result))) return;
+      if (!results_.Push({status, status.ok() ? *std::move(result) : StepResult{}})) return;
     }
     if (!status.ok()) {
       for (auto& other : workers_) other->executor->Abort(status);
@@ -89,9 +89,10 @@ void LocalCluster::Send(const Step& step) {
 }
 
 absl::StatusOr<StepResult> LocalCluster::Receive() {
-  auto result = results_.Pop(absl::Seconds(60));
-  if (!result.has_value()) return absl::DeadlineExceededError("no result within 60 s");
-  return *std::move(result);
+  std::optional<Outcome> outcome = results_.Pop(absl::Seconds(60));
+  if (!outcome.has_value()) return absl::DeadlineExceededError("no result within 60 s");
+  BW_RETURN_IF_ERROR(outcome->status);
+  return std::move(outcome->result);
 }
 
 absl::StatusOr<StepResult> LocalCluster::Run(const Step& step) {

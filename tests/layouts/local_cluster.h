@@ -46,7 +46,11 @@ class LocalCluster {
   void RunWorker(Worker& worker, bool answers);
 
   std::vector<std::unique_ptr<Worker>> workers_;
-  BoundedQueue<absl::StatusOr<StepResult>> results_{64};
+  struct Outcome {
+    absl::Status status;
+    StepResult result;  // if status is OK
+  };
+  BoundedQueue<Outcome> results_{64};
 };
 
 // Reads tests/goldens/NAME; tests run in the project's root.
