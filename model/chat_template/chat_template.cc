@@ -40,7 +40,10 @@ class Renderer {
 
   void System(std::string_view content) {
     Own(template_.system_before);
-    Given(template_.trims ? DropTrailingSpace(DropLeadingSpace(content)) : content);
+    // Where the first turn continues the system part, only their outer ends are trimmed, and these are not
+    // here.
+    const bool trims = template_.trims && template_.user_after_system == nullptr;
+    Given(trims ? DropTrailingSpace(DropLeadingSpace(content)) : content);
     Own(template_.system_after);
     after_system_ = true;
   }
@@ -48,7 +51,6 @@ class Renderer {
   void User(std::string_view content) {
     const bool joins_system = std::exchange(after_system_, false) && template_.user_after_system != nullptr;
     Own(joins_system ? template_.user_after_system : template_.user_before);
-    // A turn that continues the system part is trimmed together with it: only at its end.
     if (template_.trims && !joins_system) content = DropLeadingSpace(content);
     Given(template_.trims ? DropTrailingSpace(content) : content);
     Own(template_.user_after);

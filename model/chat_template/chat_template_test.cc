@@ -87,7 +87,7 @@ TEST(ChatTemplateTest, SeveralTurns) {
 
 TEST(ChatTemplateTest, SystemMessages) {
   const std::vector<ChatMessage> turns = {{"system", " S "}, {"user", " U "}};
-  EXPECT_EQ(MustRender("llama-2", turns), "<s>[INST] <<SYS>>\nS\n<</SYS>>\n\n U [/INST]");
+  EXPECT_EQ(MustRender("llama-2", turns), "<s>[INST] <<SYS>>\n S \n<</SYS>>\n\n U [/INST]");
   EXPECT_EQ(MustRender("chatml", turns),
             "<|im_start|>system\n S <|im_end|>\n<|im_start|>user\n U <|im_end|>\n<|im_start|>assistant\n");
   EXPECT_EQ(MustRender("smollm2", turns), MustRender("chatml", turns));
