@@ -36,7 +36,7 @@ class LinkListener {
     std::string grpc_listen_address;
   };
   static absl::StatusOr<std::unique_ptr<LinkListener>> Start(const Options& options);
-  virtual ~LinkListener() = default;  // links that were made live on
+  virtual ~LinkListener() = default;  // gRPC links that were accepted through it end
 
   // For the worker's join message. grpc_address: the host of grpc_listen_address and the port in use, or
   // empty.

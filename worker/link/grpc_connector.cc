@@ -1,0 +1,250 @@
+#include "worker/link/grpc_connector.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "proto/bellwether/v1/link.grpc.pb.h"
+#include "worker/link/grpc_stream.h"
+
+namespace bellwether {
+namespace {
+
+// A peer whose host or network is gone without a word is noticed after the sum of the two.
+constexpr int kKeepaliveTimeMs = 1000;
+constexpr int kKeepaliveTimeoutMs = 2000;
+constexpr int kMessageBytesMax = static_cast<int>(kFrameBytesMax) + 4096;
+constexpr int kStreamsOfAConnectionMax = 16;
+
+absl::Status FromGrpc(const grpc::Status& status) {
+  if (status.ok()) return absl::UnavailableError("the peer has closed the stream");
+  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+}
+grpc::Status ToGrpc(const absl::Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+// The connecting end. Deletes itself when the stream has ended.
+class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::LinkFrame>,
+                            public GrpcStream::Reactor {
+ public:
+  static std::shared_ptr<GrpcStream> Start(const std::string& address) {
+    auto* reactor = new ClientReactor(address);
+    std::shared_ptr<GrpcStream> stream = reactor->stream_;  // before OnDone can delete the reactor
+    reactor->stub_->async()->Connect(&reactor->context_, reactor);
+    reactor->AddHold();  // operations come from outside of reactions, until Close or the stream breaks
+    reactor->StartCall();
+    stream->StartReading();
+    return stream;
+  }
+
+  void Read(v1::LinkFrame* frame) override { StartRead(frame); }
+  void Write(const v1::LinkFrame* frame) override { StartWrite(frame); }
+  void Close(const absl::Status& reason, UnderWay under_way) override {
+    if (reason.ok()) {
+      StartWritesDone();
+      // gRPC tells us of the end only when everything before it has been read.
+      if (!under_way.reading) StartRead(stream_->incoming());
+    } else {
+      context_.TryCancel();
+    }
+    RemoveHold();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (stream_->OnReadDone(ok)) StartRead(stream_->incoming());
+    if (!ok && stream_->Detach()) RemoveHold();
+  }
+  void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
+  void OnDone(const grpc::Status& status) override {
+    stream_->OnEnd(FromGrpc(status));
+    delete this;
+  }
+
+ private:
+  explicit ClientReactor(const std::string& address) {
+    grpc::ChannelArguments arguments;
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+    arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
+    stub_ =
+        v1::Link::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  }
+
+  const std::shared_ptr<GrpcStream> stream_ = std::make_shared<GrpcStream>(this);
+  std::unique_ptr<v1::Link::Stub> stub_;
+  grpc::ClientContext context_;
+};
+
+class OutgoingGrpc : public OutgoingPeer {
+ public:
+  OutgoingGrpc(std::shared_ptr<GrpcStream> stream, LinkEndOptions options)
+      : stream_(std::move(stream)), options_(std::move(options)) {}
+  ~OutgoingGrpc() override {
+    if (stream_ != nullptr) stream_->Close(absl::CancelledError("the connection was given up"));
+  }
+
+  absl::StatusOr<std::unique_ptr<Link>> Poll(absl::Duration limit) override {
+    const absl::StatusOr<v1::LinkFrame> answer = stream_->Receive(limit);
+    if (absl::IsDeadlineExceeded(answer.status())) return nullptr;
+    if (!answer.ok()) return Annotate(answer.status(), absl::StrCat(options_.peer, " gives no link"));
+    return MakeGrpcLink(std::exchange(stream_, nullptr), options_);
+  }
+
+ private:
+  std::shared_ptr<GrpcStream> stream_;
+  const LinkEndOptions options_;
+};
+
+class IncomingGrpc : public IncomingPeer {
+ public:
+  IncomingGrpc(std::shared_ptr<GrpcStream> stream, LinkHello hello)
+      : stream_(std::move(stream)), hello_(std::move(hello)) {}
+  ~IncomingGrpc() override {
+    if (stream_ != nullptr) stream_->Close(absl::CancelledError("the link is not wanted"));
+  }
+
+  const LinkHello& hello() const override { return hello_; }
+  absl::StatusOr<std::unique_ptr<Link>> Accept(const LinkEndOptions& options) override {
+    BW_RETURN_IF_ERROR(Annotate(stream_->Send(options.wait_limit, [](v1::LinkFrame&) {}), options.peer));
+    stream_->StartReading();
+    return MakeGrpcLink(std::exchange(stream_, nullptr), options);
+  }
+  void Refuse(const absl::Status& reason) override { stream_->Close(reason); }
+
+ private:
+  std::shared_ptr<GrpcStream> stream_;
+  const LinkHello hello_;
+};
+
+// The accepting end. Deletes itself when the stream has ended.
+class ServerReactor final : public grpc::ServerBidiReactor<v1::LinkFrame, v1::LinkFrame>,
+                            public GrpcStream::Reactor {
+ public:
+  ServerReactor(grpc::CallbackServerContext* context, const IncomingPeerHandler& handler)
+      : context_(context), handler_(handler) {
+    StartRead(stream_->incoming());
+  }
+
+  void Read(v1::LinkFrame* frame) override { StartRead(frame); }
+  void Write(const v1::LinkFrame* frame) override { StartWrite(frame); }
+  void Close(const absl::Status& reason, UnderWay under_way) override {
+    // A frame that the peer does not read must not keep us from ending.
+    if (!reason.ok() && under_way.writing) context_->TryCancel();
+    Finish(ToGrpc(reason));
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return Break(grpc::Status::OK);
+    if (greeted_) {
+      (void)stream_->OnReadDone(true);
+      return;
+    }
+    const v1::LinkFrame frame = std::move(*stream_->incoming());
+    stream_->incoming()->Clear();
+    const v1::LinkHello& hello = frame.hello();
+    if (!frame.has_hello() || hello.secret().size() > kLinkSecretBytesMax) {
+      return Break(grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "not a hello of a worker of this build"));
+    }
+    greeted_ = true;
+    handler_(std::make_unique<IncomingGrpc>(
+        stream_, LinkHello{{hello.epoch()}, hello.from(), hello.to(), hello.secret()}));
+  }
+  void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
+  void OnCancel() override { Break(grpc::Status::CANCELLED); }
+  void OnDone() override { delete this; }
+
+ private:
+  void Break(const grpc::Status& answer) {
+    if (!stream_->Detach()) return;
+    stream_->OnEnd(absl::UnavailableError("the peer has ended the stream, or its connection is gone"));
+    Finish(answer);
+  }
+
+  grpc::CallbackServerContext* const context_;
+  const IncomingPeerHandler& handler_;
+  const std::shared_ptr<GrpcStream> stream_ = std::make_shared<GrpcStream>(this);
+  bool greeted_ = false;
+};
+
+class LinkService final : public v1::Link::CallbackService {
+ public:
+  explicit LinkService(IncomingPeerHandler handler) : handler_(std::move(handler)) {}
+  grpc::ServerBidiReactor<v1::LinkFrame, v1::LinkFrame>* Connect(
+      grpc::CallbackServerContext* context) override {
+    return new ServerReactor(context, handler_);
+  }
+
+ private:
+  const IncomingPeerHandler handler_;
+};
+
+class GrpcLinkListenerImpl final : public GrpcLinkListener {
+ public:
+  explicit GrpcLinkListenerImpl(IncomingPeerHandler handler) : service_(std::move(handler)) {}
+  ~GrpcLinkListenerImpl() override {
+    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+  }
+
+  absl::Status Listen(const std::string& listen_address) {
+    grpc::ServerBuilder builder;
+    int port = 0;
+    builder.AddListeningPort(listen_address, grpc::InsecureServerCredentials(), &port);
+    builder.RegisterService(&service_);
+    builder.SetMaxReceiveMessageSize(kMessageBytesMax);
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsOfAConnectionMax);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
+    builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 100);
+    builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
+    server_ = builder.BuildAndStart();
+    if (server_ == nullptr || port == 0) {
+      return absl::UnavailableError(absl::StrCat("cannot listen for links on ", listen_address,
+                                                 ": choose a free host:port (port 0: any)"));
+    }
+    address_ = absl::StrCat(listen_address.substr(0, listen_address.rfind(':')), ":", port);
+    return absl::OkStatus();
+  }
+
+  std::string address() const override { return address_; }
+
+ private:
+  LinkService service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcLinkListener>> GrpcLinkListener::Start(const std::string& listen_address,
+                                                                          IncomingPeerHandler handler) {
+  auto listener = std::make_unique<GrpcLinkListenerImpl>(std::move(handler));
+  BW_RETURN_IF_ERROR(listener->Listen(listen_address));
+  return listener;
+}
+
+absl::StatusOr<std::unique_ptr<OutgoingPeer>> ConnectGrpc(const std::string& address, const LinkHello& hello,
+                                                          const LinkEndOptions& options) {
+  if (hello.secret.size() > kLinkSecretBytesMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a link secret has at most ", kLinkSecretBytesMax, " bytes"));
+  }
+  std::shared_ptr<GrpcStream> stream = ClientReactor::Start(address);
+  auto outgoing = std::make_unique<OutgoingGrpc>(stream, options);
+  BW_RETURN_IF_ERROR(stream->Send(absl::ZeroDuration(), [&](v1::LinkFrame& frame) {
+    frame.mutable_hello()->set_epoch(hello.epoch.value);
+    frame.mutable_hello()->set_from(hello.from);
+    frame.mutable_hello()->set_to(hello.to);
+    frame.mutable_hello()->set_secret(hello.secret);
+  }));
+  return outgoing;
+}
+
+}  // namespace bellwether
