@@ -35,7 +35,7 @@ class CoordinatorServer {
   void Shutdown(absl::Duration drain);
 
  private:
-  explicit CoordinatorServer(CoordinatorOptions options) : options_(std::move(options)) {}
+  explicit CoordinatorServer(CoordinatorOptions options);
   absl::Status OpenModel();
   absl::Status CheckOptions();
   void StartEngine();
