@@ -1,0 +1,112 @@
+"""The tool `bellwether` as people and scripts call it: output on stdout, errors on stderr, exit codes."""
+
+import json
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+from tests.e2e import processes
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/goldens/models/llama-mha"
+MODEL = "random:llama:fp32"
+
+
+def run(*arguments):
+    return subprocess.run([processes.BIN / "bellwether", *map(str, arguments)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=processes.PATIENCE)
+
+
+class Cli(unittest.TestCase):
+    def json_of(self, *arguments):
+        done = run(*arguments, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def assert_fails(self, text, *arguments):
+        done = run(*arguments)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(done.stdout, "")
+        self.assertIn(text, done.stderr)
+
+    def test_generate_equals_the_golden_on_every_layout(self):
+        golden = json.loads((GOLDEN / "golden.json").read_text())
+        expected = golden["greedy_token_ids"]
+        answers = []
+        for layout in ([], ["--tensor-parallel", 2, "--pipeline-parallel", 2]):
+            answer = self.json_of("generate", "--model", GOLDEN, *layout, "--threads", 1, "--kernel-level", "portable",
+                                  "--prompt-ids", ",".join(map(str, golden["token_ids"])), "--temperature", 0,
+                                  "--ignore-eos", "--max-tokens", len(expected), "--logprobs", 1)
+            self.assertEqual(answer["prompt_token_ids"], golden["token_ids"])
+            self.assertEqual(answer["token_ids"], expected)
+            self.assertEqual(answer["finish_reason"], "length")
+            self.assertEqual(answer["usage"]["generated_tokens"], len(expected))
+            self.assertEqual(len(answer["logprobs"]), len(expected))
+            answers.append(answer["logprobs"])
+        self.assertEqual(answers[0], answers[1], "log-probabilities are printed with all their digits, and equal")
+
+    def test_score_equals_the_golden(self):
+        golden = json.loads((GOLDEN / "golden.json").read_text())
+        tokens = golden["token_ids"]
+        score = self.json_of("score", "--model", GOLDEN, "--threads", 1, "--kernel-level", "portable",
+                             "--token-ids", ",".join(map(str, tokens)))
+        self.assertEqual(score["token_ids"], tokens)
+        self.assertIsNone(score["logprobs"][0])
+        for got, expected in zip(score["logprobs"][1:], golden["token_logprobs"][1:]):
+            self.assertAlmostEqual(got, expected, delta=2e-4)
+
+    def test_connect(self):
+        cluster = processes.Cluster(MODEL)
+        self.addCleanup(cluster.close)
+        connect = ["--connect", cluster.address]
+        # --connect waits for no model: it says that none is served yet, so ask until one is.
+        while run("generate", *connect, "--prompt-ids", "1", "--max-tokens", 1, "--json").returncode != 0:
+            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        flags = ["--prompt-ids", "1,2,3", "--max-tokens", 5, "--temperature", 0.8, "--seed", 7, "--ignore-eos"]
+        connected = self.json_of("generate", *connect, *flags)
+        private = self.json_of("generate", "--model", MODEL, "--threads", 1, *flags)
+        self.assertEqual(connected["token_ids"], private["token_ids"])
+        self.assertEqual(connected["seed"], 7)
+        score = self.json_of("score", *connect, "--token-ids", "4,5,6")
+        self.assertEqual(len(score["logprobs"]), 3)
+        choices = self.json_of("generate", *connect, *flags, "--n", 2)["choices"]
+        self.assertEqual([choice["choice"] for choice in choices], [0, 1])
+        streamed = run("generate", *connect, *flags)
+        self.assertEqual(streamed.returncode, 0, streamed.stderr)
+        self.assertEqual(list(map(int, streamed.stdout.split())), private["token_ids"])
+        self.assert_fails("max_tokens", "generate", *connect, "--prompt-ids", "1", "--max-tokens", 0)
+        self.assert_fails("160", "generate", *connect, "--prompt-ids", "160")
+
+    def test_inspect_and_plan(self):
+        inspected = self.json_of("inspect", GOLDEN, "--tensors")
+        self.assertEqual(inspected["config"]["layers"], 2)
+        self.assertEqual(len(inspected["model_id"]), 64)
+        self.assertTrue(inspected["tensors"])
+        plan = self.json_of("plan", "--model", "random:llama-7b:int4", "--worker", "host=a,memory=16GB",
+                            "--worker", "host=b,memory=16GB,bandwidth=40GB/s")
+        self.assertEqual(len(plan["workers"]), 2)
+        self.assertGreater(plan["decode_tokens_per_second"], 0)
+        text = run("plan", "--model", "random:llama-7b:int4", "--worker", "memory=16GB")
+        self.assertEqual(text.returncode, 0, text.stderr)
+
+    def test_errors(self):
+        self.assert_fails("/no/such/model", "generate", "--model", "/no/such/model", "--prompt-ids", "1")
+        self.assert_fails("/no/such/model", "inspect", "/no/such/model")
+        self.assert_fails("memory", "plan", "--model", "random:llama-7b:fp32", "--worker", "memory=1GB")
+        self.assert_fails("127.0.0.1:1", "generate", "--connect", "127.0.0.1:1", "--prompt-ids", "1")
+        self.assert_fails("prompt", "generate", "--model", MODEL)
+        self.assert_fails("tokenizer", "generate", "--model", MODEL, "--threads", 1, "--prompt", "hello")
+        self.assert_fails("--no-such-flag", "generate", "--no-such-flag")
+        with tempfile.TemporaryDirectory() as directory:
+            self.assert_fails("config.json", "inspect", directory)
+
+    def test_help(self):
+        for command in ([], ["generate"], ["score"], ["chat"], ["up"], ["plan"], ["inspect"], ["bench"]):
+            done = run(*command, "--help")
+            self.assertEqual(done.returncode, 0)
+            self.assertIn("--help", done.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)

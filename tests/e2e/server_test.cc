@@ -1,0 +1,129 @@
+// The coordinator as a server: health, reflection, the bounded queue, SIGTERM.
+
+#include <signal.h>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/e2e/raw_calls.h"
+#include "tests/e2e/test_cluster.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::HasSubstr;
+
+// Contexts long enough that an answer which fills one is still running when a test has done its work.
+constexpr char kLongAnswers[] = "random:llama?positions=60000:fp32";
+constexpr int kVocab = 160;
+
+TEST(Server, HealthAndReflection) {
+  auto cluster = TestCluster::Start({.model = "random:llama:fp32"});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  EXPECT_EQ(HealthOf((*cluster)->address()), "SERVING");
+  EXPECT_EQ(HealthOf((*cluster)->address(), "bellwether.v1.Inference"), "SERVING");
+  const std::string services = ReflectedServices((*cluster)->address());
+  EXPECT_THAT(services, HasSubstr("bellwether.v1.Inference"));
+  EXPECT_THAT(services, HasSubstr("grpc.health.v1.Health"));
+  EXPECT_THAT(services, ::testing::Not(HasSubstr("bellwether.v1.Cluster")))
+      << "workers have a port of their own";
+}
+
+// A generation in a thread of its own, whose stream is known to have begun.
+class RunningAnswer {
+ public:
+  RunningAnswer(const std::string& address, const GenerationOptions& options)
+      : client_(address), thread_([this, options] {
+          answer.status =
+              client_.Generate(Ids(SomeTokens(5, 1, kVocab)), options, {.cancellation = &cancellation_},
+                               [this](const AnswerChunk& chunk) {
+                                 answer.Add(chunk);
+                                 if (!begun_.HasBeenNotified()) begun_.Notify();
+                                 return true;
+                               });
+          if (!begun_.HasBeenNotified()) begun_.Notify();
+        }) {
+    begun_.WaitForNotification();
+  }
+  ~RunningAnswer() {
+    cancellation_.Cancel();
+    Wait();
+  }
+  void Wait() {
+    if (thread_.joinable()) thread_.join();
+  }
+  CollectedAnswer answer;  // after Wait()
+
+ private:
+  InferenceClient client_;
+  Cancellation cancellation_;
+  absl::Notification begun_;
+  std::thread thread_;
+};
+
+TEST(Server, AFullQueueRefuses) {
+  auto cluster = TestCluster::Start(
+      {.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000", "--requests-max", "2"}});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const GenerationOptions endless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
+  {
+    RunningAnswer first((*cluster)->address(), endless), second((*cluster)->address(), endless);
+    const CollectedAnswer refused = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1});
+    EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted) << refused.status;
+    EXPECT_THAT(std::string(refused.status.message()), HasSubstr("2"));
+  }
+  // Cancelled requests leave the queue, a moment after their clients have gone.
+  absl::Status status = absl::ResourceExhaustedError("");
+  while (status.code() == absl::StatusCode::kResourceExhausted) {
+    status = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  }
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST(Server, SigtermFinishesWhatRunsAndRefusesTheRest) {
+  auto cluster =
+      TestCluster::Start({.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000"}});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  constexpr int kTokens = 4000;
+  RunningAnswer running((*cluster)->address(), {.max_tokens = kTokens, .temperature = 0, .ignore_eos = true});
+  (*cluster)->coordinator().Signal(SIGTERM);
+  // The signal takes a moment; until then requests are answered.
+  absl::Status refused;
+  while (refused.ok()) refused = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+  running.Wait();
+  EXPECT_TRUE(running.answer.status.ok()) << running.answer.status << (*cluster)->Logs();
+  ASSERT_EQ(running.answer.choices.size(), 1u);
+  EXPECT_EQ(running.answer.choices[0].tokens.size(), static_cast<size_t>(kTokens));
+  EXPECT_TRUE((*cluster)->coordinator().WaitFor(kPatience));
+  EXPECT_TRUE((*cluster)->coordinator().ended_well()) << (*cluster)->coordinator().ending();
+}
+
+TEST(Server, SigtermOfAWorkerEndsIt) {
+  auto cluster = TestCluster::Start({.model = "random:llama:fp32"});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  (*cluster)->worker(0).Signal(SIGTERM);
+  EXPECT_TRUE((*cluster)->worker(0).WaitFor(kPatience));
+  EXPECT_TRUE((*cluster)->worker(0).ended_well()) << (*cluster)->worker(0).ending() << (*cluster)->Logs();
+}
+
+// What is wrong is said on stderr, and the exit code is not 0.
+TEST(Server, WrongFlagsAreRefused) {
+  for (const char* flag : {"--no-such-flag", "--model=/no/such/model", "--listen=not an address"}) {
+    auto coordinator =
+        ChildProcess::Start({.program = std::string(BELLWETHER_BIN) + "/bellwether-coordinator",
+                             .arguments = {"--model", "random:llama:fp32", "--listen", "127.0.0.1:0",
+                                           "--worker-listen", "127.0.0.1:0", flag},
+                             .log_file = "/dev/null"});
+    ASSERT_TRUE(coordinator.ok()) << coordinator.status();
+    EXPECT_TRUE(coordinator->WaitFor(kPatience)) << flag;
+    EXPECT_FALSE(coordinator->ended_well()) << flag;
+  }
+}
+
+}  // namespace
+}  // namespace bellwether

@@ -1,0 +1,168 @@
+// A worker is killed or stopped in the middle of answers: every stream ends with UNAVAILABLE that names it,
+// soon; health says so; and when a worker is there again the same coordinator serves again, with the same
+// answers.
+
+#include <signal.h>
+
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
+#include "common/clock.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/e2e/raw_calls.h"
+#include "tests/e2e/test_cluster.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kModel[] = "random:llama?layers=3,heads=5,hidden=80,kv_heads=5,positions=60000:fp32";
+constexpr int kVocab = 160;
+constexpr int kStreams = 4;
+
+// The promise (DESIGN 4) is 5 s in a release build; sanitizers slow everything, the heartbeats not.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr absl::Duration kPromise = absl::Seconds(20);
+#else
+constexpr absl::Duration kPromise = absl::Seconds(5);
+#endif
+
+struct Loss {
+  const char* name;
+  int ranks, stages;
+  int victim;
+  int signal;
+  bool separate_hosts = false;
+};
+constexpr Loss kLosses[] = {
+    {"kill_tensor_parallel", 3, 1, 2, SIGKILL},  {"kill_first_stage", 1, 2, 0, SIGKILL},
+    {"kill_grpc_links", 1, 2, 1, SIGKILL, true}, {"stop_tensor_parallel", 2, 1, 1, SIGSTOP},
+    {"stop_last_stage", 1, 2, 1, SIGSTOP},       {"stop_the_only_worker", 1, 1, 0, SIGSTOP},
+};
+void PrintTo(const Loss& loss, std::ostream* out) { *out << loss.name; }
+
+const GenerationOptions kEndless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
+
+// Streams that never end by themselves.
+class EndlessStreams {
+ public:
+  explicit EndlessStreams(TestCluster& cluster) : begun_(kStreams), statuses_(kStreams) {
+    for (int i = 0; i < kStreams; ++i) {
+      threads_.emplace_back([this, &cluster, i] {
+        int messages = 0;
+        statuses_[i] =
+            cluster.client().Generate(Ids(SomeTokens(10, i, kVocab)), kEndless, {}, [&](const AnswerChunk&) {
+              if (++messages == 2) begun_.DecrementCount();
+              return true;
+            });
+        if (messages < 2) begun_.DecrementCount();
+      });
+    }
+    begun_.Wait();
+  }
+  // How they ended.
+  std::vector<absl::Status> Wait() {
+    for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    return statuses_;
+  }
+
+ private:
+  absl::BlockingCounter begun_;
+  std::vector<absl::Status> statuses_;
+  std::vector<std::thread> threads_;
+};
+
+CollectedAnswer Ask(TestCluster& cluster) {
+  return Generate(cluster.client(), Ids(SomeTokens(50, 7, kVocab)),
+                  {.max_tokens = 40, .temperature = 1, .seed = 5, .ignore_eos = true, .logprobs = 2});
+}
+
+class WorkerLoss : public ::testing::TestWithParam<Loss> {};
+
+TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
+  const Loss& loss = GetParam();
+  auto started = TestCluster::Start({.model = kModel,
+                                     .tensor_parallel = loss.ranks,
+                                     .pipeline_parallel = loss.stages,
+                                     .coordinator_flags = {"--context-tokens", "60000"},
+                                     .separate_hosts = loss.separate_hosts});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  const CollectedAnswer before = Ask(cluster);
+  ASSERT_TRUE(before.status.ok()) << before.status;
+
+  EndlessStreams streams(cluster);
+  const absl::Duration start = Clock::Real()->Now();
+  cluster.worker(loss.victim).Signal(loss.signal);
+  const std::vector<absl::Status> statuses = streams.Wait();
+  const absl::Duration took = Clock::Real()->Now() - start;
+  EXPECT_LE(took, kPromise);
+  RecordProperty("seconds", absl::StrCat(absl::ToDoubleSeconds(took)));
+  for (const absl::Status& status : statuses) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(TestCluster::WorkerName(loss.victim)));
+  }
+  if (HasFailure()) printf("%s\n", cluster.Logs().c_str());
+  EXPECT_EQ(HealthOf(cluster.address()), "NOT_SERVING");
+  const CollectedAnswer refused = Ask(cluster);
+  EXPECT_EQ(refused.status.code(), absl::StatusCode::kUnavailable) << refused.status;
+
+  ASSERT_TRUE(cluster.StartWorker(loss.victim).ok());
+  const auto model = cluster.WaitUntilServing();
+  ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+  EXPECT_EQ(HealthOf(cluster.address()), "SERVING");
+  const CollectedAnswer after = Ask(cluster);
+  EXPECT_TRUE(after.status.ok()) << after.status << cluster.Logs();
+  EXPECT_EQ(after.choices, before.choices);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, WorkerLoss, ::testing::ValuesIn(kLosses),
+                         [](const auto& info) { return info.param.name; });
+
+// A worker that was only slow to wake finds that the epoch is over, and joins again by itself.
+TEST(WorkerPause, AStoppedWorkerThatGoesOnJoinsAgain) {
+  auto started = TestCluster::Start({.model = kModel, .tensor_parallel = 2});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  const CollectedAnswer before = Ask(cluster);
+  cluster.worker(1).Signal(SIGSTOP);
+  while (HealthOf(cluster.address()) != "NOT_SERVING") {
+  }
+  cluster.worker(1).Signal(SIGCONT);
+  const auto model = cluster.WaitUntilServing();
+  ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+  const CollectedAnswer after = Ask(cluster);
+  EXPECT_TRUE(after.status.ok()) << after.status;
+  EXPECT_EQ(after.choices, before.choices);
+}
+
+// Workers outlive their coordinator: they try again until one answers at its address.
+TEST(CoordinatorLoss, WorkersJoinARestartedCoordinator) {
+  auto started = TestCluster::Start({.model = kModel, .tensor_parallel = 2});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  const CollectedAnswer before = Ask(cluster);
+  {
+    EndlessStreams streams(cluster);
+    cluster.coordinator().Signal(SIGKILL);
+    for (const absl::Status& status : streams.Wait())
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  }
+  ASSERT_TRUE(cluster.coordinator().WaitFor(kPatience));
+  ASSERT_TRUE(cluster.StartCoordinator().ok());
+  const auto model = cluster.WaitUntilServing();
+  ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+  for (int i = 0; i < cluster.workers(); ++i) EXPECT_TRUE(cluster.worker(i).Running()) << i;
+  const CollectedAnswer after = Ask(cluster);
+  EXPECT_TRUE(after.status.ok()) << after.status;
+  EXPECT_EQ(after.choices, before.choices);
+}
+
+}  // namespace
+}  // namespace bellwether
