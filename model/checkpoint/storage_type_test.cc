@@ -89,6 +89,18 @@ TEST(StorageTypeTest, EveryBlockFormatDecodesAsDefined) {
   }
 }
 
+TEST(StorageTypeTest, EveryHalfIsWidenedExactly) {
+  std::vector<uint16_t> halves(1 << 16);
+  for (size_t i = 0; i < halves.size(); ++i) halves[i] = static_cast<uint16_t>(i);
+  std::vector<float> values(halves.size());
+  DecodeFloats(StorageType::kF16, reinterpret_cast<const std::byte*>(halves.data()), 0,
+               absl::MakeSpan(values));
+  for (size_t i = 0; i < halves.size(); ++i) {
+    const float expected = F32FromF16(halves[i]);
+    ASSERT_EQ(std::memcmp(&values[i], &expected, sizeof(expected)), 0) << i;
+  }
+}
+
 TEST(StorageTypeTest, WindowsGiveTheSameAsWholeRows) {
   for (const StorageType type : kAll) {
     const int64_t blocks = 3, cols = blocks * BlockColumns(type) * (BlockColumns(type) == 1 ? 32 : 1);
