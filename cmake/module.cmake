@@ -46,6 +46,7 @@ function(add_microbenchmark source)
   target_link_libraries(${target} PRIVATE ${ARGN} benchmark::benchmark benchmark::benchmark_main)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/benchmarks)
   add_test(NAME ${name} COMMAND ${target} --benchmark_min_time=0)
+  set_tests_properties(${name} PROPERTIES ENVIRONMENT BELLWETHER_TINY_BENCH=1)
 endfunction()
 
 function(add_fuzzer source)

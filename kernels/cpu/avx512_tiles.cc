@@ -20,7 +20,8 @@ struct IntegerDots {
     return _mm512_set1_epi32(four);
   }
   static BW_SIMD_INLINE Sums Accumulate(Sums sums, __m512i weights, __m512i activations) {
-    return _mm512_dpbusd_epi32(sums, weights, activations);
+    asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(weights), "v"(activations));
+    return sums;
   }
 };
 

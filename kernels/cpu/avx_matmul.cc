@@ -9,7 +9,6 @@ namespace {
 
 constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
-constexpr int64_t kPrefetchAhead = 4096;    // bytes, when a single tile streams through the weights
 
 constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -122,25 +121,25 @@ class PanelProduct {
     } while (begin < segment.block_end);
   }
 
-  // Every tile of rows over one piece of the weights. The tiles share the work of fetching the next piece.
+  // Every tile of rows over one piece of the weights.
   void Piece(TileArgs tile, int64_t bytes, int64_t step_bytes) {
     const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
     const std::byte* const activations = tile.activations;
     const std::byte* const block_scales = tile.block_scales;
     float* const sums = tile.sums;
-    // The cache lines of a step are fetched one, two or all at a time, so that the tiles together reach them
-    // all.
-    const int64_t share = tiles == 1 ? bytes : RoundUp((bytes + tiles - 1) / tiles, 64);
-    tile.prefetch_lines =
-        static_cast<int>(std::max<int64_t>(1, (step_bytes + 64 * tiles - 1) / (64 * tiles)));
+    // A single tile streams, which the processor foresees by itself. Several tiles pass over a piece in turn:
+    // they share the work of fetching the next one, so that memory is never idle.
+    const int64_t share = RoundUp((bytes + tiles - 1) / tiles, 64);
+    const bool ahead = tiles > 1 && bytes > 0;
+    tile.prefetch_lines = ahead ? static_cast<int>((step_bytes + 64 * tiles - 1) / (64 * tiles)) : 0;
     for (int64_t i = 0; i < tiles; ++i) {
       // Even tiles: 8 rows are 4 + 4, not 6 + 2.
       const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
       tile.activations = activations + begin * row_bytes_;
       tile.block_scales = block_scales == nullptr ? nullptr : block_scales + begin * row_bytes_;
       tile.sums = sums + begin * tile.sums_stride;
-      if (bytes > 0) {
-        tile.prefetch = tile.weights + (tiles == 1 ? kPrefetchAhead : bytes + share * i);
+      if (ahead) {
+        tile.prefetch = tile.weights + bytes + share * i;
         tile.prefetch_end = tile.prefetch + share;
       }
       Tile(tile, end - begin);

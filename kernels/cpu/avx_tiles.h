@@ -42,7 +42,8 @@ struct TileArgs {
   // Bytes that a later piece will need, fetched while this one is computed.
   const std::byte* prefetch = nullptr;
   const std::byte* prefetch_end = nullptr;
-  int prefetch_lines = 0;  // cache lines for each step (quantised: each 8 columns)
+  int prefetch_lines = 0;         // cache lines for each step (quantised: each 8 columns)
+  int64_t prefetch_distance = 0;  // quantised: if not 0, start every block so far ahead of it
 };
 
 using TileFunction = void (*)(const TileArgs&);

@@ -49,9 +49,10 @@ struct BFloat16 : Float32 {
   }
 };
 
+// Into the second-level cache: the first has too few places for lines on their way to keep memory busy.
 BW_SIMD_INLINE void Prefetch(const std::byte*& next, const std::byte* end, int lines) {
   if (next >= end) return;
-  for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(next + 64 * i), _MM_HINT_T0);
+  for (int i = 0; i < lines; ++i) _mm_prefetch(reinterpret_cast<const char*>(next + 64 * i), _MM_HINT_T1);
   next += 64 * lines;
 }
 
@@ -111,52 +112,36 @@ BW_SIMD_INLINE Vector LoadScales(const std::byte* scales, int64_t output, bool h
 // sums += activation scale * (weight scale * dot + offset * sum of activations), for one block.
 template <typename Q, int kRows, int kTileLanes>
 BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, const std::byte* block_scales,
-                             const typename Q::Sums (&dots)[kRows][kTileLanes], float* sums,
-                             int64_t sums_stride) {
+                             const typename Q::Sums (&dots)[kRows][kTileLanes],
+                             Vector (&sums)[kRows][kTileLanes]) {
+  const std::byte* offsets = tile.has_offset ? scales + tile.width * (tile.half_scales ? 2 : 4) : nullptr;
   Vector scale[kTileLanes];
   BW_UNROLL
   for (int n = 0; n < kTileLanes; ++n) {
     scale[n] = LoadScales(scales, tile.first_output + 16 * n, tile.half_scales);
   }
-  if (!tile.has_offset) {
-    BW_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * tile.activation_stride);
-      const Vector activation_scale = Broadcast(block->scale);
-      const int correction = tile.lowest_q * block->sum;
-      BW_UNROLL
-      for (int n = 0; n < kTileLanes; ++n) {
-        float* sum = sums + r * sums_stride + 16 * n;
-        const Vector product = Multiply(scale[n], Q::Finish(dots[r][n], correction));
-        Store(MultiplyAdd(activation_scale, product, Load(sum)), sum);
-      }
-    }
-    return;
-  }
-  const std::byte* offsets = scales + tile.width * (tile.half_scales ? 2 : 4);
   BW_UNROLL
-  for (int n = 0; n < kTileLanes; ++n) {
-    const Vector offset = LoadScales(offsets, tile.first_output + 16 * n, tile.half_scales);
+  for (int r = 0; r < kRows; ++r) {
+    const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * tile.activation_stride);
+    const Vector activation_scale = Broadcast(block->scale);
+    const int correction = tile.lowest_q * block->sum;
     BW_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * tile.activation_stride);
-      const Vector product = Multiply(scale[n], Q::Finish(dots[r][n], tile.lowest_q * block->sum));
-      const Vector value = MultiplyAdd(offset, Broadcast(static_cast<float>(block->sum)), product);
-      float* sum = sums + r * sums_stride + 16 * n;
-      Store(MultiplyAdd(Broadcast(block->scale), value, Load(sum)), sum);
+    for (int n = 0; n < kTileLanes; ++n) {
+      Vector value = Multiply(scale[n], Q::Finish(dots[r][n], correction));
+      if (offsets != nullptr) {
+        const Vector offset = LoadScales(offsets, tile.first_output + 16 * n, tile.half_scales);
+        value = MultiplyAdd(offset, Broadcast(static_cast<float>(block->sum)), value);
+      }
+      sums[r][n] = MultiplyAdd(activation_scale, value, sums[r][n]);
     }
   }
 }
 
 template <typename Q, int kRows, int kTileLanes>
-BW_SIMD void QuantizedTile(const TileArgs& tile) {
-  // Running sums stay in memory (first-level cache): the registers are needed for the integer ones.
-  float* sums = tile.sums;
-  if (tile.first) {
-    for (int r = 0; r < kRows; ++r) {
-      for (int n = 0; n < kTileLanes; ++n) Store(Zero(), sums + r * tile.sums_stride + 16 * n);
-    }
-  }
+BW_SIMD void QuantizedTile(const TileArgs& args) {
+  const TileArgs tile = args;      // nothing that is written below can change it
+  Vector sums[kRows][kTileLanes];  // of many rows the compiler keeps them in memory
+  LoadSums(tile, sums);
   const std::byte* weights = tile.weights;
   const int64_t group_bytes = tile.width * Q::kGroupBytes;
   const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
@@ -165,20 +150,20 @@ BW_SIMD void QuantizedTile(const TileArgs& tile) {
   const std::byte* scales = tile.weight_scales;
   const std::byte* prefetch = tile.prefetch;
   const int64_t stride = tile.activation_stride;
-  for (int64_t b = 0; b < tile.block_count; ++b) {
-    if (tile.blocks[b].new_scales) {
+  for (const PackedMatrix::Block* block = tile.blocks; block != tile.blocks + tile.block_count; ++block) {
+    if (block->new_scales) {
       scales = weights;
       weights += scale_bytes;
     }
     typename Q::Sums dots[kRows][kTileLanes];
     BW_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const auto* block = reinterpret_cast<const BlockScale*>(block_scales + r * stride);
-      const typename Q::Sums start = Q::Start(tile.lowest_q * block->sum);
+      const auto* row = reinterpret_cast<const BlockScale*>(block_scales + r * stride);
+      const typename Q::Sums start = Q::Start(tile.lowest_q * row->sum);
       BW_UNROLL
       for (int n = 0; n < kTileLanes; ++n) dots[r][n] = start;
     }
-    for (int col = 0; col < tile.blocks[b].padded; col += 8) {
+    for (const std::byte* end = activations + block->padded; activations != end; activations += 8) {
       Prefetch(prefetch, tile.prefetch_end, tile.prefetch_lines);
       BW_UNROLL
       for (int part = 0; part < 2; ++part) {
@@ -195,11 +180,11 @@ BW_SIMD void QuantizedTile(const TileArgs& tile) {
         }
       }
       weights += group_bytes;
-      activations += 8;
     }
-    AddBlock<Q, kRows, kTileLanes>(tile, scales, block_scales, dots, sums, tile.sums_stride);
+    AddBlock<Q, kRows, kTileLanes>(tile, scales, block_scales, dots, sums);
     block_scales += sizeof(BlockScale);
   }
+  StoreSums(tile, sums);
 }
 
 BW_SIMD inline void AccumulateSums(float* into, const float* from, int64_t count) {
