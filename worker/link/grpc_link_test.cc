@@ -26,28 +26,30 @@ struct Server {
 
 const LinkHello kHello{.epoch = {3}, .from = 0, .to = 1, .secret = "wool"};
 
-Ends MakeGrpcEnds(absl::Duration wait_limit) {
+// The link that connects and the link that accepts, each knowing the other by the name given.
+Ends MakeGrpcEnds(absl::Duration wait_limit, const std::string& connecting, const std::string& accepting) {
   auto server = std::make_shared<Server>();
-  auto outgoing = ConnectGrpc(server->listener->address(), kHello, EndOptions("second", wait_limit));
+  auto outgoing = ConnectGrpc(server->listener->address(), kHello, EndOptions(accepting, wait_limit));
   BW_CHECK(outgoing.ok());
   auto incoming = server->rendezvous.Take(kHello, absl::Seconds(20));
   BW_CHECK(incoming.ok());
-  auto second = (*incoming)->Accept(EndOptions("first", wait_limit));
-  BW_CHECK(second.ok());
-  auto first = (*outgoing)->Poll(absl::Seconds(20));
-  BW_CHECK(first.ok() && *first != nullptr);
-  return {server, *std::move(first), *std::move(second)};
+  auto accepted = (*incoming)->Accept(EndOptions(connecting, wait_limit));
+  BW_CHECK(accepted.ok());
+  auto connected = (*outgoing)->Poll(absl::Seconds(20));
+  BW_CHECK(connected.ok() && *connected != nullptr);
+  return {server, *std::move(connected), *std::move(accepted)};
 }
 
-Ends MakeReversed(absl::Duration wait_limit) {
-  Ends ends = MakeGrpcEnds(wait_limit);
+Ends MakeFirstConnects(absl::Duration wait_limit) { return MakeGrpcEnds(wait_limit, "first", "second"); }
+Ends MakeSecondConnects(absl::Duration wait_limit) {
+  Ends ends = MakeGrpcEnds(wait_limit, "second", "first");
   std::swap(ends.first, ends.second);
   return ends;
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, LinkTest,
-                         testing::Values(LinkKind{"grpc_first_connects", MakeGrpcEnds},
-                                         LinkKind{"grpc_second_connects", MakeReversed}),
+                         testing::Values(LinkKind{"grpc_first_connects", MakeFirstConnects},
+                                         LinkKind{"grpc_second_connects", MakeSecondConnects}),
                          [](const testing::TestParamInfo<LinkKind>& info) { return info.param.name; });
 
 TEST(GrpcConnector, ARefusalSaysWhy) {

@@ -29,9 +29,11 @@ class GrpcStream {
     // Starts an operation; its end is told by OnReadDone or OnWriteDone, never from within.
     virtual void Read(v1::LinkFrame* frame) = 0;
     virtual void Write(const v1::LinkFrame* frame) = 0;
-    // Nothing follows. With an OK reason what was written is still delivered; the client then has to read on
-    // until the stream ends (`reading`: a read is under way already).
-    virtual void Close(const absl::Status& reason, bool reading) = 0;
+    // Nothing follows. With an OK reason what was written is still delivered.
+    struct UnderWay {
+      bool reading = false, writing = false;
+    };
+    virtual void Close(const absl::Status& reason, UnderWay under_way) = 0;
 
    protected:
     virtual ~Reactor() = default;
