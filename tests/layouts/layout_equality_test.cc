@@ -50,12 +50,12 @@ std::vector<TokenId> Prompt(int length, int seed, int vocab) {
 }
 
 // Seventeen requests of many kinds: greedy, sampled with penalties and filters, two choices, scores.
-std::vector<EngineRequest> Requests(int vocab) {
+std::vector<EngineRequest> Requests(int vocab, int count, int longer_by) {
   std::vector<EngineRequest> requests;
-  for (int i = 0; i < 17; ++i) {
+  for (int i = 0; i < count; ++i) {
     EngineRequest request{.id = RequestId{static_cast<uint64_t>(i + 1)},
                           .prompt = Prompt(3 + (i * 29) % 83, i, vocab),
-                          .max_tokens = 4 + i % 7};
+                          .max_tokens = 4 + i % 7 + longer_by};
     request.sampling.temperature = i % 3 == 0 ? 0.0 : 0.9;
     request.sampling.top_k = i % 3 == 1 ? 20 : 0;
     request.sampling.top_p = i % 3 == 2 ? 0.9 : 1.0;
@@ -76,10 +76,12 @@ struct Variant {
   int step_tokens = 512;
   int kv_blocks = 256;
   bool one_by_one = false;
+  int requests = 17;
+  int longer_by = 0;  // tokens, for each answer
   std::vector<StageLayout> uneven;  // instead of stages x ranks
 };
 
-absl::StatusOr<std::vector<Answer>> Run(const Checkpoint& checkpoint, const Subject& subject, const std::string& level,
+absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject, const std::string& level,
                                         const Variant& variant, uint64_t* preemptions = nullptr) {
   Layout layout{.stages = variant.uneven};
   if (layout.stages.empty()) {
@@ -97,7 +99,8 @@ absl::StatusOr<std::vector<Answer>> Run(const Checkpoint& checkpoint, const Subj
   DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 1024;
-  return RunRequests(*cluster, driver, Requests(checkpoint.config().vocab), preemptions);
+  return RunRequests(*cluster, driver, Requests(checkpoint.config().vocab, variant.requests, variant.longer_by),
+                     preemptions);
 }
 
 class LayoutEquality : public ::testing::TestWithParam<Subject> {
@@ -107,13 +110,13 @@ class LayoutEquality : public ::testing::TestWithParam<Subject> {
     ASSERT_TRUE(opened.ok()) << opened.status();
     checkpoint_ = *std::move(opened);
     level_ = std::string(Name(kernels::AvailableKernelLevels().back()));
-    auto expected = Run(*checkpoint_, GetParam(), level_, {});
+    auto expected = AnswersOf(*checkpoint_, GetParam(), level_, {});
     ASSERT_TRUE(expected.ok()) << expected.status();
     expected_ = *std::move(expected);
     ASSERT_EQ(expected_.size(), 18u) << "17 requests, one of them with two choices";
   }
   void ExpectEqual(const Variant& variant, const std::string& what) {
-    const auto answers = Run(*checkpoint_, GetParam(), level_, variant);
+    const auto answers = AnswersOf(*checkpoint_, GetParam(), level_, variant);
     ASSERT_TRUE(answers.ok()) << what << ": " << answers.status();
     ASSERT_EQ(answers->size(), expected_.size()) << what;
     for (size_t i = 0; i < expected_.size(); ++i) {
@@ -155,22 +158,29 @@ TEST_P(LayoutEquality, MixedAndUneven) {
   ExpectEqual({.uneven = std::move(uneven)}, "uneven");
 }
 
-TEST_P(LayoutEquality, BatchChunksThreadsAndPreemption) {
+TEST_P(LayoutEquality, BatchChunksAndThreads) {
   ExpectEqual({.one_by_one = true}, "one request at a time");
   ExpectEqual({.step_tokens = 7}, "chunks of 7");
   ExpectEqual({.threads = 3}, "3 threads");
+}
+
+TEST_P(LayoutEquality, Preemption) {
   uint64_t preemptions = 0;
-  const Variant tight = {.stages = 2, .step_tokens = 40, .kv_blocks = 9};
-  const auto answers = Run(*checkpoint_, GetParam(), level_, tight, &preemptions);
+  const Variant roomy = {.requests = 6, .longer_by = 80};
+  const auto expected = AnswersOf(*checkpoint_, GetParam(), level_, roomy, &preemptions);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  EXPECT_EQ(preemptions, 0u);
+  const Variant tight = {.stages = 2, .step_tokens = 40, .kv_blocks = 9, .requests = 6, .longer_by = 80};
+  const auto answers = AnswersOf(*checkpoint_, GetParam(), level_, tight, &preemptions);
   ASSERT_TRUE(answers.ok()) << answers.status();
   EXPECT_GT(preemptions, 0u) << "9 KV blocks must be too few, or this shows nothing";
-  EXPECT_EQ(*answers, expected_) << "preempted and computed again";
+  EXPECT_EQ(*answers, *expected) << "preempted and computed again";
 }
 
 TEST_P(LayoutEquality, EveryKernelLevel) {
   for (kernels::KernelLevel kernel_level : kernels::AvailableKernelLevels()) {
     level_ = std::string(Name(kernel_level));
-    const auto expected = Run(*checkpoint_, GetParam(), level_, {});
+    const auto expected = AnswersOf(*checkpoint_, GetParam(), level_, {});
     ASSERT_TRUE(expected.ok()) << expected.status();
     expected_ = *expected;
     ExpectEqual({.stages = 2, .ranks = 3, .step_tokens = 11}, level_);
