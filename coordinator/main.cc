@@ -20,22 +20,19 @@ struct Flags {
 
 void AddFlags(CLI::App* app, Flags* flags) {
   CoordinatorOptions& options = flags->options;
+  app->option_defaults()->always_capture_default();
   app->add_option("--model", options.model, "Checkpoint: a Hugging Face directory or a .gguf file");
-  app->add_option("--listen", options.listen, "Address for clients, HOST:PORT; port 0 takes any")
-      ->capture_default_str();
-  app->add_option("--worker-listen", options.worker_listen, "Address for workers, HOST:PORT")
-      ->capture_default_str();
+  app->add_option("--listen", options.listen, "Address for clients, HOST:PORT; port 0 takes any");
+  app->add_option("--worker-listen", options.worker_listen, "Address for workers, HOST:PORT");
   app->add_option("--port-file", options.port_file,
                   "Gets the lines \"client HOST:PORT\" and \"worker HOST:PORT\" once both listen");
   app->add_option("--workers", options.workers,
-                  "Workers to wait for (default: tensor-parallel x pipeline-parallel)");
+                  "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
   app->add_option("--tensor-parallel", options.tensor_parallel,
                   "Ranks of each stage; 0 lets the planner choose");
   app->add_option("--pipeline-parallel", options.pipeline_parallel, "Stages; 0 lets the planner choose");
-  app->add_option("--quantize", options.quantize, "Round float weights at load: none, int8 or int4")
-      ->capture_default_str();
-  app->add_option("--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16")
-      ->capture_default_str();
+  app->add_option("--quantize", options.quantize, "Round float weights at load: none, int8 or int4");
+  app->add_option("--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
   app->add_option(
       "--kernel-level", options.kernel_level,
       "Instruction set of all workers: reference, portable, avx2, avx512, avx512_bf16 (default: the "
@@ -43,23 +40,18 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--chat-template", options.chat_template,
                   "Family of the chat template (default: by the checkpoint)");
   app->add_option("--context-tokens", options.context_tokens,
-                  "Prompt and answer together, at most (default: what the model can, at most 4096)");
+                  "Prompt and answer together, at most; 0: what the model can, at most 4096");
   app->add_option("--kv-blocks-max", options.kv_blocks_max,
-                  "KV blocks of 32 tokens, at most (default: what memory holds, at most 4096)");
-  app->add_option("--step-tokens", options.step_tokens, "Tokens of a step, at most")->capture_default_str();
-  app->add_option("--sequences-max", options.sequences_max, "Sequences that run at once, at most")
-      ->capture_default_str();
-  app->add_option("--requests-max", options.requests_queued_max, "Requests waiting or running, at most")
-      ->capture_default_str();
+                  "KV blocks of 32 tokens, at most; 0: what memory holds, at most 4096");
+  app->add_option("--step-tokens", options.step_tokens, "Tokens of a step, at most");
+  app->add_option("--sequences-max", options.sequences_max, "Sequences that run at once, at most");
+  app->add_option("--requests-max", options.requests_queued_max, "Requests waiting or running, at most");
   app->add_option("--seed", options.seed,
-                  "Of the seeds drawn for requests that bring none; 0 takes a random one")
-      ->capture_default_str();
+                  "Of the seeds drawn for requests that bring none; 0 takes a random one");
   app->add_option("--step-deadline-seconds", flags->step_deadline_seconds,
-                  "A worker without progress for so long within a step is hung; 0 takes it from the plan")
-      ->capture_default_str();
-  app->add_option("--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on")
-      ->capture_default_str();
-  app->add_option("--log-level", flags->log_level, "debug, info, warning or error")->capture_default_str();
+                  "A worker without progress for so long within a step is hung; 0 takes it from the plan");
+  app->add_option("--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on");
+  app->add_option("--log-level", flags->log_level, "debug, info, warning or error");
 }
 
 int Serve(const Flags& flags) {

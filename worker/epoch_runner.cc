@@ -1,0 +1,238 @@
+#include "worker/epoch_runner.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "worker/weights/loaded_shard.h"
+
+namespace bellwether {
+namespace {
+
+// Many more than the stages of a pipeline can have in flight.
+constexpr size_t kStepsMax = 4096;
+// Peers may take long to load; whoever fails meanwhile ends the epoch through the coordinator.
+constexpr absl::Duration kConnectLimit = absl::Hours(1);
+constexpr int kSpinPauses = 1000;
+
+// A link that remembers whose it was that failed first.
+class BlamingLink : public Link {
+ public:
+  BlamingLink(std::unique_ptr<Link> link, int peer, std::atomic<int>* blamed)
+      : link_(std::move(link)), peer_(peer), blamed_(blamed) {}
+  absl::Status Send(const MessageTag& tag, absl::Span<const float> data) override {
+    return Watch(link_->Send(tag, data));
+  }
+  absl::Status Receive(const MessageTag& tag, absl::Span<float> data) override {
+    return Watch(link_->Receive(tag, data));
+  }
+  void Abort(const absl::Status& reason) override { link_->Abort(reason); }
+  std::string peer() const override { return link_->peer(); }
+
+ private:
+  absl::Status Watch(absl::Status status) {
+    int nobody = -1;
+    if (!status.ok()) blamed_->compare_exchange_strong(nobody, peer_);
+    return status;
+  }
+  const std::unique_ptr<Link> link_;
+  const int peer_;
+  std::atomic<int>* const blamed_;
+};
+
+int FlatIndex(const Assignment& assignment) {
+  int index = assignment.rank;
+  for (int stage = 0; stage < assignment.stage; ++stage) {
+    index += static_cast<int>(assignment.layout.stages[stage].ranks.size());
+  }
+  return index;
+}
+
+}  // namespace
+
+EpochRunner::EpochRunner(Options options) : options_(std::move(options)), thread_([this] { Run(); }) {}
+
+EpochRunner::~EpochRunner() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  End({}, "the worker is stopping");
+  thread_.join();
+}
+
+void EpochRunner::Begin(EpochTask task) {
+  End({}, "a new epoch begins");
+  absl::MutexLock lock(&mutex_);
+  wanted_ = task.assignment.epoch;
+  next_ = std::move(task);
+}
+
+bool EpochRunner::Add(Step step) {
+  absl::MutexLock lock(&mutex_);
+  if (step.epoch != wanted_) return true;
+  if (steps_.size() >= kStepsMax) return false;
+  steps_.push_back(std::move(step));
+  return true;
+}
+
+void EpochRunner::End(Epoch epoch, const std::string& reason) {
+  absl::MutexLock lock(&mutex_);
+  if (wanted_.value == 0 || (epoch.value != 0 && epoch != wanted_)) return;
+  options_.links->Cancel(wanted_);
+  wanted_ = {};
+  next_.reset();
+  steps_.clear();
+  if (executor_ != nullptr) executor_->Abort(absl::CancelledError(reason));
+}
+
+EpochRunner::State EpochRunner::state() const {
+  absl::MutexLock lock(&mutex_);
+  return {.epoch = wanted_,
+          .name = name_,
+          .waiting_for = progress_.waiting_for,
+          .progress = progress_.counter,
+          .step = progress_.step,
+          .layer = progress_.layer,
+          .loaded_bytes = progress_.loaded_bytes,
+          .total_bytes = progress_.total_bytes};
+}
+
+bool EpochRunner::Wanted(Epoch epoch) const {
+  absl::MutexLock lock(&mutex_);
+  return wanted_ == epoch;
+}
+
+void EpochRunner::SetName(const char* name) {
+  absl::MutexLock lock(&mutex_);
+  name_ = name;
+}
+
+void EpochRunner::Run() {
+  const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stopping_ || next_ || (executor_ != nullptr && (executor_epoch_ != wanted_ || !steps_.empty()));
+  };
+  while (true) {
+    std::optional<EpochTask> task;
+    std::optional<Step> step;
+    std::unique_ptr<StageExecutor> ended;
+    bool stopping = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      mutex_.Await(absl::Condition(&ready));
+      stopping = stopping_;
+      if (stopping || (executor_ != nullptr && executor_epoch_ != wanted_)) {
+        ended = std::move(executor_);
+        name_ = "joined";
+      } else if (next_) {
+        task = std::exchange(next_, std::nullopt);
+      } else {
+        step = std::move(steps_.front());
+        steps_.pop_front();
+      }
+    }
+    if (stopping) return;
+    if (task) Start(*std::move(task));
+    if (step) RunStep(*step);
+  }
+}
+
+void EpochRunner::Start(EpochTask task) {
+  const Epoch epoch = task.assignment.epoch;
+  blamed_ = -1;
+  progress_.waiting_for = -1;
+  if (const absl::Status status = Prepare(task); !status.ok()) Fail(epoch, status);
+}
+
+absl::Status EpochRunner::Prepare(const EpochTask& task) {
+  const Assignment& assignment = task.assignment;
+  SetName("loading");
+  if (shard_ == nullptr || !shard_->Serves(assignment)) {
+    shard_.reset();  // before the new one takes its place in memory
+    BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
+    BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
+    BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment,
+                                          {.threads = options_.threads, .cpus = options_.cpus}, &progress_));
+  }
+  if (!Wanted(assignment.epoch)) return absl::OkStatus();
+  SetName("linking");
+  StageExecutor::Options options{.assignment = assignment,
+                                 .shard = shard_,
+                                 .threads = options_.threads,
+                                 .cpus = options_.cpus,
+                                 .progress = &progress_};
+  BW_ASSIGN_OR_RETURN(options.links, Connect(task));
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> executor, StageExecutor::Create(std::move(options)));
+  const int64_t kv_bytes = executor->kv_bytes();
+  reports_ = assignment.last_stage() && assignment.rank == 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (wanted_ != assignment.epoch) {
+      name_ = "joined";
+      return absl::OkStatus();
+    }
+    executor_ = std::move(executor);
+    executor_epoch_ = assignment.epoch;
+    name_ = "ready";
+  }
+  LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
+          ", ", WeightBytes(*shard_) >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
+  options_.events.ready(assignment.epoch, WeightBytes(*shard_), kv_bytes);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<std::unique_ptr<Link>>> EpochRunner::Connect(const EpochTask& task) {
+  const Assignment& assignment = task.assignment;
+  std::vector<std::unique_ptr<Link>> links(task.peers.size());
+  const std::vector<int> linked = LinkedWorkers(assignment);
+  if (linked.empty()) return links;
+  LinkListener::Request request{.epoch = assignment.epoch,
+                                .secret = task.link_secret,
+                                .own_index = FlatIndex(assignment),
+                                .connect_limit = kConnectLimit,
+                                .wait_limit = assignment.step_deadline,
+                                .spin_pauses = task.cores_are_short ? 0 : kSpinPauses};
+  for (const int index : linked) request.peers.push_back(task.peers[index]);
+  BW_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Link>> made, options_.links->Connect(request));
+  BW_CHECK_EQ(made.size(), linked.size());
+  for (size_t i = 0; i < linked.size(); ++i) {
+    links[linked[i]] = std::make_unique<BlamingLink>(std::move(made[i]), linked[i], &blamed_);
+  }
+  return links;
+}
+
+void EpochRunner::RunStep(const Step& step) {
+  StageExecutor* executor = nullptr;
+  {
+    absl::MutexLock lock(&mutex_);
+    executor = executor_.get();  // only this thread takes it away
+    name_ = "step";
+  }
+  const absl::StatusOr<StepResult> result = executor->Run(step);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (steps_.empty()) name_ = "ready";
+  }
+  if (!result.ok()) {
+    Fail(step.epoch, result.status());
+  } else if (reports_) {
+    options_.events.result(*result);
+  }
+}
+
+void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    name_ = "joined";
+    if (wanted_ != epoch) return;
+    options_.links->Cancel(epoch);
+    wanted_ = {};
+    steps_.clear();
+  }
+  LogError("epoch ", epoch.value, ": ", status.ToString());
+  options_.events.failed(epoch, status, blamed_);
+}
+
+}  // namespace bellwether

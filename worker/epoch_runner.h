@@ -1,0 +1,104 @@
+#pragma once
+
+#include <atomic>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "common/step.h"
+#include "worker/assignment.h"
+#include "worker/link/connector.h"
+#include "worker/model_source.h"
+#include "worker/stage_executor.h"
+
+namespace bellwether {
+
+// One epoch of a worker, as it is told.
+struct EpochTask {
+  Assignment assignment;
+  std::vector<LinkPeer> peers;  // every worker of the layout in flat order, this one included
+  std::string link_secret;
+  bool cores_are_short = false;  // more threads than cores on this host: waiting ones had better sleep
+};
+
+// The thread that does a worker's work: loads the shard, makes the links, and runs step after step in order.
+// Weights stay loaded from one epoch to the next if the part is the same.
+class EpochRunner {
+ public:
+  // Called from the runner's thread.
+  struct Events {
+    std::function<void(Epoch, int64_t weight_bytes, int64_t kv_bytes)> ready;
+    std::function<void(const StepResult&)> result;  // of the worker whose results count
+    // The epoch is over for this worker. `blamed`: flat index of a peer that did not answer, or -1.
+    std::function<void(Epoch, const absl::Status&, int blamed)> failed;
+  };
+  struct Options {
+    ModelSource* models = nullptr;  // outlive the runner
+    LinkListener* links = nullptr;
+    int threads = 1;
+    std::vector<int> cpus;
+    Events events;
+  };
+  explicit EpochRunner(Options options);
+  ~EpochRunner();  // ends what runs
+
+  // From any thread; none of them waits
+  // --------------------------------------------------------------------------
+
+  // Ends the epoch before, if there is one.
+  void Begin(EpochTask task);
+  // Steps of other epochs are dropped. False if more are waiting than a coordinator sends.
+  [[nodiscard]] bool Add(Step step);
+  // Ends `epoch`, or whichever is under way if it is 0: `failed` is not called for it any more.
+  void End(Epoch epoch, const std::string& reason);
+
+  struct State {
+    Epoch epoch;
+    std::string name;      // "joined", "loading", "linking", "ready" or "step"
+    int waiting_for = -1;  // flat index
+    uint64_t progress = 0;
+    uint64_t step = 0;
+    int32_t layer = 0;
+    int64_t loaded_bytes = 0, total_bytes = 0;
+  };
+  State state() const;
+
+ private:
+  void Run();
+  void Start(EpochTask task);
+  absl::Status Prepare(const EpochTask& task);
+  absl::StatusOr<std::vector<std::unique_ptr<Link>>> Connect(const EpochTask& task);
+  void RunStep(const Step& step);
+  // Reports an error of `epoch` unless it has been ended from outside.
+  void Fail(Epoch epoch, const absl::Status& status);
+  bool Wanted(Epoch epoch) const;
+  void SetName(const char* name);
+
+  const Options options_;
+  ExecutorProgress progress_;
+  std::atomic<int> blamed_{-1};  // first peer whose link failed
+
+  // The thread's own.
+  std::shared_ptr<const LoadedShard> shard_;
+  bool reports_ = false;  // this worker's results count
+
+  mutable absl::Mutex mutex_;
+  Epoch wanted_ ABSL_GUARDED_BY(mutex_);  // 0: none
+  std::optional<EpochTask> next_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Step> steps_ ABSL_GUARDED_BY(mutex_);
+  // Changed by the thread alone, and used by others, under the mutex, to abort.
+  std::unique_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
+  Epoch executor_epoch_ ABSL_GUARDED_BY(mutex_);
+  const char* name_ ABSL_GUARDED_BY(mutex_) = "joined";
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::thread thread_;
+};
+
+}  // namespace bellwether

@@ -1,0 +1,137 @@
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "common/build_id.h"
+#include "common/defaults.h"
+#include "common/log.h"
+#include "common/program_flags.h"
+#include "common/status.h"
+#include "common/stop_signal.h"
+#include "worker/inventory.h"
+#include "worker/session.h"
+
+namespace bellwether {
+namespace {
+
+struct Flags {
+  WorkerSession::Options session;
+  std::string cpus;
+  std::string kernel_level;
+  int64_t memory_mib = 0;
+  std::string log_level = "info";
+  bool print_config = false;
+};
+
+void AddFlags(CLI::App* app, Flags* flags) {
+  WorkerSession::Options& session = flags->session;
+  session.coordinator = kDefaultWorkerAddress;
+  session.name = DefaultWorkerName();
+  session.threads = 0;
+  app->option_defaults()->always_capture_default();
+  app->add_option("--coordinator", session.coordinator,
+                  "Where the coordinator listens for workers, HOST:PORT");
+  app->add_option("--model", session.model, "Checkpoint: a Hugging Face directory or a .gguf file");
+  app->add_option(
+      "--model-root", session.model_root,
+      "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
+  app->add_option("--name", session.name, "How messages call this worker");
+  app->add_option("--threads", session.threads,
+                  "Threads that compute; 0: one for each CPU of the affinity mask");
+  app->add_option("--cpus", flags->cpus,
+                  "CPUs of the threads, such as 0,1,4-7; empty: wherever the system likes");
+  app->add_option("--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available");
+  app->add_option("--link-listen", session.link_listen,
+                  "HOST:PORT for workers on other machines, which must reach it; empty: this machine only");
+  app->add_option("--kernel-level", flags->kernel_level,
+                  "Highest instruction set to offer; empty: what the CPU has");
+  app->add_option("--log-level", flags->log_level, "debug, info, warning or error");
+}
+
+// "0,1,4-7"
+absl::StatusOr<std::vector<int>> ParseCpus(const std::string& text) {
+  std::vector<int> cpus;
+  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    const std::vector<absl::string_view> ends = absl::StrSplit(part, absl::MaxSplits('-', 1));
+    int first = 0, last = 0;
+    if (!absl::SimpleAtoi(ends.front(), &first) || !absl::SimpleAtoi(ends.back(), &last) || first < 0 ||
+        last < first || last >= 4096) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cpus is \"", text, "\", expected numbers and ranges: 0,1,4-7"));
+    }
+    for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
+  }
+  return cpus;
+}
+
+absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
+  WorkerSession::Options options = flags.session;
+  if (options.model.empty() == options.model_root.empty()) {
+    return absl::InvalidArgumentError("give one of --model and --model-root");
+  }
+  BW_ASSIGN_OR_RETURN(options.cpus, ParseCpus(flags.cpus));
+  if (options.threads == 0) {
+    options.threads = static_cast<int>(options.cpus.empty() ? AllowedCpus().size() : options.cpus.size());
+  }
+  if (options.threads < 1 || options.threads > 1024) {
+    return absl::InvalidArgumentError(absl::StrCat("threads is ", options.threads, ", allowed is 1 to 1024"));
+  }
+  if (flags.memory_mib < 0) return absl::InvalidArgumentError("memory-mib is below 0");
+  options.memory_bytes = flags.memory_mib << 20;
+  options.kernel_levels = KernelLevelNames();
+  if (!flags.kernel_level.empty()) {
+    const auto at = std::find(options.kernel_levels.begin(), options.kernel_levels.end(), flags.kernel_level);
+    if (at == options.kernel_levels.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("kernel-level is \"", flags.kernel_level,
+                                                     "\", this CPU has ",
+                                                     absl::StrJoin(options.kernel_levels, ", ")));
+    }
+    options.kernel_levels.erase(at + 1, options.kernel_levels.end());
+  }
+  options.build_id = BuildId();
+  return options;
+}
+
+int Work(WorkerSession::Options options) {
+  const auto session = WorkerSession::Start(std::move(options));
+  if (!session.ok()) {
+    LogError(session.status().message());
+    return 1;
+  }
+  std::thread([&] {
+    WaitForStopSignal();
+    LogInfo("told to stop");
+    (*session)->Stop();
+  }).detach();
+  const absl::Status status = (*session)->Run();
+  if (!status.ok()) LogError(status.message());
+  // Not by the destructors: a shard that is being loaded would be loaded to its end first.
+  std::_Exit(status.ok() ? 0 : 1);
+}
+
+int Main(int argc, char** argv) {
+  BlockStopSignals();
+  CLI::App app("A worker of a Bellwether cluster: joins a coordinator and computes its part of the model.",
+               "bellwether-worker");
+  Flags flags;
+  AddFlags(&app, &flags);
+  AddConfigFlags(&app, &flags.print_config);
+  if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
+  InitLogging("worker", ParseLogLevel(flags.log_level));
+  absl::StatusOr<WorkerSession::Options> options = SessionOptions(flags);
+  if (!options.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(options.status().message()).c_str());
+    return 2;
+  }
+  return Work(*std::move(options));
+}
+
+}  // namespace
+}  // namespace bellwether
+
+int main(int argc, char** argv) { return bellwether::Main(argc, argv); }

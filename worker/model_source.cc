@@ -1,0 +1,70 @@
+#include "worker/model_source.h"
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "common/status.h"
+
+namespace bellwether {
+
+ModelSource::ModelSource(std::string model, std::string model_root)
+    : model_(std::move(model)), model_root_(std::move(model_root)) {
+  if (model_.empty()) return;
+  opening_ = std::async(std::launch::async, [path = model_] {
+               return std::make_shared<const absl::StatusOr<Opened>>(Open(path));
+             }).share();
+}
+
+absl::StatusOr<ModelSource::Opened> ModelSource::Open(const std::string& path) {
+  Opened opened;
+  BW_ASSIGN_OR_RETURN(opened.checkpoint, Checkpoint::Open(path));
+  BW_ASSIGN_OR_RETURN(opened.id, opened.checkpoint->ModelId());
+  return opened;
+}
+
+absl::StatusOr<std::string> ModelSource::ModelId() {
+  if (model_.empty()) return std::string();
+  const absl::StatusOr<Opened>& opened = *opening_.get();
+  if (!opened.ok()) return opened.status();
+  return opened->id;
+}
+
+absl::StatusOr<const Checkpoint*> ModelSource::Find(const std::string& model_id) {
+  if (model_.empty()) return FindUnderRoot(model_id);
+  const absl::StatusOr<Opened>& opened = *opening_.get();
+  if (!opened.ok()) return opened.status();
+  if (opened->id == model_id) return opened->checkpoint.get();
+  return absl::FailedPreconditionError(absl::StrCat("the coordinator serves the model with id ", model_id,
+                                                    ", but ", model_, " has id ", opened->id));
+}
+
+absl::StatusOr<const Checkpoint*> ModelSource::FindUnderRoot(const std::string& model_id) {
+  std::error_code error;
+  int seen = 0;
+  for (const std::filesystem::directory_entry& entry :
+       std::filesystem::directory_iterator(model_root_, error)) {
+    const std::string path = entry.path().string();
+    if (entry.is_directory(error) ? !std::filesystem::exists(entry.path() / "config.json", error)
+                                  : entry.path().extension() != ".gguf") {
+      continue;
+    }
+    ++seen;
+    auto at = under_root_.find(path);
+    if (at == under_root_.end()) {
+      absl::StatusOr<Opened> opened = Open(path);
+      if (!opened.ok()) {
+        LogWarning("passed over ", path, ": ", opened.status().message());
+        continue;
+      }
+      at = under_root_.emplace(path, *std::move(opened)).first;
+    }
+    if (at->second.id == model_id) return at->second.checkpoint.get();
+  }
+  if (error) return absl::NotFoundError(absl::StrCat("cannot read ", model_root_, ": ", error.message()));
+  return absl::NotFoundError(absl::StrCat("none of the ", seen, " checkpoints in ", model_root_,
+                                          " has the id ", model_id, " that the coordinator serves"));
+}
+
+}  // namespace bellwether

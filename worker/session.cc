@@ -1,0 +1,335 @@
+#include "worker/session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "common/defaults.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "grpcpp/grpcpp.h"
+#include "kernels/peaks.h"
+#include "proto/assignment_codec.h"
+#include "proto/bellwether/v1/cluster.grpc.pb.h"
+#include "proto/grpc_status.h"
+#include "proto/step_codec.h"
+#include "worker/epoch_runner.h"
+#include "worker/inventory.h"
+
+namespace bellwether {
+namespace {
+
+constexpr double kBandwidthSampleSeconds = 0.05;
+
+using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
+
+std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(static_cast<int>(kControlMessageBytesMax));
+  // A coordinator that hangs, or a host that vanishes, is noticed within a few seconds.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 2000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 4000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+std::string Describe(const AssignedPeer& peer) {
+  return absl::StrCat("worker ", peer.name, " (stage ", peer.stage, ", rank ", peer.rank, ")");
+}
+
+class GrpcSession : public WorkerSession {
+ public:
+  GrpcSession(Options options, std::unique_ptr<LinkListener> links);
+
+  absl::Status Run() override;
+  void Stop() override;
+
+ private:
+  // From join to the end of the stream. Whether the coordinator took this worker is in joined_.
+  absl::Status RunStream();
+  absl::StatusOr<v1::JoinRequest> MakeJoin();
+  // Errors end the session for good.
+  absl::Status Handle(const v1::CoordinatorMessage& message);
+  absl::Status Begin(const v1::Assignment& message);
+  absl::Status Step(const v1::Step& message);
+
+  // From any thread; dropped while there is no stream.
+  void Send(const v1::WorkerMessage& message);
+  void SendFailure(Epoch epoch, const absl::Status& status, const std::string& blamed);
+  void SendHeartbeats();  // until the stream ends
+  std::string PeerName(Epoch epoch, int index) const;
+  bool WaitForStop(absl::Duration limit) const;
+
+  const Options options_;
+  const std::unique_ptr<LinkListener> links_;
+  ModelSource models_;
+  std::optional<v1::JoinRequest> join_;
+  bool joined_ = false;  // by the stream under way
+
+  absl::Mutex write_mutex_;  // one Write at a time
+  mutable absl::Mutex mutex_;
+  std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // null between streams
+  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Epoch peers_epoch_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> peer_names_ ABSL_GUARDED_BY(mutex_);  // of peers_epoch_, in flat order
+
+  std::unique_ptr<EpochRunner> runner_;  // last: its events use the rest
+};
+
+GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
+    : options_(std::move(options)), links_(std::move(links)), models_(options_.model, options_.model_root) {
+  EpochRunner::Options runner;
+  runner.models = &models_;
+  runner.links = links_.get();
+  runner.threads = options_.threads;
+  runner.cpus = options_.cpus;
+  runner.events.ready = [this](Epoch epoch, int64_t weight_bytes, int64_t kv_bytes) {
+    v1::WorkerMessage message;
+    message.mutable_ready()->set_epoch(epoch.value);
+    message.mutable_ready()->set_weight_bytes(weight_bytes);
+    message.mutable_ready()->set_kv_bytes(kv_bytes);
+    Send(message);
+  };
+  runner.events.result = [this](const StepResult& result) {
+    v1::WorkerMessage message;
+    Encode(result, message.mutable_step_result());
+    Send(message);
+  };
+  runner.events.failed = [this](Epoch epoch, const absl::Status& status, int blamed) {
+    SendFailure(epoch, status, PeerName(epoch, blamed));
+  };
+  runner_ = std::make_unique<EpochRunner>(std::move(runner));
+}
+
+// Life
+// --------------------------------------------------------------------------------------------------------------
+
+absl::Status GrpcSession::Run() {
+  absl::Duration delay = kRejoinDelayFirst;
+  while (true) {
+    if (!join_) {
+      BW_ASSIGN_OR_RETURN(join_, MakeJoin());
+    }
+    const absl::Status status = RunStream();
+    runner_->End({}, "the connection to the coordinator is over");
+    if (absl::IsFailedPrecondition(status)) return status;
+    if (joined_) delay = kRejoinDelayFirst;
+    if (WaitForStop(absl::ZeroDuration())) return absl::OkStatus();
+    LogWarning("no coordinator at ", options_.coordinator, " (", status.message(), "), joining again in ",
+               absl::FormatDuration(delay));
+    if (WaitForStop(delay)) return absl::OkStatus();
+    delay = std::min(2 * delay, kRejoinDelayMax);
+  }
+}
+
+void GrpcSession::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    if (context_ != nullptr) context_->TryCancel();
+  }
+  runner_->End({}, "the worker is stopping");
+}
+
+bool GrpcSession::WaitForStop(absl::Duration limit) const {
+  absl::MutexLock lock(&mutex_);
+  const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; };
+  return mutex_.AwaitWithTimeout(absl::Condition(&stopping), limit);
+}
+
+// Made once: what is available shrinks by what this worker then holds.
+absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
+  v1::JoinRequest join;
+  join.set_protocol_version(kClusterProtocolVersion);
+  join.set_build_id(options_.build_id);
+  join.set_name(options_.name);
+  join.set_host_id(HostId());
+  join.set_memory_bytes(options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes());
+  join.set_threads(options_.threads);
+  // The planner needs some number; a machine too small to measure is as slow as that.
+  join.set_read_bytes_per_second(
+      std::max(1e6, kernels::MeasureReadBandwidth(options_.threads, kBandwidthSampleSeconds)));
+  for (const std::string& level : options_.kernel_levels) join.add_kernel_levels(level);
+  join.set_unix_socket(links_->unix_socket());
+  join.set_link_address(links_->grpc_address());
+  BW_ASSIGN_OR_RETURN(std::string model_id, models_.ModelId());
+  join.set_model_id(std::move(model_id));
+  return join;
+}
+
+absl::Status GrpcSession::RunStream() {
+  joined_ = false;
+  const auto channel = MakeChannel(options_.coordinator);
+  const auto stub = v1::Cluster::NewStub(channel);
+  grpc::ClientContext context;
+  context.set_wait_for_ready(false);
+  const std::shared_ptr<Stream> stream(stub->Join(&context));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopping_) context.TryCancel();
+    stream_ = stream;
+    context_ = &context;
+  }
+  v1::WorkerMessage join;
+  *join.mutable_join() = *join_;
+  Send(join);
+
+  absl::Status status;
+  std::thread heartbeats;
+  v1::CoordinatorMessage message;
+  while (status.ok() && stream->Read(&message)) {
+    status = Handle(message);
+    if (joined_ && !heartbeats.joinable()) heartbeats = std::thread([this] { SendHeartbeats(); });
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    stream_ = nullptr;
+    context_ = nullptr;
+  }
+  context.TryCancel();  // a write that waits for the coordinator ends too
+  if (heartbeats.joinable()) heartbeats.join();
+  absl::MutexLock lock(&write_mutex_);  // the last writer is out
+  const absl::Status end = ToAbsl(stream->Finish());
+  return status.ok()
+             ? (end.ok() ? absl::UnavailableError("the stream ended") : absl::UnavailableError(end.message()))
+             : status;
+}
+
+// What the coordinator says
+// -----------------------------------------------------------------------------------------
+
+absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kJoined:
+      joined_ = true;
+      LogInfo("joined ", options_.coordinator, " as worker ", message.joined().worker_id());
+      return absl::OkStatus();
+    case v1::CoordinatorMessage::kRefusal:
+      return absl::FailedPreconditionError(
+          absl::StrCat("the coordinator refuses this worker: ", message.refusal().reason()));
+    case v1::CoordinatorMessage::kAssignment:
+      return Begin(message.assignment());
+    case v1::CoordinatorMessage::kStep:
+      return Step(message.step());
+    case v1::CoordinatorMessage::kEndEpoch:
+      LogInfo("epoch ", message.end_epoch().epoch(), " ends: ", message.end_epoch().reason());
+      runner_->End({message.end_epoch().epoch()}, message.end_epoch().reason());
+      return absl::OkStatus();
+    case v1::CoordinatorMessage::kStart:
+    case v1::CoordinatorMessage::MESSAGE_NOT_SET:
+      return absl::OkStatus();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GrpcSession::Begin(const v1::Assignment& message) {
+  absl::StatusOr<AssignmentMessage> assigned = Decode(message);
+  if (!assigned.ok()) {
+    SendFailure({message.epoch()}, assigned.status(), "");
+    return absl::OkStatus();
+  }
+  EpochTask task{.assignment = std::move(assigned->assignment),
+                 .link_secret = std::move(assigned->link_secret)};
+  LogInfo("epoch ", task.assignment.epoch.value, ": stage ", task.assignment.stage, ", rank ",
+          task.assignment.rank, " of ", Describe(task.assignment.layout));
+  int64_t local_workers = 0;
+  std::vector<std::string> names;
+  for (const AssignedPeer& peer : assigned->peers) {
+    const bool local = peer.host_id == join_->host_id();
+    local_workers += local ? 1 : 0;
+    task.peers.push_back({.index = static_cast<int>(names.size()),
+                          .name = Describe(peer),
+                          .unix_socket = local ? peer.unix_socket : "",
+                          .grpc_address = peer.link_address});
+    names.push_back(peer.name);
+  }
+  task.cores_are_short = local_workers * options_.threads > sysconf(_SC_NPROCESSORS_ONLN);
+  {
+    absl::MutexLock lock(&mutex_);
+    peers_epoch_ = task.assignment.epoch;
+    peer_names_ = std::move(names);
+  }
+  runner_->Begin(std::move(task));
+  return absl::OkStatus();
+}
+
+absl::Status GrpcSession::Step(const v1::Step& message) {
+  absl::StatusOr<bellwether::Step> step = Decode(message);
+  absl::Status wrong = step.status();
+  if (step.ok() && !runner_->Add(*std::move(step)))
+    wrong = absl::ResourceExhaustedError("too many steps are waiting");
+  if (wrong.ok()) return absl::OkStatus();
+  runner_->End({message.epoch()}, std::string(wrong.message()));
+  SendFailure({message.epoch()}, wrong, "");
+  return absl::OkStatus();
+}
+
+// What the worker says
+// ----------------------------------------------------------------------------------------------
+
+void GrpcSession::Send(const v1::WorkerMessage& message) {
+  absl::MutexLock write_lock(&write_mutex_);
+  std::shared_ptr<Stream> stream;
+  {
+    absl::MutexLock lock(&mutex_);
+    stream = stream_;
+  }
+  // A failed write shows where the stream is read.
+  if (stream != nullptr) stream->Write(message);
+}
+
+void GrpcSession::SendFailure(Epoch epoch, const absl::Status& status, const std::string& blamed) {
+  v1::WorkerMessage message;
+  v1::Failure* failure = message.mutable_failure();
+  failure->set_epoch(epoch.value);
+  failure->set_code(static_cast<int>(status.code()));
+  failure->set_message(std::string(status.message()));
+  failure->set_blamed_worker(blamed);
+  Send(message);
+}
+
+void GrpcSession::SendHeartbeats() {
+  const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stream_ == nullptr; };
+  while (true) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (mutex_.AwaitWithTimeout(absl::Condition(&ended), kHeartbeatInterval)) return;
+    }
+    const EpochRunner::State state = runner_->state();
+    v1::WorkerMessage message;
+    v1::Heartbeat* beat = message.mutable_heartbeat();
+    beat->set_epoch(state.epoch.value);
+    beat->set_state(state.name);
+    beat->set_loaded_bytes(state.loaded_bytes);
+    beat->set_total_bytes(state.total_bytes);
+    beat->set_step_id(state.step);
+    beat->set_layer(state.layer);
+    beat->set_waiting_for(PeerName(state.epoch, state.waiting_for));
+    beat->set_progress(state.progress);
+    Send(message);
+  }
+}
+
+std::string GrpcSession::PeerName(Epoch epoch, int index) const {
+  absl::MutexLock lock(&mutex_);
+  if (epoch != peers_epoch_ || index < 0 || index >= static_cast<int>(peer_names_.size())) return "";
+  return peer_names_[index];
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<WorkerSession>> WorkerSession::Start(Options options) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<LinkListener> links,
+                      LinkListener::Start({.grpc_listen_address = options.link_listen}));
+  return std::make_unique<GrpcSession>(std::move(options), std::move(links));
+}
+
+}  // namespace bellwether

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace bellwether {
+
+// A worker's life with its coordinator: joins, says how it is, does as it is told, and joins again whenever
+// the connection breaks.
+class WorkerSession {
+ public:
+  struct Options {
+    std::string coordinator;  // host:port
+    std::string model;        // checkpoint, or
+    std::string model_root;   // a directory of checkpoints
+    std::string build_id;
+    std::string name;         // for people; printable, without spaces
+    std::string link_listen;  // host:port for workers of other hosts; empty: shared memory only
+    int threads = 1;
+    std::vector<int> cpus;                   // of the threads; empty: wherever the system likes
+    int64_t memory_bytes = 0;                // what to tell the planner; 0: what is available
+    std::vector<std::string> kernel_levels;  // ascending
+  };
+  // Starts listening for peers and opening the model.
+  static absl::StatusOr<std::unique_ptr<WorkerSession>> Start(Options options);
+  virtual ~WorkerSession() = default;
+
+  // Returns OK after Stop, FailedPrecondition with the coordinator's words if it refuses this worker, or the
+  // error of the model. Anything else it tries again, more and more slowly.
+  virtual absl::Status Run() = 0;
+  // From any thread, also before Run.
+  virtual void Stop() = 0;
+};
+
+}  // namespace bellwether
