@@ -1,0 +1,92 @@
+#include <numeric>
+
+#include "gtest/gtest.h"
+#include "model/shard_size.h"
+#include "worker/weights/loaded_shard.h"
+
+namespace bellwether {
+namespace {
+
+Assignment MakeAssignment(const ModelConfig& config, int stages, int ranks, Quantize quantize) {
+  Assignment assignment{.epoch = Epoch{1}, .model_id = "m", .layout = *EvenLayout(config, stages, ranks)};
+  assignment.numeric.quantize = quantize;
+  return assignment;
+}
+
+constexpr const char* kModels[] = {
+    "random:llama?hidden=96,layers=3,heads=6,kv_heads=3,ffn=172,vocab=160:fp32",
+    "random:llama?hidden=120,layers=2,heads=5,kv_heads=1,head_dim=24,ffn=200,vocab=173,tied=1:bf16",
+    "random:bloom?hidden=100,layers=2,heads=5,ffn=400,vocab=151:int4",
+};
+
+// The planner promises memory before anything is read, so its arithmetic must be that of what is loaded.
+TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
+  for (const char* model : kModels) {
+    const auto checkpoint = Checkpoint::Open(model);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const ModelConfig& config = (*checkpoint)->config();
+    for (Quantize quantize : {Quantize::kNone, Quantize::kInt8, Quantize::kInt4}) {
+      for (const auto& [stages, ranks] : {std::pair{1, 1}, {2, 1}, {1, 3}, {2, 2}}) {
+        Assignment assignment = MakeAssignment(config, stages, ranks, quantize);
+        for (assignment.stage = 0; assignment.stage < stages; ++assignment.stage) {
+          for (assignment.rank = 0; assignment.rank < ranks; ++assignment.rank) {
+            ExecutorProgress progress;
+            const auto shard = LoadShard(**checkpoint, assignment, {.threads = 2}, &progress);
+            ASSERT_TRUE(shard.ok()) << shard.status();
+            const int64_t expected =
+                ShardBytes(config, CheckpointFormats(**checkpoint), quantize, assignment.stage_layout(),
+                           assignment.rank, assignment.first_stage(), assignment.last_stage());
+            EXPECT_EQ(WeightBytes(**shard), expected)
+                << model << " stages " << stages << " ranks " << ranks << " stage " << assignment.stage;
+            EXPECT_TRUE((*shard)->Serves(assignment));
+            EXPECT_LE(progress.loaded_bytes, progress.total_bytes);
+          }
+        }
+      }
+    }
+  }
+}
+
+// A rank holds exactly its rows and columns of what one worker alone would hold.
+TEST(LoadShard, RanksHoldPartsOfTheWhole) {
+  const auto checkpoint = Checkpoint::Open(kModels[1]);
+  ASSERT_TRUE(checkpoint.ok());
+  const ModelConfig& config = (*checkpoint)->config();
+  for (Quantize quantize : {Quantize::kNone, Quantize::kInt8, Quantize::kInt4}) {
+    const auto whole = LoadShard(**checkpoint, MakeAssignment(config, 1, 1, quantize), {}, nullptr);
+    ASSERT_TRUE(whole.ok()) << whole.status();
+    Assignment assignment = MakeAssignment(config, 1, 3, quantize);
+    for (assignment.rank = 0; assignment.rank < 3; ++assignment.rank) {
+      const auto part = LoadShard(**checkpoint, assignment, {}, nullptr);
+      ASSERT_TRUE(part.ok()) << part.status();
+      const Range ffn = SliceFfn(config, assignment.rank_layout().slices);
+      const auto& down = (*part)->layer_weights[1].down;
+      std::vector<float> own(down.cols()), all(config.ffn);
+      for (int64_t row = 0; row < config.hidden; ++row) {
+        down.GetRow(row, absl::MakeSpan(own));
+        (*whole)->layer_weights[1].down.GetRow(row, absl::MakeSpan(all));
+        ASSERT_EQ(own, std::vector<float>(all.begin() + ffn.begin, all.begin() + ffn.end)) << "row " << row;
+      }
+      const auto& up = (*part)->layer_weights[1].up;
+      std::vector<float> row_own(config.hidden), row_all(config.hidden);
+      for (int64_t row = 0; row < ffn.size(); ++row) {
+        up.GetRow(row, absl::MakeSpan(row_own));
+        (*whole)->layer_weights[1].up.GetRow(ffn.begin + row, absl::MakeSpan(row_all));
+        ASSERT_EQ(row_own, row_all);
+      }
+    }
+  }
+}
+
+TEST(LoadShard, TiedHeadIsStoredOnce) {
+  const auto checkpoint = Checkpoint::Open(kModels[1]);
+  ASSERT_TRUE(checkpoint.ok());
+  const auto one = LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone), {}, nullptr);
+  ASSERT_TRUE(one.ok());
+  EXPECT_TRUE((*one)->head_is_embedding);
+  EXPECT_EQ((*one)->head.bytes(), 0);
+  EXPECT_EQ(&(*one)->head_matrix(), &(*one)->embedding);
+}
+
+}  // namespace
+}  // namespace bellwether
