@@ -41,14 +41,21 @@ struct QueryGroup {
   alignas(64) float weights[kAttentionQueries][kTilePositions];  // scores, then their exponentials
 };
 
-// Scores of one block: keys [head_dim][32].
+BW_SIMD_INLINE void PrefetchLines(const std::byte* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + i), _MM_HINT_T1);
+}
+
+// Scores of one block: keys [head_dim][32]. Meanwhile `next_keys`, as many, are fetched: the blocks of a
+// sequence lie anywhere in memory, so the processor cannot foresee them.
 template <DType type, int kQueries>
-BW_SIMD_INLINE void ScoreBlock(const std::byte* keys, int head_dim, QueryGroup& group, int first_position) {
+BW_SIMD_INLINE void ScoreBlock(const std::byte* keys, const std::byte* next_keys, int head_dim,
+                               QueryGroup& group, int first_position) {
   constexpr int64_t kRowBytes = kKvBlockPositions * SizeOf(type);
   Vector scores[kQueries][2];
   BW_UNROLL
   for (int q = 0; q < kQueries; ++q) scores[q][0] = scores[q][1] = Zero();
-  for (int d = 0; d < head_dim; ++d, keys += kRowBytes) {
+  for (int d = 0; d < head_dim; ++d, keys += kRowBytes, next_keys += kRowBytes) {
+    PrefetchLines(next_keys, kRowBytes);
     const Vector low = LoadCached<type>(keys), high = LoadCached<type>(keys + kRowBytes / 2);
     BW_UNROLL
     for (int q = 0; q < kQueries; ++q) {
@@ -95,6 +102,7 @@ BW_SIMD_INLINE void SoftmaxTile(QueryGroup& group, int q, int tile_begin, float 
 // The values of a tile: positions [0, 32) from the first block, the others from the second.
 struct TileValues {
   const std::byte* blocks[2];
+  const std::byte* next_blocks[2];  // of the next tile, to be fetched
   int head_dim;
 };
 
@@ -115,8 +123,9 @@ BW_SIMD_INLINE void AddValues(const TileValues& values, QueryGroup& group, int f
     }
   }
   for (int position = begin; position < end; ++position) {
-    const std::byte* row = values.blocks[position / kKvBlockPositions] +
-                           position % kKvBlockPositions * row_bytes + d * SizeOf(type);
+    const int64_t offset = position % kKvBlockPositions * row_bytes + d * SizeOf(type);
+    const std::byte* row = values.blocks[position / kKvBlockPositions] + offset;
+    PrefetchLines(values.next_blocks[position / kKvBlockPositions] + offset, kVectors * 16 * SizeOf(type));
     Vector value[kVectors];
     BW_UNROLL
     for (int v = 0; v < kVectors; ++v) {
@@ -167,13 +176,16 @@ BW_SIMD void AttendGroup(const KvHead& head, const AttentionQuery* queries, floa
   }
   const int64_t key_bytes = int64_t{head.head_dim} * kKvBlockPositions * SizeOf(type);
   for (int tile = 0; tile <= last; tile += kTilePositions) {
-    TileValues values = {.blocks = {}, .head_dim = head.head_dim};
+    TileValues values = {.blocks = {}, .next_blocks = {}, .head_dim = head.head_dim};
     for (int half = 0; half < 2; ++half) {
       const int position = tile + half * kKvBlockPositions;
       if (position > last) break;
       const std::byte* block = head.blocks + head.table[position / kKvBlockPositions] * head.block_stride;
+      const int next_position = std::min(position + kTilePositions, last);
+      const std::byte* next = head.blocks + head.table[next_position / kKvBlockPositions] * head.block_stride;
       values.blocks[half] = block + key_bytes;
-      ScoreBlock<type, kQueries>(block, head.head_dim, group, half * kKvBlockPositions);
+      values.next_blocks[half] = next + key_bytes;
+      ScoreBlock<type, kQueries>(block, next, head.head_dim, group, half * kKvBlockPositions);
     }
     int common = kTilePositions;  // positions that every query of the group attends to
     for (int q = 0; q < kQueries; ++q) {
