@@ -48,6 +48,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available");
   app->add_option("--link-listen", session.link_listen,
                   "HOST:PORT for workers on other machines, which must reach it; empty: this machine only");
+  app->add_option("--host-id", session.host_id,
+                  "Workers of one id share memory; empty: by the machine. Containers may need to say");
   app->add_option("--kernel-level", flags->kernel_level,
                   "Highest instruction set to offer; empty: what the CPU has");
   app->add_option("--log-level", flags->log_level, "debug, info, warning or error");

@@ -151,7 +151,7 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_protocol_version(kClusterProtocolVersion);
   join.set_build_id(options_.build_id);
   join.set_name(options_.name);
-  join.set_host_id(HostId());
+  join.set_host_id(options_.host_id.empty() ? HostId() : options_.host_id);
   join.set_memory_bytes(options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes());
   join.set_threads(options_.threads);
   // The planner needs some number; a machine too small to measure is as slow as that.

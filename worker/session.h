@@ -19,6 +19,7 @@ class WorkerSession {
     std::string model_root;   // a directory of checkpoints
     std::string build_id;
     std::string name;         // for people; printable, without spaces
+    std::string host_id;      // equal on workers that share memory; empty: the machine's
     std::string link_listen;  // host:port for workers of other hosts; empty: shared memory only
     int threads = 1;
     std::vector<int> cpus;                   // of the threads; empty: wherever the system likes
