@@ -10,7 +10,6 @@
 #include "cli/terminal.h"
 #include "common/defaults.h"
 #include "common/status.h"
-#include "kernels/kernels.h"
 #include "kernels/peaks.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/option_names.h"
@@ -39,12 +38,6 @@ absl::StatusOr<double> ParseBytes(absl::string_view text) {
     if (absl::SimpleAtod(digits, &value) && value > 0) return value * factor;
   }
   return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
-}
-
-std::vector<std::string> KernelLevelNames() {
-  std::vector<std::string> names;
-  for (kernels::KernelLevel level : kernels::AvailableKernelLevels()) names.emplace_back(Name(level));
-  return names;
 }
 
 Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
@@ -118,7 +111,9 @@ absl::Status RunPlan(const PlanOptions& options) {
   BW_ASSIGN_OR_RETURN(planner.quantize, ParseQuantize(options.quantize));
   const CheckpointFormats formats(*checkpoint);
   planner.kv_type = DefaultKvType(formats, planner.quantize);
-  if (options.kv_type != "auto") BW_ASSIGN_OR_RETURN(planner.kv_type, ParseDType(options.kv_type));
+  if (options.kv_type != "auto") {
+    BW_ASSIGN_OR_RETURN(planner.kv_type, ParseDType(options.kv_type));
+  }
   planner.context_tokens = std::min(checkpoint->config().max_positions, kDefaultContextTokens);
   if (options.context_tokens > 0) planner.context_tokens = options.context_tokens;
 
