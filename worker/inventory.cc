@@ -108,7 +108,7 @@ std::string DefaultWorkerName() {
   return absl::StrCat(host, "/", getpid());
 }
 
-std::vector<std::string> SupportedKernelLevels() {
+std::vector<std::string> KernelLevelNames() {
   std::vector<std::string> names;
   for (const kernels::KernelLevel level : kernels::AvailableKernelLevels())
     names.emplace_back(kernels::Name(level));

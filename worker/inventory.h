@@ -23,6 +23,6 @@ std::string HostId();
 std::string DefaultWorkerName();
 
 // Kernel levels of this CPU, ascending, by name.
-std::vector<std::string> SupportedKernelLevels();
+std::vector<std::string> KernelLevelNames();
 
 }  // namespace bellwether

@@ -49,7 +49,7 @@ TEST_F(InventoryTest, ThisMachineHasSomething) {
   EXPECT_FALSE(AllowedCpus().empty());
   EXPECT_GT(AvailableMemoryBytes(), 0);
   EXPECT_EQ(HostId(), HostId());
-  EXPECT_FALSE(SupportedKernelLevels().empty());
+  EXPECT_FALSE(KernelLevelNames().empty());
   EXPECT_NE(DefaultWorkerName().find('/'), std::string::npos);
 }
 

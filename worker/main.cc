@@ -85,7 +85,7 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
   }
   if (flags.memory_mib < 0) return absl::InvalidArgumentError("memory-mib is below 0");
   options.memory_bytes = flags.memory_mib << 20;
-  options.kernel_levels = SupportedKernelLevels();
+  options.kernel_levels = KernelLevelNames();
   if (!flags.kernel_level.empty()) {
     const auto at = std::find(options.kernel_levels.begin(), options.kernel_levels.end(), flags.kernel_level);
     if (at == options.kernel_levels.end()) {
