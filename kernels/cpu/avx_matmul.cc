@@ -59,6 +59,7 @@ class PanelProduct {
 
   void Segment(const PackedMatrix::Segment& segment, float* sums, int64_t sums_stride) {
     TileArgs tile;
+    tile.activations = tile.block_scales = prepared_;
     tile.activation_stride = row_bytes_;
     tile.width = width_;
     tile.sums = sums;
@@ -121,41 +122,31 @@ class PanelProduct {
     } while (begin < segment.block_end);
   }
 
-  // Every tile of rows over one piece of the weights.
-  void Piece(TileArgs tile, int64_t bytes, int64_t step_bytes) {
+  // Every tile of rows over one piece of the weights, 64 or 16 outputs at a time.
+  void Piece(const TileArgs& piece, int64_t bytes, int64_t step_bytes) {
     const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
-    const std::byte* const activations = tile.activations;
-    const std::byte* const block_scales = tile.block_scales;
-    float* const sums = tile.sums;
-    // A single tile streams, which the processor foresees by itself. Several tiles pass over a piece in turn:
-    // they share the work of fetching the next one, so that memory is never idle.
-    const int64_t share = RoundUp((bytes + tiles - 1) / tiles, 64);
-    const bool ahead = tiles > 1 && bytes > 0;
-    tile.prefetch_lines = ahead ? static_cast<int>((step_bytes + 64 * tiles - 1) / (64 * tiles)) : 0;
+    // Even tiles: 8 rows are 4 + 4, not 6 + 2.
+    const int64_t most_rows = (rows_ + tiles - 1) / tiles;
+    const bool wide = width_ == kPanelRows && tiles_.four_lanes[most_rows] != nullptr;
+    const TileFunction* functions = wide ? tiles_.four_lanes : tiles_.one_lane;
+    const int64_t outputs = wide ? kPanelRows : kLaneRows;
+    const int64_t passes = tiles * (width_ / outputs);
+    // A single pass streams, which the processor foresees by itself. Several passes share the work of
+    // fetching the next piece, so that memory is never idle.
+    const int64_t share = passes > 1 ? RoundUp((bytes + passes - 1) / passes, 64) : 0;
+    TileArgs tile = piece;
+    tile.prefetch_lines = static_cast<int>((step_bytes + 64 * passes - 1) / (64 * passes));
+    tile.prefetch_end = tile.weights + bytes;
     for (int64_t i = 0; i < tiles; ++i) {
-      // Even tiles: 8 rows are 4 + 4, not 6 + 2.
       const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
-      tile.activations = activations + begin * row_bytes_;
-      tile.block_scales = block_scales == nullptr ? nullptr : block_scales + begin * row_bytes_;
-      tile.sums = sums + begin * tile.sums_stride;
-      if (ahead) {
-        tile.prefetch = tile.weights + bytes + share * i;
-        tile.prefetch_end = tile.prefetch + share;
+      tile.activations = piece.activations + begin * row_bytes_;
+      tile.block_scales = piece.block_scales + begin * row_bytes_;
+      for (tile.first_output = 0; tile.first_output < width_; tile.first_output += outputs) {
+        tile.sums = piece.sums + begin * piece.sums_stride + tile.first_output;
+        tile.prefetch = tile.prefetch_end;
+        tile.prefetch_end += share;
+        functions[end - begin](tile);
       }
-      Tile(tile, end - begin);
-    }
-  }
-
-  void Tile(TileArgs tile, int64_t rows) {
-    if (width_ == kPanelRows && tiles_.four_lanes[rows] != nullptr) {
-      tiles_.four_lanes[rows](tile);
-      return;
-    }
-    float* const sums = tile.sums;
-    for (tile.first_output = 0; tile.first_output < width_; tile.first_output += kLaneRows) {
-      tile.sums = sums + tile.first_output;
-      tiles_.one_lane[rows](tile);
-      tile.prefetch_lines = 0;
     }
   }
 

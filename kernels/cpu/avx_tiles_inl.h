@@ -155,6 +155,7 @@ BW_SIMD void QuantizedTile(const TileArgs& args) {
       scales = weights;
       weights += scale_bytes;
     }
+    Prefetch(prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step more for the scales
     typename Q::Sums dots[kRows][kTileLanes];
     BW_UNROLL
     for (int r = 0; r < kRows; ++r) {
