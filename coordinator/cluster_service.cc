@@ -257,7 +257,7 @@ void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& 
 void ClusterService::Impl::Push(ClusterEvent event) {
   // Full only if workers send far more than they should; the heartbeats lost then are missed and end the
   // epoch.
-  if (!events_.TryPush(std::move(event))) LogWarning("the cluster's event queue is full or closed");
+  if (!events_.TryPush(std::move(event)) && !events_.closed()) LogWarning("the cluster's event queue is full");
 }
 
 // Steps

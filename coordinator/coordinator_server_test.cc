@@ -1,0 +1,394 @@
+#include "coordinator/coordinator_server.h"
+
+#include <atomic>
+#include <chrono>
+#include <map>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "gmock/gmock.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "proto/bellwether/v1/cluster.grpc.pb.h"
+#include "proto/bellwether/v1/inference.grpc.pb.h"
+#include "proto/step_codec.h"
+
+// The whole coordinator over real gRPC, with workers that speak the protocol and make up the tokens: the one
+// after position p of choice c is (7 p + c) mod 90, so every answer is known.
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr char kModel[] = "tests/goldens/models/llama-mha";
+constexpr char kBuild[] = "test-build";
+
+TokenId TokenAfter(int position, int choice) { return (7 * position + choice) % 90; }
+
+std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+class FakeWorker {
+ public:
+  FakeWorker(const std::string& address, const std::string& name, const std::string& build = kBuild)
+      : stub_(v1::Cluster::NewStub(Connect(address))), stream_(stub_->Join(&context_)) {
+    v1::WorkerMessage message;
+    v1::JoinRequest* join = message.mutable_join();
+    join->set_protocol_version(kClusterProtocolVersion);
+    join->set_build_id(build);
+    join->set_name(name);
+    join->set_host_id("here");
+    join->set_memory_bytes(int64_t{1} << 30);
+    join->set_threads(1);
+    join->set_read_bytes_per_second(1e10);
+    join->add_kernel_levels("portable");
+    stream_->Write(message);
+    thread_ = std::thread([this] { Run(); });
+  }
+  ~FakeWorker() {
+    {
+      absl::MutexLock lock(&mutex_);
+      hold_ = false;
+    }
+    Disappear();
+    thread_.join();
+  }
+  // As kill -9 looks from outside.
+  void Disappear() { context_.TryCancel(); }
+  void HoldSteps(bool hold) {
+    absl::MutexLock lock(&mutex_);
+    hold_ = hold;
+  }
+  std::string WaitForRefusal() {
+    absl::MutexLock lock(&mutex_);
+    const auto refused = [this] { return !refusal_.empty(); };
+    mutex_.Await(absl::Condition(&refused));
+    return refusal_;
+  }
+  void WaitForSteps(int count) {
+    absl::MutexLock lock(&mutex_);
+    const auto enough = [this, count] { return steps_ >= count; };
+    mutex_.Await(absl::Condition(&enough));
+  }
+  // The next result names a step that was never sent.
+  void Misbehave() { misbehave_ = true; }
+
+ private:
+  struct Sequence {
+    std::vector<TokenId> tokens;
+    int choice = 0;
+    bool score = false;
+  };
+
+  void Run() {
+    v1::CoordinatorMessage message;
+    while (stream_->Read(&message)) {
+      if (message.has_refusal()) {
+        absl::MutexLock lock(&mutex_);
+        refusal_ = message.refusal().reason();
+      }
+      if (message.has_assignment()) Ready(message.assignment());
+      if (message.has_step()) Answer(*Decode(message.step()));
+    }
+    stream_->Finish();
+  }
+  void Ready(const v1::Assignment& assignment) {
+    reports_ = assignment.rank() == 0;
+    sequences_.clear();
+    v1::WorkerMessage message;
+    message.mutable_ready()->set_epoch(assignment.epoch());
+    stream_->Write(message);
+  }
+  void Answer(const Step& step) {
+    for (const SequenceId id : step.retired) sequences_.erase(id);
+    for (const Admission& it : step.admissions) sequences_[it.sequence] = {it.tokens, it.choice, it.score};
+    StepResult result{.epoch = step.epoch, .id = {step.id.value + (misbehave_ ? 1 : 0)}};
+    for (const StepEntry& entry : step.entries) {
+      Sequence& sequence = sequences_.at(entry.sequence);
+      sequence.tokens.insert(sequence.tokens.end(), entry.new_tokens.begin(), entry.new_tokens.end());
+      const int end = entry.position + entry.count;
+      if (sequence.score) {
+        StepOutput& output = result.outputs.emplace_back(StepOutput{.sequence = entry.sequence});
+        for (int p = entry.position + 1; p <= end && p < static_cast<int>(sequence.tokens.size()); ++p) {
+          output.scores.push_back(-static_cast<float>(p));
+        }
+      } else if (entry.sample) {
+        result.outputs.push_back(
+            {.sequence = entry.sequence, .token = TokenAfter(end - 1, sequence.choice), .logprob = -0.5f});
+      }
+    }
+    {
+      absl::MutexLock lock(&mutex_);
+      ++steps_;
+      const auto go = [this] { return !hold_; };
+      mutex_.Await(absl::Condition(&go));
+    }
+    if (!reports_) return;
+    v1::WorkerMessage message;
+    Encode(result, message.mutable_step_result());
+    stream_->Write(message);
+  }
+
+  grpc::ClientContext context_;
+  std::unique_ptr<v1::Cluster::Stub> stub_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>> stream_;
+  std::map<SequenceId, Sequence> sequences_;
+  bool reports_ = false;
+  std::atomic<bool> misbehave_{false};
+  absl::Mutex mutex_;
+  bool hold_ = false;
+  std::string refusal_;
+  int steps_ = 0;
+  std::thread thread_;
+};
+
+class CoordinatorServerTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    CoordinatorOptions options{.model = kModel,
+                               .build_id = kBuild,
+                               .listen = "127.0.0.1:0",
+                               .worker_listen = "127.0.0.1:0",
+                               .workers = 2,
+                               .tensor_parallel = 2,
+                               .seed = 1};
+    auto server = CoordinatorServer::Start(std::move(options));
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    stub_ = v1::Inference::NewStub(Connect(server_->client_address()));
+  }
+  std::unique_ptr<FakeWorker> Worker(const std::string& name) {
+    return std::make_unique<FakeWorker>(server_->worker_address(), name);
+  }
+  void WaitUntilServing(bool serving = true) {
+    v1::GetModelResponse model;
+    do {
+      grpc::ClientContext context;
+      ASSERT_TRUE(stub_->GetModel(&context, {}, &model).ok());
+    } while (model.serving() != serving);
+  }
+  // Every call of a test has a limit, so that a lost answer fails instead of hanging.
+  static void Limit(grpc::ClientContext* context,
+                    std::chrono::milliseconds limit = std::chrono::seconds(30)) {
+    context->set_deadline(std::chrono::system_clock::now() + limit);
+  }
+  static v1::GenerateRequest Request(int prompt_tokens, int max_tokens) {
+    v1::GenerateRequest request;
+    for (int i = 0; i < prompt_tokens; ++i) request.mutable_prompt()->mutable_token_ids()->add_ids(i);
+    request.mutable_options()->set_max_tokens(max_tokens);
+    request.mutable_options()->set_ignore_eos(true);
+    return request;
+  }
+  grpc::Status Generate(const v1::GenerateRequest& request, std::vector<v1::GenerateResponse>* responses) {
+    grpc::ClientContext context;
+    Limit(&context);
+    context.AddMetadata("x-request-id", "abc");
+    auto reader = stub_->Generate(&context, request);
+    for (v1::GenerateResponse response; reader->Read(&response);) responses->push_back(response);
+    return reader->Finish();
+  }
+
+  std::unique_ptr<CoordinatorServer> server_;
+  std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
+TEST_F(CoordinatorServerTest, StreamsAnAnswerWithEverythingThatBelongsToIt) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  std::vector<v1::GenerateResponse> responses;
+  v1::GenerateRequest request = Request(3, 5);
+  request.mutable_options()->set_n(2);
+  request.mutable_options()->set_logprobs(0);
+  const grpc::Status status = Generate(request, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_FALSE(responses.empty());
+  EXPECT_THAT(responses.front().prompt_token_ids(), ElementsAre(0, 1, 2));
+  EXPECT_EQ(responses.front().request_id(), "abc");
+  EXPECT_EQ(responses.back().usage().prompt_tokens(), 3);
+  EXPECT_EQ(responses.back().usage().generated_tokens(), 10);
+  std::map<int, std::vector<TokenId>> tokens;
+  std::map<int, int> finished;
+  for (const v1::GenerateResponse& response : responses) {
+    std::vector<TokenId>& got = tokens[response.choice()];
+    EXPECT_EQ(finished[response.choice()], 0);
+    EXPECT_EQ(response.index(), static_cast<int>(got.size()));
+    got.insert(got.end(), response.token_ids().begin(), response.token_ids().end());
+    EXPECT_EQ(response.logprobs_size(), response.token_ids_size());
+    finished[response.choice()] += response.finish_reason() == v1::FINISH_REASON_LENGTH;
+  }
+  for (int choice = 0; choice < 2; ++choice) {
+    std::vector<TokenId> expected;
+    for (int p = 2; p < 7; ++p) expected.push_back(TokenAfter(p, choice));
+    EXPECT_EQ(tokens[choice], expected);
+    EXPECT_EQ(finished[choice], 1);
+  }
+}
+
+TEST_F(CoordinatorServerTest, Scores) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  grpc::ClientContext context;
+  Limit(&context);
+  v1::ScoreRequest request;
+  for (int i = 0; i < 4; ++i) request.mutable_prompt()->mutable_token_ids()->add_ids(i);
+  v1::ScoreResponse response;
+  ASSERT_TRUE(stub_->Score(&context, request, &response).ok());
+  EXPECT_THAT(response.token_ids(), ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(response.logprobs(), ElementsAre(-1, -2, -3));
+}
+
+TEST_F(CoordinatorServerTest, ManyStreamsAtOnceGetTheAnswersTheyGetAlone) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  std::vector<std::thread> clients;
+  std::atomic<int> right{0};
+  for (int i = 0; i < 32; ++i) {
+    clients.emplace_back([&, i] {
+      std::vector<v1::GenerateResponse> responses;
+      if (!Generate(Request(1 + i % 5, 10 + i), &responses).ok()) return;
+      std::vector<TokenId> got, expected;
+      for (const auto& it : responses) got.insert(got.end(), it.token_ids().begin(), it.token_ids().end());
+      for (int p = i % 5; p < i % 5 + 10 + i; ++p) expected.push_back(TokenAfter(p, 0));
+      if (got == expected) ++right;
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  EXPECT_EQ(right, 32);
+}
+
+TEST_F(CoordinatorServerTest, BadArgumentsNameFieldAndRequest) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  std::vector<v1::GenerateResponse> responses;
+  v1::GenerateRequest request = Request(3, 0);
+  grpc::Status status = Generate(request, &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("max_tokens is 0"));
+  EXPECT_THAT(status.error_message(), StartsWith("request abc: "));
+  status = Generate(v1::GenerateRequest(), &responses);
+  EXPECT_THAT(status.error_message(), HasSubstr("prompt.text or prompt.token_ids"));
+  request = Request(3, 1);
+  request.mutable_prompt()->set_text("hello");
+  status = Generate(request, &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(status.error_message(), HasSubstr("no tokenizer"));
+}
+
+TEST_F(CoordinatorServerTest, BeforeTheWorkersAreThereRequestsAreRefused) {
+  std::vector<v1::GenerateResponse> responses;
+  EXPECT_EQ(Generate(Request(3, 1), &responses).error_code(), grpc::StatusCode::UNAVAILABLE);
+  grpc::ClientContext context;
+  v1::GetModelResponse model;
+  ASSERT_TRUE(stub_->GetModel(&context, {}, &model).ok());
+  EXPECT_FALSE(model.serving());
+  EXPECT_THAT(model.not_serving_reason(), HasSubstr("0 of 2"));
+}
+
+TEST_F(CoordinatorServerTest, ACancelEndsTheRequest) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  grpc::ClientContext context;
+  Limit(&context);
+  auto reader = stub_->Generate(&context, Request(3, 40));
+  a->HoldSteps(true);
+  context.TryCancel();
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  a->HoldSteps(false);
+  // Nothing is left to drain.
+  server_->Shutdown(absl::Seconds(30));
+}
+
+TEST_F(CoordinatorServerTest, TheClientsDeadlineEndsTheRequest) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  a->HoldSteps(true);
+  grpc::ClientContext context;
+  Limit(&context, std::chrono::milliseconds(100));
+  auto reader = stub_->Generate(&context, Request(3, 40));
+  v1::GenerateResponse response;
+  while (reader->Read(&response)) {
+  }
+  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  a->HoldSteps(false);
+  server_->Shutdown(absl::Seconds(30));
+}
+
+TEST_F(CoordinatorServerTest, ALostWorkerEndsItsStreamsAndAnotherTakesItsPlace) {
+  const auto a = Worker("a");
+  auto b = Worker("b");
+  WaitUntilServing();
+  a->HoldSteps(true);
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status;
+  std::thread client([&] { status = Generate(Request(3, 40), &responses); });
+  b->WaitForSteps(1);
+  b->Disappear();
+  client.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("worker b"));
+  WaitUntilServing(false);
+  a->HoldSteps(false);
+  const auto c = Worker("c");
+  WaitUntilServing();
+  responses.clear();
+  EXPECT_TRUE(Generate(Request(3, 4), &responses).ok());
+}
+
+TEST_F(CoordinatorServerTest, AWorkerThatBreaksTheProtocolIsNamed) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  a->Misbehave();
+  b->Misbehave();
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(Request(3, 4), &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("rank 0) failed"));
+  EXPECT_THAT(status.error_message(), HasSubstr("out of order"));
+}
+
+TEST_F(CoordinatorServerTest, AnUnequalBuildIsRefused) {
+  FakeWorker other(server_->worker_address(), "other", "another-build");
+  EXPECT_THAT(other.WaitForRefusal(), HasSubstr("another-build"));
+}
+
+TEST_F(CoordinatorServerTest, ADrainLetsRunningRequestsFinish) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  a->HoldSteps(true);
+  b->HoldSteps(true);
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status;
+  std::thread client([&] { status = Generate(Request(3, 5), &responses); });
+  a->WaitForSteps(1);
+  std::thread drain([&] { server_->Shutdown(absl::Seconds(60)); });
+  // Until the drain has begun a request may be taken; it then waits for the steps that are held.
+  grpc::Status refused;
+  while (refused.error_message().find("shutting down") == std::string::npos) {
+    grpc::ClientContext context;
+    Limit(&context, std::chrono::milliseconds(200));
+    auto reader = stub_->Generate(&context, Request(3, 1));
+    v1::GenerateResponse response;
+    ASSERT_FALSE(reader->Read(&response));
+    refused = reader->Finish();
+  }
+  a->HoldSteps(false);
+  b->HoldSteps(false);
+  client.join();
+  drain.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  int tokens = 0;
+  for (const auto& it : responses) tokens += it.token_ids_size();
+  EXPECT_EQ(tokens, 5);
+}
+
+}  // namespace
+}  // namespace bellwether
