@@ -121,7 +121,8 @@ double TokensPerSecond(const AnswerUsage& usage) {
 void PrintSpeed(const Answer& answer) {
   const AnswerUsage& usage = answer.usage;
   std::fprintf(stderr, "[%d prompt tokens, first token after %.2f s, %d tokens at %.1f tokens/s, %s]\n",
-               usage.prompt_tokens, usage.time_to_first_token_seconds, usage.generated_tokens, TokensPerSecond(usage),
+               usage.prompt_tokens, usage.time_to_first_token_seconds, usage.generated_tokens,
+               TokensPerSecond(usage),
                answer.choices.empty() ? "nothing" : answer.choices.begin()->second.finish_reason.c_str());
 }
 
@@ -162,7 +163,8 @@ absl::Status PrintScores(const ScoreAnswer& answer, bool json_wanted) {
 }
 
 // One answer in a conversation, streamed.
-absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages, const ChatOptions& options) {
+absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages,
+                           const ChatOptions& options) {
   Answer answer;
   BW_RETURN_IF_ERROR(session.client().Chat(messages, options.generation, {}, [&](const AnswerChunk& chunk) {
     answer.Add(chunk);
@@ -174,7 +176,8 @@ absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& mes
 
 absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const ChatOptions& options) {
   const bool terminal = isatty(STDIN_FILENO) == 1;
-  if (terminal) std::fprintf(stderr, "Talking to %s. An empty line or ^D ends.\n", session.model().name.c_str());
+  if (terminal)
+    std::fprintf(stderr, "Talking to %s. An empty line or ^D ends.\n", session.model().name.c_str());
   for (std::string line; !StopRequested();) {
     if (terminal) std::fprintf(stderr, "> ");
     if (!std::getline(std::cin, line) || line.empty()) break;
@@ -202,7 +205,8 @@ absl::Status RunGenerate(const GenerateOptions& options) {
     PrintJson(answer.ToJson());
   } else {
     if (!stream) {
-      for (const auto& [index, choice] : answer.choices) std::cout << "[" << index << "] " << choice.text << "\n";
+      for (const auto& [index, choice] : answer.choices)
+        std::cout << "[" << index << "] " << choice.text << "\n";
     }
     std::cout << std::endl;
     PrintSpeed(answer);

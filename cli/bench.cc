@@ -46,9 +46,9 @@ struct Measurement {
   double read_bandwidth = 0;  // sampled beside the run
   double peak = 0;            // operations/s, likewise
   double prefill_tokens_per_second = 0;
-  double decode_tokens_per_second = 0;           // one stream
-  double decode_streams_tokens_per_second = 0;   // as many streams as stages, all together
-  double resident_bytes = 0;  // private and shared memory of all workers
+  double decode_tokens_per_second = 0;          // one stream
+  double decode_streams_tokens_per_second = 0;  // as many streams as stages, all together
+  double resident_bytes = 0;                    // private and shared memory of all workers
   double kv_bytes = 0;
 };
 
@@ -70,9 +70,9 @@ absl::StatusOr<Work> WorkOf(const std::string& model) {
   const ModelConfig& config = checkpoint->config();
   BW_ASSIGN_OR_RETURN(const Layout one, EvenLayout(config, /*stages=*/1, /*ranks=*/1));
   Work work;
-  work.bytes_per_token =
-      static_cast<double>(BytesReadPerToken(config, CheckpointFormats(*checkpoint), Quantize::kNone, one.stages[0],
-                                            /*rank=*/0, /*last_stage=*/true));
+  work.bytes_per_token = static_cast<double>(BytesReadPerToken(config, CheckpointFormats(*checkpoint),
+                                                               Quantize::kNone, one.stages[0],
+                                                               /*rank=*/0, /*last_stage=*/true));
   const double attention = 2.0 * config.heads * config.head_dim + 2.0 * config.kv_heads * config.head_dim;
   const double mlp = (config.gated_mlp ? 3.0 : 2.0) * config.ffn;
   work.operations_per_token = 2.0 * config.layers * config.hidden * (attention + mlp);
@@ -106,7 +106,9 @@ absl::StatusOr<AnswerUsage> Generate(InferenceClient& client, const PromptInput&
   return usage;
 }
 
-double DecodeSeconds(const AnswerUsage& usage) { return usage.total_seconds - usage.time_to_first_token_seconds; }
+double DecodeSeconds(const AnswerUsage& usage) {
+  return usage.total_seconds - usage.time_to_first_token_seconds;
+}
 
 // Tokens per second of `streams` requests at once, from the last first token to the first end.
 absl::StatusOr<double> DecodeRate(const std::string& address, int vocab, int streams, int tokens) {
@@ -137,13 +139,15 @@ double ProportionalBytes(pid_t pid) {
   return 0;
 }
 
-absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOptions& options, StatusLine& line) {
+absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOptions& options,
+                                    StatusLine& line) {
   const std::string model = absl::StrCat("random:", options.shape, ":", options.weights);
   ClusterOptions cluster_options{.model = model,
                                  .tensor_parallel = layout.tensor,
                                  .pipeline_parallel = layout.pipeline,
                                  .threads = layout.threads};
-  BW_ASSIGN_OR_RETURN(const auto cluster, ManagedCluster::Start(cluster_options, [&](const std::string& text) {
+  BW_ASSIGN_OR_RETURN(const auto cluster,
+                      ManagedCluster::Start(cluster_options, [&](const std::string& text) {
                         line.Show(absl::StrCat(layout.name, ": ", text));
                       }));
   BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(model));
@@ -157,7 +161,8 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
   std::vector<double> bandwidths, peaks, prefill, decode, streams;
   for (int repeat = 0; repeat < options.repeats && !StopRequested(); ++repeat) {
     line.Show(absl::StrFormat("%s: run %d of %d", layout.name, repeat + 1, options.repeats));
-    peaks.push_back(kernels::MeasureArithmeticPeak(*level, kernels::ArithmeticOf(format), threads, kSampleSeconds));
+    peaks.push_back(
+        kernels::MeasureArithmeticPeak(*level, kernels::ArithmeticOf(format), threads, kSampleSeconds));
     BW_ASSIGN_OR_RETURN(const AnswerUsage usage,
                         Generate(client, RandomPrompt(options.prompt_tokens, vocab, repeat + 7), 1));
     prefill.push_back(options.prompt_tokens / usage.time_to_first_token_seconds);
@@ -181,34 +186,36 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
   return measured;
 }
 
-Json ToJson(const BenchLayout& layout, const Measurement& measured, const Work& work, const Measurement& first) {
-  return Json{
-      {"layout", layout.name},
-      {"workers", layout.tensor * layout.pipeline},
-      {"threads_per_worker", layout.threads},
-      {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
-      {"peak_gigaoperations_per_second", measured.peak / 1e9},
-      {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
-      {"prefill_share_of_peak", measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
-      {"decode_tokens_per_second", measured.decode_tokens_per_second},
-      {"decode_share_of_read_bandwidth",
-       measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
-      {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
-      {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
-      {"decode_all_streams_to_first_layout",
-       measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
-      {"resident_bytes", measured.resident_bytes}};
+Json ToJson(const BenchLayout& layout, const Measurement& measured, const Work& work,
+            const Measurement& first) {
+  return Json{{"layout", layout.name},
+              {"workers", layout.tensor * layout.pipeline},
+              {"threads_per_worker", layout.threads},
+              {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
+              {"peak_gigaoperations_per_second", measured.peak / 1e9},
+              {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
+              {"prefill_share_of_peak",
+               measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
+              {"decode_tokens_per_second", measured.decode_tokens_per_second},
+              {"decode_share_of_read_bandwidth",
+               measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
+              {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
+              {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
+              {"decode_all_streams_to_first_layout",
+               measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
+              {"resident_bytes", measured.resident_bytes}};
 }
 
 void PrintRow(const Json& row) {
-  std::printf("%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %s\n",
-              row["layout"].get<std::string>().c_str(), row["read_gigabytes_per_second"].get<double>(),
-              row["peak_gigaoperations_per_second"].get<double>(), row["prefill_tokens_per_second"].get<double>(),
-              100 * row["prefill_share_of_peak"].get<double>(), row["decode_tokens_per_second"].get<double>(),
-              100 * row["decode_share_of_read_bandwidth"].get<double>(), row["decode_to_first_layout"].get<double>(),
-              row["decode_all_streams_tokens_per_second"].get<double>(),
-              row["decode_all_streams_to_first_layout"].get<double>(),
-              HumanBytes(row["resident_bytes"].get<double>()).c_str());
+  std::printf(
+      "%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %s\n",
+      row["layout"].get<std::string>().c_str(), row["read_gigabytes_per_second"].get<double>(),
+      row["peak_gigaoperations_per_second"].get<double>(), row["prefill_tokens_per_second"].get<double>(),
+      100 * row["prefill_share_of_peak"].get<double>(), row["decode_tokens_per_second"].get<double>(),
+      100 * row["decode_share_of_read_bandwidth"].get<double>(), row["decode_to_first_layout"].get<double>(),
+      row["decode_all_streams_tokens_per_second"].get<double>(),
+      row["decode_all_streams_to_first_layout"].get<double>(),
+      HumanBytes(row["resident_bytes"].get<double>()).c_str());
 }
 
 }  // namespace
@@ -231,9 +238,10 @@ absl::Status RunBench(const BenchOptions& options) {
             {"decode_tokens", options.decode_tokens}};
   if (!options.json) {
     std::printf("%s, %s weights: %s read and %.2f G operations a token\n", options.shape.c_str(),
-                options.weights.c_str(), HumanBytes(work.bytes_per_token).c_str(), work.operations_per_token / 1e9);
-    std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %s\n", "layout", "GB/s", "Gop/s", "prefill",
-                "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory");
+                options.weights.c_str(), HumanBytes(work.bytes_per_token).c_str(),
+                work.operations_per_token / 1e9);
+    std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %s\n", "layout", "GB/s", "Gop/s",
+                "prefill", "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory");
   }
   StatusLine line;
   Measurement first;

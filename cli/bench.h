@@ -10,16 +10,16 @@ namespace bellwether {
 struct BenchOptions {
   std::string shape = "llama-1.1b";
   std::string weights = "bf16";
-  // TENSORxPIPELINE[tTHREADS of each worker]; empty: one process with all cores, then two workers that share the cores,
-  // by tensor and by pipeline.
+  // TENSORxPIPELINE[tTHREADS of each worker]; empty: one process with all cores, then two workers that share
+  // the cores, by tensor and by pipeline.
   std::vector<std::string> layouts;
   int prompt_tokens = 512;
   int decode_tokens = 32;
   int repeats = 3;
   bool json = false;
 };
-// Measures this machine's read bandwidth and arithmetic peaks, then prefill and decode of real processes with random
-// weights, each as a share of the limit that was measured beside it.
+// Measures this machine's read bandwidth and arithmetic peaks, then prefill and decode of real processes with
+// random weights, each as a share of the limit that was measured beside it.
 absl::Status RunBench(const BenchOptions& options);
 
 }  // namespace bellwether

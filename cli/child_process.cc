@@ -43,7 +43,8 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const Options& options) {
     return absl::NotFoundError(absl::StrCat(options.program, ": ", std::strerror(errno)));
   }
   std::vector<char*> arguments = {const_cast<char*>(options.program.c_str())};
-  for (const std::string& argument : options.arguments) arguments.push_back(const_cast<char*>(argument.c_str()));
+  for (const std::string& argument : options.arguments)
+    arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
 
   ChildProcess child;

@@ -10,8 +10,8 @@
 
 namespace bellwether {
 
-// A program that this one has started. It gets SIGTERM if this process dies, however it dies, and is killed by the
-// destructor. Movable.
+// A program that this one has started. It gets SIGTERM if this process dies, however it dies, and is killed
+// by the destructor. Movable.
 class ChildProcess {
  public:
   struct Options {

@@ -1,9 +1,11 @@
 #include "cli/flags.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
-#include <memory>
-#include <sstream>
+#include <optional>
+#include <utility>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
@@ -28,82 +30,103 @@ CLI::Option* Add(CLI::App& app, const std::string& flag, T& value, const std::st
 // Absent unless given, so that the coordinator's default holds.
 template <typename T>
 void AddOptional(CLI::App& app, const std::string& flag, std::optional<T>& value, const std::string& help) {
-  app.add_option_function<T>(flag, [&value](const T& given) { value = given; }, help);
+  app.add_option_function<T>(
+      flag, [&value](const T& given) { value = given; }, help);
 }
 
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--model", options.model,
-      "Hugging Face directory, .gguf file, or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, bloom-7b)");
-  Add(app, "--tensor-parallel", options.tensor_parallel, "ranks that share each layer (default: the planner decides)");
-  Add(app, "--pipeline-parallel", options.pipeline_parallel, "stages of consecutive layers (default: the planner decides)");
+      "Hugging Face directory, .gguf file, or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, "
+      "bloom-7b)");
+  Add(app, "--tensor-parallel", options.tensor_parallel,
+      "ranks that share each layer (default: the planner decides)");
+  Add(app, "--pipeline-parallel", options.pipeline_parallel,
+      "stages of consecutive layers (default: the planner decides)");
   Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)");
   Add(app, "--quantize", options.quantize, "round float weights at load: none, int8 or int4")
       ->check(CLI::IsMember({"none", "int8", "int4"}));
-  Add(app, "--kv-type", options.kv_type, "KV cache: auto (fp32 beside fp32 weights, else bf16), fp32, bf16 or fp16")
+  Add(app, "--kv-type", options.kv_type,
+      "KV cache: auto (fp32 beside fp32 weights, else bf16), fp32, bf16 or fp16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}));
   Add(app, "--kernel-level", options.kernel_level,
-      "instruction set: reference, portable, avx2, avx512 or avx512_bf16 (default: the best all workers have)");
+      "instruction set: reference, portable, avx2, avx512 or avx512_bf16 (default: the best all workers "
+      "have)");
   Add(app, "--context-tokens", options.context_tokens, "longest prompt and answer together");
-  Add(app, "--chat-template", options.chat_template, "family of prompts (default: chosen from the checkpoint)");
+  Add(app, "--chat-template", options.chat_template,
+      "family of prompts (default: chosen from the checkpoint)");
   Add(app, "--log-level", options.log_level, "debug, info, warning or error");
 }
 
 void AddSessionFlags(CLI::App& app, SessionOptions& options) {
-  Add(app, "--connect", options.connect, "HOST:PORT of a running coordinator, instead of --model and a private cluster");
+  Add(app, "--connect", options.connect,
+      "HOST:PORT of a running coordinator, instead of --model and a private cluster");
   AddClusterFlags(app, options.cluster);
+}
+
+std::optional<std::pair<TokenId, float>> ParseBias(const std::string& entry) {
+  const std::pair<std::string, std::string> pair = absl::StrSplit(entry, absl::MaxSplits(':', 1));
+  TokenId token = 0;
+  float bias = 0;
+  if (!absl::SimpleAtoi(pair.first, &token) || !absl::SimpleAtof(pair.second, &bias)) return std::nullopt;
+  return std::pair{token, bias};
 }
 
 void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
   const std::string group = "Generation";
   auto* section = app.add_option_group(group);
   AddOptional(*section, "--max-tokens", options.max_tokens, "longest answer");
-  AddOptional(*section, "--min-tokens", options.min_tokens, "end-of-sequence and stop tokens are masked before");
+  AddOptional(*section, "--min-tokens", options.min_tokens,
+              "end-of-sequence and stop tokens are masked before");
   AddOptional(*section, "--temperature", options.temperature, "0 takes the most likely token; default 1");
   AddOptional(*section, "--top-k", options.top_k, "keep the k most likely; 0 = off");
   AddOptional(*section, "--top-p", options.top_p, "keep the most likely that make up p");
   AddOptional(*section, "--min-p", options.min_p, "drop those below p times the most likely");
-  AddOptional(*section, "--repetition-penalty", options.repetition_penalty, "over prompt and answer; 1 = off");
+  AddOptional(*section, "--repetition-penalty", options.repetition_penalty,
+              "over prompt and answer; 1 = off");
   AddOptional(*section, "--presence-penalty", options.presence_penalty, "for tokens already generated");
   AddOptional(*section, "--frequency-penalty", options.frequency_penalty, "the same, times how often");
-  section->add_option_function<std::vector<std::string>>(
-      "--logit-bias",
-      [&options](const std::vector<std::string>& entries) {
-        for (const std::string& entry : entries) {
-          const std::pair<std::string, std::string> pair = absl::StrSplit(entry, absl::MaxSplits(':', 1));
-          int32_t token = 0;
-          float bias = 0;
-          if (!absl::SimpleAtoi(pair.first, &token) || !absl::SimpleAtof(pair.second, &bias)) {
-            throw CLI::ValidationError("--logit-bias", entry + " is not TOKEN_ID:BIAS");
-          }
-          options.logit_bias.emplace_back(token, bias);
-        }
-      },
-      "TOKEN_ID:BIAS, may be repeated");
+  section
+      ->add_option_function<std::vector<std::string>>(
+          "--logit-bias",
+          [&options](const std::vector<std::string>& entries) {
+            for (const std::string& entry : entries) options.logit_bias.push_back(*ParseBias(entry));
+            std::sort(options.logit_bias.begin(), options.logit_bias.end());
+          },
+          "TOKEN_ID:BIAS, may be repeated")
+      ->check([](const std::string& entry) {
+        return ParseBias(entry).has_value() ? std::string() : entry + " is not TOKEN_ID:BIAS";
+      });
   AddOptional(*section, "--seed", options.seed, "the same seed gives the same answer");
   section->add_option("--stop", options.stop, "end before this text; may be repeated");
   section->add_option("--stop-token-ids", options.stop_token_ids, "end at these tokens")->delimiter(',');
   section->add_flag("--ignore-eos", options.ignore_eos, "go on after end-of-sequence");
-  AddOptional(*section, "--logprobs", options.logprobs, "log-probabilities of each token and of the n most likely");
+  AddOptional(*section, "--logprobs", options.logprobs,
+              "log-probabilities of each token and of the n most likely");
   AddOptional(*section, "--n", options.n, "answers to the same prompt");
 }
 
-// One of `text_flag`, `ids_flag` and --prompt-file; absent ones leave the prompt empty, which the command refuses.
-void AddPromptFlags(CLI::App& app, PromptInput& prompt, const std::string& text_flag, const std::string& ids_flag) {
+// One of `text_flag`, `ids_flag` and --prompt-file; absent ones leave the prompt empty, which the command
+// refuses.
+void AddPromptFlags(CLI::App& app, PromptInput& prompt, const std::string& text_flag,
+                    const std::string& ids_flag) {
   auto* source = app.add_option_group("Prompt", "one of these")->require_option(1);
   AddOptional(*source, text_flag, prompt.text, "the text");
-  source->add_option_function<std::vector<TokenId>>(
-            ids_flag, [&prompt](const std::vector<TokenId>& ids) { prompt.token_ids = ids; },
-            "token ids, taken as they are: 1,2,3")
+  source
+      ->add_option_function<std::vector<TokenId>>(
+          ids_flag, [&prompt](const std::vector<TokenId>& ids) { prompt.token_ids = ids; },
+          "token ids, taken as they are: 1,2,3")
       ->delimiter(',');
-  source->add_option_function<std::string>(
-      "--prompt-file",
-      [&prompt](const std::string& path) {
-        std::ifstream file(path, std::ios::binary);
-        if (!file) throw CLI::ValidationError("--prompt-file", "cannot read " + path);
-        prompt.text = std::string(std::istreambuf_iterator<char>(file), {});
-      },
-      "the text of this file");
-  app.add_flag("--parse-special-tokens", prompt.parse_special_tokens, "special tokens in the text count as such");
+  source
+      ->add_option_function<std::string>(
+          "--prompt-file",
+          [&prompt](const std::string& path) {
+            std::ifstream file(path, std::ios::binary);
+            prompt.text = std::string(std::istreambuf_iterator<char>(file), {});
+          },
+          "the text of this file")
+      ->check(CLI::ExistingFile);
+  app.add_flag("--parse-special-tokens", prompt.parse_special_tokens,
+               "special tokens in the text count as such");
   app.add_flag("--no-special-tokens", prompt.no_special_tokens, "leave out the beginning-of-sequence token");
 }
 
@@ -116,22 +139,26 @@ void AddUp(CLI::App& app, CommandLine& line) {
   Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)");
   Add(*up, "--listen", line.up.listen, "HOST:PORT for clients")->capture_default_str();
   Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers")->capture_default_str();
-  Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")->capture_default_str();
+  Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
+      ->capture_default_str();
   up->get_option("--model")->required();
 }
 
 void AddPlan(CLI::App& app, CommandLine& line) {
-  CLI::App* plan = app.add_subcommand("plan", "what would fit where, and how fast, before anything is loaded");
-  Add(*plan, "--model", line.plan.model, "as for up; random:SHAPE:FORMAT plans without a checkpoint")->required();
+  CLI::App* plan =
+      app.add_subcommand("plan", "what would fit where, and how fast, before anything is loaded");
+  Add(*plan, "--model", line.plan.model, "as for up; random:SHAPE:FORMAT plans without a checkpoint")
+      ->required();
   Add(*plan, "--tensor-parallel", line.plan.tensor_parallel, "ranks that share each layer (default: decide)");
   Add(*plan, "--pipeline-parallel", line.plan.pipeline_parallel, "stages (default: decide)");
   Add(*plan, "--quantize", line.plan.quantize, "none, int8 or int4");
   Add(*plan, "--kv-type", line.plan.kv_type, "auto, fp32, bf16 or fp16");
   Add(*plan, "--kernel-level", line.plan.kernel_level, "default: the best all workers have");
   Add(*plan, "--context-tokens", line.plan.context_tokens, "longest prompt and answer together");
-  plan->add_option("--worker", line.plan.workers,
-                   "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
-                   "share its memory. Default: this machine, measured");
+  plan->add_option(
+      "--worker", line.plan.workers,
+      "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
+      "share its memory. Default: this machine, measured");
   Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine");
   plan->add_flag("--json", line.plan.json, "one JSON object");
 }
@@ -143,8 +170,10 @@ void AddBench(CLI::App& app, CommandLine& line) {
   Add(*bench, "--weights", line.bench.weights, "fp32, bf16, fp16, int8 or int4")->capture_default_str();
   Add(*bench, "--layouts", line.bench.layouts,
       "TENSORxPIPELINE[tTHREADS], comma-separated; threads are of each worker")
-      ->delimiter(',')->capture_default_str();
-  Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run")->capture_default_str();
+      ->delimiter(',')
+      ->capture_default_str();
+  Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run")
+      ->capture_default_str();
   Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run")->capture_default_str();
   Add(*bench, "--repeats", line.bench.repeats, "runs of each, the median counts")->capture_default_str();
   bench->add_flag("--json", line.bench.json, "one JSON object");
@@ -172,7 +201,8 @@ void AddAnswering(CLI::App& app, CommandLine& line) {
 
 void AddInspect(CLI::App& app, CommandLine& line) {
   CLI::App* inspect = app.add_subcommand("inspect", "what is in a checkpoint, and does it load");
-  inspect->add_option("--model,model", line.inspect.model, "Hugging Face directory or .gguf file")->required();
+  inspect->add_option("--model,model", line.inspect.model, "Hugging Face directory or .gguf file")
+      ->required();
   inspect->add_flag("--tensors", line.inspect.tensors, "list every tensor");
   inspect->add_flag("--json", line.inspect.json, "one JSON object");
 }

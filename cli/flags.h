@@ -21,8 +21,8 @@ struct CommandLine {
   BenchOptions bench;
 };
 
-// Fills `line`; flag > BELLWETHER_* environment > --config file > default. False if the program should end with
-// `exit_code` at once (--help, or an error that has been explained on stderr).
+// Fills `line`; flag > BELLWETHER_* environment > --config file > default. False if the program should end
+// with `exit_code` at once (--help, or an error that has been explained on stderr).
 bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code);
 
 }  // namespace bellwether

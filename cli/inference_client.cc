@@ -3,6 +3,7 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "common/defaults.h"
 #include "common/status.h"
@@ -223,7 +224,9 @@ absl::StatusOr<ServedModel> InferenceClient::WaitUntilServing(absl::Duration tim
     absl::StatusOr<ServedModel> model = GetModel(std::min(left, absl::Duration(absl::Seconds(5))));
     if (model.ok() && model->serving) return model;
     reason = model.ok() ? model->not_serving_reason : std::string(model.status().message());
-    absl::SleepFor(std::min(left, absl::Duration(absl::Milliseconds(50))));
+    // Nobody notifies: this is only a pause between questions.
+    absl::Notification never;
+    never.WaitForNotificationWithTimeout(std::min(left, absl::Duration(absl::Milliseconds(50))));
   }
   return absl::DeadlineExceededError(
       absl::StrCat("not serving after ", absl::FormatDuration(timeout), ": ", reason));

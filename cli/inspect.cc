@@ -35,7 +35,9 @@ Json ConfigJson(const ModelConfig& config) {
             {"ffn", config.ffn},
             {"vocab", config.vocab},
             {"max_positions", config.max_positions},
-            {"positions", config.alibi ? "alibi" : config.rope_scaling ? "rope, llama3 scaling" : "rope"},
+            {"positions", config.alibi          ? "alibi"
+                          : config.rope_scaling ? "rope, llama3 scaling"
+                                                : "rope"},
             {"tied_head", config.tied_head},
             {"slices", SliceCount(config)}};
   if (!config.alibi) json["rope_theta"] = config.rope_theta;
@@ -53,15 +55,17 @@ void PrintText(const Json& json) {
   for (const auto& [key, value] : json.items()) {
     if (value.is_object()) {
       std::printf("%s\n", key.c_str());
-      for (const auto& [name, inner] : value.items()) std::printf("  %-18s %s\n", name.c_str(), inner.dump().c_str());
+      for (const auto& [name, inner] : value.items())
+        std::printf("  %-18s %s\n", name.c_str(), inner.dump().c_str());
     } else if (value.is_array() && !value.empty() && value.front().is_object()) {
       std::printf("%s\n", key.c_str());
       for (const Json& entry : value) {
-        std::printf("  %-40s %-12s %s\n", entry["name"].get<std::string>().c_str(), entry["shape"].dump().c_str(),
-                    entry["format"].get<std::string>().c_str());
+        std::printf("  %-40s %-12s %s\n", entry["name"].get<std::string>().c_str(),
+                    entry["shape"].dump().c_str(), entry["format"].get<std::string>().c_str());
       }
     } else {
-      std::printf("%-20s %s\n", key.c_str(), (value.is_string() ? value.get<std::string>() : value.dump()).c_str());
+      std::printf("%-20s %s\n", key.c_str(),
+                  (value.is_string() ? value.get<std::string>() : value.dump()).c_str());
     }
   }
 }
@@ -94,10 +98,12 @@ absl::Status RunInspect(const InspectOptions& options) {
   }
   json["parameters"] = parameters;
   for (const auto& [name, total] : totals) {
-    json["formats"][name] = absl::StrFormat("%d tensors, %.3f M values", total.tensors, total.parameters / 1e6);
+    json["formats"][name] =
+        absl::StrFormat("%d tensors, %.3f M values", total.tensors, total.parameters / 1e6);
   }
   AddTokenizer(*checkpoint, json);
-  json["chat_template_text"] = checkpoint->chat_template_text().empty() ? "none" : "carried by the checkpoint";
+  json["chat_template_text"] =
+      checkpoint->chat_template_text().empty() ? "none" : "carried by the checkpoint";
   if (options.tensors) {
     for (const TensorKey& key : checkpoint->Keys()) {
       const TensorInfo& info = *checkpoint->Find(key);

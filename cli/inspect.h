@@ -11,8 +11,8 @@ struct InspectOptions {
   bool tensors = false;  // list every tensor
   bool json = false;
 };
-// What is in a checkpoint and whether it loads: config, formats, sizes, tokenizer, chat template, model id. Fails with the
-// reason if it would not load.
+// What is in a checkpoint and whether it loads: config, formats, sizes, tokenizer, chat template, model id.
+// Fails with the reason if it would not load.
 absl::Status RunInspect(const InspectOptions& options);
 
 }  // namespace bellwether

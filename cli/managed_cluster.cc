@@ -44,8 +44,8 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const Clus
                                                                       const Progress& progress) {
   std::error_code error;
   if (!options.model.starts_with("random:") && !std::filesystem::exists(options.model, error)) {
-    return absl::NotFoundError(absl::StrCat("no model at ", options.model,
-                                            ": give a Hugging Face directory or a .gguf file"));
+    return absl::NotFoundError(
+        absl::StrCat("no model at ", options.model, ": give a Hugging Face directory or a .gguf file"));
   }
   auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options));
   std::string directory = (std::filesystem::temp_directory_path(error) / "bellwether.XXXXXX").string();
@@ -86,10 +86,11 @@ absl::Status ManagedCluster::StartCoordinator() {
   AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
   AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
-  BW_ASSIGN_OR_RETURN(coordinator_,
-                      ChildProcess::Start({.program = SiblingProgram("bellwether-coordinator"),
-                                           .arguments = std::move(arguments),
-                                           .log_file = options_.log_to_stderr ? "" : directory_ + "/coordinator.log"}));
+  BW_ASSIGN_OR_RETURN(
+      coordinator_,
+      ChildProcess::Start({.program = SiblingProgram("bellwether-coordinator"),
+                           .arguments = std::move(arguments),
+                           .log_file = options_.log_to_stderr ? "" : directory_ + "/coordinator.log"}));
   return absl::OkStatus();
 }
 
@@ -106,8 +107,8 @@ absl::Status ManagedCluster::ReadPorts() {
                                                  LogTail(directory_ + "/coordinator.log")));
     }
   }
-  return absl::DeadlineExceededError(absl::StrCat("the coordinator does not listen after ",
-                                                  absl::FormatDuration(kCoordinatorStart)));
+  return absl::DeadlineExceededError(
+      absl::StrCat("the coordinator does not listen after ", absl::FormatDuration(kCoordinatorStart)));
 }
 
 absl::Status ManagedCluster::StartWorker(int index) {
@@ -126,9 +127,10 @@ absl::Status ManagedCluster::StartWorker(int index) {
     AddUnlessEmpty("--cpus", absl::StrJoin(first, first + threads, ","), arguments);
   }
   worker.log_file = absl::StrCat(directory_, "/worker-", index, ".log");
-  BW_ASSIGN_OR_RETURN(worker.process, ChildProcess::Start({.program = SiblingProgram("bellwether-worker"),
-                                                           .arguments = std::move(arguments),
-                                                           .log_file = options_.log_to_stderr ? "" : worker.log_file}));
+  BW_ASSIGN_OR_RETURN(worker.process,
+                      ChildProcess::Start({.program = SiblingProgram("bellwether-worker"),
+                                           .arguments = std::move(arguments),
+                                           .log_file = options_.log_to_stderr ? "" : worker.log_file}));
   return absl::OkStatus();
 }
 
@@ -138,8 +140,8 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
   while (!coordinator_.WaitFor(kLook)) {
     for (int i = 0; i < workers(); ++i) {
       if (workers_[i].process.Running()) continue;
-      return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(), "\n",
-                                                 LogTail(workers_[i].log_file)));
+      return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(),
+                                                 "\n", LogTail(workers_[i].log_file)));
     }
     const absl::StatusOr<ServedModel> model = client.GetModel();
     if (!model.ok()) continue;  // the coordinator's end, if that is why, shows above
@@ -161,7 +163,8 @@ void ManagedCluster::RestartDeadWorkers() {
     Worker& worker = workers_[i];
     if (worker.process.Running()) continue;
     if (!worker.process.ending().empty() && worker.restart_at == absl::ZeroDuration()) {
-      const absl::Duration pause = std::min(kRestartPauseMax, absl::Milliseconds(200) * (1 << std::min(worker.restarts, 10)));
+      const absl::Duration pause =
+          std::min(kRestartPauseMax, absl::Milliseconds(200) * (1 << std::min(worker.restarts, 10)));
       LogWarning("worker ", i, " ended with ", worker.process.ending(), "; starting it again in ",
                  absl::FormatDuration(pause));
       worker.restart_at = now + pause;

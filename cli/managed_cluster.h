@@ -14,10 +14,10 @@ namespace bellwether {
 // What to run on this machine. Zero and empty mean: decide.
 struct ClusterOptions {
   std::string model;
-  int workers = 0;             // default: stages x ranks, else 1
+  int workers = 0;  // default: stages x ranks, else 1
   int tensor_parallel = 0;
   int pipeline_parallel = 0;
-  int threads = 0;             // of each worker; default: the cores, shared out
+  int threads = 0;  // of each worker; default: the cores, shared out
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;
@@ -34,7 +34,8 @@ class ManagedCluster {
  public:
   // Returns once the model is served; `progress` gets a line about what is awaited, whenever it changes.
   using Progress = std::function<void(const std::string&)>;
-  static absl::StatusOr<std::unique_ptr<ManagedCluster>> Start(const ClusterOptions& options, const Progress& progress);
+  static absl::StatusOr<std::unique_ptr<ManagedCluster>> Start(const ClusterOptions& options,
+                                                               const Progress& progress);
   ~ManagedCluster();
 
   const std::string& address() const { return address_; }
@@ -42,8 +43,8 @@ class ManagedCluster {
   int workers() const { return static_cast<int>(workers_.size()); }
   std::vector<pid_t> worker_pids() const;
 
-  // Starts workers anew that have ended, with a growing pause between tries; returns when the coordinator ends or
-  // `stop()` turns true.
+  // Starts workers anew that have ended, with a growing pause between tries; returns when the coordinator
+  // ends or `stop()` turns true.
   absl::Status Supervise(const std::function<bool()>& stop);
   // Lets running requests finish, then ends everything. OK if the coordinator ended well.
   absl::Status Stop(absl::Duration drain);

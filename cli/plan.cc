@@ -31,13 +31,14 @@ absl::StatusOr<double> ParseBytes(absl::string_view text) {
   absl::string_view unit = text.substr(digits.size());
   double value = 0;
   const std::pair<absl::string_view, double> units[] = {
-      {"", 1}, {"B", 1}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12},
-      {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+      {"", 1},      {"B", 1},        {"kB", 1e3},        {"MB", 1e6},          {"GB", 1e9},
+      {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
   for (const auto& [name, factor] : units) {
     if (unit != name && unit != absl::StrCat(name, "/s")) continue;
     if (absl::SimpleAtod(digits, &value) && value > 0) return value * factor;
   }
-  return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
 }
 
 Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
@@ -68,7 +69,8 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
   worker.read_bytes_per_second = kAssumedBandwidth;
   worker.kernel_levels = KernelLevelNames();
   for (absl::string_view field : absl::StrSplit(text, ',', absl::SkipEmpty())) {
-    const std::pair<absl::string_view, absl::string_view> pair = absl::StrSplit(field, absl::MaxSplits('=', 1));
+    const std::pair<absl::string_view, absl::string_view> pair =
+        absl::StrSplit(field, absl::MaxSplits('=', 1));
     const auto& [key, value] = pair;
     if (key == "name") {
       worker.name = std::string(value);
@@ -85,7 +87,8 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
     }
   }
   if (worker.memory_bytes == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("worker \"", text, "\" needs memory=, for example memory=16GB"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("worker \"", text, "\" needs memory=, for example memory=16GB"));
   }
   return worker;
 }

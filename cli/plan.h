@@ -10,7 +10,7 @@
 namespace bellwether {
 
 struct PlanOptions {
-  std::string model;    // a checkpoint, or "random:SHAPE:FORMAT"
+  std::string model;  // a checkpoint, or "random:SHAPE:FORMAT"
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;
@@ -21,8 +21,8 @@ struct PlanOptions {
   int local_workers = 0;  // instead: this many on this machine, as it is measured now
   bool json = false;
 };
-// Prints the layout, bytes per worker, expected tokens/s and what limits them. Fails with the arithmetic if the model does
-// not fit.
+// Prints the layout, bytes per worker, expected tokens/s and what limits them. Fails with the arithmetic if
+// the model does not fit.
 absl::Status RunPlan(const PlanOptions& options);
 
 // What one worker of `count` on this machine would report when it joins.

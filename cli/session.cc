@@ -14,12 +14,13 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   std::string address = options.connect;
   if (address.empty()) {
     if (options.cluster.model.empty()) {
-      return absl::InvalidArgumentError("say which model: --model PATH, or --connect HOST:PORT of a coordinator");
+      return absl::InvalidArgumentError(
+          "say which model: --model PATH, or --connect HOST:PORT of a coordinator");
     }
     StatusLine line;
-    BW_ASSIGN_OR_RETURN(session.cluster_, ManagedCluster::Start(options.cluster, [&](const std::string& text) {
-                          line.Show(text);
-                        }));
+    BW_ASSIGN_OR_RETURN(
+        session.cluster_,
+        ManagedCluster::Start(options.cluster, [&](const std::string& text) { line.Show(text); }));
     address = session.cluster_->address();
     session.model_ = session.cluster_->model();
   }

@@ -9,8 +9,8 @@
 
 namespace bellwether {
 
-// Where a command finds its model: a coordinator that runs (`connect`), or a private cluster of real processes that ends
-// with the command.
+// Where a command finds its model: a coordinator that runs (`connect`), or a private cluster of real
+// processes that ends with the command.
 struct SessionOptions {
   std::string connect;     // HOST:PORT
   ClusterOptions cluster;  // without `connect`

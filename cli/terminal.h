@@ -6,8 +6,8 @@
 
 namespace bellwether {
 
-// What a person sees beside the answer, on stderr: one line that changes while something is awaited. On a terminal it
-// is rewritten in place; elsewhere each change is a line.
+// What a person sees beside the answer, on stderr: one line that changes while something is awaited. On a
+// terminal it is rewritten in place; elsewhere each change is a line.
 class StatusLine {
  public:
   StatusLine();

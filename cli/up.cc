@@ -14,9 +14,10 @@ absl::Status RunUp(const ClusterOptions& options, absl::Duration drain) {
                       ManagedCluster::Start(options, [&](const std::string& text) { line.Show(text); }));
   line.Clear();
   const ServedModel& model = cluster->model();
-  std::fprintf(stderr, "%s is served at %s\n  %s, %s, weights %s, %d KV blocks, context %d tokens\n  ^C ends it.\n",
-               model.name.c_str(), cluster->address().c_str(), model.layout.c_str(), model.kernel_level.c_str(),
-               model.weights.c_str(), model.kv_blocks, model.context_tokens);
+  std::fprintf(stderr,
+               "%s is served at %s\n  %s, %s, weights %s, %d KV blocks, context %d tokens\n  ^C ends it.\n",
+               model.name.c_str(), cluster->address().c_str(), model.layout.c_str(),
+               model.kernel_level.c_str(), model.weights.c_str(), model.kv_blocks, model.context_tokens);
   BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));
   std::fprintf(stderr, "finishing what is running ...\n");
   return cluster->Stop(drain);

@@ -5,7 +5,8 @@
 
 namespace bellwether {
 
-// Serves a model with a coordinator and workers on this machine until ^C or SIGTERM; workers that die are started again.
+// Serves a model with a coordinator and workers on this machine until ^C or SIGTERM; workers that die are
+// started again.
 absl::Status RunUp(const ClusterOptions& options, absl::Duration drain);
 
 }  // namespace bellwether

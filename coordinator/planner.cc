@@ -284,11 +284,11 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
       const int rank = static_cast<int>(r);
       RankCosts costs{.worker = stages[s][r], .weights = {0}, .read = {0}};
       stage.layers = {0, 0};
-      costs.fixed_weights = ShardBytes(config_, formats_, options_.quantize, stage, rank, first, last);
+      costs.fixed_weights = ShardBytes(config_, formats_, options_.quantize, stage, rank, {first, last});
       costs.fixed_read = BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
       for (int layer = 0; layer < config_.layers; ++layer) {
         stage.layers = {layer, layer + 1};
-        const int64_t weights = ShardBytes(config_, formats_, options_.quantize, stage, rank, first, last);
+        const int64_t weights = ShardBytes(config_, formats_, options_.quantize, stage, rank, {first, last});
         const int64_t read = BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
         costs.weights.push_back(costs.weights.back() + weights - costs.fixed_weights);
         costs.read.push_back(costs.read.back() + read - costs.fixed_read);
@@ -332,7 +332,7 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
     for (size_t r = 0; r < stages[s].size(); ++r) {
       const int rank = static_cast<int>(r);
       PlannedWorker worker{.inventory = stages[s][r], .stage = static_cast<int>(s), .rank = rank};
-      worker.weight_bytes = ShardBytes(config_, formats_, options_.quantize, stage, rank, s == 0, last);
+      worker.weight_bytes = ShardBytes(config_, formats_, options_.quantize, stage, rank, {s == 0, last});
       worker.activation_bytes = ActivationBytes(last);
       worker.kv_block_bytes = KvBlockBytes(config_, options_.kv_type, stage, rank);
       worker.bytes_read_per_token =

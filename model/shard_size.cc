@@ -162,18 +162,18 @@ DType DefaultKvType(const TensorFormats& formats, Quantize quantize) {
 }
 
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
-                   const StageLayout& stage, int rank, bool first_stage, bool last_stage) {
+                   const StageLayout& stage, int rank, StageEnds ends) {
   const RankLayout& layout = RankOf(stage, rank);
   const RankBytes bytes(config, formats, quantize, layout.slices);
   int64_t sum = LayersBytes(bytes, stage.layers);
-  if (first_stage) {
+  if (ends.first_stage) {
     sum += bytes.ColumnParallel({TensorRole::kEmbedding}, layout.embedding_rows.size());
     if (config.embedding_norm) sum += bytes.Norm();
   }
-  if (last_stage) {
+  if (ends.last_stage) {
     sum += bytes.Norm();
     const bool head_is_embedding =
-        config.tied_head && first_stage && layout.embedding_rows == layout.head_rows;
+        config.tied_head && ends.first_stage && layout.embedding_rows == layout.head_rows;
     if (!head_is_embedding) sum += bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
   }
   return sum;

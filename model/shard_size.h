@@ -43,11 +43,17 @@ TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quan
 // Type of the KV cache unless told otherwise: fp32 beside fp32 weights, else bf16.
 DType DefaultKvType(const TensorFormats& formats, Quantize quantize);
 
+// Whether a stage holds the embedding and the head.
+struct StageEnds {
+  bool first_stage = false;
+  bool last_stage = false;
+};
+
 // Bytes of the packed weights of one rank, norms and biases included: exactly what the packed form of
 // kernels/packed_matrix.h takes, padding and groups cut by slices included. A tied head costs nothing where
 // the same rank holds the same rows of the embedding.
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
-                   const StageLayout& stage, int rank, bool first_stage, bool last_stage);
+                   const StageLayout& stage, int rank, StageEnds ends);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);

@@ -30,7 +30,7 @@ TEST(ShardSizeTest, OneWorkerHoldsWhatTheParametersTake) {
   const ModelConfig config = *ParseShape("llama-7b");
   const Layout layout = *EvenLayout(config, 1, 1);
   const auto bytes = [&](const TensorFormat& format, Quantize quantize) {
-    return ShardBytes(config, UniformFormats(format), quantize, layout.stages[0], 0, true, true);
+    return ShardBytes(config, UniformFormats(format), quantize, layout.stages[0], 0, {true, true});
   };
   // 32 layers of 4 * 4096^2 + 3 * 4096 * 11008 weights, embedding and head of 32000 * 4096, 65 norms in fp32.
   const int64_t layer_weights = int64_t{32} * (4 * 4096 * 4096 + 3 * 4096 * 11008);
@@ -46,7 +46,7 @@ TEST(ShardSizeTest, PaddingIsCounted) {
   const ModelConfig config = *ParseShape("llama?hidden=5,layers=1,heads=1,head_dim=6,ffn=7,vocab=3,tied=1");
   const Layout layout = *EvenLayout(config, 1, 1);
   const auto bytes = [&](const TensorFormat& format) {
-    return ShardBytes(config, UniformFormats(format), Quantize::kNone, layout.stages[0], 0, true, true);
+    return ShardBytes(config, UniformFormats(format), Quantize::kNone, layout.stages[0], 0, {true, true});
   };
   // Rows are padded to 16; columns to 2 (floats) or 8 (int8). q, k, v, gate, up and the embedding have 5
   // columns, the attention's output 6 and down 7. The tied head is the embedding.
@@ -67,9 +67,9 @@ TEST(ShardSizeTest, GroupsThatSlicesCutRepeatTheirScales) {
   const int64_t mlp_first = 2 * 0, mlp_second = 2 * 32 * (96 + 3 * 4) + 96 * (32 + 4);
   const int64_t vocabulary_first = 2 * 0, vocabulary_second = 2 * 16 * (96 + 3 * 4);
   const int64_t norms = 3 * 96 * 4;
-  EXPECT_EQ(ShardBytes(config, UniformFormats(format), Quantize::kNone, layout.stages[0], 0, true, true),
+  EXPECT_EQ(ShardBytes(config, UniformFormats(format), Quantize::kNone, layout.stages[0], 0, {true, true}),
             output + qkv + mlp_first + vocabulary_first + norms);
-  EXPECT_EQ(ShardBytes(config, UniformFormats(format), Quantize::kNone, layout.stages[0], 1, true, true),
+  EXPECT_EQ(ShardBytes(config, UniformFormats(format), Quantize::kNone, layout.stages[0], 1, {true, true}),
             output + qkv + mlp_second + vocabulary_second + norms);
 }
 
@@ -77,7 +77,7 @@ TEST(ShardSizeTest, ATokenReadsEverythingButTheEmbedding) {
   const ModelConfig config = *ParseShape("llama?hidden=64,layers=2,heads=4,kv_heads=2,ffn=172,vocab=160");
   const UniformFormats formats(kBf16);
   const Layout layout = *EvenLayout(config, 1, 1);
-  const int64_t shard = ShardBytes(config, formats, Quantize::kNone, layout.stages[0], 0, true, true);
+  const int64_t shard = ShardBytes(config, formats, Quantize::kNone, layout.stages[0], 0, {true, true});
   EXPECT_EQ(BytesReadPerToken(config, formats, Quantize::kNone, layout.stages[0], 0, true),
             shard - 160 * 64 * 2 + 64 * 2);
 }
@@ -87,7 +87,7 @@ TEST(ShardSizeTest, TiedRowsAreHeldOnceOnlyWhereTheyAreTheSame) {
   const UniformFormats formats(kBf16);
   Layout layout = *EvenLayout(config, 1, 2);
   const auto bytes = [&] {
-    return ShardBytes(config, formats, Quantize::kNone, layout.stages[0], 0, true, true);
+    return ShardBytes(config, formats, Quantize::kNone, layout.stages[0], 0, {true, true});
   };
   const int64_t shared = bytes();
   layout.stages[0].ranks[0].head_rows = {0, 96};

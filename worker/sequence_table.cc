@@ -27,12 +27,14 @@ absl::Status SequenceTable::Admit(const Admission& admission) {
     return Contradiction(id, absl::StrCat(length, " tokens, at most ", limits_.context_tokens));
   }
   if (admission.prompt_length < 1 || admission.prompt_length > length) {
-    return Contradiction(id, absl::StrCat("a prompt of ", admission.prompt_length, " of ", length, " tokens"));
+    return Contradiction(id,
+                         absl::StrCat("a prompt of ", admission.prompt_length, " of ", length, " tokens"));
   }
   for (TokenId token : admission.tokens) {
     if (token < 0 || token >= limits_.vocab) return Contradiction(id, absl::StrCat("no token ", token));
   }
-  if (static_cast<int64_t>(sequences_.size()) >= limits_.sequences) return Contradiction(id, "too many sequences");
+  if (static_cast<int64_t>(sequences_.size()) >= limits_.sequences)
+    return Contradiction(id, "too many sequences");
   const bool added = sequences_.emplace(id, SequenceState{.admission = admission}).second;
   return added ? absl::OkStatus() : Contradiction(id, "admitted twice");
 }
@@ -43,7 +45,8 @@ absl::Status SequenceTable::Extend(const StepEntry& entry) {
   SequenceState& sequence = found->second;
   std::vector<TokenId>& tokens = sequence.admission.tokens;
   for (TokenId token : entry.new_tokens) {
-    if (token < 0 || token >= limits_.vocab) return Contradiction(entry.sequence, absl::StrCat("no token ", token));
+    if (token < 0 || token >= limits_.vocab)
+      return Contradiction(entry.sequence, absl::StrCat("no token ", token));
     tokens.push_back(token);
   }
   for (KvBlockId block : entry.new_blocks) {
@@ -55,11 +58,12 @@ absl::Status SequenceTable::Extend(const StepEntry& entry) {
   const int64_t end = int64_t{entry.position} + entry.count;
   if (entry.position < 0 || entry.count < 1 || end > static_cast<int64_t>(tokens.size()) ||
       end > limits_.context_tokens) {
-    return Contradiction(entry.sequence,
-                         absl::StrCat("positions ", entry.position, " to ", end, " of ", tokens.size(), " tokens"));
+    return Contradiction(entry.sequence, absl::StrCat("positions ", entry.position, " to ", end, " of ",
+                                                      tokens.size(), " tokens"));
   }
   if (end > static_cast<int64_t>(sequence.blocks.size()) * kKvBlockTokens) {
-    return Contradiction(entry.sequence, absl::StrCat(end, " positions in ", sequence.blocks.size(), " KV blocks"));
+    return Contradiction(entry.sequence,
+                         absl::StrCat(end, " positions in ", sequence.blocks.size(), " KV blocks"));
   }
   if (entry.sample && end != static_cast<int64_t>(tokens.size())) {
     return Contradiction(entry.sequence, "samples a token that is known");

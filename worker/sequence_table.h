@@ -11,13 +11,13 @@ namespace bellwether {
 
 // A sequence as every worker knows it.
 struct SequenceState {
-  Admission admission;               // its tokens grow as steps bring new ones
-  std::vector<KvBlockId> blocks;     // block table
+  Admission admission;            // its tokens grow as steps bring new ones
+  std::vector<KvBlockId> blocks;  // block table
   const std::vector<TokenId>& tokens() const { return admission.tokens; }
 };
 
-// The sequences of one epoch. Follows Steps to the letter and refuses one that contradicts what came before: that is an
-// error of the coordinator, never a guess of ours.
+// The sequences of one epoch. Follows Steps to the letter and refuses one that contradicts what came before:
+// that is an error of the coordinator, never a guess of ours.
 class SequenceTable {
  public:
   struct Limits {
@@ -29,7 +29,8 @@ class SequenceTable {
   };
   explicit SequenceTable(const Limits& limits) : limits_(limits) {}
 
-  // Applies retirements, admissions, new tokens and new blocks. InvalidArgument names the step and the sequence.
+  // Applies retirements, admissions, new tokens and new blocks. InvalidArgument names the step and the
+  // sequence.
   absl::Status Apply(const Step& step);
 
   const SequenceState& at(SequenceId id) const;

@@ -12,8 +12,8 @@
 #include "worker/decoder/parallel_ops.h"
 #include "worker/kv_cache/kv_cache.h"
 #include "worker/link/all_reduce.h"
-#include "worker/watched_link.h"
 #include "worker/sequence_table.h"
+#include "worker/watched_link.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -116,8 +116,8 @@ absl::StatusOr<StepResult> Executor::Run(const Step& step) {
 // One step on one worker: receive or embed, the layers, then send or sample.
 absl::Status Executor::RunStep(const Step& step, StepResult& result) {
   if (step.epoch != assignment_.epoch || step.id.value != last_step_.value + 1) {
-    return absl::InvalidArgumentError(absl::StrCat("step out of order: after step ", last_step_.value, " of epoch ",
-                                                   assignment_.epoch.value));
+    return absl::InvalidArgumentError(absl::StrCat("step out of order: after step ", last_step_.value,
+                                                   " of epoch ", assignment_.epoch.value));
   }
   last_step_ = step.id;
   BW_RETURN_IF_ERROR(sequences_.Apply(step));

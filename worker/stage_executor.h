@@ -24,7 +24,8 @@ struct ExecutorProgress {
   std::atomic<int64_t> total_bytes{0};
 };
 
-// Weights of one rank, packed. Survives epochs: a worker that gets the same part again need not read it again.
+// Weights of one rank, packed. Survives epochs: a worker that gets the same part again need not read it
+// again.
 class LoadedShard;
 
 struct LoadOptions {
@@ -33,19 +34,21 @@ struct LoadOptions {
 };
 
 // Reads and packs what `assignment` gives this worker. Errors name file and tensor.
-absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint, const Assignment& assignment,
-                                                             const LoadOptions& options, ExecutorProgress* progress);
+absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
+                                                             const Assignment& assignment,
+                                                             const LoadOptions& options,
+                                                             ExecutorProgress* progress);
 int64_t WeightBytes(const LoadedShard& shard);
 
-// Runs steps on one worker: receive -> [embed] -> layers -> send, or [norm, logits, sample]. One thread calls Run, in
-// step order; an error ends the epoch.
+// Runs steps on one worker: receive -> [embed] -> layers -> send, or [norm, logits, sample]. One thread calls
+// Run, in step order; an error ends the epoch.
 class StageExecutor {
  public:
   struct Options {
     Assignment assignment;
     std::shared_ptr<const LoadedShard> shard;
-    // To every worker in flat order (stage by stage, rank by rank); null where there is none to talk to (this worker
-    // itself, and workers that are neither ranks of the same stage nor in a neighbouring one).
+    // To every worker in flat order (stage by stage, rank by rank); null where there is none to talk to (this
+    // worker itself, and workers that are neither ranks of the same stage nor in a neighbouring one).
     std::vector<std::unique_ptr<Link>> links;
     int threads = 1;
     std::vector<int> cpus;
@@ -55,8 +58,8 @@ class StageExecutor {
   static absl::StatusOr<std::unique_ptr<StageExecutor>> Create(Options options);
   virtual ~StageExecutor() = default;
 
-  // A result with outputs on rank 0 of the last stage; an empty one elsewhere. InvalidArgument for a step that
-  // contradicts what came before, else the error of the link that failed.
+  // A result with outputs on rank 0 of the last stage; an empty one elsewhere. InvalidArgument for a step
+  // that contradicts what came before, else the error of the link that failed.
   virtual absl::StatusOr<StepResult> Run(const Step& step) = 0;
 
   // From any thread: Run returns `reason` soon.

@@ -14,8 +14,8 @@ class Driver {
       : cluster_(cluster), options_(options), engine_(options.engine, /*tokenizer=*/nullptr) {}
 
   absl::Status Run(std::vector<EngineRequest> requests) {
-    BW_RETURN_IF_ERROR(Handle(LayoutReady{
-        .epoch = Epoch{1}, .kv_blocks = options_.kv_blocks, .stages = options_.stages}));
+    BW_RETURN_IF_ERROR(
+        Handle(LayoutReady{.epoch = Epoch{1}, .kv_blocks = options_.kv_blocks, .stages = options_.stages}));
     for (EngineRequest& request : requests) {
       BW_RETURN_IF_ERROR(Handle(RequestArrived{std::move(request)}));
       if (options_.one_by_one) BW_RETURN_IF_ERROR(Finish());
@@ -33,7 +33,8 @@ class Driver {
       --steps_in_flight_;
       BW_RETURN_IF_ERROR(Handle(StepFinished{std::move(result)}));
     }
-    return engine_.idle() ? absl::OkStatus() : absl::InternalError("the engine sends nothing but is not idle");
+    return engine_.idle() ? absl::OkStatus()
+                          : absl::InternalError("the engine sends nothing but is not idle");
   }
 
   absl::Status Handle(Event event) {

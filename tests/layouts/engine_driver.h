@@ -16,8 +16,8 @@ struct Answer {
   friend bool operator==(const Answer&, const Answer&) = default;
 };
 
-// Runs requests through a real engine on a local cluster until all are done. Answers come in the order of requests,
-// choices in theirs. Fails if a request does.
+// Runs requests through a real engine on a local cluster until all are done. Answers come in the order of
+// requests, choices in theirs. Fails if a request does.
 struct DriverOptions {
   EngineOptions engine;
   int32_t kv_blocks = 64;
@@ -25,6 +25,7 @@ struct DriverOptions {
   bool one_by_one = false;  // a request arrives when the one before is done
 };
 absl::StatusOr<std::vector<Answer>> RunRequests(LocalCluster& cluster, const DriverOptions& options,
-                                                std::vector<EngineRequest> requests, uint64_t* preemptions = nullptr);
+                                                std::vector<EngineRequest> requests,
+                                                uint64_t* preemptions = nullptr);
 
 }  // namespace bellwether

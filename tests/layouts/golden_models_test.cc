@@ -1,5 +1,5 @@
-// Every golden checkpoint against Hugging Face transformers: logits of prompts fed in one piece, in pieces of 7 and token
-// by token, and the greedy continuation.
+// Every golden checkpoint against Hugging Face transformers: logits of prompts fed in one piece, in pieces of
+// 7 and token by token, and the greedy continuation.
 
 #include <algorithm>
 #include <cmath>
@@ -22,7 +22,7 @@ struct Golden {
   int vocab = 0;
   std::vector<float> logits;  // [positions][vocab]
   std::vector<TokenId> greedy;
-  std::string checkpoint;     // what to open
+  std::string checkpoint;  // what to open
 };
 
 Golden ReadGolden(const std::string& directory) {
@@ -63,7 +63,8 @@ std::vector<float> LogSoftmax(const float* logits, int count) {
 }
 
 // Feeds the first `length` tokens in chunks and returns the log-probabilities of what follows.
-std::vector<float> Distribution(LocalCluster& cluster, const Golden& golden, int length, int chunk, uint64_t& step_id) {
+std::vector<float> Distribution(LocalCluster& cluster, const Golden& golden, int length, int chunk,
+                                uint64_t& step_id) {
   static uint64_t next_sequence = 1;
   const SequenceId sequence{next_sequence++};
   Admission admission{.sequence = sequence, .prompt_length = length};
@@ -77,7 +78,8 @@ std::vector<float> Distribution(LocalCluster& cluster, const Golden& golden, int
     entry.sample = position + count == length;
     Step step{.epoch = Epoch{1}, .id = StepId{++step_id}};
     if (position == 0) step.admissions.push_back(admission);
-    for (int block = (position + 31) / 32; block * 32 < position + count; ++block) entry.new_blocks.push_back(block);
+    for (int block = (position + 31) / 32; block * 32 < position + count; ++block)
+      entry.new_blocks.push_back(block);
     step.entries.push_back(entry);
     const auto result = cluster.Run(step);
     EXPECT_TRUE(result.ok()) << result.status();
@@ -97,8 +99,8 @@ double LargestError(const Golden& golden, const std::string& level, DType kv_typ
   if (!checkpoint.ok()) return INFINITY;
   EXPECT_EQ((*checkpoint)->config().vocab, golden.vocab);
   const auto layout = EvenLayout((*checkpoint)->config(), /*stages=*/1, /*ranks=*/1);
-  auto cluster = LocalCluster::Start(**checkpoint, {.layout = *layout,
-                                                    .numeric = {.kernel_level = level, .kv_type = kv_type}});
+  auto cluster = LocalCluster::Start(
+      **checkpoint, {.layout = *layout, .numeric = {.kernel_level = level, .kv_type = kv_type}});
   EXPECT_TRUE(cluster.ok()) << cluster.status();
   if (!cluster.ok()) return INFINITY;
   double largest = 0;
@@ -127,16 +129,17 @@ bool HasQuantizedWeights(const std::string& path) {
   return false;
 }
 
-// Float weights and an fp32 cache: the only difference to transformers is the order of sums. Levels that round
-// activations (bf16 products, int8 activations) have bounds of their own below.
+// Float weights and an fp32 cache: the only difference to transformers is the order of sums. Levels that
+// round activations (bf16 products, int8 activations) have bounds of their own below.
 TEST_P(GoldenModel, LogitsMatchTransformers) {
   const Golden golden = ReadGolden(GoldenPath("models/" + GetParam()));
   const bool quantized = HasQuantizedWeights(golden.checkpoint);
   for (kernels::KernelLevel level : kernels::AvailableKernelLevels()) {
     const bool rounds_to_bf16 = level == kernels::KernelLevel::kAvx512Bf16;
     const double error = LargestError(golden, std::string(Name(level)), DType::kF32);
-    // bf16: each activation is off by 2^-9 of itself, and a logit of these models is a sum of order 10 through 3 layers;
-    // int8 activations: 1/254 of a group's largest. Both are bounded far below what a wrong formula would give.
+    // bf16: each activation is off by 2^-9 of itself, and a logit of these models is a sum of order 10
+    // through 3 layers; int8 activations: 1/254 of a group's largest. Both are bounded far below what a wrong
+    // formula would give.
     const double bound = quantized ? 1.5 : rounds_to_bf16 ? 0.5 : 1e-4;
     EXPECT_LE(error, bound) << GetParam() << " on " << Name(level);
     RecordProperty(std::string(Name(level)), std::to_string(error));
@@ -148,7 +151,8 @@ TEST_P(GoldenModel, LogitsMatchTransformers) {
 
 INSTANTIATE_TEST_SUITE_P(All, GoldenModel, ::testing::ValuesIn(GoldenNames()), [](const auto& info) {
   std::string name = info.param;
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name;
 });
 

@@ -1,5 +1,6 @@
-// Promise 1: the same request gives the same bits whatever the tensor x pipeline layout, whoever shares the batch, however
-// the prompt is cut, and with preemption. Every test here compares for equality, never within a tolerance.
+// Promise 1: the same request gives the same bits whatever the tensor x pipeline layout, whoever shares the
+// batch, however the prompt is cut, and with preemption. Every test here compares for equality, never within
+// a tolerance.
 
 #include <string>
 #include <vector>
@@ -22,14 +23,16 @@ struct Subject {
 };
 void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; }
 
-// Head counts and widths that nothing divides evenly; group and slice bounds that cut each other (head_dim 24 and 20).
+// Head counts and widths that nothing divides evenly; group and slice bounds that cut each other (head_dim 24
+// and 20).
 constexpr char kLlama[] = "random:llama?hidden=120,layers=4,heads=5,kv_heads=1,head_dim=24,ffn=200,vocab=173";
 constexpr char kLlamaGrouped[] = "random:llama?hidden=96,layers=3,heads=6,kv_heads=3,ffn=172,vocab=160";
 constexpr char kBloom[] = "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=151";
 
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
-  for (const auto& [name, shape] : {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kLlamaGrouped}, {"bloom", kBloom}}) {
+  for (const auto& [name, shape] :
+       {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kLlamaGrouped}, {"bloom", kBloom}}) {
     const std::string prefix = name;
     subjects.push_back({prefix + "_fp32", std::string(shape) + ":fp32", DType::kF32});
     subjects.push_back({prefix + "_bf16", std::string(shape) + ":bf16", DType::kBF16});
@@ -77,30 +80,30 @@ struct Variant {
   int kv_blocks = 256;
   bool one_by_one = false;
   int requests = 17;
-  int longer_by = 0;  // tokens, for each answer
+  int longer_by = 0;                // tokens, for each answer
   std::vector<StageLayout> uneven;  // instead of stages x ranks
 };
 
-absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject, const std::string& level,
-                                        const Variant& variant, uint64_t* preemptions = nullptr) {
+absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
+                                              const std::string& level, const Variant& variant,
+                                              uint64_t* preemptions = nullptr) {
   Layout layout{.stages = variant.uneven};
   if (layout.stages.empty()) {
     BW_ASSIGN_OR_RETURN(layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
   }
   BW_RETURN_IF_ERROR(Validate(layout, checkpoint.config()));
   const auto stages = static_cast<int32_t>(layout.stages.size());
-  BW_ASSIGN_OR_RETURN(
-      auto cluster,
-      LocalCluster::Start(checkpoint,
-                          {.layout = std::move(layout),
-                           .numeric = {.kernel_level = level, .quantize = subject.quantize, .kv_type = subject.kv_type},
-                           .kv_blocks = variant.kv_blocks,
-                           .threads = variant.threads}));
+  BW_ASSIGN_OR_RETURN(auto cluster, LocalCluster::Start(checkpoint, {.layout = std::move(layout),
+                                                                     .numeric = {.kernel_level = level,
+                                                                                 .quantize = subject.quantize,
+                                                                                 .kv_type = subject.kv_type},
+                                                                     .kv_blocks = variant.kv_blocks,
+                                                                     .threads = variant.threads}));
   DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 1024;
-  return RunRequests(*cluster, driver, Requests(checkpoint.config().vocab, variant.requests, variant.longer_by),
-                     preemptions);
+  return RunRequests(*cluster, driver,
+                     Requests(checkpoint.config().vocab, variant.requests, variant.longer_by), preemptions);
 }
 
 class LayoutEquality : public ::testing::TestWithParam<Subject> {
@@ -147,14 +150,15 @@ TEST_P(LayoutEquality, MixedAndUneven) {
   const ModelConfig& config = checkpoint_->config();
   const int slices = SliceCount(config);
   const int64_t vocab = config.vocab;
-  // The first stage on three very unequal ranks, the rest on two; one rank without embedding, one without head rows.
-  std::vector<StageLayout> uneven = {
-      {.layers = {0, 1},
-       .ranks = {{.slices = {0, 1}, .embedding_rows = {0, 7}},
-                 {.slices = {1, 2}, .embedding_rows = {7, 7}},
-                 {.slices = {2, slices}, .embedding_rows = {7, vocab}}}},
-      {.layers = {1, config.layers},
-       .ranks = {{.slices = {0, slices - 1}, .head_rows = {0, 0}}, {.slices = {slices - 1, slices}, .head_rows = {0, vocab}}}}};
+  // The first stage on three very unequal ranks, the rest on two; one rank without embedding, one without
+  // head rows.
+  std::vector<StageLayout> uneven = {{.layers = {0, 1},
+                                      .ranks = {{.slices = {0, 1}, .embedding_rows = {0, 7}},
+                                                {.slices = {1, 2}, .embedding_rows = {7, 7}},
+                                                {.slices = {2, slices}, .embedding_rows = {7, vocab}}}},
+                                     {.layers = {1, config.layers},
+                                      .ranks = {{.slices = {0, slices - 1}, .head_rows = {0, 0}},
+                                                {.slices = {slices - 1, slices}, .head_rows = {0, vocab}}}}};
   ExpectEqual({.uneven = std::move(uneven)}, "uneven");
 }
 

@@ -30,8 +30,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
   for (size_t i = 0; i < count; ++i) {
     for (int peer : LinkedWorkers(assignments[i])) {
       if (static_cast<size_t>(peer) < i) continue;
-      auto pair = MakeLoopbackLinks({.first_name = absl::StrCat("worker ", i),
-                                     .second_name = absl::StrCat("worker ", peer)});
+      auto pair = MakeLoopbackLinks(
+          {.first_name = absl::StrCat("worker ", i), .second_name = absl::StrCat("worker ", peer)});
       links[i][peer] = std::move(pair.first);
       links[peer][i] = std::move(pair.second);
     }
@@ -40,8 +40,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
   auto cluster = std::unique_ptr<LocalCluster>(new LocalCluster);
   for (size_t i = 0; i < count; ++i) {
     auto worker = std::make_unique<Worker>();
-    BW_ASSIGN_OR_RETURN(worker->shard,
-                        LoadShard(checkpoint, assignments[i], {.threads = options.threads}, &worker->progress));
+    BW_ASSIGN_OR_RETURN(worker->shard, LoadShard(checkpoint, assignments[i], {.threads = options.threads},
+                                                 &worker->progress));
     BW_ASSIGN_OR_RETURN(worker->executor, StageExecutor::Create({.assignment = assignments[i],
                                                                  .shard = worker->shard,
                                                                  .links = std::move(links[i]),

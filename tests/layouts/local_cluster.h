@@ -13,8 +13,8 @@
 
 namespace bellwether {
 
-// All workers of a layout in one process, each its own threads, linked by loopback: the real executors without the
-// processes around them.
+// All workers of a layout in one process, each its own threads, linked by loopback: the real executors
+// without the processes around them.
 class LocalCluster {
  public:
   struct Options {
@@ -25,7 +25,8 @@ class LocalCluster {
     int32_t step_tokens = 512;
     int threads = 1;  // of each worker
   };
-  static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint, const Options& options);
+  static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint,
+                                                             const Options& options);
   ~LocalCluster();
 
   // Steps run in the order sent; results come in the same order.

@@ -14,7 +14,7 @@ struct Batch {
   // The neighbouring rows of one entry.
   struct Run {
     const SequenceState* sequence = nullptr;
-    int32_t row = 0;       // first row
+    int32_t row = 0;  // first row
     int32_t count = 0;
     int32_t position = 0;  // of the first row
   };

@@ -25,8 +25,8 @@ DecoderLayer::DecoderLayer(const Options& options)
   if (config_.alibi) alibi_slopes_ = AlibiSlopes(config_.heads);
 }
 
-absl::Status DecoderLayer::Run(const LayerWeights& w, int64_t cache_layer, const Batch& batch, const MessageTag& tag,
-                               MutableRows residual) {
+absl::Status DecoderLayer::Run(const LayerWeights& w, int64_t cache_layer, const Batch& batch,
+                               const MessageTag& tag, MutableRows residual) {
   const int64_t rows = batch.rows();
   const int64_t hidden = config_.hidden;
   normed_ = normed_buffer_.Get(rows, hidden);
@@ -43,7 +43,8 @@ absl::Status DecoderLayer::Run(const LayerWeights& w, int64_t cache_layer, const
                                    {&w.key, &w.key_bias, key_.data, key_.stride},
                                    {&w.value, &w.value_bias, value_.data, value_.stride}});
   Attention(cache_layer, batch);
-  BW_RETURN_IF_ERROR(AddReduced(w.attention_output, w.attention_output_bias, AsConst(attended_), tag, residual));
+  BW_RETURN_IF_ERROR(
+      AddReduced(w.attention_output, w.attention_output_bias, AsConst(attended_), tag, residual));
 
   // x += mlp(norm(x))
   ops_.Norm(AsConst(residual), w.mlp_norm, hidden, config_.norm_epsilon, normed_);
@@ -110,7 +111,8 @@ void DecoderLayer::WriteKeysAndValues(int64_t cache_layer, const Batch& batch) {
 
 void DecoderLayer::Attention(int64_t cache_layer, const Batch& batch) {
   WriteKeysAndValues(cache_layer, batch);
-  // A piece of work is one KV head and as many rows as one kernel call takes with all query heads of that KV head.
+  // A piece of work is one KV head and as many rows as one kernel call takes with all query heads of that KV
+  // head.
   struct Piece {
     const Batch::Run* run;
     int64_t kv_head;

@@ -28,22 +28,23 @@ class RowBuffer {
 
 inline kernels::ConstRows AsConst(kernels::MutableRows rows) { return {rows.data, rows.rows, rows.stride}; }
 
-// One decoder layer on one tensor-parallel rank: LLaMA and BLOOM, steered by the config. Holds scratch, no state.
+// One decoder layer on one tensor-parallel rank: LLaMA and BLOOM, steered by the config. Holds scratch, no
+// state.
 class DecoderLayer {
  public:
   struct Options {
     const ModelConfig* config = nullptr;
-    SliceRange slices;                      // this rank's
+    SliceRange slices;  // this rank's
     const KvCache* kv_cache = nullptr;
     TensorParallelGroup* group = nullptr;
     ParallelOps* ops = nullptr;
   };
   explicit DecoderLayer(const Options& options);
 
-  // residual [rows, hidden] -> the residual after the layer, in place, equal on all ranks. `cache_layer` counts from this
-  // stage's first layer. Fails only if a link does.
-  absl::Status Run(const LayerWeights& weights, int64_t cache_layer, const Batch& batch, const MessageTag& tag,
-                   kernels::MutableRows residual);
+  // residual [rows, hidden] -> the residual after the layer, in place, equal on all ranks. `cache_layer`
+  // counts from this stage's first layer. Fails only if a link does.
+  absl::Status Run(const LayerWeights& weights, int64_t cache_layer, const Batch& batch,
+                   const MessageTag& tag, kernels::MutableRows residual);
 
  private:
   void Attention(int64_t cache_layer, const Batch& batch);
@@ -60,13 +61,13 @@ class DecoderLayer {
   const Range heads_, kv_heads_;
   const int64_t ffn_;
   const int64_t roots_;
-  const int64_t queries_per_kv_;       // query heads that share a KV head, in the whole model
-  std::vector<float> alibi_slopes_;    // of every query head; empty with RoPE
+  const int64_t queries_per_kv_;     // query heads that share a KV head, in the whole model
+  std::vector<float> alibi_slopes_;  // of every query head; empty with RoPE
   const float score_scale_;
 
   kernels::MutableRows normed_, query_, key_, value_, attended_, gate_, up_;
-  RowBuffer normed_buffer_, query_buffer_, key_buffer_, value_buffer_, attended_buffer_, gate_buffer_, up_buffer_,
-      roots_buffer_, reduced_buffer_;
+  RowBuffer normed_buffer_, query_buffer_, key_buffer_, value_buffer_, attended_buffer_, gate_buffer_,
+      up_buffer_, roots_buffer_, reduced_buffer_;
 };
 
 }  // namespace bellwether

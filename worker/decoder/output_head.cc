@@ -17,7 +17,8 @@ constexpr int64_t kLogitRowsMax = 64;
 OutputHead::OutputHead(const Options& options)
     : shard_(*options.shard), assignment_(*options.assignment), group_(*options.group), ops_(*options.ops) {
   column_bounds_.push_back(0);
-  for (const RankLayout& rank : assignment_.stage_layout().ranks) column_bounds_.push_back(rank.head_rows.end);
+  for (const RankLayout& rank : assignment_.stage_layout().ranks)
+    column_bounds_.push_back(rank.head_rows.end);
 }
 
 void OutputHead::CollectWanted(const Step& step, const Batch& batch, StepResult& result) {
@@ -37,7 +38,8 @@ void OutputHead::CollectWanted(const Step& step, const Batch& batch, StepResult&
     for (int32_t r = 0; r < run.count; ++r) {
       const size_t next = static_cast<size_t>(run.position) + r + 1;
       if (next >= tokens.size()) break;
-      wanted_.push_back({.row = run.row + r, .output = output, .sequence = run.sequence, .scored = tokens[next]});
+      wanted_.push_back(
+          {.row = run.row + r, .output = output, .sequence = run.sequence, .scored = tokens[next]});
     }
   }
 }

@@ -14,8 +14,8 @@
 
 namespace bellwether {
 
-// The end of the last stage: norm, logits and what is asked of them. Logits exist for 64 rows at a time, and only for
-// rows that are asked for; rank 0 gets them all and samples.
+// The end of the last stage: norm, logits and what is asked of them. Logits exist for 64 rows at a time, and
+// only for rows that are asked for; rank 0 gets them all and samples.
 class OutputHead {
  public:
   struct Options {

@@ -32,10 +32,11 @@ void ParallelOps::Norm(kernels::ConstRows x, const NormWeights& weights, int64_t
   const auto rounded_epsilon = static_cast<float>(epsilon);
   ForRows(x.rows, [&](int64_t begin, int64_t end) {
     if (weights.bias.empty()) {
-      kernels_.rms_norm(Part(x, begin, end), weights.weight.data(), cols, rounded_epsilon, Part(out, begin, end));
+      kernels_.rms_norm(Part(x, begin, end), weights.weight.data(), cols, rounded_epsilon,
+                        Part(out, begin, end));
     } else {
-      kernels_.layer_norm(Part(x, begin, end), weights.weight.data(), weights.bias.data(), cols, rounded_epsilon,
-                          Part(out, begin, end));
+      kernels_.layer_norm(Part(x, begin, end), weights.weight.data(), weights.bias.data(), cols,
+                          rounded_epsilon, Part(out, begin, end));
     }
   });
 }

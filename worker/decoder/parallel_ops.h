@@ -19,8 +19,8 @@ struct Product {
   int64_t root_stride = 0;  // floats between roots of the reduction tree (row-parallel matrices)
 };
 
-// Kernels spread over the threads of one worker. How the work is cut never changes a bit (kernels.h). Used by one thread
-// at a time; scratch grows to the largest call and stays.
+// Kernels spread over the threads of one worker. How the work is cut never changes a bit (kernels.h). Used by
+// one thread at a time; scratch grows to the largest call and stays.
 class ParallelOps {
  public:
   ParallelOps(const kernels::KernelTable& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
@@ -33,7 +33,8 @@ class ParallelOps {
   void Norm(kernels::ConstRows x, const NormWeights& weights, int64_t cols, double epsilon,
             kernels::MutableRows out);
 
-  // body(begin, end) for ranges of rows; small batches stay on the calling thread, where waking others costs more.
+  // body(begin, end) for ranges of rows; small batches stay on the calling thread, where waking others costs
+  // more.
   void ForRows(int64_t rows, ThreadPool::Body body);
   void ForItems(int64_t items, ThreadPool::Body body) { pool_.ParallelForDynamic(items, /*grain=*/1, body); }
 

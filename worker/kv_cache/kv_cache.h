@@ -10,8 +10,8 @@
 
 namespace bellwether {
 
-// Keys and values of one worker: `blocks` KV blocks of 32 positions for each of its layers and KV heads. Which block
-// belongs to whom is the coordinator's business. Memory is touched only where written.
+// Keys and values of one worker: `blocks` KV blocks of 32 positions for each of its layers and KV heads.
+// Which block belongs to whom is the coordinator's business. Memory is touched only where written.
 class KvCache {
  public:
   struct Shape {

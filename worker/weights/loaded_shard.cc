@@ -5,7 +5,8 @@ namespace {
 
 int64_t VectorBytes(std::initializer_list<const std::vector<float>*> vectors) {
   int64_t bytes = 0;
-  for (const std::vector<float>* vector : vectors) bytes += static_cast<int64_t>(vector->size() * sizeof(float));
+  for (const std::vector<float>* vector : vectors)
+    bytes += static_cast<int64_t>(vector->size() * sizeof(float));
   return bytes;
 }
 

@@ -19,17 +19,17 @@ struct NormWeights {
 // What one rank holds of one layer. Biases are empty where the model has none.
 struct LayerWeights {
   NormWeights attention_norm;
-  kernels::PackedMatrix query;             // [own query heads * head_dim, hidden]
-  kernels::PackedMatrix key, value;        // [own kv heads * head_dim, hidden]
+  kernels::PackedMatrix query;       // [own query heads * head_dim, hidden]
+  kernels::PackedMatrix key, value;  // [own kv heads * head_dim, hidden]
   std::vector<float> query_bias, key_bias, value_bias;
-  kernels::PackedMatrix attention_output;  // [hidden, own query heads * head_dim], row-parallel
+  kernels::PackedMatrix attention_output;    // [hidden, own query heads * head_dim], row-parallel
   std::vector<float> attention_output_bias;  // [hidden], added once after the reduction
   NormWeights mlp_norm;
-  kernels::PackedMatrix gate;              // [own ffn columns, hidden]; no rows if the MLP is not gated
-  kernels::PackedMatrix up;                // [own ffn columns, hidden]
+  kernels::PackedMatrix gate;  // [own ffn columns, hidden]; no rows if the MLP is not gated
+  kernels::PackedMatrix up;    // [own ffn columns, hidden]
   std::vector<float> gate_bias, up_bias;
-  kernels::PackedMatrix down;              // [hidden, own ffn columns], row-parallel
-  std::vector<float> down_bias;            // [hidden], added once after the reduction
+  kernels::PackedMatrix down;    // [hidden, own ffn columns], row-parallel
+  std::vector<float> down_bias;  // [hidden], added once after the reduction
 };
 
 // Weights of one rank of one stage. Immutable once loaded.
@@ -42,12 +42,12 @@ class LoadedShard {
   RankLayout rank;
   Quantize quantize = Quantize::kNone;
 
-  kernels::PackedMatrix embedding;     // first stage: own rows
-  NormWeights embedding_norm;          // first stage, BLOOM
+  kernels::PackedMatrix embedding;  // first stage: own rows
+  NormWeights embedding_norm;       // first stage, BLOOM
   std::vector<LayerWeights> layer_weights;
-  NormWeights final_norm;              // last stage
-  kernels::PackedMatrix head;          // last stage: own rows, unless `head_is_embedding`
-  bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once
+  NormWeights final_norm;          // last stage
+  kernels::PackedMatrix head;      // last stage: own rows, unless `head_is_embedding`
+  bool head_is_embedding = false;  // tied, both ends on this worker and the same rows: stored once
 
   const kernels::PackedMatrix& head_matrix() const { return head_is_embedding ? embedding : head; }
   int64_t bytes() const;

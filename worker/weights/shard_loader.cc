@@ -16,8 +16,8 @@ namespace {
 using kernels::MatrixSpec;
 using kernels::PackedMatrix;
 
-// Rows are read and packed this many values at a time by each thread, so that the source form of a matrix never exists
-// whole.
+// Rows are read and packed this many values at a time by each thread, so that the source form of a matrix
+// never exists whole.
 constexpr int64_t kValuesPerRead = int64_t{1} << 18;
 
 int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
@@ -82,8 +82,9 @@ Part Loader::RowParallel(TensorRole role, int32_t layer) const {
   for (int slice = rank_.slices.begin; slice <= rank_.slices.end; ++slice) {
     // The bound before slice `slice` is where the slices [0, slice) end.
     const SliceRange before = {0, slice};
-    part.slice_bounds.push_back(role == TensorRole::kDown ? SliceFfn(config_, before).end
-                                                          : SliceHeads(config_, before).end * config_.head_dim);
+    part.slice_bounds.push_back(role == TensorRole::kDown
+                                    ? SliceFfn(config_, before).end
+                                    : SliceHeads(config_, before).end * config_.head_dim);
   }
   part.cols = {part.slice_bounds.front(), part.slice_bounds.back()};
   return part;
@@ -116,9 +117,10 @@ absl::Status Loader::PackFloats(const Part& part, Range rows, PackedMatrix& matr
   return absl::OkStatus();
 }
 
-// Weight groups count from the row's start, so the columns are read from group bound to group bound: a group that a
-// slice cuts has the same scale on both sides.
-absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix) const {
+// Weight groups count from the row's start, so the columns are read from group bound to group bound: a group
+// that a slice cuts has the same scale on both sides.
+absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Range rows,
+                                   PackedMatrix& matrix) const {
   const int group = matrix.spec().group;
   const int64_t row_end = checkpoint_.Find(part.key)->cols;
   const Range cols = {RoundDown(part.cols.begin, group), std::min(RoundUp(part.cols.end, group), row_end)};
@@ -142,7 +144,8 @@ absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Rang
   return absl::OkStatus();
 }
 
-absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix) const {
+absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range rows,
+                              PackedMatrix& matrix) const {
   if (part.cols.size() == 0) return absl::OkStatus();
   const int64_t rows_per_read = std::max<int64_t>(1, kValuesPerRead / part.cols.size());
   for (int64_t begin = rows.begin; begin < rows.end; begin += rows_per_read) {
@@ -159,7 +162,8 @@ absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range ro
 
 absl::Status Loader::LoadMatrix(const Part& part, PackedMatrix& matrix) {
   const TensorInfo* info = checkpoint_.Find(part.key);
-  if (info == nullptr) return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
+  if (info == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
   const TensorFormat format = PackedFormat(part.key, info->format, assignment_.numeric.quantize);
   MatrixSpec spec{.rows = part.rows.size(),
                   .cols = part.cols.size(),
@@ -205,8 +209,8 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
   BW_RETURN_IF_ERROR(bias(TensorRole::kKey, kv_rows, config_.qkv_bias, weights.key_bias));
   BW_RETURN_IF_ERROR(bias(TensorRole::kValue, kv_rows, config_.qkv_bias, weights.value_bias));
   BW_RETURN_IF_ERROR(matrix(RowParallel(TensorRole::kAttentionOutput, layer), weights.attention_output));
-  BW_RETURN_IF_ERROR(bias(TensorRole::kAttentionOutput, all, config_.attention_output_bias,
-                          weights.attention_output_bias));
+  BW_RETURN_IF_ERROR(
+      bias(TensorRole::kAttentionOutput, all, config_.attention_output_bias, weights.attention_output_bias));
 
   BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kMlpNorm, layer, weights.mlp_norm));
   if (config_.gated_mlp) {
@@ -221,8 +225,10 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
 
 absl::Status Loader::LoadEnds(LoadedShard& shard) {
   if (assignment_.first_stage()) {
-    BW_RETURN_IF_ERROR(LoadMatrix(ColumnParallel(TensorRole::kEmbedding, 0, rank_.embedding_rows), shard.embedding));
-    if (config_.embedding_norm) BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, 0, shard.embedding_norm));
+    BW_RETURN_IF_ERROR(
+        LoadMatrix(ColumnParallel(TensorRole::kEmbedding, 0, rank_.embedding_rows), shard.embedding));
+    if (config_.embedding_norm)
+      BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, 0, shard.embedding_norm));
   }
   if (assignment_.last_stage()) {
     BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, 0, shard.final_norm));
@@ -246,14 +252,16 @@ absl::Status Loader::Load(LoadedShard& shard) {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint, const Assignment& assignment,
-                                                             const LoadOptions& options, ExecutorProgress* progress) {
+absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
+                                                             const Assignment& assignment,
+                                                             const LoadOptions& options,
+                                                             ExecutorProgress* progress) {
   BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint.config()));
   if (progress != nullptr) {
     progress->loaded_bytes = 0;
-    progress->total_bytes =
-        ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint), assignment.numeric.quantize,
-                   assignment.stage_layout(), assignment.rank, assignment.first_stage(), assignment.last_stage());
+    progress->total_bytes = ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint),
+                                       assignment.numeric.quantize, assignment.stage_layout(),
+                                       assignment.rank, {assignment.first_stage(), assignment.last_stage()});
   }
   auto shard = std::make_shared<LoadedShard>();
   shard->config = checkpoint.config();

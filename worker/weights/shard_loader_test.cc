@@ -35,7 +35,7 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
             ASSERT_TRUE(shard.ok()) << shard.status();
             const int64_t expected =
                 ShardBytes(config, CheckpointFormats(**checkpoint), quantize, assignment.stage_layout(),
-                           assignment.rank, assignment.first_stage(), assignment.last_stage());
+                           assignment.rank, {assignment.first_stage(), assignment.last_stage()});
             EXPECT_EQ(WeightBytes(**shard), expected)
                 << model << " stages " << stages << " ranks " << ranks << " stage " << assignment.stage;
             EXPECT_TRUE((*shard)->Serves(assignment));
@@ -81,7 +81,8 @@ TEST(LoadShard, RanksHoldPartsOfTheWhole) {
 TEST(LoadShard, TiedHeadIsStoredOnce) {
   const auto checkpoint = Checkpoint::Open(kModels[1]);
   ASSERT_TRUE(checkpoint.ok());
-  const auto one = LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone), {}, nullptr);
+  const auto one =
+      LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone), {}, nullptr);
   ASSERT_TRUE(one.ok());
   EXPECT_TRUE((*one)->head_is_embedding);
   EXPECT_EQ((*one)->head.bytes(), 0);
