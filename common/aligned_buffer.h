@@ -9,7 +9,8 @@
 
 namespace bellwether {
 
-// Zero-filled anonymous memory, aligned to 64 bytes (to 2 MiB and on huge pages where it is large). Movable only.
+// Zero-filled anonymous memory, aligned to 64 bytes (to 2 MiB and on huge pages where it is large). Movable
+// only.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;

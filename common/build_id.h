@@ -4,8 +4,9 @@
 
 namespace bellwether {
 
-// Names what this program was built from: release, compiler, flags and sources of everything that decides bits or
-// messages. Equal ids mean equal answers. Linked into the programs only (cmake/build_id.cmake makes it).
+// Names what this program was built from: release, compiler, flags and sources of everything that decides
+// bits or messages. Equal ids mean equal answers. Linked into the programs only (cmake/build_id.cmake makes
+// it).
 std::string BuildId();
 
 }  // namespace bellwether

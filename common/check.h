@@ -5,9 +5,10 @@
 
 // A broken invariant of our own code: stop at once, in release builds too. Errors of the world (files, peers,
 // users) are never checked this way; they are absl::Status.
-#define BW_CHECK(condition)                                                                        \
-  do {                                                                                             \
-    if (!(condition)) [[unlikely]] ::bellwether::CheckFailed(__FILE__, __LINE__, #condition);      \
+#define BW_CHECK(condition)                                      \
+  do {                                                           \
+    if (!(condition)) [[unlikely]]                               \
+      ::bellwether::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)
 #define BW_CHECK_EQ(a, b) BW_CHECK((a) == (b))
 #define BW_CHECK_LE(a, b) BW_CHECK((a) <= (b))

@@ -7,8 +7,8 @@ namespace bellwether {
 
 // The fixed summation tree of DESIGN 5.
 //
-// A row-parallel product is cut along its inner dimension into `total` slices. Whoever computes them, the slices'
-// partial sums are added as
+// A row-parallel product is cut along its inner dimension into `total` slices. Whoever computes them, the
+// slices' partial sums are added as
 //     sum(lo, hi) = sum(lo, mid) + sum(mid, hi),   mid = lo + (hi - lo) / 2,
 // starting from sum(0, total), so the result has the same bits for every layout.
 
@@ -22,12 +22,12 @@ struct SliceRange {
 
 inline int SliceTreeMiddle(SliceRange range) { return range.begin + range.size() / 2; }
 
-// The largest nodes of the tree over [0, total) that lie wholly inside `owned`, from left to right: the subtree
-// roots that a rank owning these slices can compute alone. Empty if `owned` is empty.
+// The largest nodes of the tree over [0, total) that lie wholly inside `owned`, from left to right: the
+// subtree roots that a rank owning these slices can compute alone. Empty if `owned` is empty.
 std::vector<SliceRange> SubtreeRoots(SliceRange owned, int total);
 
-// Adds up `roots` (left to right, covering `node` exactly, each a node of the tree below `node`) in tree order.
-// `leaf(i)` gives the value of roots[i]; `add(left, right)` the sum. Calls leaf in order 0, 1, 2 ...
+// Adds up `roots` (left to right, covering `node` exactly, each a node of the tree below `node`) in tree
+// order. `leaf(i)` gives the value of roots[i]; `add(left, right)` the sum. Calls leaf in order 0, 1, 2 ...
 template <typename Value, typename Leaf, typename Add>
 Value SumInTreeOrder(SliceRange node, const std::vector<SliceRange>& roots, int& next, Leaf leaf, Add add) {
   if (roots[next] == node) return leaf(next++);

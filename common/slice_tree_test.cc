@@ -10,7 +10,9 @@ namespace {
 
 using ::testing::ElementsAre;
 
-TEST(SliceTree, WholeTreeHasOneRoot) { EXPECT_THAT(SubtreeRoots({0, 16}, 16), ElementsAre(SliceRange{0, 16})); }
+TEST(SliceTree, WholeTreeHasOneRoot) {
+  EXPECT_THAT(SubtreeRoots({0, 16}, 16), ElementsAre(SliceRange{0, 16}));
+}
 
 TEST(SliceTree, UnevenRangesSendMoreRoots) {
   EXPECT_THAT(SubtreeRoots({0, 5}, 16), ElementsAre(SliceRange{0, 4}, SliceRange{4, 5}));

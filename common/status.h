@@ -9,8 +9,8 @@
 
 // The world's errors travel as absl::Status; these two macros hand them to the caller.
 
-#define BW_RETURN_IF_ERROR(expression)                      \
-  do {                                                      \
+#define BW_RETURN_IF_ERROR(expression)                                            \
+  do {                                                                            \
     if (absl::Status bw_status = (expression); !bw_status.ok()) return bw_status; \
   } while (false)
 
@@ -18,7 +18,8 @@
 #define BW_CONCAT(a, b) BW_CONCAT_INNER(a, b)
 
 // BW_ASSIGN_OR_RETURN(auto x, F()): x is the value of F(), or the enclosing function returns F()'s error.
-#define BW_ASSIGN_OR_RETURN(lhs, expression) BW_ASSIGN_OR_RETURN_INNER(BW_CONCAT(bw_or_, __LINE__), lhs, expression)
+#define BW_ASSIGN_OR_RETURN(lhs, expression) \
+  BW_ASSIGN_OR_RETURN_INNER(BW_CONCAT(bw_or_, __LINE__), lhs, expression)
 #define BW_ASSIGN_OR_RETURN_INNER(result, lhs, expression) \
   auto result = (expression);                              \
   if (!result.ok()) return std::move(result).status();     \

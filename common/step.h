@@ -15,10 +15,10 @@ inline constexpr int kKvBlockTokens = 32;
 // What a worker learns about a sequence once per (epoch, re-admission).
 struct Admission {
   SequenceId sequence;
-  int32_t choice = 0;             // index among the n choices of the request: part of the random key
-  std::vector<TokenId> tokens;    // everything known so far: the prompt and, after a re-admission, the output
-  int32_t prompt_length = 0;      // tokens[0, prompt_length) is the prompt
-  bool score = false;             // log-probability of every given token instead of sampling
+  int32_t choice = 0;           // index among the n choices of the request: part of the random key
+  std::vector<TokenId> tokens;  // everything known so far: the prompt and, after a re-admission, the output
+  int32_t prompt_length = 0;    // tokens[0, prompt_length) is the prompt
+  bool score = false;           // log-probability of every given token instead of sampling
   SamplingOptions sampling;
 };
 
@@ -27,8 +27,8 @@ struct StepEntry {
   SequenceId sequence;
   int32_t position = 0;
   int32_t count = 0;
-  // Tokens that the worker does not know yet (those sampled by earlier steps); they are appended to the sequence's
-  // tokens before the step runs, after which it holds at least position + count of them.
+  // Tokens that the worker does not know yet (those sampled by earlier steps); they are appended to the
+  // sequence's tokens before the step runs, after which it holds at least position + count of them.
   std::vector<TokenId> new_tokens;
   // Blocks appended to the sequence's block table before the step runs.
   std::vector<KvBlockId> new_blocks;
@@ -39,8 +39,8 @@ struct StepEntry {
 struct Step {
   Epoch epoch;
   StepId id;
-  std::vector<Admission> admissions;   // take effect before entries
-  std::vector<SequenceId> retired;     // forgotten before admissions: their blocks are free
+  std::vector<Admission> admissions;  // take effect before entries
+  std::vector<SequenceId> retired;    // forgotten before admissions: their blocks are free
   std::vector<StepEntry> entries;
 };
 
@@ -55,7 +55,8 @@ struct StepOutput {
   TokenId token = -1;  // the sampled token; -1 if entry.sample was false
   float logprob = 0;   // of `token`: log-softmax of the raw logits, if SamplingOptions::logprobs >= 0
   std::vector<TokenLogprob> top;
-  // Score sequences: log-probabilities of the tokens at position + 1 ... position + count, as far as they exist.
+  // Score sequences: log-probabilities of the tokens at position + 1 ... position + count, as far as they
+  // exist.
   std::vector<float> scores;
 };
 

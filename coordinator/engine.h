@@ -15,86 +15,115 @@
 
 namespace bellwether {
 
-// The core of the coordinator: one single-threaded state machine, events in, actions out. No clock (events carry the
-// time), no I/O, no threads: a whole cluster can be simulated from a seed.
+// The core of the coordinator: one single-threaded state machine, events in, actions out. No clock (events
+// carry the time), no I/O, no threads: a whole cluster can be simulated from a seed.
 
 // A validated request. Times are of the coordinator's monotonic clock.
 struct EngineRequest {
   RequestId id;
-  std::string client_request_id;       // for messages and logs
-  std::vector<TokenId> prompt;         // not empty
-  bool score = false;                  // log-probability of every given token; max_tokens is ignored
-  int32_t max_tokens = 0;              // generated at most, >= 1; the context limits it further
+  std::string client_request_id;  // for messages and logs
+  std::vector<TokenId> prompt;    // not empty
+  bool score = false;             // log-probability of every given token; max_tokens is ignored
+  int32_t max_tokens = 0;         // generated at most, >= 1; the context limits it further
   int32_t choices = 1;
-  SamplingOptions sampling;            // the engine fills in seed and ending_tokens
-  std::optional<uint64_t> seed;        // absent: the engine draws one and reports it in RequestDone
+  SamplingOptions sampling;             // the engine fills in seed and ending_tokens
+  std::optional<uint64_t> seed;         // absent: the engine draws one and reports it in RequestDone
   std::vector<TokenId> stop_token_ids;  // finish with `stop`; their text is not emitted
   bool ignore_eos = false;
-  std::vector<std::string> stop;       // stop strings, not emitted; text is held back while one may be under way
+  std::vector<std::string> stop;  // stop strings, not emitted; text is held back while one may be under way
   absl::Duration deadline = absl::InfiniteDuration();  // absolute
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };
 
-// Part of the answer of one choice. Tokens are all that were sampled, also the end-of-sequence or stop token that ends
-// the answer and the tokens of a stop string: they were computed, have log-probabilities and count in the usage (as in
-// Hugging Face's output). Only the text leaves the stop out. Tokens and text need not match one to one: text is held
-// back until it is certain. A choice's chunks come in order, `index` strictly ascending; its last chunk may hold no
-// token (cancelled, deadline, error).
+// Part of the answer of one choice. Tokens are all that were sampled, also the end-of-sequence or stop token
+// that ends the answer and the tokens of a stop string: they were computed, have log-probabilities and count
+// in the usage (as in Hugging Face's output). Only the text leaves the stop out. Tokens and text need not
+// match one to one: text is held back until it is certain. A choice's chunks come in order, `index` strictly
+// ascending; its last chunk may hold no token (cancelled, deadline, error).
 struct TokenChunk {
   int32_t choice = 0;
   int32_t index = 0;  // of tokens[0] among the choice's generated tokens
   std::vector<TokenId> tokens;
-  std::string text;   // valid UTF-8
-  std::vector<StepOutput> logprobs;  // one a token if asked for, else empty
+  std::string text;                    // valid UTF-8
+  std::vector<StepOutput> logprobs;    // one a token if asked for, else empty
   std::optional<FinishReason> finish;  // on the choice's last chunk
 };
 
 struct Usage {
   int32_t prompt_tokens = 0;
-  int32_t generated_tokens = 0;  // over all choices
+  int32_t generated_tokens = 0;        // over all choices
   absl::Duration queued;               // arrival to the first step
   absl::Duration time_to_first_token;  // arrival to the first sampled token
   absl::Duration total;
 };
 
-// Events ----------------------------------------------------------------------------------------------------------
-struct RequestArrived { EngineRequest request; };
-struct RequestCancelled { RequestId id; };
-struct StepFinished { StepResult result; };
+// Events
+// ----------------------------------------------------------------------------------------------------------
+struct RequestArrived {
+  EngineRequest request;
+};
+struct RequestCancelled {
+  RequestId id;
+};
+struct StepFinished {
+  StepResult result;
+};
 // Workers are loaded and linked: steps may be sent.
 struct LayoutReady {
   Epoch epoch;
-  int32_t kv_blocks = 0;   // the least any worker can hold
-  int32_t stages = 1;      // steps kept in flight
+  int32_t kv_blocks = 0;  // the least any worker can hold
+  int32_t stages = 1;     // steps kept in flight
 };
 // The epoch is over: a worker is lost or stuck. `reason` names it.
-struct LayoutLost { Epoch epoch; absl::Status reason; };
+struct LayoutLost {
+  Epoch epoch;
+  absl::Status reason;
+};
 // SIGTERM: refuse new requests, finish those that are here.
 struct DrainRequested {};
 // Nothing but time has passed.
 struct Tick {};
-using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, LayoutReady, LayoutLost, DrainRequested, Tick>;
+using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, LayoutReady, LayoutLost,
+                           DrainRequested, Tick>;
 
-// Actions ---------------------------------------------------------------------------------------------------------
-struct SendStep { Step step; };  // to every worker
-struct EmitTokens { RequestId request; TokenChunk chunk; };
-struct EmitScores { RequestId request; std::vector<float> logprobs; };  // of prompt[1], prompt[2] ...; once
-// A result does not fit the step it answers: no stream can be trusted, so the engine has ended them as LayoutLost does
-// and waits for a LayoutReady of another epoch.
-struct FailEpoch { Epoch epoch; absl::Status reason; };
-// The request is over; nothing more follows. OK unless it failed; Cancelled, DeadlineExceeded, Unavailable (a lost
-// worker, not serving, draining), ResourceExhausted (queue full) ... `choices` that had not finished are lost with it.
-struct RequestDone { RequestId request; absl::Status status; Usage usage; uint64_t seed = 0; };
+// Actions
+// ---------------------------------------------------------------------------------------------------------
+struct SendStep {
+  Step step;
+};  // to every worker
+struct EmitTokens {
+  RequestId request;
+  TokenChunk chunk;
+};
+struct EmitScores {
+  RequestId request;
+  std::vector<float> logprobs;
+};  // of prompt[1], prompt[2] ...; once
+// A result does not fit the step it answers: no stream can be trusted, so the engine has ended them as
+// LayoutLost does and waits for a LayoutReady of another epoch.
+struct FailEpoch {
+  Epoch epoch;
+  absl::Status reason;
+};
+// The request is over; nothing more follows. OK unless it failed; Cancelled, DeadlineExceeded, Unavailable (a
+// lost worker, not serving, draining), ResourceExhausted (queue full) ... `choices` that had not finished are
+// lost with it.
+struct RequestDone {
+  RequestId request;
+  absl::Status status;
+  Usage usage;
+  uint64_t seed = 0;
+};
 using Action = std::variant<SendStep, EmitTokens, EmitScores, RequestDone, FailEpoch>;
 
 struct EngineOptions {
-  int32_t step_tokens_max = 512;     // token budget of a step: decoding sequences first, the rest prefill
-  int32_t sequences_max = 256;       // running at once
-  int32_t requests_queued_max = 256; // waiting or running beyond which new ones are refused
-  int32_t context_tokens_max = 2048; // prompt and output of a sequence
-  std::vector<TokenId> eos;          // end a generation unless the request ignores them
-  uint64_t seed = 0;                 // seeds drawn for requests that bring none come from here
+  int32_t step_tokens_max = 512;      // token budget of a step: decoding sequences first, the rest prefill
+  int32_t sequences_max = 256;        // running at once
+  int32_t requests_queued_max = 256;  // waiting or running beyond which new ones are refused
+  int32_t context_tokens_max = 2048;  // prompt and output of a sequence
+  std::vector<TokenId> eos;           // end a generation unless the request ignores them
+  uint64_t seed = 0;                  // seeds drawn for requests that bring none come from here
 };
 
 // What health and metrics want to know.
@@ -114,7 +143,8 @@ class Engine {
   ~Engine();
   Engine(const Engine&) = delete;
 
-  // Feeds one event that happened at `now` (never before the last one) and returns what is to be done, in order.
+  // Feeds one event that happened at `now` (never before the last one) and returns what is to be done, in
+  // order.
   std::vector<Action> Handle(Event event, absl::Duration now);
 
   EngineSnapshot snapshot() const;

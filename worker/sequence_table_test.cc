@@ -17,7 +17,8 @@ constexpr SequenceTable::Limits kLimits = {
 Step AdmitStep() {
   Step step{.id = StepId{1}};
   step.admissions.push_back({.sequence = SequenceId{7}, .tokens = {1, 2, 3}, .prompt_length = 3});
-  step.entries.push_back({.sequence = SequenceId{7}, .position = 0, .count = 3, .new_blocks = {5}, .sample = true});
+  step.entries.push_back(
+      {.sequence = SequenceId{7}, .position = 0, .count = 3, .new_blocks = {5}, .sample = true});
   return step;
 }
 
@@ -25,7 +26,8 @@ TEST(SequenceTable, FollowsASequenceThroughItsLife) {
   SequenceTable table(kLimits);
   ASSERT_TRUE(table.Apply(AdmitStep()).ok());
   Step decode{.id = StepId{2}};
-  decode.entries.push_back({.sequence = SequenceId{7}, .position = 3, .count = 1, .new_tokens = {42}, .sample = true});
+  decode.entries.push_back(
+      {.sequence = SequenceId{7}, .position = 3, .count = 1, .new_tokens = {42}, .sample = true});
   ASSERT_TRUE(table.Apply(decode).ok());
   EXPECT_THAT(table.at(SequenceId{7}).tokens(), ElementsAre(1, 2, 3, 42));
   EXPECT_THAT(table.at(SequenceId{7}).blocks, ElementsAre(5));
@@ -33,7 +35,8 @@ TEST(SequenceTable, FollowsASequenceThroughItsLife) {
   // Retired and admitted again in one step, as after a preemption.
   Step again{.id = StepId{3}, .retired = {SequenceId{7}}};
   again.admissions.push_back({.sequence = SequenceId{7}, .tokens = {1, 2, 3, 42}, .prompt_length = 3});
-  again.entries.push_back({.sequence = SequenceId{7}, .position = 0, .count = 4, .new_blocks = {0}, .sample = true});
+  again.entries.push_back(
+      {.sequence = SequenceId{7}, .position = 0, .count = 4, .new_blocks = {0}, .sample = true});
   ASSERT_TRUE(table.Apply(again).ok());
   EXPECT_THAT(table.at(SequenceId{7}).blocks, ElementsAre(0));
 }
