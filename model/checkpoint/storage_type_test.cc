@@ -119,6 +119,7 @@ TEST(StorageTypeTest, WindowsGiveTheSameAsWholeRows) {
         count = std::min(count, cols - begin);
         std::vector<float> window(count);
         DecodeFloats(type, data, begin, absl::MakeSpan(window));
+        if (count == 0) continue;
         ASSERT_EQ(std::memcmp(window.data(), whole.data() + begin, count * 4), 0)
             << Name(type) << " " << begin;
       }
