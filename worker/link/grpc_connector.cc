@@ -3,8 +3,10 @@
 #include <grpcpp/grpcpp.h>
 
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "common/status.h"
 #include "proto/bellwether/v1/link.grpc.pb.h"
 #include "worker/link/grpc_stream.h"
@@ -25,6 +27,32 @@ absl::Status FromGrpc(const grpc::Status& status) {
 grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
 }
+
+// gRPC 1.51 breaks when one of its own threads destroys the last channel: it then waits for itself. So
+// channels whose stream has ended in a callback are put down here, and cleared away by the next caller from
+// outside.
+class FinishedChannels {
+ public:
+  static void Add(std::shared_ptr<grpc::Channel> channel) {
+    FinishedChannels& all = Instance();
+    absl::MutexLock lock(&all.mutex_);
+    all.channels_.push_back(std::move(channel));
+  }
+  static void Clear() {
+    std::vector<std::shared_ptr<grpc::Channel>> channels;  // destroyed after the lock is released
+    FinishedChannels& all = Instance();
+    absl::MutexLock lock(&all.mutex_);
+    channels.swap(all.channels_);
+  }
+
+ private:
+  static FinishedChannels& Instance() {
+    static auto* const instance = new FinishedChannels;
+    return *instance;
+  }
+  absl::Mutex mutex_;
+  std::vector<std::shared_ptr<grpc::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
+};
 
 // The connecting end. Deletes itself when the stream has ended.
 class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::LinkFrame>,
@@ -60,7 +88,9 @@ class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::Li
   void OnWriteDone(bool ok) override { stream_->OnWriteDone(ok); }
   void OnDone(const grpc::Status& status) override {
     stream_->OnEnd(FromGrpc(status));
-    delete this;
+    std::shared_ptr<grpc::Channel> channel = std::move(channel_);
+    delete this;  // the stub and the context hold the channel too
+    FinishedChannels::Add(std::move(channel));
   }
 
  private:
@@ -72,11 +102,12 @@ class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::Li
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    stub_ =
-        v1::Link::NewStub(grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+    channel_ = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+    stub_ = v1::Link::NewStub(channel_);
   }
 
   const std::shared_ptr<GrpcStream> stream_ = std::make_shared<GrpcStream>(this);
+  std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::Link::Stub> stub_;
   grpc::ClientContext context_;
 };
@@ -189,6 +220,7 @@ class GrpcLinkListenerImpl final : public GrpcLinkListener {
   explicit GrpcLinkListenerImpl(IncomingPeerHandler handler) : service_(std::move(handler)) {}
   ~GrpcLinkListenerImpl() override {
     if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+    FinishedChannels::Clear();
   }
 
   absl::Status Listen(const std::string& listen_address) {
@@ -236,14 +268,16 @@ absl::StatusOr<std::unique_ptr<OutgoingPeer>> ConnectGrpc(const std::string& add
     return absl::InvalidArgumentError(
         absl::StrCat("a link secret has at most ", kLinkSecretBytesMax, " bytes"));
   }
+  FinishedChannels::Clear();
   std::shared_ptr<GrpcStream> stream = ClientReactor::Start(address);
   auto outgoing = std::make_unique<OutgoingGrpc>(stream, options);
-  BW_RETURN_IF_ERROR(stream->Send(absl::ZeroDuration(), [&](v1::LinkFrame& frame) {
+  // If the stream has broken already, Poll says why.
+  (void)stream->Send(absl::ZeroDuration(), [&](v1::LinkFrame& frame) {
     frame.mutable_hello()->set_epoch(hello.epoch.value);
     frame.mutable_hello()->set_from(hello.from);
     frame.mutable_hello()->set_to(hello.to);
     frame.mutable_hello()->set_secret(hello.secret);
-  }));
+  });
   return outgoing;
 }
 
