@@ -14,26 +14,34 @@ constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// One panel times one block of rows.
+// One panel, or two neighbours of full width.
+struct Panels {
+  int64_t first = 0;
+  int64_t count = 1;
+};
+
+// These times one block of rows.
 class PanelProduct {
  public:
-  PanelProduct(const MatmulArgs& args, const TileFunctions& tiles, int64_t panel, int64_t row_begin,
+  PanelProduct(const MatmulArgs& args, const TileFunctions& tiles, Panels panels, int64_t row_begin,
                int64_t rows)
       : args_(args),
         tiles_(tiles),
         matrix_(*args.weights),
         row_begin_(row_begin),
         rows_(rows),
-        width_(matrix_.panel_width(panel)),
-        output_begin_(panel * kPanelRows),
-        outputs_(std::min<int64_t>(kPanelRows, matrix_.rows() - output_begin_)),
-        weights_(matrix_.panel_data(panel)),
+        panels_(panels.count),
+        width_(matrix_.panel_width(panels.first)),
+        output_begin_(panels.first * kPanelRows),
+        outputs_(std::min(panels_ * kPanelRows, matrix_.rows() - output_begin_)),
+        sums_stride_(panels_ * kPanelRows),
+        weights_(matrix_.panel_data(panels.first)),
         row_bytes_(matrix_.prepared_row_bytes()),
         prepared_(args.prepared + row_begin * row_bytes_) {}
 
   void Compute() {
     const auto segments = matrix_.segments();
-    if (segments.size() == 1 && outputs_ == width_) {  // straight to the result
+    if (segments.size() == 1 && outputs_ == panels_ * width_) {  // straight to the result
       Segment(segments[0], args_.y + row_begin_ * args_.stride + output_begin_, args_.stride);
       return;
     }
@@ -41,9 +49,9 @@ class PanelProduct {
     int depth = 0;
     for (const PackedMatrix::Segment& segment : segments) {
       BW_CHECK_LT(depth, kPartialSumsMax);
-      Segment(segment, stack[depth++], kPanelRows);
+      Segment(segment, stack[depth++], sums_stride_);
       for (int i = 0; i < segment.additions; ++i, --depth) {
-        tiles_.accumulate(stack[depth - 2], stack[depth - 1], rows_ * kPanelRows);
+        tiles_.accumulate(stack[depth - 2], stack[depth - 1], rows_ * sums_stride_);
       }
       if (segment.root >= 0) WriteRoot(segment.root, stack[--depth]);
     }
@@ -53,7 +61,7 @@ class PanelProduct {
   void WriteRoot(int64_t root, const float* sums) {
     float* y = args_.y + root * args_.root_stride + row_begin_ * args_.stride + output_begin_;
     for (int64_t r = 0; r < rows_; ++r) {
-      std::memcpy(y + r * args_.stride, sums + r * kPanelRows, outputs_ * sizeof(float));
+      std::memcpy(y + r * args_.stride, sums + r * sums_stride_, outputs_ * sizeof(float));
     }
   }
 
@@ -64,6 +72,7 @@ class PanelProduct {
     tile.width = width_;
     tile.sums = sums;
     tile.sums_stride = sums_stride;
+    tile.second_panel = matrix_.panel_data(1) - matrix_.panel_data(0);
     if (IsQuantized(matrix_.format())) {
       QuantizedSegment(segment, tile);
     } else {
@@ -124,6 +133,10 @@ class PanelProduct {
 
   // Every tile of rows over one piece of the weights, 64 or 16 outputs at a time.
   void Piece(const TileArgs& piece, int64_t bytes, int64_t step_bytes) {
+    if (panels_ == 2) {
+      tiles_.two_panels(piece);
+      return;
+    }
     const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
     // Even tiles: 8 rows are 4 + 4, not 6 + 2.
     const int64_t most_rows = (rows_ + tiles - 1) / tiles;
@@ -154,8 +167,9 @@ class PanelProduct {
   const TileFunctions& tiles_;
   const PackedMatrix& matrix_;
   const int64_t row_begin_, rows_;
-  const int64_t width_, output_begin_, outputs_;
-  const std::byte* weights_;  // moves on from segment to segment
+  const int64_t panels_, width_, output_begin_, outputs_;
+  const int64_t sums_stride_;  // of sums that wait
+  const std::byte* weights_;   // moves on from segment to segment
   const int64_t row_bytes_;
   const std::byte* const prepared_;
 };
@@ -163,9 +177,14 @@ class PanelProduct {
 }  // namespace
 
 void MultiplyByTiles(const MatmulArgs& args, const TileFunctions& tiles) {
-  for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
+  const PackedMatrix& matrix = *args.weights;
+  Panels panels;
+  for (panels.first = args.panel_begin; panels.first < args.panel_end; panels.first += panels.count) {
+    const bool pair = args.rows == 1 && tiles.two_panels != nullptr && panels.first + 1 < args.panel_end &&
+                      matrix.panel_width(panels.first + 1) == kPanelRows;
+    panels.count = pair ? 2 : 1;
     for (int64_t row = 0; row < args.rows; row += kRowBlock) {
-      PanelProduct(args, tiles, panel, row, std::min(kRowBlock, args.rows - row)).Compute();
+      PanelProduct(args, tiles, panels, row, std::min(kRowBlock, args.rows - row)).Compute();
     }
   }
 }

@@ -22,6 +22,7 @@ struct TileArgs {
   const std::byte* weights = nullptr;      // of the whole panel's width, at the first column of the piece
   int64_t width = 0;                       // outputs of the panel
   int64_t first_output = 0;                // the tile's first one within the panel, a multiple of 16
+  int64_t second_panel = 0;                // tiles of two panels: bytes from the first one to the second
 
   int64_t steps = 0;  // float formats: columns, or pairs of columns if the weights are bf16
 
@@ -51,8 +52,11 @@ using TileFunction = void (*)(const TileArgs&);
 struct TileFunctions {
   TileFunction one_lane[kTileRowsMax + 1] = {};    // [rows]: 16 outputs
   TileFunction four_lanes[kTileRowsMax + 1] = {};  // [rows]: 64 outputs; null: the tile is done lane by lane
-  int rows_max = kTileRowsMax;                     // of these tiles
-  int activation_bytes = 4;                        // float formats: bytes of activations a step reads
+  // A single row by 128 outputs, or null: two streams of weights hide more of the memory's latency where a
+  // stream has much arithmetic between its loads.
+  TileFunction two_panels = nullptr;
+  int rows_max = kTileRowsMax;  // of these tiles
+  int activation_bytes = 4;     // float formats: bytes of activations a step reads
   // into[i] += from[i]; count is a multiple of 16
   void (*accumulate)(float* into, const float* from, int64_t count) = nullptr;
 };

@@ -109,6 +109,9 @@ BW_SIMD_INLINE Vector LoadScales(const std::byte* scales, int64_t output, bool h
   return Load(reinterpret_cast<const float*>(scales) + output);
 }
 
+// Where lane n's panel begins, relative to the tile's first one.
+BW_SIMD_INLINE int64_t PanelOf(const TileArgs& tile, int n) { return n < 4 ? 0 : tile.second_panel; }
+
 // sums += activation scale * (weight scale * dot + offset * sum of activations), for one block.
 template <typename Q, int kRows, int kTileLanes>
 BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, const std::byte* block_scales,
@@ -118,7 +121,7 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
   Vector scale[kTileLanes];
   BW_UNROLL
   for (int n = 0; n < kTileLanes; ++n) {
-    scale[n] = LoadScales(scales, tile.first_output + 16 * n, tile.half_scales);
+    scale[n] = LoadScales(scales + PanelOf(tile, n), tile.first_output + 16 * (n % 4), tile.half_scales);
   }
   BW_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -129,7 +132,8 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
     for (int n = 0; n < kTileLanes; ++n) {
       Vector value = Multiply(scale[n], Q::Finish(dots[r][n], correction));
       if (offsets != nullptr) {
-        const Vector offset = LoadScales(offsets, tile.first_output + 16 * n, tile.half_scales);
+        const Vector offset =
+            LoadScales(offsets + PanelOf(tile, n), tile.first_output + 16 * (n % 4), tile.half_scales);
         value = MultiplyAdd(offset, Broadcast(static_cast<float>(block->sum)), value);
       }
       sums[r][n] = MultiplyAdd(activation_scale, value, sums[r][n]);
@@ -172,7 +176,7 @@ BW_SIMD void QuantizedTile(const TileArgs& args) {
             weights + tile.first_output * 4 + (Q::kGroupBytes == 8 ? part * tile.width * 4 : 0);
         typename Q::WeightOperand w[kTileLanes];
         BW_UNROLL
-        for (int n = 0; n < kTileLanes; ++n) w[n] = Q::Weights(at + n * 64, part);
+        for (int n = 0; n < kTileLanes; ++n) w[n] = Q::Weights(at + PanelOf(tile, n) + n % 4 * 64, part);
         BW_UNROLL
         for (int r = 0; r < kRows; ++r) {
           const typename Q::ActivationOperand x = Q::Activations(activations + r * stride + 4 * part);
@@ -219,6 +223,7 @@ constexpr TileFunctions QuantizedTiles() {
   TileFunctions tiles;
   FillTiles<Q, 1, kNarrowRows, true>(tiles.one_lane);
   FillTiles<Q, 4, kWideRows, true>(tiles.four_lanes);
+  if constexpr (kWideRows > 1) tiles.two_panels = QuantizedTile<Q, 1, 8>;
   tiles.rows_max = kNarrowRows;
   tiles.accumulate = AccumulateSums;
   return tiles;
