@@ -149,7 +149,7 @@ class GrpcLink : public Link {
                                                 ": a frame of ", frame->floats().size(), " bytes where ",
                                                 piece.size() * sizeof(float), " belong"));
       }
-      std::memcpy(piece.data(), frame->floats().data(), frame->floats().size());
+      if (!piece.empty()) std::memcpy(piece.data(), frame->floats().data(), frame->floats().size());
     } while (!data.empty());
     return absl::OkStatus();
   }
