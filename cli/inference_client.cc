@@ -1,15 +1,16 @@
 #include "cli/inference_client.h"
 
-#include <chrono>
+#include <algorithm>
 #include <utility>
 
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
+#include "common/clock.h"
 #include "common/defaults.h"
 #include "common/status.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
 #include "proto/generation_codec.h"
+#include "proto/grpc_deadline.h"
 #include "proto/grpc_status.h"
 
 namespace bellwether {
@@ -64,7 +65,7 @@ AnswerChunk FromProto(const v1::GenerateResponse& message) {
 
 void SetTimeout(absl::Duration timeout, grpc::ClientContext* context) {
   if (timeout == absl::InfiniteDuration()) return;
-  context->set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout));
+  context->set_deadline(GrpcDeadlineAfter(timeout));
 }
 
 }  // namespace
@@ -78,6 +79,11 @@ void Cancellation::Cancel() {
 bool Cancellation::cancelled() const {
   absl::MutexLock lock(&mutex_);
   return cancelled_;
+}
+
+bool Cancellation::WaitFor(absl::Duration limit) const {
+  absl::MutexLock lock(&mutex_);
+  return mutex_.AwaitWithTimeout(absl::Condition(&cancelled_), limit);
 }
 
 struct InferenceClient::Connection {
@@ -214,19 +220,19 @@ absl::StatusOr<ServedModel> InferenceClient::GetModel(absl::Duration timeout) {
 
 absl::StatusOr<ServedModel> InferenceClient::WaitUntilServing(absl::Duration timeout,
                                                               const Cancellation* cancellation) {
-  const absl::Time end = absl::Now() + timeout;
+  const Cancellation never;
+  const Cancellation& stop = cancellation != nullptr ? *cancellation : never;
+  const absl::Duration end = Clock::Real()->Now() + timeout;
   std::string reason = "no answer yet";
   while (true) {
-    if (cancellation != nullptr && cancellation->cancelled())
-      return absl::CancelledError("cancelled while waiting");
-    const absl::Duration left = end - absl::Now();
+    const absl::Duration left = end - Clock::Real()->Now();
     if (left <= absl::ZeroDuration()) break;
     absl::StatusOr<ServedModel> model = GetModel(std::min(left, absl::Duration(absl::Seconds(5))));
     if (model.ok() && model->serving) return model;
     reason = model.ok() ? model->not_serving_reason : std::string(model.status().message());
-    // Nobody notifies: this is only a pause between questions.
-    absl::Notification never;
-    never.WaitForNotificationWithTimeout(std::min(left, absl::Duration(absl::Milliseconds(50))));
+    if (stop.WaitFor(std::min(left, absl::Duration(absl::Milliseconds(50))))) {
+      return absl::CancelledError("cancelled while waiting");
+    }
   }
   return absl::DeadlineExceededError(
       absl::StrCat("not serving after ", absl::FormatDuration(timeout), ": ", reason));

@@ -84,6 +84,8 @@ class Cancellation {
  public:
   void Cancel();
   bool cancelled() const;
+  // Until Cancel or for as long as `limit`; returns cancelled().
+  bool WaitFor(absl::Duration limit) const;
 
  private:
   friend class InferenceClient;

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
-#include "common/program_config.h"
+#include "common/config.h"
 
 namespace bellwether {
 
@@ -41,8 +41,12 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
   try {
     app->parse(*std::move(layered));
   } catch (const CLI::ParseError& error) {
-    const int status = app->exit(error);
-    return status == 0 ? 0 : 2;
+    if (error.get_exit_code() == 0) {
+      std::fputs(app->help().c_str(), stdout);
+      return 0;
+    }
+    std::fprintf(stderr, "%s\nRun with --help for what there is.\n", error.what());
+    return 2;
   }
   if (!print_config) return -1;
   std::fputs(app->config_to_str(/*default_also=*/true).c_str(), stdout);

@@ -3,7 +3,6 @@
 #include <sys/random.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +17,7 @@
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "model/option_names.h"
+#include "proto/grpc_deadline.h"
 
 namespace bellwether {
 namespace {
@@ -54,10 +54,6 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(grpc::Service* service
   }
   *address = absl::StrCat(address->substr(0, address->rfind(':')), ":", port);
   return server;
-}
-
-std::chrono::system_clock::time_point After(absl::Duration duration) {
-  return std::chrono::system_clock::now() + absl::ToChronoMilliseconds(duration);
 }
 
 }  // namespace
@@ -139,8 +135,9 @@ absl::Status CoordinatorServer::CheckOptions() {
   chat_template_ = FindChatTemplate(options_.chat_template);
   if (chat_template_ != nullptr) return absl::OkStatus();
   const auto append_name = [](std::string* out, const ChatTemplate& known) { out->append(known.name); };
-  return absl::InvalidArgumentError(absl::StrCat("chat-template is \"", options_.chat_template, "\", allowed: ",
-                                                 absl::StrJoin(ChatTemplates(), ", ", append_name)));
+  return absl::InvalidArgumentError(
+      absl::StrCat("chat-template is \"", options_.chat_template,
+                   "\", allowed: ", absl::StrJoin(ChatTemplates(), ", ", append_name)));
 }
 
 ClusterService::Options CoordinatorServer::ClusterOptions() {
@@ -253,9 +250,9 @@ void CoordinatorServer::Shutdown(absl::Duration drain) {
   }
   // Calls that are left are cancelled, which the engine answers with their end.
   if (client_server_ != nullptr)
-    client_server_->Shutdown(After(drain > absl::ZeroDuration() ? kShutdownGrace : drain));
+    client_server_->Shutdown(GrpcDeadlineAfter(drain > absl::ZeroDuration() ? kShutdownGrace : drain));
   if (cluster_ != nullptr) cluster_->Stop();
-  if (worker_server_ != nullptr) worker_server_->Shutdown(After(kShutdownGrace));
+  if (worker_server_ != nullptr) worker_server_->Shutdown(GrpcDeadlineAfter(kShutdownGrace));
   if (engine_ != nullptr) engine_->Stop();
 }
 

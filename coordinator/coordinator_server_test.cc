@@ -12,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
+#include "proto/grpc_deadline.h"
 #include "proto/step_codec.h"
 
 // The whole coordinator over real gRPC, with workers that speak the protocol and make up the tokens: the one
@@ -176,7 +177,7 @@ class CoordinatorServerTest : public ::testing::Test {
   // Every call of a test has a limit, so that a lost answer fails instead of hanging.
   static void Limit(grpc::ClientContext* context,
                     std::chrono::milliseconds limit = std::chrono::seconds(30)) {
-    context->set_deadline(std::chrono::system_clock::now() + limit);
+    context->set_deadline(GrpcDeadlineAfter(absl::FromChrono(limit)));
   }
   static v1::GenerateRequest Request(int prompt_tokens, int max_tokens) {
     v1::GenerateRequest request;

@@ -1,7 +1,6 @@
 #include "coordinator/inference_service.h"
 
 #include <atomic>
-#include <chrono>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,6 +14,7 @@
 #include "grpcpp/grpcpp.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
 #include "proto/generation_codec.h"
+#include "proto/grpc_deadline.h"
 #include "proto/grpc_status.h"
 
 namespace bellwether {
@@ -83,10 +83,7 @@ CallInfo InfoOf(grpc::CallbackServerContext* context, RequestId id, absl::Durati
   if (info.request_id.empty() || !info.request_id_status.ok())
     info.request_id = absl::StrFormat("req-%d", id.value);
   context->AddInitialMetadata(kRequestIdKey, info.request_id);
-  const std::chrono::system_clock::time_point deadline = context->deadline();
-  if (deadline != std::chrono::system_clock::time_point::max()) {
-    info.deadline = now + absl::FromChrono(deadline - std::chrono::system_clock::now());
-  }
+  info.deadline = now + GrpcTimeLeft(context->deadline());
   return info;
 }
 

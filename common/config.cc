@@ -1,4 +1,4 @@
-#include "common/program_config.h"
+#include "common/config.h"
 
 #include <cstdlib>
 #include <fstream>

@@ -1,4 +1,4 @@
-#include "common/program_config.h"
+#include "common/config.h"
 
 #include <fstream>
 #include <map>
@@ -12,7 +12,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class ProgramConfigTest : public ::testing::Test {
+class ConfigTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::vector<std::string>> Layered(const std::vector<std::string>& arguments) {
     return LayeredArguments(arguments, {"model", "step-tokens", "config"}, [this](const std::string& name) {
@@ -21,14 +21,14 @@ class ProgramConfigTest : public ::testing::Test {
     });
   }
   std::string File(const std::string& text) {
-    const std::string path = ::testing::TempDir() + "/program_config_test.conf";
+    const std::string path = ::testing::TempDir() + "/config_test.conf";
     std::ofstream(path) << text;
     return path;
   }
   std::map<std::string, std::string> environment_;
 };
 
-TEST_F(ProgramConfigTest, FlagsComeAfterVariablesAfterTheFile) {
+TEST_F(ConfigTest, FlagsComeAfterVariablesAfterTheFile) {
   environment_ = {{"BELLWETHER_STEP_TOKENS", "7"}, {"BELLWETHER_OTHER", "x"}};
   const std::string file = File("# comment\n\n model = /a b \nstep-tokens=\"5\"\n");
   EXPECT_THAT(*Layered({"--config", file, "--step-tokens", "9"}),
@@ -36,12 +36,12 @@ TEST_F(ProgramConfigTest, FlagsComeAfterVariablesAfterTheFile) {
                           "--step-tokens", "9"));
 }
 
-TEST_F(ProgramConfigTest, TheFileMayBeNamedByAVariable) {
+TEST_F(ConfigTest, TheFileMayBeNamedByAVariable) {
   environment_ = {{"BELLWETHER_CONFIG", File("model=m\n")}};
   EXPECT_THAT(*Layered({}), ElementsAre("--model=m"));
 }
 
-TEST_F(ProgramConfigTest, ABrokenLineIsNamed) {
+TEST_F(ConfigTest, ABrokenLineIsNamed) {
   const auto layered = Layered({"--config=" + File("model=m\nnonsense\n")});
   EXPECT_EQ(layered.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(layered.status().message()), HasSubstr(":2:"));
