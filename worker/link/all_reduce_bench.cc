@@ -3,20 +3,25 @@
 
 #include <thread>
 
+#include "kernels/kernels.h"
 #include "worker/link/all_reduce.h"
 #include "worker/link/testing/shm_pair.h"
 
 namespace bellwether {
 namespace {
 
-void AddFloats(const float* a, const float* b, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = a[i] + b[i];
+// As the executor adds: with the best instructions of this machine.
+TensorParallelGroup::AddFunction BestAdd() {
+  for (int level = kernels::kKernelLevels - 1;; --level) {
+    const auto table = kernels::GetKernels(static_cast<kernels::KernelLevel>(level));
+    if (table.ok()) return (*table)->add;
+  }
 }
 
 std::vector<std::unique_ptr<TensorParallelGroup>> MakeGroups(int ranks, int spin_pauses) {
   std::vector<TensorParallelGroup::Options> options(ranks);
   for (int r = 0; r < ranks; ++r) {
-    options[r] = {.rank = r, .slices_total = ranks, .add = &AddFloats};
+    options[r] = {.rank = r, .slices_total = ranks, .add = BestAdd()};
     for (int slice = 0; slice < ranks; ++slice) options[r].rank_slices.push_back({slice, slice + 1});
     options[r].links.resize(ranks);
   }
