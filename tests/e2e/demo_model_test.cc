@@ -1,10 +1,21 @@
 // The demo model on several layouts, against what transformers answers with the same weights widened to fp32
 // (tests/goldens/demo). Skipped where the model has not been fetched: tests download nothing.
+//
+// The layouts are equal to each other. To transformers there is one difference, rounding: quantised weights
+// are multiplied with activations rounded to int8 in groups of 32 (as llama.cpp does), and the KV cache is
+// bf16. Over 30 layers that moves the margin between the two best logits by 0.1 on average and by up to 0.4.
+// Transformers itself, told to round the activations of its linear layers in the same way, is off by as much
+// (0.11 and 0.35), and leaves its own fp32 answers at the same kind of tokens: prompt 0 at the first one,
+// whose margin is 0.08. So a token may differ where the golden's margin is small, and the answer is then
+// taken up again behind it.
 
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <string>
+#include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -32,48 +43,119 @@ Demo ReadDemo() {
   return {DemoModel(golden["file"].get<std::string>()), golden["answers"]};
 }
 
+// All of them at once: a batch reads the weights once.
 std::vector<CollectedAnswer> AskAll(TestCluster& cluster, const nlohmann::json& answers) {
-  std::vector<CollectedAnswer> collected;
-  for (const nlohmann::json& answer : answers) {
-    const auto tokens = answer["token_ids"].get<std::vector<TokenId>>();
-    collected.push_back(Generate(cluster.client(),
-                                 Ids(answer["prompt_token_ids"].get<std::vector<TokenId>>()),
-                                 {.max_tokens = static_cast<int32_t>(tokens.size()),
-                                  .temperature = 0,
-                                  .ignore_eos = true,
-                                  .logprobs = 2}));
-    EXPECT_TRUE(collected.back().status.ok()) << collected.back().status;
-    EXPECT_EQ(collected.back().broken_rule, "");
+  std::vector<CollectedAnswer> collected(answers.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < answers.size(); ++i) {
+    threads.emplace_back([&, i] {
+      const auto tokens = answers[i]["token_ids"].get<std::vector<TokenId>>();
+      collected[i] =
+          Generate(cluster.client(), Ids(answers[i]["prompt_token_ids"].get<std::vector<TokenId>>()),
+                   {.max_tokens = static_cast<int32_t>(tokens.size()),
+                    .temperature = 0,
+                    .ignore_eos = true,
+                    .logprobs = 2});
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const CollectedAnswer& answer : collected) {
+    EXPECT_TRUE(answer.status.ok()) << answer.status;
+    EXPECT_EQ(answer.broken_rule, "");
   }
   return collected;
 }
 
-TEST(DemoModel, EveryLayoutAnswersAlikeAndAsTransformers) {
-  const Demo demo = ReadDemo();
-  if (!std::filesystem::exists(demo.model))
-    GTEST_SKIP() << demo.model << " is not there (tools/fetch_demo_model.sh)";
+// Indices at which greedy tokens leave the golden ones, when each time the golden token is put in place of
+// the other.
+std::vector<size_t> Departures(TestCluster& cluster, const nlohmann::json& answer) {
+  const auto golden = answer["token_ids"].get<std::vector<TokenId>>();
+  std::vector<size_t> departures;
+  for (size_t done = 0; done < golden.size();) {
+    std::vector<TokenId> prompt = answer["prompt_token_ids"];
+    prompt.insert(prompt.end(), golden.begin(), golden.begin() + static_cast<ptrdiff_t>(done));
+    const CollectedAnswer rest = Generate(
+        cluster.client(), Ids(prompt),
+        {.max_tokens = static_cast<int32_t>(golden.size() - done), .temperature = 0, .ignore_eos = true});
+    EXPECT_TRUE(rest.status.ok()) << rest.status;
+    if (!rest.status.ok()) break;
+    for (const TokenId token : rest.choices[0].tokens) {
+      if (token == golden[done++]) continue;
+      departures.push_back(done - 1);
+      break;
+    }
+  }
+  return departures;
+}
+
+class DemoModel : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    demo_ = ReadDemo();
+    if (!std::filesystem::exists(demo_.model)) {
+      GTEST_SKIP() << demo_.model << " is not there (tools/fetch_demo_model.sh)";
+    }
+  }
+  Demo demo_;
+};
+
+TEST_F(DemoModel, EveryLayoutAnswersAlike) {
   std::vector<CollectedAnswer> expected;
   for (const auto& [ranks, stages] : {std::pair{1, 1}, {3, 1}, {1, 2}}) {
     auto cluster =
-        TestCluster::Start({.model = demo.model, .tensor_parallel = ranks, .pipeline_parallel = stages});
+        TestCluster::Start({.model = demo_.model, .tensor_parallel = ranks, .pipeline_parallel = stages});
     ASSERT_TRUE(cluster.ok()) << cluster.status();
-    std::vector<CollectedAnswer> answers = AskAll(**cluster, demo.answers);
+    const std::vector<CollectedAnswer> answers = AskAll(**cluster, demo_.answers);
     if (expected.empty()) expected = answers;
-    for (size_t i = 0; i < answers.size(); ++i)
+    for (size_t i = 0; i < answers.size(); ++i) {
       EXPECT_EQ(answers[i].choices, expected[i].choices) << ranks << "x" << stages;
+    }
   }
-  for (size_t i = 0; i < expected.size(); ++i) {
-    ASSERT_EQ(expected[i].choices.size(), 1u);
-    const std::vector<TokenId>& tokens = expected[i].choices[0].tokens;
-    const auto golden = demo.answers[i]["token_ids"].get<std::vector<TokenId>>();
-    const auto margins = demo.answers[i]["margins"].get<std::vector<double>>();
-    size_t equal = 0;
-    while (equal < tokens.size() && tokens[equal] == golden[equal]) ++equal;
-    printf("prompt %zu: %zu of %zu tokens equal", i, equal, golden.size());
-    if (equal < golden.size()) printf(", margin there %.4f", margins[equal]);
-    printf("\n");
-    EXPECT_GE(equal, 32u) << "prompt " << i;
+}
+
+TEST_F(DemoModel, AnswersAsTransformersUpToRounding) {
+  constexpr double kMarginThatRoundingMoves = 0.5;
+  auto cluster = TestCluster::Start({.model = demo_.model, .threads = 2});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  std::vector<std::vector<size_t>> all(demo_.answers.size());
+  std::vector<std::thread> threads;
+  for (size_t i = 0; i < all.size(); ++i) {
+    threads.emplace_back([&, i] { all[i] = Departures(**cluster, demo_.answers[i]); });
   }
+  for (std::thread& thread : threads) thread.join();
+  for (size_t i = 0; i < all.size(); ++i) {
+    const nlohmann::json& answer = demo_.answers[i];
+    SCOPED_TRACE(answer["text"].get<std::string>());
+    const std::vector<size_t>& departures = all[i];
+    for (const size_t at : departures) {
+      EXPECT_LE(answer["margins"][at].get<double>(), kMarginThatRoundingMoves) << "token " << at;
+      printf("  departs at token %zu, margin %.4f\n", at, answer["margins"][at].get<double>());
+    }
+    EXPECT_GE(answer["token_ids"].size() - departures.size(), 56u) << "of 64";
+  }
+}
+
+// Rounding moves single log-probabilities, but not in one direction.
+TEST_F(DemoModel, LogprobsAreThoseOfTransformersOnAverage) {
+  auto cluster = TestCluster::Start({.model = demo_.model, .threads = 2});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  double sum = 0, absolute = 0;
+  int count = 0;
+  for (const nlohmann::json& answer : demo_.answers) {
+    std::vector<TokenId> tokens = answer["prompt_token_ids"];
+    const size_t prompt = tokens.size();
+    for (const TokenId token : answer["token_ids"]) tokens.push_back(token);
+    const auto score = (*cluster)->client().Score(Ids(tokens), {});
+    ASSERT_TRUE(score.ok()) << score.status();
+    for (size_t i = 0; i + prompt < tokens.size(); ++i, ++count) {
+      const double difference = score->logprobs[prompt - 1 + i] - answer["logprobs"][i].get<double>();
+      sum += difference;
+      absolute += difference < 0 ? -difference : difference;
+    }
+  }
+  printf("  log-probabilities: %+.4f on average, %.4f in absolute value\n", sum / count, absolute / count);
+  EXPECT_LE(std::abs(sum / count), 0.02);
+  EXPECT_LE(absolute / count, 0.1);
 }
 
 }  // namespace

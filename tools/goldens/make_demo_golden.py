@@ -4,7 +4,8 @@
     VENV/bin/python tools/goldens/make_demo_golden.py SmolLM2-135M-Instruct.Q4_1.gguf
 
 The weights are the file's, widened to fp32, so another engine with fp32 arithmetic differs by rounding alone. For each
-step the margin of the chosen logit over the runner-up is kept: where it is tiny, a difference is no error.
+step the margin of the chosen logit over the runner-up is kept: where it is tiny, a difference is no error; and the
+log-probability of the chosen token, so that what rounding does on average can be checked.
 """
 
 import hashlib
@@ -52,9 +53,9 @@ def smollm_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def answer(model, prompt_ids: list[int]) -> tuple[list[int], list[float]]:
-    """STEPS greedy tokens, end-of-sequence ignored, and the margin of each."""
-    ids, margins, cache = [], [], None
+def answer(model, prompt_ids: list[int]) -> tuple[list[int], list[float], list[float]]:
+    """STEPS greedy tokens, end-of-sequence ignored, and the margin and log-probability of each."""
+    ids, margins, logprobs, cache = [], [], [], None
     step_input = prompt_ids
     with torch.no_grad():
         for _ in range(STEPS):
@@ -63,8 +64,9 @@ def answer(model, prompt_ids: list[int]) -> tuple[list[int], list[float]]:
             top = torch.topk(output.logits[0, -1], 2)
             ids.append(int(top.indices[0]))
             margins.append(round(float(top.values[0] - top.values[1]), 4))
+            logprobs.append(round(float(torch.log_softmax(output.logits[0, -1], 0)[ids[-1]]), 4))
             step_input = ids[-1:]
-    return ids, margins
+    return ids, margins, logprobs
 
 
 def main() -> None:
@@ -77,10 +79,11 @@ def main() -> None:
     for question, prompt in [(q, chatml(q)) for q in QUESTIONS] + [(None, p) for p in PLAIN]:
         prompt_ids = tokenizer.encode(prompt).ids
         assert tokenizer.decode(prompt_ids, skip_special_tokens=False) == prompt
-        ids, margins = answer(model, prompt_ids)
+        ids, margins, logprobs = answer(model, prompt_ids)
         until_end = ids[:ids.index(2)] if 2 in ids else ids
         entries.append({"user": question, "prompt": prompt, "prompt_token_ids": prompt_ids, "token_ids": ids,
-                        "margins": margins, "text": tokenizer.decode(until_end, skip_special_tokens=False)})
+                        "margins": margins, "logprobs": logprobs,
+                        "text": tokenizer.decode(until_end, skip_special_tokens=False)})
         print(repr(entries[-1]["text"]), "least margin", min(margins[:48]))
     golden = {"made_by": golden_io.made_by(), "file": path.name,
               "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "answers": entries}
