@@ -13,6 +13,7 @@ namespace {
 
 constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
 constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
+constexpr absl::Duration kTickGapMax = absl::Seconds(1);
 
 std::string Seconds(absl::Duration duration) {
   return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
@@ -144,6 +145,13 @@ void ClusterView::On(const EpochRejected& event) {
 }
 
 void ClusterView::On(const ClusterTick& event) {
+  // This process was held up itself: what the workers said meanwhile is still to be read.
+  if (const absl::Duration gap = now_ - std::exchange(last_tick_, now_).value_or(now_); gap > kTickGapMax) {
+    for (auto& [id, worker] : workers_) {
+      worker.last_beat = std::min(now_, worker.last_beat + gap);
+      worker.last_change = std::min(now_, worker.last_change + gap);
+    }
+  }
   CheckHeartbeats();
   if (phase_ == Phase::kLoading) CheckLoading();
   if (phase_ == Phase::kServing && event.steps_outstanding > 0) CheckSteps(event);

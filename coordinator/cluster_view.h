@@ -87,7 +87,7 @@ struct EpochRejected {
   Epoch epoch;
   absl::Status reason;
 };
-// Time has passed. Also says how the steps are getting on.
+// Time has passed; comes several times a second. Also says how the steps are getting on.
 struct ClusterTick {
   int32_t steps_outstanding = 0;
   absl::Duration last_step_change;  // when a step was last sent to idle workers or a result last came
@@ -189,6 +189,7 @@ class ClusterView {
   const ClusterViewOptions options_;
   const PlanFunction plan_;
   absl::Duration now_;
+  std::optional<absl::Duration> last_tick_;
   std::vector<ClusterAction> actions_;
 
   Phase phase_ = Phase::kWaiting;

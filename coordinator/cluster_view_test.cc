@@ -186,6 +186,22 @@ TEST_F(ClusterViewTest, NoHeartbeatForFourSecondsIsALostWorker) {
   EXPECT_EQ(All<DropWorker>()[0].id.value, 2u);
 }
 
+TEST_F(ClusterViewTest, WhenTheCoordinatorItselfWasHeldUpNobodyIsToBlame) {
+  Serve();
+  Send(ClusterTick{});
+  now_ += absl::Seconds(30);
+  Send(ClusterTick{});
+  EXPECT_TRUE(view_.serving());
+  for (int i = 0; i < 7; ++i) {
+    now_ += absl::Milliseconds(500);
+    Send(ClusterTick{});
+    EXPECT_TRUE(view_.serving()) << i;
+  }
+  now_ += absl::Milliseconds(600);
+  Send(ClusterTick{});
+  EXPECT_FALSE(view_.serving());
+}
+
 TEST_F(ClusterViewTest, AFailureBlamesTheWorkerOrItsPeer) {
   Serve();
   Send(WorkerFailed{{1}, epoch_, absl::InternalError("bad step"), ""});

@@ -19,6 +19,7 @@ struct CoordinatorOptions {
   int workers = 0;  // how many to wait for; default: tensor_parallel x pipeline_parallel
   int tensor_parallel = 0;
   int pipeline_parallel = 0;
+  std::string layout;  // as model/layout_text.h has it; then the two above mean nothing
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;

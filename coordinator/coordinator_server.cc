@@ -16,6 +16,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "model/layout_text.h"
 #include "model/option_names.h"
 #include "proto/grpc_deadline.h"
 
@@ -94,6 +95,10 @@ absl::Status CoordinatorServer::OpenModel() {
 
 absl::Status CoordinatorServer::CheckOptions() {
   const ModelConfig& config = checkpoint_->config();
+  if (!options_.layout.empty()) {
+    BW_ASSIGN_OR_RETURN(planner_.layout, ParseLayout(config, options_.layout));
+    if (options_.workers == 0) options_.workers = planner_.layout->workers();
+  }
   if (options_.workers == 0) {
     options_.workers = std::max(1, options_.tensor_parallel) * std::max(1, options_.pipeline_parallel);
   }

@@ -31,6 +31,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--tensor-parallel", options.tensor_parallel,
                   "Ranks of each stage; 0 lets the planner choose");
   app->add_option("--pipeline-parallel", options.pipeline_parallel, "Stages; 0 lets the planner choose");
+  app->add_option(
+      "--layout", options.layout,
+      "The layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
   app->add_option("--quantize", options.quantize, "Round float weights at load: none, int8 or int4");
   app->add_option("--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
   app->add_option(
