@@ -2,14 +2,15 @@
 
 import json
 import pathlib
+import re
+import signal
 import subprocess
 import tempfile
 import unittest
 
 from tests.e2e import processes
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-GOLDEN = ROOT / "tests/goldens/models/llama-mha"
+GOLDEN = processes.ROOT / "tests/goldens/models/llama-mha"
 MODEL = "random:llama:fp32"
 
 
@@ -89,6 +90,48 @@ class Cli(unittest.TestCase):
         self.assertGreater(plan["decode_tokens_per_second"], 0)
         text = run("plan", "--model", "random:llama-7b:int4", "--worker", "memory=16GB")
         self.assertEqual(text.returncode, 0, text.stderr)
+
+    def test_text(self):
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model)
+            flags = ["--model", model, "--threads", 1, "--temperature", 0, "--max-tokens", 20]
+            answer = self.json_of("generate", *flags, "--prompt", "Hello", "--ignore-eos", "--logprobs", 2)
+            self.assertEqual(len(answer["token_ids"]), 20)
+            self.assertEqual([len(top) for top in answer["top_logprobs"]], [2] * 20)
+            self.assertTrue(answer["text"])
+            streamed = run("generate", *flags, "--prompt", "Hello", "--ignore-eos")
+            self.assertEqual(streamed.stdout.rstrip("\n"), answer["text"].rstrip("\n"))
+            self.assertIn("tokens/s", streamed.stderr)
+            chat = self.json_of("chat", *flags, "--question", "Who are you?", "--ignore-eos")
+            self.assertEqual(len(chat["token_ids"]), 20)
+            talk = subprocess.run([processes.BIN / "bellwether", "chat", *map(str, flags)], capture_output=True,
+                                  input=b"first\nsecond\n\n", timeout=processes.PATIENCE)
+            self.assertEqual(talk.returncode, 0, talk.stderr)
+            self.assertEqual(talk.stderr.count(b"tokens/s"), 2)
+
+    def test_up_restarts_a_dead_worker_and_ends_in_order(self):
+        command = [processes.BIN / "bellwether", "up", "--model", MODEL, "--tensor-parallel", "2", "--threads", "1",
+                   "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
+            self.addCleanup(lambda: up.poll() is None and up.kill())
+            address = next(m.group(1) for m in (re.search(r"served at (\S+)", line) for line in up.stderr) if m)
+            ask = ["generate", "--connect", address, "--prompt-ids", "1,2", "--temperature", 0, "--max-tokens", 9]
+            before = self.json_of(*ask)
+            children = pathlib.Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
+            names = {pid: pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
+            self.assertEqual(len(names), 3, names)
+            victim = next(pid for pid, name in names.items() if name.startswith("bellwether-work"))
+            subprocess.run(["kill", "-KILL", victim], check=True)
+            while "worker" not in (line := up.stderr.readline()) or "again" not in line:
+                self.assertTrue(line, "the supervisor says that it starts a worker again")
+            while (done := run(*ask, "--json")).returncode != 0:
+                self.assertIsNone(up.poll())
+            self.assertEqual(json.loads(done.stdout)["token_ids"], before["token_ids"])
+            up.send_signal(signal.SIGTERM)
+            up.stderr.read()
+            self.assertEqual(up.wait(processes.PATIENCE), 0)
+        for pid in children:
+            self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), f"{names[pid]} is left behind")
 
     def test_errors(self):
         self.assert_fails("/no/such/model", "generate", "--model", "/no/such/model", "--prompt-ids", "1")

@@ -1,14 +1,47 @@
 """A coordinator and workers as real processes, for the tests in Python. Standard library alone."""
 
+import array
+import json
 import os
 import pathlib
+import random
 import shutil
+import struct
 import subprocess
 import tempfile
 import time
 
 BIN = pathlib.Path(os.environ["BELLWETHER_BIN"])
 PATIENCE = 120  # seconds: the longest wait for what must happen but has no time of its own
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def write_tiny_checkpoint(directory):
+    """A LLaMA of random fp32 weights with a real tokenizer and the ChatML template, as a Hugging Face directory."""
+    hidden, heads, ffn, vocab = 32, 2, 44, 420
+    shapes = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
+    layer = {"input_layernorm": (hidden,), "post_attention_layernorm": (hidden,), "mlp.gate_proj": (ffn, hidden),
+             "mlp.up_proj": (ffn, hidden), "mlp.down_proj": (hidden, ffn)}
+    layer |= {f"self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
+    shapes |= {f"model.layers.0.{name}.weight": shape for name, shape in layer.items()}
+    numbers, header, body = random.Random(7), {}, array.array("f")
+    for name, shape in shapes.items():
+        begin = 4 * len(body)
+        center = 1 if len(shape) == 1 else 0
+        body.extend(center + numbers.uniform(-0.3, 0.3) for _ in range(shape[0] * (shape[1] if len(shape) > 1 else 1)))
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, 4 * len(body)]}
+    text = json.dumps(header).encode()
+    directory = pathlib.Path(directory)
+    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body.tobytes())
+    (directory / "config.json").write_text(json.dumps({
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": hidden,
+        "intermediate_size": ffn, "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": heads,
+        "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "bos_token_id": 1,
+        "eos_token_id": 2, "vocab_size": vocab}))
+    golden = ROOT / "tests/goldens/tokenizer/smollm"
+    shutil.copy(golden / "tokenizer.json", directory)
+    config = json.loads((golden / "tokenizer_config.json").read_text())
+    (directory / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "<|im_start|>"}))
 
 
 class Cluster:
@@ -34,8 +67,8 @@ class Cluster:
                         "--name", f"sheep-{i}", "--threads", 1)
 
     def _start(self, program, *arguments):
-        log = open(self.directory / f"{program}-{len(self.processes)}.log", "wb")
-        process = subprocess.Popen([BIN / program, *map(str, arguments)], stdout=log, stderr=log)
+        with open(self.directory / f"{program}-{len(self.processes)}.log", "wb") as log:
+            process = subprocess.Popen([BIN / program, *map(str, arguments)], stdout=log, stderr=log)
         self.processes.append(process)
         return process
 

@@ -1,12 +1,9 @@
 """A client in Python (grpcio) against the real binaries: what other languages see of the API."""
 
 import concurrent.futures
-import os
 import subprocess
 import sys
 import tempfile
-import threading
-import pathlib
 import unittest
 
 try:
@@ -18,9 +15,6 @@ except ImportError:
 from proto.bellwether.v1 import inference_pb2 as pb
 from proto.bellwether.v1 import inference_pb2_grpc
 from tests.e2e import processes
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-
 
 def ids(*values):
     return pb.Prompt(token_ids=pb.TokenIds(ids=values))
@@ -35,6 +29,15 @@ def answer(messages):
     return tokens
 
 
+def wait_until_serving(cluster):
+    """Health tells its changes as a stream, so nothing is polled."""
+    with grpc.insecure_channel(cluster.address) as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        for state in watch(b"", timeout=processes.PATIENCE):
+            if state == b"\x08\x01":  # HealthCheckResponse { status = SERVING }
+                return
+
+
 class PythonClient(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -44,11 +47,7 @@ class PythonClient(unittest.TestCase):
         cls.channel = grpc.insecure_channel(cls.cluster.address)
         cls.addClassCleanup(cls.channel.close)
         cls.stub = inference_pb2_grpc.InferenceStub(cls.channel)
-        # Health turns with the model: a stream of states, so nothing is polled.
-        watch = cls.channel.unary_stream("/grpc.health.v1.Health/Watch")
-        for state in watch(b"", timeout=processes.PATIENCE):
-            if state == b"\x08\x01":  # HealthCheckResponse { status = SERVING }
-                break
+        wait_until_serving(cls.cluster)
 
     def generate(self, prompt, timeout=processes.PATIENCE, **options):
         sampling = pb.Sampling(**options.pop("sampling", {"temperature": 0}))
@@ -131,18 +130,27 @@ class Examples(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.directory = tempfile.TemporaryDirectory()
-        cls.addClassCleanup(cls.directory.cleanup)
+        directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(directory.cleanup)
+        processes.write_tiny_checkpoint(directory.name)
+        cls.cluster = processes.Cluster(directory.name)
+        cls.addClassCleanup(cls.cluster.close)
+        wait_until_serving(cls.cluster)
 
-    def commands(self, address, question):
-        yield [sys.executable, ROOT / "examples/python/chat.py", address, question]
-        yield [processes.BIN / "example-chat", address, question]
+    def run_examples(self, address):
+        for command in ([sys.executable, processes.ROOT / "examples/python/chat.py"], [processes.BIN / "example-chat"]):
+            yield subprocess.run([*command, address, "Who are you?"], capture_output=True, timeout=processes.PATIENCE)
+
+    def test_chat(self):
+        for done in self.run_examples(self.cluster.address):
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(b" tokens]", done.stdout)
+            done.stdout.decode()  # UTF-8, whatever the tokens
 
     def test_nobody_there(self):
-        for command in self.commands("127.0.0.1:1", "hello"):
-            done = subprocess.run(command, capture_output=True, text=True, timeout=processes.PATIENCE)
+        for done in self.run_examples("127.0.0.1:1"):
             self.assertEqual(done.returncode, 1)
-            self.assertIn("chat", done.stderr)
+            self.assertIn(b"chat", done.stderr)
 
 
 if __name__ == "__main__":
