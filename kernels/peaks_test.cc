@@ -1,0 +1,20 @@
+#include "kernels/peaks.h"
+
+#include "gtest/gtest.h"
+
+namespace bellwether::kernels {
+namespace {
+
+// How fast a machine is cannot be tested; that every measurement runs and ends can.
+TEST(PeaksTest, ReadBandwidthIsPositive) { EXPECT_GT(MeasureReadBandwidth(/*threads=*/2, /*seconds=*/0), 0); }
+
+TEST(PeaksTest, EveryLevelHasEveryPeak) {
+  for (KernelLevel level : AvailableKernelLevels()) {
+    for (Arithmetic arithmetic : {Arithmetic::kF32, Arithmetic::kBF16, Arithmetic::kInt8}) {
+      EXPECT_GT(MeasureArithmeticPeak(level, arithmetic, /*threads=*/2, /*seconds=*/0), 0) << Name(level);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace bellwether::kernels
