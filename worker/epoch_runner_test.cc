@@ -1,0 +1,178 @@
+#include "worker/epoch_runner.h"
+
+#include <optional>
+
+#include "absl/synchronization/mutex.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kModel[] = "tests/goldens/models/llama-mha";
+
+// What runners report, in the order they do.
+class Reports {
+ public:
+  struct Report {
+    enum Kind { kReady, kResult, kFailed } kind;
+    Epoch epoch;
+    StepResult result;
+    absl::Status status;
+    int blamed = -1;
+  };
+  EpochRunner::Events Events() {
+    return {.ready = [this](Epoch epoch, int64_t, int64_t) { Add({.kind = Report::kReady, .epoch = epoch}); },
+            .result =
+                [this](const StepResult& result) {
+                  Add({.kind = Report::kResult, .epoch = result.epoch, .result = result});
+                },
+            .failed =
+                [this](Epoch epoch, const absl::Status& status, int blamed) {
+                  Add({.kind = Report::kFailed, .epoch = epoch, .status = status, .blamed = blamed});
+                }};
+  }
+  Report Next() {
+    absl::MutexLock lock(&mutex_);
+    const auto some = [this] { return !reports_.empty(); };
+    mutex_.Await(absl::Condition(&some));
+    Report report = std::move(reports_.front());
+    reports_.pop_front();
+    return report;
+  }
+
+ private:
+  void Add(Report report) {
+    absl::MutexLock lock(&mutex_);
+    reports_.push_back(std::move(report));
+  }
+  absl::Mutex mutex_;
+  std::deque<Report> reports_;
+};
+using Report = Reports::Report;
+
+// One worker of a process: everything but the session.
+struct Worker {
+  Worker()
+      : links(*LinkListener::Start({})),
+        runner({.models = &models, .links = links.get(), .events = reports.Events()}) {}
+  ModelSource models{kModel, ""};
+  std::unique_ptr<LinkListener> links;
+  Reports reports;
+  EpochRunner runner;
+};
+
+EpochTask Task(uint64_t epoch, int ranks, int rank, const std::vector<Worker*>& workers) {
+  ModelSource models(kModel, "");
+  EpochTask task;
+  task.assignment = {.epoch = {epoch},
+                     .model_id = *models.ModelId(),
+                     .layout = *EvenLayout((*models.Find(*models.ModelId()))->config(), 1, ranks),
+                     .rank = rank,
+                     .numeric = {.kernel_level = "portable"},
+                     .kv_blocks = 4,
+                     .context_tokens = 64,
+                     .step_tokens = 64,
+                     .step_deadline = absl::Seconds(30)};
+  task.link_secret = "secret";
+  for (size_t i = 0; i < workers.size(); ++i) {
+    task.peers.push_back(
+        {.index = static_cast<int>(i), .name = "peer", .unix_socket = workers[i]->links->unix_socket()});
+  }
+  return task;
+}
+
+Step FirstStep(uint64_t epoch) {
+  Admission admission{.sequence = {1}, .tokens = {1, 2, 3}, .prompt_length = 3};
+  admission.sampling.temperature = 0;
+  StepEntry entry{.sequence = {1}, .count = 3, .new_blocks = {0}, .sample = true};
+  return {.epoch = {epoch}, .id = {1}, .admissions = {admission}, .entries = {entry}};
+}
+
+TEST(EpochRunner, RunsEpochAfterEpochWithTheSameAnswer) {
+  Worker worker;
+  std::optional<TokenId> token;
+  for (uint64_t epoch = 1; epoch <= 3; ++epoch) {
+    worker.runner.Begin(Task(epoch, 1, 0, {&worker}));
+    Report report = worker.reports.Next();
+    ASSERT_EQ(report.kind, Report::kReady) << report.status;
+    EXPECT_EQ(report.epoch.value, epoch);
+    ASSERT_TRUE(worker.runner.Add(FirstStep(epoch)));
+    report = worker.reports.Next();
+    ASSERT_EQ(report.kind, Report::kResult) << report.status;
+    ASSERT_EQ(report.result.outputs.size(), 1u);
+    EXPECT_EQ(report.result.outputs[0].token, token.value_or(report.result.outputs[0].token));
+    token = report.result.outputs[0].token;
+  }
+}
+
+TEST(EpochRunner, AStepOutOfOrderFailsTheEpochAndTheNextOneGoesOn) {
+  Worker worker;
+  worker.runner.Begin(Task(1, 1, 0, {&worker}));
+  ASSERT_EQ(worker.reports.Next().kind, Report::kReady);
+  Step step = FirstStep(1);
+  step.id.value = 5;
+  ASSERT_TRUE(worker.runner.Add(step));
+  const Report report = worker.reports.Next();
+  ASSERT_EQ(report.kind, Report::kFailed);
+  EXPECT_EQ(report.epoch.value, 1u);
+  EXPECT_EQ(report.blamed, -1);
+  worker.runner.Begin(Task(2, 1, 0, {&worker}));
+  EXPECT_EQ(worker.reports.Next().kind, Report::kReady);
+}
+
+TEST(EpochRunner, AnotherModelIsRefused) {
+  Worker worker;
+  EpochTask task = Task(1, 1, 0, {&worker});
+  task.assignment.model_id = "another";
+  worker.runner.Begin(std::move(task));
+  const Report report = worker.reports.Next();
+  ASSERT_EQ(report.kind, Report::kFailed);
+  EXPECT_THAT(std::string(report.status.message()), HasSubstr("another"));
+}
+
+TEST(EpochRunner, RanksShareAStepAndOneResultCounts) {
+  Worker a, b;
+  a.runner.Begin(Task(1, 2, 0, {&a, &b}));
+  b.runner.Begin(Task(1, 2, 1, {&a, &b}));
+  ASSERT_EQ(a.reports.Next().kind, Report::kReady);
+  ASSERT_EQ(b.reports.Next().kind, Report::kReady);
+  ASSERT_TRUE(a.runner.Add(FirstStep(1)));
+  ASSERT_TRUE(b.runner.Add(FirstStep(1)));
+  EXPECT_EQ(a.reports.Next().kind, Report::kResult);
+  // Only a reports: the next thing b says is about the next epoch.
+  b.runner.End({1}, "the test says so");
+  b.runner.Begin(Task(2, 1, 0, {&b}));
+  const Report report = b.reports.Next();
+  EXPECT_EQ(report.kind, Report::kReady);
+  EXPECT_EQ(report.epoch.value, 2u);
+}
+
+TEST(EpochRunner, APeerThatGoesAwayIsBlamed) {
+  Worker a;
+  auto b = std::make_unique<Worker>();
+  a.runner.Begin(Task(1, 2, 0, {&a, b.get()}));
+  b->runner.Begin(Task(1, 2, 1, {&a, b.get()}));
+  ASSERT_EQ(a.reports.Next().kind, Report::kReady);
+  ASSERT_EQ(b->reports.Next().kind, Report::kReady);
+  ASSERT_TRUE(a.runner.Add(FirstStep(1)));  // waits for b
+  b.reset();
+  const Report report = a.reports.Next();
+  ASSERT_EQ(report.kind, Report::kFailed);
+  EXPECT_EQ(report.blamed, 1);
+}
+
+TEST(EpochRunner, AnEpochCanBeEndedWhileItWaitsForPeers) {
+  Worker a, absent;
+  a.runner.Begin(Task(1, 2, 0, {&a, &absent}));
+  a.runner.End({1}, "given up");
+  a.runner.Begin(Task(2, 1, 0, {&a}));
+  const Report report = a.reports.Next();
+  EXPECT_EQ(report.kind, Report::kReady);
+  EXPECT_EQ(report.epoch.value, 2u);
+}
+
+}  // namespace
+}  // namespace bellwether
