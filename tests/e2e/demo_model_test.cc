@@ -115,7 +115,7 @@ TEST_F(DemoModel, EveryLayoutAnswersAlike) {
 
 TEST_F(DemoModel, AnswersAsTransformersUpToRounding) {
   constexpr double kMarginThatRoundingMoves = 0.5;
-  auto cluster = TestCluster::Start({.model = demo_.model, .threads = 2});
+  auto cluster = TestCluster::Start({.model = demo_.model});
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   std::vector<std::vector<size_t>> all(demo_.answers.size());
   std::vector<std::thread> threads;
@@ -137,7 +137,7 @@ TEST_F(DemoModel, AnswersAsTransformersUpToRounding) {
 
 // Rounding moves single log-probabilities, but not in one direction.
 TEST_F(DemoModel, LogprobsAreThoseOfTransformersOnAverage) {
-  auto cluster = TestCluster::Start({.model = demo_.model, .threads = 2});
+  auto cluster = TestCluster::Start({.model = demo_.model});
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   double sum = 0, absolute = 0;
   int count = 0;

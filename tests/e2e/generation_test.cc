@@ -226,6 +226,30 @@ TEST_F(Generation, SixtyFourStreamsAtOnceAnswerAsOneByOne) {
   }
 }
 
+// Together they need more KV blocks than there are: some are put off and computed again, and nobody sees it.
+TEST_F(Generation, AnswersThatDoNotFitTogetherAreTheSame) {
+  constexpr int kStreams = 6, kTokens = 480;
+  static_assert(kStreams * kTokens > kKvBlocks * kBlockTokens);
+  const auto ask = [](int i) {
+    const GenerationOptions options{.max_tokens = kTokens,
+                                    .temperature = i % 2 == 0 ? 0.0 : 0.8,
+                                    .seed = static_cast<uint64_t>(i),
+                                    .ignore_eos = true,
+                                    .logprobs = 0};
+    return Generate(client(), Ids(SomeTokens(30 + i, i, TinyCheckpoint::kVocab)), options);
+  };
+  std::vector<CollectedAnswer> alone, together(kStreams);
+  for (int i = 0; i < kStreams; ++i) alone.push_back(ask(i));
+  std::vector<std::thread> threads;
+  for (int i = 0; i < kStreams; ++i) threads.emplace_back([&, i] { together[i] = ask(i); });
+  for (std::thread& thread : threads) thread.join();
+  for (int i = 0; i < kStreams; ++i) {
+    ExpectWell(alone[i]);
+    ExpectWell(together[i]);
+    EXPECT_EQ(alone[i].choices, together[i].choices) << "stream " << i;
+  }
+}
+
 // Answers as long as the context, ended early by the client; then one that needs nearly every KV block there
 // is. A block that was not given back would leave it waiting for ever.
 TEST_F(Generation, CancelledAnswersGiveTheirBlocksBack) {

@@ -111,6 +111,20 @@ TEST(Server, SigtermOfAWorkerEndsIt) {
   EXPECT_TRUE((*cluster)->worker(0).ended_well()) << (*cluster)->worker(0).ending() << (*cluster)->Logs();
 }
 
+// Another model would give other answers: refused for good, and those who serve do not notice.
+TEST(Server, AWorkerWithAnotherModelIsRefused) {
+  auto cluster = TestCluster::Start({.model = "random:llama:fp32"});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const std::string served = (*cluster)->client().GetModel()->model_id;
+  auto stranger = (*cluster)->StartStranger("random:llama:fp32:5");  // the same shape, other weights
+  ASSERT_TRUE(stranger.ok()) << stranger.status();
+  EXPECT_TRUE(stranger->WaitFor(kPatience));
+  EXPECT_FALSE(stranger->ended_well());
+  EXPECT_THAT((*cluster)->Logs(), HasSubstr(served.substr(0, 12))) << "both models are named";
+  const CollectedAnswer answer = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 4});
+  EXPECT_TRUE(answer.status.ok()) << answer.status;
+}
+
 // What is wrong is said on stderr, and the exit code is not 0.
 TEST(Server, WrongFlagsAreRefused) {
   for (const char* flag : {"--no-such-flag", "--model=/no/such/model", "--listen=not an address"}) {

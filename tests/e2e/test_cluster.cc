@@ -109,22 +109,29 @@ absl::Status TestCluster::ReadPorts() {
   return absl::DeadlineExceededError("the coordinator wrote no ports");
 }
 
-absl::Status TestCluster::StartWorker(int index) {
-  std::vector<std::string> arguments = {"--model",       options_.model,
-                                        "--coordinator", worker_address_,
-                                        "--name",        WorkerName(index),
-                                        "--threads",     std::to_string(options_.threads),
-                                        "--log-level",   "info"};
+absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(const std::string& model,
+                                                             const std::string& name, int host) {
+  std::vector<std::string> arguments = {
+      "--model",     model, "--coordinator", worker_address_,
+      "--name",      name,  "--threads",     std::to_string(options_.threads),
+      "--log-level", "info"};
   if (options_.separate_hosts) {
     arguments.insert(arguments.end(),
-                     {"--host-id", absl::StrCat("host-", index), "--link-listen", "127.0.0.1:0"});
+                     {"--host-id", absl::StrCat("host-", host), "--link-listen", "127.0.0.1:0"});
   }
+  return ChildProcess::Start({.program = Program("bellwether-worker"),
+                              .arguments = std::move(arguments),
+                              .log_file = absl::StrCat(directory_, "/", name, ".log")});
+}
+
+absl::Status TestCluster::StartWorker(int index) {
   workers_[index] = ChildProcess();
-  BW_ASSIGN_OR_RETURN(workers_[index],
-                      ChildProcess::Start({.program = Program("bellwether-worker"),
-                                           .arguments = std::move(arguments),
-                                           .log_file = absl::StrCat(directory_, "/worker-", index, ".log")}));
+  BW_ASSIGN_OR_RETURN(workers_[index], StartWorkerProcess(options_.model, WorkerName(index), index));
   return absl::OkStatus();
+}
+
+absl::StatusOr<ChildProcess> TestCluster::StartStranger(const std::string& model) {
+  return StartWorkerProcess(model, "stranger", workers());
 }
 
 absl::StatusOr<ServedModel> TestCluster::WaitUntilServing() { return client_->WaitUntilServing(kPatience); }

@@ -43,6 +43,8 @@ class TestCluster {
   // Likewise, and on the ports of the first time.
   absl::Status StartCoordinator();
   absl::StatusOr<ServedModel> WaitUntilServing();
+  // A worker beyond those of the layout. Not one of workers(): it ends with the caller's handle.
+  absl::StatusOr<ChildProcess> StartStranger(const std::string& model);
 
   // What all processes have logged, for the message of a failed test.
   std::string Logs() const;
@@ -50,6 +52,8 @@ class TestCluster {
  private:
   explicit TestCluster(const TestClusterOptions& options) : options_(options) {}
   absl::Status ReadPorts();
+  absl::StatusOr<ChildProcess> StartWorkerProcess(const std::string& model, const std::string& name,
+                                                  int host);
 
   const TestClusterOptions options_;
   std::string directory_;

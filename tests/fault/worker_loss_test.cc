@@ -125,6 +125,42 @@ TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
 INSTANTIATE_TEST_SUITE_P(All, WorkerLoss, ::testing::ValuesIn(kLosses),
                          [](const auto& info) { return info.param.name; });
 
+// Nobody is asking, and still it shows.
+TEST(WorkerLossWhileIdle, TurnsHealthAndIsMended) {
+  auto started = TestCluster::Start({.model = kModel, .pipeline_parallel = 2});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  const CollectedAnswer before = Ask(cluster);
+  for (int victim : {1, 0}) {
+    cluster.worker(victim).Signal(SIGKILL);
+    while (HealthOf(cluster.address()) != "NOT_SERVING") {
+    }
+    EXPECT_THAT(cluster.client().GetModel()->not_serving_reason, HasSubstr(TestCluster::WorkerName(victim)));
+    ASSERT_TRUE(cluster.StartWorker(victim).ok());
+    const auto model = cluster.WaitUntilServing();
+    ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+    EXPECT_EQ(Ask(cluster).choices, before.choices);
+  }
+}
+
+// One that waits takes the place of one that is lost, without anybody's help.
+TEST(WorkerLossWithASpare, TheSpareTakesOver) {
+  auto started = TestCluster::Start({.model = kModel, .tensor_parallel = 2});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  const CollectedAnswer before = Ask(cluster);
+  auto spare = cluster.StartStranger(kModel);
+  ASSERT_TRUE(spare.ok()) << spare.status();
+  EndlessStreams streams(cluster);
+  cluster.worker(0).Signal(SIGKILL);
+  for (const absl::Status& status : streams.Wait()) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  }
+  const auto model = cluster.WaitUntilServing();
+  ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+  EXPECT_EQ(Ask(cluster).choices, before.choices);
+}
+
 // A worker that was only slow to wake finds that the epoch is over, and joins again by itself.
 TEST(WorkerPause, AStoppedWorkerThatGoesOnJoinsAgain) {
   auto started = TestCluster::Start({.model = kModel, .tensor_parallel = 2});
