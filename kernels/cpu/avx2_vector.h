@@ -43,9 +43,11 @@ BW_SIMD_INLINE void Store(Vector a, float* p) {
   _mm256_storeu_ps(p + 8, a.high);
 }
 BW_SIMD_INLINE Vector LoadFirst(const float* p, int64_t count) {
+  if (count >= 16) return Load(p);  // masked access is slow on some processors
   return {_mm256_maskload_ps(p, FirstOfEight(count)), _mm256_maskload_ps(p + 8, FirstOfEight(count - 8))};
 }
 BW_SIMD_INLINE void StoreFirst(Vector a, float* p, int64_t count) {
+  if (count >= 16) return Store(a, p);
   _mm256_maskstore_ps(p, FirstOfEight(count), a.low);
   _mm256_maskstore_ps(p + 8, FirstOfEight(count - 8), a.high);
 }
