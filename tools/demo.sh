@@ -6,7 +6,7 @@ set -euo pipefail
 bin="${1:?usage: tools/demo.sh BIN [--chat]}"
 mode="${2:-}"
 tools="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-question='What is a bellwether? Answer in two sentences.'
+question='Give three reasons why it is good to work together.'
 workers=3
 
 model="$("$tools/fetch_demo_model.sh")"
@@ -23,4 +23,4 @@ serve=("$bin/bellwether" chat --model "$model" --tensor-parallel "$workers")
 if [[ "$mode" == "--chat" ]]; then exec "${serve[@]}"; fi
 echo "  > $question" >&2
 echo >&2
-exec "${serve[@]}" --question "$question" --temperature 0 --max-tokens 160
+exec "${serve[@]}" --question "$question" --temperature 0 --max-tokens 256

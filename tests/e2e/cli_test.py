@@ -1,6 +1,7 @@
 """The tool `bellwether` as people and scripts call it: output on stdout, errors on stderr, exit codes."""
 
 import json
+import os
 import pathlib
 import re
 import signal
@@ -132,6 +133,16 @@ class Cli(unittest.TestCase):
             self.assertEqual(up.wait(processes.PATIENCE), 0)
         for pid in children:
             self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), f"{names[pid]} is left behind")
+
+    def test_demo(self):
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "bellwether"
+        if not list(cache.glob("SmolLM2*.gguf")):
+            self.skipTest("the demo model has not been fetched")
+        demo = subprocess.run([processes.ROOT / "tools/demo.sh", processes.BIN], capture_output=True, text=True,
+                              timeout=processes.PATIENCE)
+        self.assertEqual(demo.returncode, 0, demo.stderr)
+        self.assertIn("together", demo.stdout)
+        self.assertRegex(demo.stderr, r"\d+ tokens at [0-9.]+ tokens/s")
 
     def test_errors(self):
         self.assert_fails("/no/such/model", "generate", "--model", "/no/such/model", "--prompt-ids", "1")
