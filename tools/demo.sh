@@ -20,7 +20,7 @@ TEXT
 
 serve=("$bin/bellwether" chat --model "$model" --tensor-parallel "$workers")
 # The tool ends the processes that it has started, also on ^C or if it is killed.
-if [[ "$mode" == "--chat" ]]; then exec "${serve[@]}"; fi
+if [[ "$mode" == "--chat" ]]; then exec "${serve[@]}" --temperature 0.2 --top-p 0.9; fi
 echo "  > $question" >&2
 echo >&2
 exec "${serve[@]}" --question "$question" --temperature 0 --max-tokens 256
