@@ -30,6 +30,7 @@ constexpr size_t kEventsMax = 1 << 16;
 constexpr size_t kTextBytesMax = 512;
 constexpr int kKernelLevelsMax = 32;
 constexpr int kThreadsMax = 4096;
+constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
 
 using MessagePtr = std::shared_ptr<const v1::CoordinatorMessage>;
 
@@ -62,6 +63,7 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", join.threads(), ", allowed is 1 to ", kThreadsMax));
   }
+  if (join.last_epoch() > kLastEpochMax) return absl::InvalidArgumentError("last_epoch is no epoch");
   if (join.memory_bytes() < 0) return absl::InvalidArgumentError("memory_bytes is below 0");
   if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
     return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
@@ -80,7 +82,8 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
                         .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
           .unix_socket = join.unix_socket(),
           .link_address = join.link_address(),
-          .model_id = join.model_id()};
+          .model_id = join.model_id(),
+          .last_epoch = {join.last_epoch()}};
 }
 
 WorkerProgress FromProto(const v1::Heartbeat& beat) {
@@ -257,7 +260,8 @@ void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& 
 void ClusterService::Impl::Push(ClusterEvent event) {
   // Full only if workers send far more than they should; the heartbeats lost then are missed and end the
   // epoch.
-  if (!events_.TryPush(std::move(event)) && !events_.closed()) LogWarning("the cluster's event queue is full");
+  if (!events_.TryPush(std::move(event)) && !events_.closed())
+    LogWarning("the cluster's event queue is full");
 }
 
 // Steps

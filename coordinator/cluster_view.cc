@@ -44,6 +44,7 @@ void ClusterView::On(const WorkerJoined& event) {
   }
   Worker& worker = workers_[event.id];
   worker.info = event.worker;
+  last_epoch_ = std::max(last_epoch_, event.worker.last_epoch.value);
   worker.last_beat = worker.last_change = now_;
   plan_refused_ = false;
   actions_.push_back(AcceptWorker{event.id});

@@ -29,6 +29,7 @@ struct JoiningWorker {
   std::string unix_socket;   // links: for peers on the same host
   std::string link_address;  // links: for others, may be empty
   std::string model_id;      // empty: the worker looks for the model that the assignment names
+  Epoch last_epoch;          // that it has seen: the next one is larger
 };
 
 struct WorkerProgress {

@@ -150,6 +150,14 @@ TEST_F(ClusterViewTest, ALostWorkerEndsTheEpochAndASecondOneBeginsTheNext) {
   EXPECT_TRUE(view_.serving());
 }
 
+TEST_F(ClusterViewTest, EpochsGrowInAWorkersLifeAlsoUnderANewCoordinator) {
+  JoiningWorker old = Joining("old");
+  old.last_epoch = {7};
+  Send(WorkerJoined{{1}, old});
+  Join(2, "b");
+  EXPECT_EQ(All<AssignLayout>().at(0).layout->epoch.value, 8u);
+}
+
 TEST_F(ClusterViewTest, ASpareTakesOverAtOnce) {
   Serve();
   Join(3, "spare");

@@ -240,6 +240,7 @@ absl::Status GrpcSession::Begin(const v1::Assignment& message) {
                  .link_secret = std::move(assigned->link_secret)};
   LogInfo("epoch ", task.assignment.epoch.value, ": stage ", task.assignment.stage, ", rank ",
           task.assignment.rank, " of ", Describe(task.assignment.layout));
+  join_->set_last_epoch(std::max(join_->last_epoch(), task.assignment.epoch.value));
   int64_t local_workers = 0;
   std::vector<std::string> names;
   for (const AssignedPeer& peer : assigned->peers) {
