@@ -212,6 +212,9 @@ TEST_F(Generation, SixtyFourStreamsAtOnceAnswerAsOneByOne) {
                                     .ignore_eos = true,
                                     .logprobs = 1};
     InferenceClient own(cluster_->address());
+    // Also makes the connection: a first try fails at times when gRPC 1.51 makes many at once ("No such file
+    // or directory").
+    EXPECT_TRUE(own.WaitUntilServing(kPatience).ok());
     return Generate(own, Ids(SomeTokens(3 + (i * 7) % 90, i, TinyCheckpoint::kVocab)), options);
   };
   std::vector<CollectedAnswer> alone, together(kStreams);
