@@ -128,13 +128,6 @@ struct KernelTable {
   void (*add_bias)(MutableRows x, const float* bias, int64_t cols);
   // out = a + b; out may be a or b
   void (*add)(const float* a, const float* b, int64_t count, float* out);
-
-  // -- Log-sum-exp of one vocabulary tile
-
-  // Largest of x[0, count), count >= 1; NaN may be passed over.
-  float (*maximum)(const float* x, int64_t count);
-  // Sum of exp(x - maximum), in double, in a fixed order.
-  double (*sum_of_exponentials)(const float* x, int64_t count, float maximum);
 };
 
 // The levels this CPU can run, ascending; kReference and kPortable are always among them.

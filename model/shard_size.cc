@@ -158,7 +158,7 @@ TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quan
 DType DefaultKvType(const TensorFormats& formats, Quantize quantize) {
   const TensorKey key{.role = TensorRole::kQuery};
   return PackedFormat(key, formats.FormatOf(key), quantize).format == WeightFormat::kF32 ? DType::kF32
-                                                                                        : DType::kBF16;
+                                                                                         : DType::kBF16;
 }
 
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,

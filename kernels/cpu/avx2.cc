@@ -24,8 +24,6 @@ constexpr KernelTable kTable = {
     .gelu = Gelu,
     .add_bias = AddBias,
     .add = AddVectors,
-    .maximum = Maximum,
-    .sum_of_exponentials = SumOfExponentials,
 };
 
 }  // namespace

@@ -29,8 +29,6 @@ constexpr KernelTable kTable = {
     .gelu = Gelu,
     .add_bias = AddBias,
     .add = AddVectors,
-    .maximum = Maximum,
-    .sum_of_exponentials = SumOfExponentials,
 };
 
 constexpr KernelTable WithBF16() {

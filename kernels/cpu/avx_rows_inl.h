@@ -128,25 +128,6 @@ BW_SIMD inline void AddBias(MutableRows x, const float* bias, int64_t cols) {
   for (int64_t row = 0; row < x.rows; ++row) AddVectors(x.row(row), bias, cols, x.row(row));
 }
 
-BW_SIMD inline float Maximum(const float* x, int64_t count) {
-  Vector largest = Broadcast(x[0]);
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t lanes = std::min(kLanes, count - i);
-    largest = Max(largest, Select(lanes, LoadFirst(x + i, lanes), largest));
-  }
-  return MaxOfLanes(largest);
-}
-
-BW_SIMD inline double SumOfExponentials(const float* x, int64_t count, float maximum) {
-  DoubleVector sums = DoubleZero();
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t lanes = std::min(kLanes, count - i);
-    const Vector terms = Exp(Subtract(LoadFirst(x + i, lanes), Broadcast(maximum)));
-    sums = AddTo(sums, Select(lanes, terms, Zero()));
-  }
-  return SumOfLanes(sums);
-}
-
 // Rows of activations for PackedMatrix
 // -----------------------------------------------------------------------------
 

@@ -19,8 +19,6 @@ const KernelTable* PortableKernels() {
       .gelu = portable::Gelu,
       .add_bias = portable::AddBias,
       .add = portable::Add,
-      .maximum = portable::Maximum,
-      .sum_of_exponentials = portable::SumOfExponentials,
   };
   return &kTable;
 }

@@ -95,24 +95,4 @@ void Add(const float* a, const float* b, int64_t count, float* out) {
   Transform(a, b, count, out, [](F4 x, F4 y) { return x + y; });
 }
 
-float Maximum(const float* x, int64_t count) {
-  F4 maximum = Broadcast(x[0]);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) maximum = Max(Load4(x + i), maximum);
-  float largest = LargestLane(maximum);
-  for (; i < count; ++i) largest = x[i] > largest ? x[i] : largest;
-  return largest;
-}
-
-double SumOfExponentials(const float* x, int64_t count, float maximum) {
-  double sums[kLanes] = {};
-  for (int64_t i = 0; i < count; i += kLanes) {
-    const int64_t rest = count - i;
-    const F4 values = rest >= kLanes ? Load4(x + i) : LoadPart(x + i, rest);
-    const F4 exponentials = Exp4(values - Broadcast(maximum));
-    for (int lane = 0; lane < kLanes && lane < rest; ++lane) sums[lane] += exponentials[lane];
-  }
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
-}
-
 }  // namespace bellwether::kernels::portable

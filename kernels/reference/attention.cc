@@ -10,7 +10,7 @@ namespace bellwether::kernels::reference {
 namespace {
 
 constexpr int kBlock = kKvBlockTokens;
-constexpr int kTile = 64;   // positions between two updates of the running maximum and sum
+constexpr int kTile = 64;  // positions between two updates of the running maximum and sum
 
 float ReadElement(const std::byte* array, int64_t index, DType type) {
   if (type == DType::kF32) {

@@ -19,7 +19,5 @@ void SiluMultiply(MutableRows gate, ConstRows up, int64_t cols);
 void Gelu(MutableRows x, int64_t cols);
 void AddBias(MutableRows x, const float* bias, int64_t cols);
 void Add(const float* a, const float* b, int64_t count, float* out);
-float Maximum(const float* x, int64_t count);
-double SumOfExponentials(const float* x, int64_t count, float maximum);
 
 }  // namespace bellwether::kernels::reference

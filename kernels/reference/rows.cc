@@ -69,16 +69,4 @@ void Add(const float* a, const float* b, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = a[i] + b[i];
 }
 
-float Maximum(const float* x, int64_t count) {
-  float maximum = x[0];
-  for (int64_t i = 1; i < count; ++i) maximum = x[i] > maximum ? x[i] : maximum;
-  return maximum;
-}
-
-double SumOfExponentials(const float* x, int64_t count, float maximum) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += ExpF32(x[i] - maximum);
-  return sum;
-}
-
 }  // namespace bellwether::kernels::reference

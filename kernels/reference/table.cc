@@ -16,8 +16,6 @@ const KernelTable* ReferenceKernels() {
       .gelu = reference::Gelu,
       .add_bias = reference::AddBias,
       .add = reference::Add,
-      .maximum = reference::Maximum,
-      .sum_of_exponentials = reference::SumOfExponentials,
   };
   return &kTable;
 }
