@@ -30,6 +30,7 @@ constexpr size_t kEventsMax = 1 << 16;
 constexpr size_t kTextBytesMax = 512;
 constexpr int kKernelLevelsMax = 32;
 constexpr int kThreadsMax = 4096;
+constexpr int64_t kBytesMax = int64_t{1} << 50;
 constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
 
 using MessagePtr = std::shared_ptr<const v1::CoordinatorMessage>;
@@ -64,7 +65,9 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
         absl::StrCat("threads is ", join.threads(), ", allowed is 1 to ", kThreadsMax));
   }
   if (join.last_epoch() > kLastEpochMax) return absl::InvalidArgumentError("last_epoch is no epoch");
-  if (join.memory_bytes() < 0) return absl::InvalidArgumentError("memory_bytes is below 0");
+  if (join.memory_bytes() < 0 || join.memory_bytes() > kBytesMax) {
+    return absl::InvalidArgumentError("memory_bytes is out of range");
+  }
   if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
     return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
   }
@@ -196,6 +199,10 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
     case v1::WorkerMessage::kHeartbeat:
       return Push(WorkerBeat{stream.id(), FromProto(message.heartbeat())});
     case v1::WorkerMessage::kReady:
+      if (message.ready().weight_bytes() < 0 || message.ready().kv_bytes() < 0 ||
+          message.ready().weight_bytes() > kBytesMax || message.ready().kv_bytes() > kBytesMax) {
+        return stream.Close(absl::InvalidArgumentError("ready: bytes out of range"));
+      }
       return Push(WorkerReady{stream.id(),
                               {message.ready().epoch()},
                               message.ready().weight_bytes(),

@@ -42,12 +42,26 @@ void ClusterView::On(const WorkerJoined& event) {
     actions_.push_back(RefuseWorker{event.id, std::move(reason)});
     return;
   }
+  const int64_t memory = HostMemory(event.worker.inventory);
   Worker& worker = workers_[event.id];
   worker.info = event.worker;
+  worker.info.inventory.memory_bytes = memory;
   last_epoch_ = std::max(last_epoch_, event.worker.last_epoch.value);
   worker.last_beat = worker.last_change = now_;
   plan_refused_ = false;
   actions_.push_back(AcceptWorker{event.id});
+}
+
+int64_t ClusterView::HostMemory(const WorkerInventory& newcomer) const {
+  int64_t held = 0;
+  int64_t known = newcomer.memory_bytes;
+  for (const auto& [id, worker] : workers_) {
+    if (worker.info.inventory.host != newcomer.host) continue;
+    held += worker.weight_bytes + worker.kv_bytes;
+    known = std::max(known, worker.info.inventory.memory_bytes);
+  }
+  // Not all of a KV cache is in use, so what the others were told at their start is the limit.
+  return std::min(known, newcomer.memory_bytes + held);
 }
 
 std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
@@ -103,6 +117,8 @@ void ClusterView::On(const WorkerReady& event) {
   if (phase_ != Phase::kLoading || event.epoch != layout_->epoch || FindMember(event.id) == nullptr) return;
   Worker& worker = workers_.at(event.id);
   worker.ready = true;
+  worker.weight_bytes = event.weight_bytes;
+  worker.kv_bytes = event.kv_bytes;
   worker.last_change = now_;
   StartIfAllReady();
 }
@@ -236,6 +252,7 @@ void ClusterView::EndEpoch(const absl::Status& reason) {
     const auto it = workers_.find(member.id);
     if (it == workers_.end()) continue;
     it->second.ready = false;
+    it->second.kv_bytes = 0;
     actions_.push_back(EndWorkerEpoch{member.id, ended->epoch, std::string(reason.message())});
   }
   if (was_serving) {

@@ -161,6 +161,8 @@ class ClusterView {
     absl::Duration last_beat;
     absl::Duration last_change;  // of the progress
     bool ready = false;          // in the current epoch
+    int64_t weight_bytes = 0;    // that it holds, also after the epoch
+    int64_t kv_bytes = 0;        // that it holds while the epoch lasts
   };
 
   void On(const WorkerJoined& event);
@@ -171,6 +173,8 @@ class ClusterView {
   void On(const EpochRejected& event);
   void On(const ClusterTick& event);
 
+  // What a host has for all its workers, said by one that came when others had taken their part already.
+  int64_t HostMemory(const WorkerInventory& newcomer) const;
   std::string ReasonToRefuse(const JoiningWorker& worker) const;
   void PlanIfPossible();
   void StartIfAllReady();

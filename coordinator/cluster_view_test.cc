@@ -234,6 +234,31 @@ TEST_F(ClusterViewTest, AFailureOfAnOldEpochMeansNothing) {
   EXPECT_FALSE(view_.serving());
 }
 
+TEST_F(ClusterViewTest, ANewcomersMemoryLacksWhatTheOthersOfItsHostHold) {
+  JoiningWorker a = Joining("a"), b = Joining("b"), late = Joining("late");
+  a.inventory.memory_bytes = b.inventory.memory_bytes = 1000;
+  late.inventory.memory_bytes = 550;
+  std::vector<int64_t> memory;
+  ClusterView view(Options(), [&memory](absl::Span<const WorkerInventory> workers, const std::string& level) {
+    memory.clear();
+    for (const WorkerInventory& worker : workers) memory.push_back(worker.memory_bytes);
+    return PlanRanks(workers, level);
+  });
+  view.Handle(WorkerJoined{{1}, a}, now_);
+  view.Handle(WorkerJoined{{2}, b}, now_);
+  view.Handle(WorkerReady{{1}, {1}, 400, 100}, now_);
+  view.Handle(WorkerReady{{2}, {1}, 400, 100}, now_);
+  view.Handle(WorkerLost{{2}, absl::UnavailableError("killed")}, now_);
+  view.Handle(WorkerJoined{{3}, late}, now_);
+  EXPECT_THAT(memory, ::testing::ElementsAre(1000, 950));
+  view.Handle(WorkerReady{{1}, {2}, 400, 100}, now_);
+  view.Handle(WorkerReady{{3}, {2}, 400, 100}, now_);
+  late.inventory.memory_bytes = 300;
+  view.Handle(WorkerJoined{{4}, late}, now_);
+  view.Handle(WorkerLost{{1}, absl::UnavailableError("killed")}, now_);
+  EXPECT_THAT(memory, ::testing::ElementsAre(950, 1000));
+}
+
 TEST_F(ClusterViewTest, AHungExecutorIsFoundByItsProgress) {
   Serve();
   const absl::Duration sent = now_;

@@ -24,6 +24,8 @@
 namespace bellwether {
 namespace {
 
+// Where the system does not tell what is available.
+constexpr int64_t kMemoryBytesMax = int64_t{1} << 50;
 constexpr double kBandwidthSampleSeconds = 0.05;
 
 using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
@@ -152,7 +154,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_build_id(options_.build_id);
   join.set_name(options_.name);
   join.set_host_id(options_.host_id.empty() ? HostId() : options_.host_id);
-  join.set_memory_bytes(options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes());
+  join.set_memory_bytes(
+      std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
   join.set_threads(options_.threads);
   // The planner needs some number; a machine too small to measure is as slow as that.
   join.set_read_bytes_per_second(
