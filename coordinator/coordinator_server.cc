@@ -57,6 +57,28 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(grpc::Service* service
   return server;
 }
 
+absl::Status CheckNumbers(const CoordinatorOptions& options) {
+  const struct {
+    const char* flag;
+    int64_t value, low, high;
+  } numbers[] = {{"workers", options.workers, 0, kWorkersMax},
+                 {"tensor-parallel", options.tensor_parallel, 0, kWorkersMax},
+                 {"pipeline-parallel", options.pipeline_parallel, 0, kWorkersMax},
+                 {"context-tokens", options.context_tokens, 0, 1 << 24},
+                 {"kv-blocks-max", options.kv_blocks_max, 0, 1 << 24},
+                 {"step-tokens", options.step_tokens, 1, 1 << 16},
+                 {"sequences-max", options.sequences_max, 1, 1 << 16},
+                 {"requests-max", options.requests_queued_max, 1, 1 << 20}};
+  for (const auto& number : numbers) {
+    if (number.value >= number.low && number.value <= number.high) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(number.flag, " is ", number.value, ", allowed is ", number.low, " to ", number.high));
+  }
+  if (options.step_deadline < absl::ZeroDuration())
+    return absl::InvalidArgumentError("step-deadline-seconds is below 0");
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(CoordinatorOptions options) {
@@ -94,6 +116,7 @@ absl::Status CoordinatorServer::OpenModel() {
 }
 
 absl::Status CoordinatorServer::CheckOptions() {
+  BW_RETURN_IF_ERROR(CheckNumbers(options_));
   const ModelConfig& config = checkpoint_->config();
   if (!options_.layout.empty()) {
     BW_ASSIGN_OR_RETURN(planner_.layout, ParseLayout(config, options_.layout));
@@ -102,9 +125,9 @@ absl::Status CoordinatorServer::CheckOptions() {
   if (options_.workers == 0) {
     options_.workers = std::max(1, options_.tensor_parallel) * std::max(1, options_.pipeline_parallel);
   }
-  if (options_.workers < 1 || options_.workers > kWorkersMax) {
+  if (options_.workers > kWorkersMax) {
     return absl::InvalidArgumentError(
-        absl::StrCat("workers is ", options_.workers, ", allowed is 1 to ", kWorkersMax));
+        absl::StrCat("the layout has ", options_.workers, " workers, allowed are ", kWorkersMax));
   }
   if (options_.context_tokens == 0) {
     options_.context_tokens = config.max_positions > 0 ? std::min(kDefaultContextTokens, config.max_positions)
@@ -120,7 +143,9 @@ absl::Status CoordinatorServer::CheckOptions() {
   if (options_.kv_type == "auto") {
     planner_.kv_type = DefaultKvType(*formats_, planner_.quantize);
   } else {
-    BW_ASSIGN_OR_RETURN(planner_.kv_type, ParseDType(options_.kv_type));
+    const absl::StatusOr<DType> kv_type = ParseDType(options_.kv_type);
+    if (!kv_type.ok()) return Annotate(kv_type.status(), "kv-type");
+    planner_.kv_type = *kv_type;
   }
   planner_.kernel_level = options_.kernel_level;
   planner_.stages = options_.pipeline_parallel;
