@@ -294,6 +294,24 @@ TEST_F(Generation, DeadlinesEndTheAnswer) {
                       {.max_tokens = 2}, {.timeout = kPatience}));
 }
 
+// Allowed, if strange: none of them may end the step for those who share it.
+TEST_F(Generation, ExtremeOptionsHurtNobody) {
+  std::vector<GenerationOptions> extremes;
+  for (const double penalty : {1e-308, 1e-40, 1e40, 1e308})
+    extremes.push_back({.repetition_penalty = penalty});
+  for (const double temperature : {1e-308, 1e-40, 1e40, 1e308})
+    extremes.push_back({.temperature = temperature});
+  extremes.push_back({.top_k = INT32_MAX, .top_p = 1e-300, .min_p = 1});
+  extremes.push_back({.presence_penalty = -100, .frequency_penalty = 100, .seed = UINT64_MAX});
+  extremes.push_back({.temperature = 1e-40, .repetition_penalty = 1e-40});
+  for (GenerationOptions& options : extremes) {
+    options.max_tokens = 12;
+    options.ignore_eos = true;
+    options.logprobs = 20;
+    ExpectWell(Generate(client(), Text("to the limit and beyond"), options));
+  }
+}
+
 TEST_F(Generation, PromptsBeyondTheContextAreRefusedWithBothNumbers) {
   const int limit = TinyCheckpoint::kContext;
   const auto refused =

@@ -24,13 +24,18 @@ bool HasLogit(TokenId token, const std::vector<float>& scores) {
 }
 
 void PenalizeRepetition(const SamplingInput& input, SamplingScratch& scratch) {
-  const float penalty = static_cast<float>(input.options.repetition_penalty);
+  // Extreme penalties are allowed, but what they make of a finite logit stays finite: an infinite one means
+  // that the weights are broken, and would end the step for everybody in it.
+  constexpr float kLargest = std::numeric_limits<float>::max();
+  const auto penalty = static_cast<float>(
+      std::clamp<double>(input.options.repetition_penalty, std::numeric_limits<float>::min(), kLargest));
   scratch.seen.assign(scratch.scores.size(), 0);
   for (TokenId token : input.tokens) {
     if (!HasLogit(token, scratch.scores) || scratch.seen[token] != 0) continue;
     scratch.seen[token] = 1;
     float& score = scratch.scores[token];
-    score = score < 0.0f ? score * penalty : score / penalty;
+    if (score > kLargest || score < -kLargest) continue;
+    score = std::clamp(score < 0.0f ? score * penalty : score / penalty, -kLargest, kLargest);
   }
 }
 

@@ -242,6 +242,24 @@ TEST(SamplerTest, OddInputs) {
   EXPECT_EQ(Sample({logits, options, tokens, 3, 0}, scratch)->token, 2);
 }
 
+TEST(SamplerTest, ExtremePenaltiesStayFinite) {
+  const std::vector<float> logits = {3.0f, -2.0f, 0.0f, 1.0f};
+  const std::vector<TokenId> tokens = {0, 1, 2};
+  for (const double penalty : {1e-308, 1e-45, 1e-30, 1e30, 1e45, 1e308}) {
+    for (const double temperature : {0.0, 1e-40, 1.0}) {
+      SamplingOptions options;
+      options.repetition_penalty = penalty;
+      options.temperature = temperature;
+      SamplingScratch scratch;
+      const auto sampled = Sample({logits, options, tokens, /*prompt_length=*/3, 0}, scratch);
+      ASSERT_TRUE(sampled.ok()) << penalty << " " << sampled.status();
+      if (temperature < 1) {
+        EXPECT_EQ(sampled->token, penalty < 1 ? 0 : 3);
+      }
+    }
+  }
+}
+
 TEST(SamplerTest, LogprobsAreOfTheRawLogits) {
   SamplingScratch scratch;
   const std::vector<float> logits = {1.0f, 2.0f, 2.0f, -3.0f};
