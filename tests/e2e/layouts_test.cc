@@ -24,6 +24,7 @@ struct LayoutCase {
   const char* weights;  // "fp32", "bf16", or what --quantize makes of fp32: "int8", "int4"
   int threads = 1;
   bool separate_hosts = false;
+  int step_tokens = 512;  // fewer cut prompts into chunks
 };
 
 // All pairs of ranks and stages; each degree with each kind of weights and both families at least once.
@@ -32,13 +33,13 @@ constexpr LayoutCase kCases[] = {
     {2, 2, kBloom, "int8"},          {2, 3, kLlama, "int4"},          {3, 1, kBloom, "int8"},
     {3, 2, kLlama, "int4"},          {3, 3, kLlama, "fp32"},          {4, 1, kBloom, "int4"},
     {4, 2, kLlama, "fp32"},          {4, 3, kBloom, "bf16"},          {5, 1, kLlama, "int8"},
-    {2, 2, kLlama, "fp32", 1, true}, {3, 1, kLlama, "bf16", 1, true},
+    {2, 2, kLlama, "fp32", 1, true}, {3, 1, kLlama, "bf16", 1, true}, {2, 2, kBloom, "fp32", 1, false, 7},
 };
 
 std::string Name(const LayoutCase& layout) {
   return absl::StrCat(layout.shape == kBloom ? "bloom_" : "llama_", layout.weights, "_tp", layout.ranks,
                       "_pp", layout.stages, layout.threads > 1 ? "_threads" : "",
-                      layout.separate_hosts ? "_grpc_links" : "");
+                      layout.separate_hosts ? "_grpc_links" : "", layout.step_tokens < 512 ? "_chunks" : "");
 }
 void PrintTo(const LayoutCase& layout, std::ostream* out) { *out << Name(layout); }
 
@@ -50,6 +51,7 @@ TestClusterOptions Cluster(const LayoutCase& layout) {
           .pipeline_parallel = layout.stages,
           .threads = layout.threads,
           .quantize = quantized ? weights : "none",
+          .coordinator_flags = {"--step-tokens", std::to_string(layout.step_tokens)},
           .separate_hosts = layout.separate_hosts};
 }
 
@@ -98,6 +100,7 @@ const Answers& OneWorkers(LayoutCase layout) {
   static std::map<std::string, Answers>& known = *new std::map<std::string, Answers>();
   layout.ranks = layout.stages = layout.threads = 1;
   layout.separate_hosts = false;
+  layout.step_tokens = 512;
   Answers& answers = known[Name(layout)];
   if (!answers.generated.empty()) return answers;
   auto cluster = TestCluster::Start(Cluster(layout));
