@@ -51,7 +51,11 @@ endfunction()
 
 function(add_fuzzer source)
   target_name_of(${source} target name)
+  if(NOT TARGET fuzzers)
+    add_custom_target(fuzzers)  # all of them, without the tests that clang need not build
+  endif()
   add_executable(${target} ${source})
+  add_dependencies(fuzzers ${target})
   target_link_libraries(${target} PRIVATE ${ARGN})
   target_link_options(${target} PRIVATE -fsanitize=fuzzer)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
