@@ -43,9 +43,9 @@ struct Engine::State {
 
   void On(RequestArrived event);
   void On(RequestCancelled event);
-  void On(StepFinished event);
+  void On(const StepFinished& event);
   void On(LayoutReady event);
-  void On(LayoutLost event);
+  void On(const LayoutLost& event);
   void On(DrainRequested) { draining = true; }
   void On(Tick) {}
 
@@ -87,7 +87,7 @@ Engine::~Engine() = default;
 std::vector<Action> Engine::Handle(Event event, absl::Duration now) {
   BW_CHECK_GE(now, state_->now);
   state_->now = now;
-  std::visit([this](auto&& e) { state_->On(std::move(e)); }, std::move(event));
+  std::visit([this]<typename E>(E&& e) { state_->On(std::forward<E>(e)); }, std::move(event));
   state_->ExpireDeadlines();
   state_->Schedule();
   return std::exchange(state_->actions, {});
@@ -217,7 +217,7 @@ void Engine::State::AddSequences(Request* request) {
 // Results
 // -----------------------------------------------------------------------------------------------------------
 
-void Engine::State::On(StepFinished event) {
+void Engine::State::On(const StepFinished& event) {
   const StepResult& result = event.result;
   if (!serving || result.epoch != epoch) return;
   absl::StatusOr<std::vector<Scheduler::Output>> outputs = scheduler.Finish(result);
@@ -338,7 +338,7 @@ void Engine::State::On(LayoutReady event) {
   scheduler.Start(event.epoch, event.kv_blocks, event.stages);
 }
 
-void Engine::State::On(LayoutLost event) {
+void Engine::State::On(const LayoutLost& event) {
   if (!serving || event.epoch != epoch) return;
   EndAll(absl::UnavailableError(event.reason.message()));
 }
