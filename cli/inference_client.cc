@@ -215,7 +215,8 @@ absl::StatusOr<ServedModel> InferenceClient::GetModel(absl::Duration timeout) {
                      .kernel_level = response.kernel_level(),
                      .weights = response.weights(),
                      .kv_blocks = response.kv_blocks(),
-                     .not_serving_reason = response.not_serving_reason()};
+                     .not_serving_reason = response.not_serving_reason(),
+                     .refused = response.refused()};
 }
 
 absl::StatusOr<ServedModel> InferenceClient::WaitUntilServing(absl::Duration timeout,

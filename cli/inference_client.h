@@ -77,6 +77,7 @@ struct ServedModel {
   std::string weights;
   int32_t kv_blocks = 0;
   std::string not_serving_reason;
+  bool refused = false;  // waiting does not help: the planner says no
 };
 
 // Ends a call from another thread, also one that has not begun.

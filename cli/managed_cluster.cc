@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
+#include "cli/terminal.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/status.h"
@@ -149,6 +150,8 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
       model_ = *model;
       return absl::OkStatus();
     }
+    if (model->refused) return absl::FailedPreconditionError(model->not_serving_reason);
+    if (StopRequested()) return absl::CancelledError("stopped while the model was loading");
     if (model->not_serving_reason == last_reason) continue;
     last_reason = model->not_serving_reason;
     if (progress) progress(last_reason);

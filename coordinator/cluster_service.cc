@@ -437,6 +437,7 @@ void ClusterService::Impl::Do(const ReportWaiting& action) {
   LogInfo(action.reason);
   absl::MutexLock lock(&mutex_);
   status_.not_serving_reason = action.reason;
+  status_.refused = action.refused;
 }
 
 ClusterService::Status ClusterService::Impl::status() const {

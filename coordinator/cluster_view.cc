@@ -282,7 +282,7 @@ void ClusterView::PlanIfPossible() {
   absl::StatusOr<Plan> plan = plan_(inventories, kernel_level_);
   if (!plan.ok()) {
     plan_refused_ = true;
-    Report(std::string(plan.status().message()));
+    Report(std::string(plan.status().message()), /*refused=*/true);
     return;
   }
   auto layout = std::make_shared<ClusterLayout>();
@@ -325,10 +325,10 @@ const ClusterLayout::Member* ClusterView::FindMember(const std::string& name) co
   return nullptr;
 }
 
-void ClusterView::Report(std::string reason) {
+void ClusterView::Report(std::string reason, bool refused) {
   if (reason == last_report_) return;
   last_report_ = reason;
-  actions_.push_back(ReportWaiting{std::move(reason)});
+  actions_.push_back(ReportWaiting{std::move(reason), refused});
 }
 
 }  // namespace bellwether

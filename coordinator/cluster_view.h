@@ -123,9 +123,12 @@ struct EndWorkerEpoch {
   Epoch epoch;
   std::string reason;
 };
+// Why nothing is served, for people; when it changes. `refused`: the workers are there, but the planner says
+// no.
 struct ReportWaiting {
   std::string reason;
-};  // why nothing is served, for people; when it changes
+  bool refused = false;
+};
 using ClusterAction = std::variant<AcceptWorker, RefuseWorker, DropWorker, AssignLayout, LayoutUp, LayoutDown,
                                    EndWorkerEpoch, ReportWaiting>;
 
@@ -188,7 +191,7 @@ class ClusterView {
   const ClusterLayout::Member* ToBlame() const;
   const ClusterLayout::Member* FindMember(WorkerId id) const;
   const ClusterLayout::Member* FindMember(const std::string& name) const;
-  void Report(std::string reason);
+  void Report(std::string reason, bool refused = false);
   absl::Duration StepDeadline(const Plan& plan) const;
 
   const ClusterViewOptions options_;

@@ -341,6 +341,7 @@ TEST_F(ClusterViewTest, ARefusedPlanIsToldAndTriedAgainWhenSomebodyComes) {
   view.Handle(WorkerJoined{{1}, Joining("a")}, now_);
   actions_ = view.Handle(WorkerJoined{{2}, Joining("b")}, now_);
   EXPECT_EQ(All<ReportWaiting>().at(0).reason, "does not fit: 9 GiB of 8");
+  EXPECT_TRUE(All<ReportWaiting>().at(0).refused);
   view.Handle(ClusterTick{}, now_ + absl::Seconds(1));
   EXPECT_EQ(calls, 1);
   view.Handle(WorkerJoined{{3}, Joining("c")}, now_ + absl::Seconds(1));

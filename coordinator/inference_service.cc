@@ -431,7 +431,10 @@ grpc::ServerUnaryReactor* InferenceService::Impl::GetModel(grpc::CallbackServerC
   response->set_kernel_level(cluster.kernel_level);
   response->set_weights(options_.model.weights);
   response->set_kv_blocks(cluster.kv_blocks);
-  if (!cluster.serving) response->set_not_serving_reason(cluster.not_serving_reason);
+  if (!cluster.serving) {
+    response->set_not_serving_reason(cluster.not_serving_reason);
+    response->set_refused(cluster.refused);
+  }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;
