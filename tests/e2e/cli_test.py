@@ -151,6 +151,8 @@ class Cli(unittest.TestCase):
         self.assert_fails("127.0.0.1:1", "generate", "--connect", "127.0.0.1:1", "--prompt-ids", "1")
         self.assert_fails("prompt", "generate", "--model", MODEL)
         self.assert_fails("tokenizer", "generate", "--model", MODEL, "--threads", 1, "--prompt", "hello")
+        self.assert_fails("1-4 ranks", "generate", "--model", MODEL, "--tensor-parallel", 5, "--threads", 1,
+                          "--prompt-ids", "1")
         self.assert_fails("--no-such-flag", "generate", "--model", MODEL, "--prompt-ids", "1", "--no-such-flag")
         with tempfile.TemporaryDirectory() as directory:
             self.assert_fails("config.json", "inspect", directory)
