@@ -13,6 +13,7 @@
 #include "absl/strings/str_join.h"
 #include "cli/terminal.h"
 #include "common/status.h"
+#include "model/tokenizer/utf8.h"
 #include "nlohmann/json.hpp"
 
 namespace bellwether {
@@ -162,14 +163,28 @@ absl::Status PrintScores(const ScoreAnswer& answer, bool json_wanted) {
   return absl::OkStatus();
 }
 
+// JSON always has the log-probabilities of the tokens.
+GenerationOptions WithLogprobs(GenerationOptions generation, bool json) {
+  if (json && !generation.logprobs.has_value()) generation.logprobs = 0;
+  return generation;
+}
+
+// The wire carries text as UTF-8 and nothing else.
+absl::Status CheckUtf8(absl::string_view what, const std::string& text) {
+  const size_t valid = ValidUtf8Prefix(text);
+  if (valid == text.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, " is not valid UTF-8 at byte ", valid));
+}
+
 // One answer in a conversation, streamed.
 absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages,
                            const ChatOptions& options) {
   Answer answer;
-  BW_RETURN_IF_ERROR(session.client().Chat(messages, options.generation, {}, [&](const AnswerChunk& chunk) {
-    answer.Add(chunk);
-    return options.json ? !StopRequested() : PrintPiece(chunk, /*has_tokenizer=*/true);
-  }));
+  BW_RETURN_IF_ERROR(session.client().Chat(
+      messages, WithLogprobs(options.generation, options.json), {}, [&](const AnswerChunk& chunk) {
+        answer.Add(chunk);
+        return options.json ? !StopRequested() : PrintPiece(chunk, /*has_tokenizer=*/true);
+      }));
   if (!options.json) std::cout << std::endl;
   return answer;
 }
@@ -193,20 +208,24 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
 
 absl::Status RunGenerate(const GenerateOptions& options) {
   InstallStopSignals();
+  BW_RETURN_IF_ERROR(CheckUtf8("the prompt", options.prompt.text.value_or("")));
+  const GenerationOptions generation = WithLogprobs(options.generation, options.json);
+  for (const std::string& stop : generation.stop) BW_RETURN_IF_ERROR(CheckUtf8("a stop string", stop));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   Answer answer;
   const bool stream = !options.json && options.generation.n.value_or(1) == 1;
-  BW_RETURN_IF_ERROR(
-      session.client().Generate(options.prompt, options.generation, {}, [&](const AnswerChunk& chunk) {
-        answer.Add(chunk);
-        return stream ? PrintPiece(chunk, session.model().has_tokenizer) : !StopRequested();
-      }));
+  BW_RETURN_IF_ERROR(session.client().Generate(options.prompt, generation, {}, [&](const AnswerChunk& chunk) {
+    answer.Add(chunk);
+    return stream ? PrintPiece(chunk, session.model().has_tokenizer) : !StopRequested();
+  }));
   if (options.json) {
     PrintJson(answer.ToJson());
   } else {
     if (!stream) {
-      for (const auto& [index, choice] : answer.choices)
-        std::cout << "[" << index << "] " << choice.text << "\n";
+      for (const auto& [index, choice] : answer.choices) {
+        const std::string ids = absl::StrJoin(choice.tokens, " ");
+        std::cout << "[" << index << "] " << (session.model().has_tokenizer ? choice.text : ids) << "\n";
+      }
     }
     std::cout << std::endl;
     PrintSpeed(answer);
@@ -216,6 +235,7 @@ absl::Status RunGenerate(const GenerateOptions& options) {
 
 absl::Status RunScore(const ScoreOptions& options) {
   InstallStopSignals();
+  BW_RETURN_IF_ERROR(CheckUtf8("the text", options.prompt.text.value_or("")));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   BW_ASSIGN_OR_RETURN(const ScoreAnswer answer, session.client().Score(options.prompt, {}));
   BW_RETURN_IF_ERROR(PrintScores(answer, options.json));
@@ -224,6 +244,11 @@ absl::Status RunScore(const ScoreOptions& options) {
 
 absl::Status RunChat(const ChatOptions& options) {
   InstallStopSignals();
+  if (options.json && options.question.empty()) {
+    return absl::InvalidArgumentError("--json answers one question: give --question too");
+  }
+  BW_RETURN_IF_ERROR(CheckUtf8("the question", options.question));
+  BW_RETURN_IF_ERROR(CheckUtf8("the system message", options.system));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   if (session.model().chat_template.empty()) {
     return absl::FailedPreconditionError(

@@ -182,7 +182,7 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
   measured.decode_streams_tokens_per_second =
       streams.empty() ? measured.decode_tokens_per_second : Median(streams);
   for (pid_t pid : cluster->worker_pids()) measured.resident_bytes += ProportionalBytes(pid);
-  BW_RETURN_IF_ERROR(cluster->Stop(absl::Seconds(10)));
+  BW_RETURN_IF_ERROR(cluster->Stop());
   return measured;
 }
 

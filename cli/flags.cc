@@ -63,6 +63,18 @@ void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   AddClusterFlags(app, options.cluster);
 }
 
+// "1,2,3"; an empty text is an empty list.
+std::optional<std::vector<TokenId>> ParseIds(const std::string& text) {
+  std::vector<TokenId> ids;
+  for (absl::string_view part : absl::StrSplit(text, absl::ByAnyChar(", \n"), absl::SkipEmpty())) {
+    if (!absl::SimpleAtoi(part, &ids.emplace_back())) return std::nullopt;
+  }
+  return ids;
+}
+std::string CheckIds(const std::string& text) {
+  return ParseIds(text).has_value() ? std::string() : text + " is not a list of token ids such as 1,2,3";
+}
+
 std::optional<std::pair<TokenId, float>> ParseBias(const std::string& entry) {
   const std::pair<std::string, std::string> pair = absl::StrSplit(entry, absl::MaxSplits(':', 1));
   TokenId token = 0;
@@ -97,8 +109,18 @@ void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
         return ParseBias(entry).has_value() ? std::string() : entry + " is not TOKEN_ID:BIAS";
       });
   AddOptional(*section, "--seed", options.seed, "the same seed gives the same answer");
-  section->add_option("--stop", options.stop, "end before this text; may be repeated");
-  section->add_option("--stop-token-ids", options.stop_token_ids, "end at these tokens")->delimiter(',');
+  // Not a vector option: CLI11 would take "[8]" for a list.
+  section
+      ->add_option_function<std::string>(
+          "--stop", [&options](const std::string& text) { options.stop.push_back(text); },
+          "end before this text; may be repeated")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
+      ->trigger_on_parse();
+  section
+      ->add_option_function<std::string>(
+          "--stop-token-ids", [&options](const std::string& ids) { options.stop_token_ids = *ParseIds(ids); },
+          "end at these tokens: 1,2,3")
+      ->check(CheckIds);
   section->add_flag("--ignore-eos", options.ignore_eos, "go on after end-of-sequence");
   AddOptional(*section, "--logprobs", options.logprobs,
               "log-probabilities of each token and of the n most likely");
@@ -112,10 +134,10 @@ void AddPromptFlags(CLI::App& app, PromptInput& prompt, const std::string& text_
   auto* source = app.add_option_group("Prompt", "one of these")->require_option(1);
   AddOptional(*source, text_flag, prompt.text, "the text");
   source
-      ->add_option_function<std::vector<TokenId>>(
-          ids_flag, [&prompt](const std::vector<TokenId>& ids) { prompt.token_ids = ids; },
+      ->add_option_function<std::string>(
+          ids_flag, [&prompt](const std::string& ids) { prompt.token_ids = *ParseIds(ids); },
           "token ids, taken as they are: 1,2,3")
-      ->delimiter(',');
+      ->check(CheckIds);
   source
       ->add_option_function<std::string>(
           "--prompt-file",

@@ -7,7 +7,11 @@ namespace {
 
 absl::Status Run(const bellwether::CommandLine& line) {
   using namespace bellwether;  // NOLINT: one line a command
-  if (line.command == "up") return RunUp(line.up, absl::Seconds(line.drain_seconds));
+  if (line.command == "up") {
+    ClusterOptions cluster = line.up;
+    cluster.drain = absl::Seconds(line.drain_seconds);
+    return RunUp(cluster);
+  }
   if (line.command == "generate") return RunGenerate(line.generate);
   if (line.command == "score") return RunScore(line.score);
   if (line.command == "chat") return RunChat(line.chat);

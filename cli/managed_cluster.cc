@@ -23,6 +23,7 @@ namespace {
 constexpr absl::Duration kLook = absl::Milliseconds(50);
 constexpr absl::Duration kCoordinatorStart = absl::Seconds(60);
 constexpr absl::Duration kRestartPauseMax = absl::Seconds(30);
+constexpr absl::Duration kEndLimit = absl::Seconds(10);  // of a coordinator that has drained
 constexpr int kLogLinesShown = 12;
 
 void AddUnlessEmpty(const std::string& flag, const std::string& value, std::vector<std::string>& arguments) {
@@ -74,12 +75,14 @@ std::vector<pid_t> ManagedCluster::worker_pids() const {
 }
 
 absl::Status ManagedCluster::StartCoordinator() {
-  std::vector<std::string> arguments = {"--model",         options_.model,
-                                        "--listen",        options_.listen,
-                                        "--worker-listen", options_.worker_listen,
-                                        "--port-file",     directory_ + "/ports",
-                                        "--workers",       std::to_string(WorkersWanted(options_)),
-                                        "--log-level",     options_.log_level};
+  std::vector<std::string> arguments = {
+      "--model",         options_.model,
+      "--listen",        options_.listen,
+      "--worker-listen", options_.worker_listen,
+      "--port-file",     directory_ + "/ports",
+      "--workers",       std::to_string(WorkersWanted(options_)),
+      "--drain-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
+      "--log-level",     options_.log_level};
   AddUnlessZero("--tensor-parallel", options_.tensor_parallel, arguments);
   AddUnlessZero("--pipeline-parallel", options_.pipeline_parallel, arguments);
   AddUnlessZero("--context-tokens", options_.context_tokens, arguments);
@@ -99,6 +102,7 @@ absl::Status ManagedCluster::StartCoordinator() {
 absl::Status ManagedCluster::ReadPorts() {
   const absl::Duration give_up = Clock::Real()->Now() + kCoordinatorStart;
   while (Clock::Real()->Now() < give_up) {
+    if (StopRequested()) return absl::CancelledError("stopped while the coordinator was starting");
     std::ifstream file(directory_ + "/ports");
     std::string name, address;
     while (file >> name >> address) (name == "client" ? address_ : worker_address_) = address;
@@ -139,6 +143,7 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
   InferenceClient client(address_);
   std::string last_reason;
   while (!coordinator_.WaitFor(kLook)) {
+    if (StopRequested()) return absl::CancelledError("stopped while the model was loading");
     for (int i = 0; i < workers(); ++i) {
       if (workers_[i].process.Running()) continue;
       return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(),
@@ -151,7 +156,6 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
       return absl::OkStatus();
     }
     if (model->refused) return absl::FailedPreconditionError(model->not_serving_reason);
-    if (StopRequested()) return absl::CancelledError("stopped while the model was loading");
     if (model->not_serving_reason == last_reason) continue;
     last_reason = model->not_serving_reason;
     if (progress) progress(last_reason);
@@ -189,9 +193,9 @@ absl::Status ManagedCluster::Supervise(const std::function<bool()>& stop) {
   return absl::OkStatus();
 }
 
-absl::Status ManagedCluster::Stop(absl::Duration drain) {
+absl::Status ManagedCluster::Stop() {
   coordinator_.Signal(SIGTERM);
-  const bool ended = coordinator_.WaitFor(drain);
+  const bool ended = coordinator_.WaitFor(options_.drain + kEndLimit);
   workers_.clear();
   if (!ended) return absl::DeadlineExceededError("the coordinator did not end in time");
   if (coordinator_.ended_well()) return absl::OkStatus();

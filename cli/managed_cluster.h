@@ -25,6 +25,7 @@ struct ClusterOptions {
   int context_tokens = 0;
   std::string listen = "127.0.0.1:0";         // clients
   std::string worker_listen = "127.0.0.1:0";  // workers
+  absl::Duration drain;                       // how long running answers may take once Stop is called
   std::string log_level = "warning";
   bool log_to_stderr = false;  // else into files that are shown if something fails
 };
@@ -46,8 +47,9 @@ class ManagedCluster {
   // Starts workers anew that have ended, with a growing pause between tries; returns when the coordinator
   // ends or `stop()` turns true.
   absl::Status Supervise(const std::function<bool()>& stop);
-  // Lets running requests finish, then ends everything. OK if the coordinator ended well.
-  absl::Status Stop(absl::Duration drain);
+  // Lets running requests finish within ClusterOptions::drain, then ends everything. OK if the coordinator
+  // ended well.
+  absl::Status Stop();
 
  private:
   struct Worker {

@@ -6,7 +6,6 @@
 namespace bellwether {
 namespace {
 constexpr absl::Duration kConnectLimit = absl::Seconds(10);
-constexpr absl::Duration kCloseLimit = absl::Seconds(10);
 }  // namespace
 
 absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
@@ -36,7 +35,7 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
 absl::Status Session::Close() {
   client_.reset();
   if (cluster_ == nullptr) return absl::OkStatus();
-  const absl::Status status = cluster_->Stop(kCloseLimit);
+  const absl::Status status = cluster_->Stop();
   cluster_.reset();
   return status;
 }

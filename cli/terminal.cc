@@ -28,7 +28,8 @@ void StatusLine::Clear() {
 
 int ReportError(const absl::Status& status) {
   if (status.ok()) return 0;
-  const std::string text(status.message());
+  std::string text(status.message());
+  if (text.empty()) text = absl::StatusCodeToString(status.code());
   std::fprintf(stderr, "bellwether: %s\n", text.c_str());
   return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
 }

@@ -7,7 +7,7 @@
 
 namespace bellwether {
 
-absl::Status RunUp(const ClusterOptions& options, absl::Duration drain) {
+absl::Status RunUp(const ClusterOptions& options) {
   InstallStopSignals();
   StatusLine line;
   BW_ASSIGN_OR_RETURN(const auto cluster,
@@ -20,7 +20,7 @@ absl::Status RunUp(const ClusterOptions& options, absl::Duration drain) {
                model.kernel_level.c_str(), model.weights.c_str(), model.kv_blocks, model.context_tokens);
   BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));
   std::fprintf(stderr, "finishing what is running ...\n");
-  return cluster->Stop(drain);
+  return cluster->Stop();
 }
 
 }  // namespace bellwether

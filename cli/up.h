@@ -7,6 +7,6 @@ namespace bellwether {
 
 // Serves a model with a coordinator and workers on this machine until ^C or SIGTERM; workers that die are
 // started again.
-absl::Status RunUp(const ClusterOptions& options, absl::Duration drain);
+absl::Status RunUp(const ClusterOptions& options);
 
 }  // namespace bellwether

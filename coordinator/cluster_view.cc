@@ -139,7 +139,11 @@ void ClusterView::On(const WorkerFailed& event) {
   const auto it = workers_.find(event.id);
   if (it == workers_.end()) return;
   const std::string name = it->second.info.inventory.name;
-  if (event.epoch.value == 0) {  // it cannot go on at all
+  // It cannot go on at all, or has no such model: it loses its place, so that a spare worker gets it. If it
+  // joins again it comes last.
+  const bool unfit = event.reason.code() == absl::StatusCode::kNotFound && FindMember(event.id) != nullptr &&
+                     event.epoch == layout_->epoch;
+  if (event.epoch.value == 0 || unfit) {
     Remove(event.id, event.reason);
     actions_.push_back(DropWorker{event.id, event.reason});
     return;

@@ -224,6 +224,21 @@ TEST_F(ClusterViewTest, AFailureBlamesTheWorkerOrItsPeer) {
   EXPECT_THAT(DownReason(), HasSubstr("link closed"));
 }
 
+// A worker started with the wrong --model-root was given the same part again in epoch after epoch, while a
+// good spare waited.
+TEST_F(ClusterViewTest, AWorkerWithoutTheModelLosesItsPlaceToASpare) {
+  Join(1, "a");
+  Join(2, "b");
+  Join(3, "spare");
+  Send(WorkerFailed{{1}, {1}, absl::NotFoundError("no such model"), ""});
+  EXPECT_TRUE(Has<DropWorker>());
+  Beat(3);
+  After(absl::Seconds(3), WorkerBeat{{2}, {}});  // epochs that never served follow each other after a pause
+  ASSERT_TRUE(Has<AssignLayout>());
+  EXPECT_EQ(All<AssignLayout>()[0].layout->members[0].worker.inventory.name, "b");
+  EXPECT_EQ(All<AssignLayout>()[0].layout->members[1].worker.inventory.name, "spare");
+}
+
 TEST_F(ClusterViewTest, AFailureOfAnOldEpochMeansNothing) {
   Serve();
   Send(WorkerFailed{{1}, {epoch_.value + 1}, absl::InternalError("late"), ""});

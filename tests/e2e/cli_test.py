@@ -39,7 +39,7 @@ class Cli(unittest.TestCase):
         for layout in ([], ["--tensor-parallel", 2, "--pipeline-parallel", 2]):
             answer = self.json_of("generate", "--model", GOLDEN, *layout, "--threads", 1, "--kernel-level", "portable",
                                   "--prompt-ids", ",".join(map(str, golden["token_ids"])), "--temperature", 0,
-                                  "--ignore-eos", "--max-tokens", len(expected), "--logprobs", 1)
+                                  "--ignore-eos", "--max-tokens", len(expected))  # JSON has logprobs unasked
             self.assertEqual(answer["prompt_token_ids"], golden["token_ids"])
             self.assertEqual(answer["token_ids"], expected)
             self.assertEqual(answer["finish_reason"], "length")
