@@ -21,7 +21,7 @@ git ls-files 'common/*.cc' 'kernels/*.cc' 'model/*.cc' 'worker/*.cc' 'coordinato
   grep -v '_\(test\|bench\|fuzz\)\.cc$' | xargs -P 2 -n 8 clang-tidy -p build/release --quiet
 
 # Debian's gRPC is not instrumented, so TSan runs what has no gRPC in it; tests/tsan.supp is for the rest.
-run asan -LE no_sanitizer
+run asan
 TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp" \
   run tsan -R '^(common|kernels|worker/link|worker/thread_pool|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation))'
 run fuzz -R '_fuzz$'
