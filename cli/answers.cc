@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/status.h"
 #include "model/tokenizer/utf8.h"
@@ -128,13 +129,12 @@ void PrintSpeed(const Answer& answer) {
 }
 
 // Prints pieces as they come; several choices one after the other would mix, so they wait for the end.
-bool PrintPiece(const AnswerChunk& chunk, bool has_tokenizer) {
+void PrintPiece(const AnswerChunk& chunk, bool has_tokenizer) {
   if (has_tokenizer) {
     std::cout << chunk.text << std::flush;
   } else if (!chunk.tokens.empty()) {
     std::cout << absl::StrJoin(chunk.tokens, " ") << ' ' << std::flush;
   }
-  return !StopRequested();
 }
 
 absl::Status PrintScores(const ScoreAnswer& answer, bool json_wanted) {
@@ -180,11 +180,13 @@ absl::Status CheckUtf8(absl::string_view what, const std::string& text) {
 absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages,
                            const ChatOptions& options) {
   Answer answer;
-  BW_RETURN_IF_ERROR(session.client().Chat(
-      messages, WithLogprobs(options.generation, options.json), {}, [&](const AnswerChunk& chunk) {
-        answer.Add(chunk);
-        return options.json ? !StopRequested() : PrintPiece(chunk, /*has_tokenizer=*/true);
-      }));
+  BW_RETURN_IF_ERROR(session.client().Chat(messages, WithLogprobs(options.generation, options.json),
+                                           {.cancellation = StopCancellation()},
+                                           [&](const AnswerChunk& chunk) {
+                                             answer.Add(chunk);
+                                             if (!options.json) PrintPiece(chunk, /*has_tokenizer=*/true);
+                                             return true;
+                                           }));
   if (!options.json) std::cout << std::endl;
   return answer;
 }
@@ -193,9 +195,10 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
   const bool terminal = isatty(STDIN_FILENO) == 1;
   if (terminal)
     std::fprintf(stderr, "Talking to %s. An empty line or ^D ends.\n", session.model().name.c_str());
-  for (std::string line; !StopRequested();) {
+  InputLines lines;
+  for (std::string line;;) {
     if (terminal) std::fprintf(stderr, "> ");
-    if (!std::getline(std::cin, line) || line.empty()) break;
+    if (!lines.Next(&line) || line.empty()) break;
     messages.push_back({"user", line});
     BW_ASSIGN_OR_RETURN(const Answer answer, Ask(session, messages, options));
     PrintSpeed(answer);
@@ -207,17 +210,19 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
 }  // namespace
 
 absl::Status RunGenerate(const GenerateOptions& options) {
-  InstallStopSignals();
+  WatchStopSignals();
   BW_RETURN_IF_ERROR(CheckUtf8("the prompt", options.prompt.text.value_or("")));
   const GenerationOptions generation = WithLogprobs(options.generation, options.json);
   for (const std::string& stop : generation.stop) BW_RETURN_IF_ERROR(CheckUtf8("a stop string", stop));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   Answer answer;
   const bool stream = !options.json && options.generation.n.value_or(1) == 1;
-  BW_RETURN_IF_ERROR(session.client().Generate(options.prompt, generation, {}, [&](const AnswerChunk& chunk) {
-    answer.Add(chunk);
-    return stream ? PrintPiece(chunk, session.model().has_tokenizer) : !StopRequested();
-  }));
+  BW_RETURN_IF_ERROR(session.client().Generate(
+      options.prompt, generation, {.cancellation = StopCancellation()}, [&](const AnswerChunk& chunk) {
+        answer.Add(chunk);
+        if (stream) PrintPiece(chunk, session.model().has_tokenizer);
+        return true;
+      }));
   if (options.json) {
     PrintJson(answer.ToJson());
   } else {
@@ -234,16 +239,17 @@ absl::Status RunGenerate(const GenerateOptions& options) {
 }
 
 absl::Status RunScore(const ScoreOptions& options) {
-  InstallStopSignals();
+  WatchStopSignals();
   BW_RETURN_IF_ERROR(CheckUtf8("the text", options.prompt.text.value_or("")));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
-  BW_ASSIGN_OR_RETURN(const ScoreAnswer answer, session.client().Score(options.prompt, {}));
+  BW_ASSIGN_OR_RETURN(const ScoreAnswer answer,
+                      session.client().Score(options.prompt, {.cancellation = StopCancellation()}));
   BW_RETURN_IF_ERROR(PrintScores(answer, options.json));
   return session.Close();
 }
 
 absl::Status RunChat(const ChatOptions& options) {
-  InstallStopSignals();
+  WatchStopSignals();
   if (options.json && options.question.empty()) {
     return absl::InvalidArgumentError("--json answers one question: give --question too");
   }

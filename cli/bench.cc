@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "cli/managed_cluster.h"
+#include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/status.h"
 #include "kernels/kernels.h"
@@ -99,9 +100,10 @@ PromptInput RandomPrompt(int tokens, int vocab, uint32_t seed) {
 absl::StatusOr<AnswerUsage> Generate(InferenceClient& client, const PromptInput& prompt, int max_tokens) {
   GenerationOptions options{.max_tokens = max_tokens, .temperature = 0.0, .ignore_eos = true};
   AnswerUsage usage;
-  BW_RETURN_IF_ERROR(client.Generate(prompt, options, {}, [&](const AnswerChunk& chunk) {
+  const CallOptions call{.cancellation = StopCancellation()};
+  BW_RETURN_IF_ERROR(client.Generate(prompt, options, call, [&](const AnswerChunk& chunk) {
     if (chunk.usage.has_value()) usage = *chunk.usage;
-    return !StopRequested();
+    return true;
   }));
   return usage;
 }
@@ -159,7 +161,7 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
   BW_RETURN_IF_ERROR(Generate(client, RandomPrompt(kDecodePromptTokens, vocab, 1), 2).status());
 
   std::vector<double> bandwidths, peaks, prefill, decode, streams;
-  for (int repeat = 0; repeat < options.repeats && !StopRequested(); ++repeat) {
+  for (int repeat = 0; repeat < options.repeats; ++repeat) {
     line.Show(absl::StrFormat("%s: run %d of %d", layout.name, repeat + 1, options.repeats));
     peaks.push_back(
         kernels::MeasureArithmeticPeak(*level, kernels::ArithmeticOf(format), threads, kSampleSeconds));
@@ -221,7 +223,7 @@ void PrintRow(const Json& row) {
 }  // namespace
 
 absl::Status RunBench(const BenchOptions& options) {
-  InstallStopSignals();
+  WatchStopSignals();
   if (options.decode_tokens < 2 || options.prompt_tokens < 1 || options.repeats < 1) {
     return absl::InvalidArgumentError("bench needs at least 2 decode tokens, 1 prompt token and 1 repeat");
   }

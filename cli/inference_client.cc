@@ -73,7 +73,7 @@ void SetTimeout(absl::Duration timeout, grpc::ClientContext* context) {
 void Cancellation::Cancel() {
   absl::MutexLock lock(&mutex_);
   cancelled_ = true;
-  if (call_ != nullptr) static_cast<grpc::ClientContext*>(call_)->TryCancel();
+  for (void* call : calls_) static_cast<grpc::ClientContext*>(call)->TryCancel();
 }
 
 bool Cancellation::cancelled() const {
@@ -98,13 +98,13 @@ struct InferenceClient::Connection {
       if (!options.request_id.empty()) context.AddMetadata("x-request-id", options.request_id);
       if (cancellation_ == nullptr) return;
       absl::MutexLock lock(&cancellation_->mutex_);
-      cancellation_->call_ = &context;
+      cancellation_->calls_.push_back(&context);
       if (cancellation_->cancelled_) context.TryCancel();
     }
     ~Call() {
       if (cancellation_ == nullptr) return;
       absl::MutexLock lock(&cancellation_->mutex_);
-      cancellation_->call_ = nullptr;
+      std::erase(cancellation_->calls_, &context);
     }
     grpc::ClientContext context;
 
@@ -198,11 +198,10 @@ absl::StatusOr<std::string> InferenceClient::Detokenize(absl::Span<const TokenId
   return response.text();
 }
 
-absl::StatusOr<ServedModel> InferenceClient::GetModel(absl::Duration timeout) {
-  grpc::ClientContext context;
-  SetTimeout(timeout, &context);
+absl::StatusOr<ServedModel> InferenceClient::GetModel(const CallOptions& call) {
+  Connection::Call active(call);
   v1::GetModelResponse response;
-  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->GetModel(&context, v1::GetModelRequest(), &response)));
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->GetModel(&active.context, v1::GetModelRequest(), &response)));
   return ServedModel{.name = response.name(),
                      .model_id = response.model_id(),
                      .architecture = response.architecture(),
@@ -228,7 +227,8 @@ absl::StatusOr<ServedModel> InferenceClient::WaitUntilServing(absl::Duration tim
   while (true) {
     const absl::Duration left = end - Clock::Real()->Now();
     if (left <= absl::ZeroDuration()) break;
-    absl::StatusOr<ServedModel> model = GetModel(std::min(left, absl::Duration(absl::Seconds(5))));
+    absl::StatusOr<ServedModel> model =
+        GetModel({.timeout = std::min(left, absl::Duration(absl::Seconds(5)))});
     if (model.ok() && model->serving) return model;
     reason = model.ok() ? model->not_serving_reason : std::string(model.status().message());
     if (stop.WaitFor(std::min(left, absl::Duration(absl::Milliseconds(50))))) {

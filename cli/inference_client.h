@@ -80,7 +80,7 @@ struct ServedModel {
   bool refused = false;  // waiting does not help: the planner says no
 };
 
-// Ends a call from another thread, also one that has not begun.
+// Ends calls from another thread, also those that have not begun.
 class Cancellation {
  public:
   void Cancel();
@@ -92,7 +92,7 @@ class Cancellation {
   friend class InferenceClient;
   mutable absl::Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
-  void* call_ ABSL_GUARDED_BY(mutex_) = nullptr;  // grpc::ClientContext
+  std::vector<void*> calls_ ABSL_GUARDED_BY(mutex_);  // under way: grpc::ClientContext
 };
 
 struct CallOptions {
@@ -118,7 +118,7 @@ class InferenceClient {
   absl::StatusOr<TokenizeAnswer> Tokenize(const std::string& text, bool parse_special_tokens,
                                           bool add_special_tokens);
   absl::StatusOr<std::string> Detokenize(absl::Span<const TokenId> tokens, bool keep_special_tokens);
-  absl::StatusOr<ServedModel> GetModel(absl::Duration timeout = absl::Seconds(10));
+  absl::StatusOr<ServedModel> GetModel(const CallOptions& call = {.timeout = absl::Seconds(10)});
 
   // Asks until the model is served. DeadlineExceeded, with the reason last given, after `timeout`.
   absl::StatusOr<ServedModel> WaitUntilServing(absl::Duration timeout,

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
-#include "cli/terminal.h"
+#include "cli/stop.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/status.h"
@@ -22,6 +22,7 @@ namespace {
 // How often the children are looked at.
 constexpr absl::Duration kLook = absl::Milliseconds(50);
 constexpr absl::Duration kCoordinatorStart = absl::Seconds(60);
+constexpr absl::Duration kAnswerLimit = absl::Seconds(10);  // of a question about the state
 constexpr absl::Duration kRestartPauseMax = absl::Seconds(30);
 constexpr absl::Duration kEndLimit = absl::Seconds(10);  // of a coordinator that has drained
 constexpr int kLogLinesShown = 12;
@@ -149,7 +150,8 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
       return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(),
                                                  "\n", LogTail(workers_[i].log_file)));
     }
-    const absl::StatusOr<ServedModel> model = client.GetModel();
+    const absl::StatusOr<ServedModel> model =
+        client.GetModel({.timeout = kAnswerLimit, .cancellation = StopCancellation()});
     if (!model.ok()) continue;  // the coordinator's end, if that is why, shows above
     if (model->serving) {
       model_ = *model;

@@ -1,5 +1,6 @@
 #include "cli/session.h"
 
+#include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/status.h"
 
@@ -25,7 +26,7 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   }
   session.client_ = std::make_unique<InferenceClient>(address);
   if (session.cluster_ == nullptr) {
-    auto model = session.client_->GetModel(kConnectLimit);
+    auto model = session.client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()});
     if (!model.ok()) return Annotate(model.status(), options.connect);
     session.model_ = *std::move(model);
   }

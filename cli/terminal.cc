@@ -1,16 +1,15 @@
 #include "cli/terminal.h"
 
-#include <signal.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cstdio>
 
 #include "absl/strings/str_format.h"
+#include "cli/stop.h"
 
 namespace bellwether {
 namespace {
-std::atomic<bool> stop_requested{false};
+constexpr int kInterruptedExitCode = 130;  // as shells have it
 }  // namespace
 
 StatusLine::StatusLine() : terminal_(isatty(STDERR_FILENO) == 1) {}
@@ -28,6 +27,10 @@ void StatusLine::Clear() {
 
 int ReportError(const absl::Status& status) {
   if (status.ok()) return 0;
+  if (absl::IsCancelled(status) && StopRequested()) {
+    std::fprintf(stderr, "bellwether: interrupted\n");
+    return kInterruptedExitCode;
+  }
   std::string text(status.message());
   if (text.empty()) text = absl::StatusCodeToString(status.code());
   std::fprintf(stderr, "bellwether: %s\n", text.c_str());
@@ -43,14 +46,5 @@ std::string HumanBytes(double bytes) {
   }
   return absl::StrFormat(unit == 0 ? "%.0f %s" : "%.2f %s", bytes, units[unit]);
 }
-
-void InstallStopSignals() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { stop_requested = true; };
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGTERM, &action, nullptr);
-}
-
-bool StopRequested() { return stop_requested; }
 
 }  // namespace bellwether

@@ -20,14 +20,11 @@ class StatusLine {
   bool shown_ = false;
 };
 
-// "bellwether: " and the error's text on stderr; the exit code for it.
+// "bellwether: " and the error's text on stderr; the exit code for it. What ^C or SIGTERM has cut short is
+// "interrupted".
 int ReportError(const absl::Status& status);
 
 // "3.5 GB"
 std::string HumanBytes(double bytes);
-
-// Whether ^C or SIGTERM has come since InstallStopSignals.
-void InstallStopSignals();
-bool StopRequested();
 
 }  // namespace bellwether

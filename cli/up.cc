@@ -2,13 +2,14 @@
 
 #include <cstdio>
 
+#include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/status.h"
 
 namespace bellwether {
 
 absl::Status RunUp(const ClusterOptions& options) {
-  InstallStopSignals();
+  WatchStopSignals();
   StatusLine line;
   BW_ASSIGN_OR_RETURN(const auto cluster,
                       ManagedCluster::Start(options, [&](const std::string& text) { line.Show(text); }));

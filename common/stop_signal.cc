@@ -17,7 +17,6 @@ sigset_t StopSignals() {
 }  // namespace
 
 void BlockStopSignals() {
-  signal(SIGPIPE, SIG_IGN);
   const sigset_t set = StopSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
 }
@@ -29,5 +28,7 @@ int WaitForStopSignal() {
   }
   return got;
 }
+
+void IgnoreBrokenPipes() { signal(SIGPIPE, SIG_IGN); }
 
 }  // namespace bellwether

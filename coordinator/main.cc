@@ -78,6 +78,7 @@ int Serve(const Flags& flags) {
 
 int Main(int argc, char** argv) {
   BlockStopSignals();
+  IgnoreBrokenPipes();
   CLI::App app(
       "The coordinator of a Bellwether cluster: takes requests over gRPC and leads the workers that join it.",
       "bellwether-coordinator");

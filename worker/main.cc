@@ -118,6 +118,7 @@ int Work(WorkerSession::Options options) {
 
 int Main(int argc, char** argv) {
   BlockStopSignals();
+  IgnoreBrokenPipes();
   CLI::App app("A worker of a Bellwether cluster: joins a coordinator and computes its part of the model.",
                "bellwether-worker");
   Flags flags;

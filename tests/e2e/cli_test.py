@@ -15,6 +15,10 @@ GOLDEN = processes.ROOT / "tests/goldens/models/llama-mha"
 MODEL = "random:llama:fp32"
 
 
+def cpu_ticks(process):
+    return int(pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11])
+
+
 def run(*arguments):
     return subprocess.run([processes.BIN / "bellwether", *map(str, arguments)], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=processes.PATIENCE)
@@ -79,6 +83,41 @@ class Cli(unittest.TestCase):
         self.assertEqual(list(map(int, streamed.stdout.split())), private["token_ids"])
         self.assert_fails("max_tokens", "generate", *connect, "--prompt-ids", "1", "--max-tokens", 0)
         self.assert_fails("160", "generate", *connect, "--prompt-ids", "160")
+
+    def test_signals_end_a_call_before_its_first_answer(self):
+        long = MODEL.replace("llama", "llama?positions=60000")
+        cluster = processes.Cluster(long, coordinator_flags=["--context-tokens", 60000])
+        self.addCleanup(cluster.close)
+        connect = ["--connect", cluster.address]
+        while run("generate", *connect, "--prompt-ids", "1", "--max-tokens", 1).returncode != 0:
+            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        ids = ",".join(["1"] * 59000)
+        for stop, command in ((signal.SIGINT, ["generate", *connect, "--prompt-ids", ids, "--max-tokens", "1"]),
+                              (signal.SIGTERM, ["score", *connect, "--token-ids", ids])):
+            worker = cluster.processes[1]
+            idle = cpu_ticks(worker)
+            with subprocess.Popen([processes.BIN / "bellwether", *command], stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE, text=True) as tool:
+                self.addCleanup(lambda tool=tool: tool.poll() is None and tool.kill())
+                while cpu_ticks(worker) < idle + 20:  # heartbeats alone take none: it computes
+                    self.assertIsNone(tool.poll())
+                tool.send_signal(stop)
+                self.assertEqual(tool.communicate(), ("", "bellwether: interrupted\n"))
+                self.assertEqual(tool.returncode, 130)
+
+    def test_signals_end_a_conversation(self):
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model)
+            command = ["chat", "--model", model, "--threads", "1", "--max-tokens", "4"]
+            with subprocess.Popen([processes.BIN / "bellwether", *command], stdin=subprocess.PIPE,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as chat:
+                self.addCleanup(lambda: chat.poll() is None and chat.kill())
+                chat.stdin.write("hello\n")
+                chat.stdin.flush()
+                while "tokens/s" not in (line := chat.stderr.readline()):
+                    self.assertTrue(line)
+                chat.send_signal(signal.SIGINT)  # while it waits for the next line
+                self.assertEqual(chat.wait(processes.PATIENCE), 0)
 
     def test_inspect_and_plan(self):
         inspected = self.json_of("inspect", GOLDEN, "--tensors")

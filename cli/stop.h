@@ -1,0 +1,26 @@
+#pragma once
+
+#include <string>
+
+#include "cli/inference_client.h"
+
+namespace bellwether {
+
+// ^C and SIGTERM end a command in order instead of killing it. Called by the command's first lines, while
+// there is no other thread.
+void WatchStopSignals();
+// Tripped by the first of them, at once and whatever the command is doing: goes into CallOptions.
+Cancellation* StopCancellation();
+bool StopRequested();
+
+// Lines of standard input.
+class InputLines {
+ public:
+  // Without the line's end. False at the end of the input, or once StopRequested().
+  bool Next(std::string* line);
+
+ private:
+  std::string buffer_;  // read, not yet returned
+};
+
+}  // namespace bellwether
