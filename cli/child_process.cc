@@ -90,6 +90,13 @@ bool ChildProcess::Running() {
   return false;
 }
 
+bool ChildProcess::Stopped() const {
+  siginfo_t info = {};
+  // WNOWAIT: as long as it is stopped, every call says so.
+  return pid_ > 0 && waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WNOHANG | WNOWAIT) == 0 &&
+         info.si_pid == pid_;
+}
+
 void ChildProcess::Signal(int signal) const {
   if (pid_ > 0) kill(pid_, signal);
 }

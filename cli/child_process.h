@@ -29,6 +29,8 @@ class ChildProcess {
   pid_t pid() const { return pid_; }
   // Collects the child if it has ended, without waiting.
   bool Running();
+  // By SIGSTOP or the like, and not going on yet.
+  bool Stopped() const;
   // "exit code 1", "signal 9"; "" while it runs.
   const std::string& ending() const { return ending_; }
   bool ended_well() const { return ended_well_; }

@@ -166,6 +166,18 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
                                              LogTail(directory_ + "/coordinator.log")));
 }
 
+// A stopped worker never joins again by itself; one that the coordinator still counts on may go on.
+void ManagedCluster::KillLostWorkers(InferenceClient& client) {
+  for (int i = 0; i < workers(); ++i) {
+    const Worker& worker = workers_[i];
+    if (!worker.process.Stopped()) continue;
+    const auto model = client.GetModel({.timeout = kAnswerLimit, .cancellation = StopCancellation()});
+    if (!model.ok() || model->serving || !worker.process.Stopped()) continue;
+    LogWarning("worker ", i, " is stopped, and nothing is served: killing it");
+    worker.process.Signal(SIGKILL);
+  }
+}
+
 void ManagedCluster::RestartDeadWorkers() {
   const absl::Duration now = Clock::Real()->Now();
   for (int i = 0; i < workers(); ++i) {
@@ -186,10 +198,12 @@ void ManagedCluster::RestartDeadWorkers() {
 }
 
 absl::Status ManagedCluster::Supervise(const std::function<bool()>& stop) {
+  InferenceClient client(address_);
   while (!stop()) {
     if (coordinator_.WaitFor(kLook)) {
       return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending()));
     }
+    KillLostWorkers(client);
     RestartDeadWorkers();
   }
   return absl::OkStatus();

@@ -44,8 +44,8 @@ class ManagedCluster {
   int workers() const { return static_cast<int>(workers_.size()); }
   std::vector<pid_t> worker_pids() const;
 
-  // Starts workers anew that have ended, with a growing pause between tries; returns when the coordinator
-  // ends or `stop()` turns true.
+  // Starts workers anew that have ended, or that are stopped (SIGSTOP) and lost to the coordinator, with a
+  // growing pause between tries; returns when the coordinator ends or `stop()` turns true.
   absl::Status Supervise(const std::function<bool()>& stop);
   // Lets running requests finish within ClusterOptions::drain, then ends everything. OK if the coordinator
   // ended well.
@@ -63,6 +63,7 @@ class ManagedCluster {
   absl::Status ReadPorts();
   absl::Status StartWorker(int index);
   absl::Status WaitUntilServing(const Progress& progress);
+  void KillLostWorkers(InferenceClient& client);
   void RestartDeadWorkers();
   std::string LogTail(const std::string& file) const;
 

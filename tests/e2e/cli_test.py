@@ -149,7 +149,7 @@ class Cli(unittest.TestCase):
             self.assertEqual(talk.returncode, 0, talk.stderr)
             self.assertEqual(talk.stderr.count(b"tokens/s"), 2)
 
-    def test_up_restarts_a_dead_worker_and_ends_in_order(self):
+    def test_up_restarts_dead_and_stopped_workers_and_ends_in_order(self):
         command = [processes.BIN / "bellwether", "up", "--model", MODEL, "--tensor-parallel", "2", "--threads", "1",
                    "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
@@ -160,13 +160,14 @@ class Cli(unittest.TestCase):
             children = pathlib.Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
             names = {pid: pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
             self.assertEqual(len(names), 3, names)
-            victim = next(pid for pid, name in names.items() if name.startswith("bellwether-work"))
-            subprocess.run(["kill", "-KILL", victim], check=True)
-            while "worker" not in (line := up.stderr.readline()) or "again" not in line:
-                self.assertTrue(line, "the supervisor says that it starts a worker again")
-            while (done := run(*ask, "--json")).returncode != 0:
-                self.assertIsNone(up.poll())
-            self.assertEqual(json.loads(done.stdout)["token_ids"], before["token_ids"])
+            victims = [int(pid) for pid, name in names.items() if name.startswith("bellwether-work")]
+            for victim, how in zip(victims, (signal.SIGKILL, signal.SIGSTOP)):
+                os.kill(victim, how)
+                while "worker" not in (line := up.stderr.readline()) or "again" not in line:
+                    self.assertTrue(line, "the supervisor says that it starts a worker again")
+                while (done := run(*ask, "--json")).returncode != 0:
+                    self.assertIsNone(up.poll())
+                self.assertEqual(json.loads(done.stdout)["token_ids"], before["token_ids"])
             up.send_signal(signal.SIGTERM)
             up.stderr.read()
             self.assertEqual(up.wait(processes.PATIENCE), 0)
