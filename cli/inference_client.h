@@ -77,7 +77,7 @@ struct ServedModel {
   std::string weights;
   int32_t kv_blocks = 0;
   std::string not_serving_reason;
-  bool refused = false;  // waiting does not help: the planner says no
+  bool refused = false;  // waiting does not help: the planner says no, or a worker cannot load its part
 };
 
 // Ends calls from another thread, also those that have not begun.

@@ -156,7 +156,8 @@ void ClusterView::On(const WorkerFailed& event) {
     EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*blamed), " does not answer its peers: ",
                                                  Describe(*member), " says: ", event.reason.message())));
   } else {
-    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " failed: ", event.reason.message())));
+    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " failed: ", event.reason.message())),
+             /*refused=*/phase_ == Phase::kLoading);
   }
 }
 
@@ -248,7 +249,7 @@ const ClusterLayout::Member* ClusterView::ToBlame() const {
   return at;
 }
 
-void ClusterView::EndEpoch(const absl::Status& reason) {
+void ClusterView::EndEpoch(const absl::Status& reason, bool refused) {
   const std::shared_ptr<const ClusterLayout> ended = std::exchange(layout_, nullptr);
   const bool was_serving = phase_ == Phase::kServing;
   phase_ = Phase::kWaiting;
@@ -266,7 +267,7 @@ void ClusterView::EndEpoch(const absl::Status& reason) {
   }
   plan_not_before_ = now_ + plan_delay_;
   end_reason_ = std::string(reason.message());
-  Report(end_reason_);
+  Report(end_reason_, refused);
 }
 
 void ClusterView::PlanIfPossible() {

@@ -124,7 +124,7 @@ struct EndWorkerEpoch {
   std::string reason;
 };
 // Why nothing is served, for people; when it changes. `refused`: the workers are there, but the planner says
-// no.
+// no, or one of them could not load its part.
 struct ReportWaiting {
   std::string reason;
   bool refused = false;
@@ -181,8 +181,8 @@ class ClusterView {
   std::string ReasonToRefuse(const JoiningWorker& worker) const;
   void PlanIfPossible();
   void StartIfAllReady();
-  // Ends the epoch for everyone; `reason` names who is to blame.
-  void EndEpoch(const absl::Status& reason);
+  // Ends the epoch for everyone; `reason` names who is to blame. `refused` as in ReportWaiting.
+  void EndEpoch(const absl::Status& reason, bool refused = false);
   void Remove(WorkerId id, const absl::Status& reason);
   void CheckHeartbeats();
   void CheckLoading();

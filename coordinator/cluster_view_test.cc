@@ -224,6 +224,29 @@ TEST_F(ClusterViewTest, AFailureBlamesTheWorkerOrItsPeer) {
   EXPECT_THAT(DownReason(), HasSubstr("link closed"));
 }
 
+// Whoever waits for the first epoch alone (a private cluster) need not wait for more of the same.
+TEST_F(ClusterViewTest, AWorkerThatCannotLoadItsPartIsARefusal) {
+  Join(1, "a");
+  Join(2, "b");
+  Send(WorkerFailed{{1}, {1}, absl::UnavailableError("link closed"), "b"});
+  EXPECT_FALSE(All<ReportWaiting>().at(0).refused) << "b may be lost, or on its way";
+  Beat(1);
+  After(absl::Seconds(3), WorkerBeat{{2}, {}});
+  epoch_ = All<AssignLayout>().at(0).layout->epoch;
+  Send(WorkerFailed{{1}, epoch_, absl::ResourceExhaustedError("no memory"), ""});
+  EXPECT_EQ(All<ReportWaiting>().at(0).reason, "worker a (stage 0, rank 0) failed: no memory");
+  EXPECT_TRUE(All<ReportWaiting>().at(0).refused);
+  Beat(1);
+  After(absl::Seconds(3), WorkerBeat{{2}, {}});
+  ASSERT_TRUE(Has<AssignLayout>()) << "a cluster of many owners tries again";
+  EXPECT_FALSE(All<ReportWaiting>().at(0).refused);
+  epoch_ = All<AssignLayout>().at(0).layout->epoch;
+  Send(WorkerReady{{1}, epoch_});
+  Send(WorkerReady{{2}, epoch_});
+  Send(WorkerFailed{{1}, epoch_, absl::InternalError("bad step"), ""});
+  EXPECT_FALSE(All<ReportWaiting>().at(0).refused);
+}
+
 // A worker started with the wrong --model-root was given the same part again in epoch after epoch, while a
 // good spare waited.
 TEST_F(ClusterViewTest, AWorkerWithoutTheModelLosesItsPlaceToASpare) {
