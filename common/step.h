@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -58,6 +59,8 @@ struct StepOutput {
   // Score sequences: log-probabilities of the tokens at position + 1 ... position + count, as far as they
   // exist.
   std::vector<float> scores;
+  // Why no token could be sampled; empty if one was. Ends this sequence's request and no other.
+  std::string error;
 };
 
 // From rank 0 of the last stage to the engine.

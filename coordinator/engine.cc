@@ -227,10 +227,13 @@ void Engine::State::On(const StepFinished& event) {
     return;
   }
   for (const Scheduler::Output& output : *outputs) {
-    // An earlier output of this step never ends another request, so the sequence is still here.
-    const auto [request, choice] = choice_of.at(output.sequence);
+    const auto at = choice_of.find(output.sequence);
+    if (at == choice_of.end()) continue;  // its request ended with another of its choices
+    const auto [request, choice] = at->second;
     const StepOutput& value = result.outputs[output.index];
-    if (request->asked.score) {
+    if (!value.error.empty()) {
+      EndEarly(request, FinishReason::kError, absl::InternalError(value.error));
+    } else if (request->asked.score) {
       TakeScores(request, output.position, value.scores);
     } else {
       TakeToken(request, &request->choices[choice], value);

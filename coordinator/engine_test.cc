@@ -272,6 +272,32 @@ TEST_F(EngineTest, AResultThatDoesNotFitEndsTheEpoch) {
   EXPECT_FALSE(engine_->snapshot().serving);
 }
 
+// A checkpoint that makes a NaN of one prompt must not end everybody's answers.
+TEST_F(EngineTest, WhereNoTokenCanBeSampledOnlyThatRequestEnds) {
+  EngineRequest twice = Request(1);
+  twice.choices = 2;
+  Handle(RequestArrived{twice});
+  Report(2);  // both choices are running from here on
+  Handle(RequestArrived{Request(2)});
+  Report(2);
+  while (steps_.back().entries.size() < 3) Report(2);
+  StepResult result{.epoch = steps_.back().epoch, .id = steps_.back().id};
+  for (const StepEntry& entry : steps_.back().entries) {
+    result.outputs.push_back({.sequence = entry.sequence, .token = 2});
+  }
+  result.outputs[0].token = -1;
+  result.outputs[0].error = "a logit is NaN";
+  Handle(StepFinished{result});
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_EQ(done_[0].request, RequestId{1});
+  EXPECT_EQ(done_[0].status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(done_[0].status.message()), HasSubstr("NaN"));
+  EXPECT_FALSE(failed_.has_value());
+  while (!engine_->idle()) Report(2);
+  EXPECT_TRUE(done_.at(1).status.ok());
+  EXPECT_EQ(done_[1].usage.generated_tokens, 5);
+}
+
 TEST_F(EngineTest, DrainingFinishesWhatIsHere) {
   Handle(RequestArrived{Request(1)});
   Handle(DrainRequested{});

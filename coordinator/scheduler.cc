@@ -81,6 +81,7 @@ Scheduler::Next Scheduler::NextStep() {
   draft.in_flight.id = draft.step.id;
   draft.budget = options_.step_tokens_max;
   ScheduleDecodes(&draft, &next.too_large);
+  draft.budget = std::min(draft.budget, PrefillTokensMax());
   SchedulePrefills(&draft);
   AdmitWaiting(&draft, &next.too_large);
   if (draft.step.entries.empty()) return next;
@@ -89,6 +90,11 @@ Scheduler::Next Scheduler::NextStep() {
   in_flight_.push_back(std::move(draft.in_flight));
   next.step = std::move(draft.step);
   return next;
+}
+
+int32_t Scheduler::PrefillTokensMax() const {
+  if (stages_ == 1) return options_.step_tokens_max;
+  return std::max(options_.step_tokens_max / (2 * stages_), kKvBlockTokens);
 }
 
 void Scheduler::ScheduleDecodes(Draft* draft, std::vector<SequenceId>* too_large) {
@@ -256,7 +262,7 @@ absl::StatusOr<std::vector<Scheduler::Output>> Scheduler::Finish(const StepResul
     const ExpectedOutput& due = expected[i];
     const StepOutput& output = result.outputs[i];
     const size_t scores = due.sample ? 0 : due.count;
-    if (output.sequence != due.sequence || (due.sample && output.token < 0) ||
+    if (output.sequence != due.sequence || (due.sample && output.token < 0 && output.error.empty()) ||
         output.scores.size() != scores) {
       return absl::InternalError(absl::StrFormat(
           "step %d, output %d: sequence %d, token %d, %d scores; due were sequence %d, %s, %d scores",

@@ -19,7 +19,9 @@ namespace bellwether {
 //
 // Order. SequenceIds are given in order of arrival, and everything is done in that order. A step holds first
 // the decoding sequences (with P stages at most a P-th of them, so that P disjoint microbatches fill the
-// stages), then chunks of prompts, then sequences newly admitted, up to the token budget.
+// stages), then chunks of prompts, then sequences newly admitted, up to the token budget. With P > 1 stages a
+// step takes at most a 2P-th of the budget of prompts (but a KV block): one prompt becomes a train of chunks
+// that keeps all stages at work. A prompt of one budget takes (2P + P - 1) / 2P of the time of a stage then.
 //
 // KV blocks. A sequence is admitted when the blocks for all tokens it has are available at once, with one
 // block to spare for each running sequence; so a prefill never waits for blocks half way. A decoding sequence
@@ -110,6 +112,7 @@ class Scheduler {
   };
   enum class Admitted { kYes, kNotNow, kTooLarge };
 
+  int32_t PrefillTokensMax() const;
   void ScheduleDecodes(Draft* draft, std::vector<SequenceId>* too_large);
   void SchedulePrefills(Draft* draft);
   void AdmitWaiting(Draft* draft, std::vector<SequenceId>* too_large);

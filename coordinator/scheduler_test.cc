@@ -100,6 +100,20 @@ TEST(SchedulerTest, ChunksFollowEachOtherAndDecodesAreSplitOverTheStages) {
   EXPECT_EQ(Describe(scheduler.NextStep()), "4@1+1s 5@1+1s");
 }
 
+TEST(SchedulerTest, APromptIsATrainOfChunksOverSeveralStages) {
+  Scheduler scheduler({.step_tokens_max = 512, .sequences_max = 8});
+  const auto chunks = [&](int32_t stages) {
+    scheduler.Start(Epoch{static_cast<uint64_t>(stages)}, /*kv_blocks=*/32, stages);
+    const std::string first = Describe(scheduler.NextStep());
+    return absl::StrCat(first, ", ", Describe(scheduler.NextStep()));
+  };
+  scheduler.Add(1, Sequence(1, 500));
+  EXPECT_EQ(chunks(1), "1@0+500s, -");
+  EXPECT_EQ(chunks(2), "1@0+128, 1@128+128");
+  EXPECT_EQ(chunks(4), "1@0+64, 1@64+64");
+  EXPECT_EQ(chunks(30), "1@0+32, 1@32+32");
+}
+
 TEST(SchedulerTest, PreemptsTheLatestAndReadmitsItWithAllTokens) {
   Scheduler scheduler({.step_tokens_max = 100, .sequences_max = 8});
   scheduler.Start(Epoch{1}, /*kv_blocks=*/3, /*stages=*/1);
@@ -129,7 +143,7 @@ TEST(SchedulerTest, PreemptsTheLatestAndReadmitsItWithAllTokens) {
 // Two stages: 2 is preempted while its step is in flight and the blocks it needs are free again before its
 // token comes.
 TEST(SchedulerTest, APreemptedSequenceWaitsForItsResult) {
-  Scheduler scheduler({.step_tokens_max = 100, .sequences_max = 8});
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
   scheduler.Start(Epoch{1}, /*kv_blocks=*/3, /*stages=*/2);
   scheduler.Add(2, Sequence(2, 3));
   scheduler.Add(3, Sequence(3, 30));
@@ -163,7 +177,7 @@ TEST(SchedulerTest, APreemptedSequenceWaitsForItsResult) {
 }
 
 TEST(SchedulerTest, ChoicesShareTheFullBlocksOfTheirPrompt) {
-  Scheduler scheduler({.step_tokens_max = 100, .sequences_max = 8});
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
   scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/2);
   scheduler.Add(7, Sequence(1, 70));
   scheduler.Add(7, Sequence(2, 70));

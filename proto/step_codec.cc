@@ -8,6 +8,8 @@
 namespace bellwether {
 namespace {
 
+constexpr int64_t kOutputErrorBytesMax = 1024;
+
 absl::Status Wrong(absl::string_view field, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(field, " ", what));
 }
@@ -143,6 +145,7 @@ void Encode(const StepOutput& output, v1::StepOutput* out) {
     out->add_top_logprobs(top.logprob);
   }
   out->mutable_scores()->Add(output.scores.begin(), output.scores.end());
+  out->set_error(output.error.substr(0, kOutputErrorBytesMax));
 }
 
 absl::StatusOr<StepOutput> Decode(const v1::StepOutput& message) {
@@ -162,6 +165,8 @@ absl::StatusOr<StepOutput> Decode(const v1::StepOutput& message) {
   }
   BW_RETURN_IF_ERROR(CheckCount("output.scores", message.scores_size(), kSequenceTokensMax));
   output.scores.assign(message.scores().begin(), message.scores().end());
+  BW_RETURN_IF_ERROR(CheckCount("output.error", message.error().size(), kOutputErrorBytesMax));
+  output.error = message.error();
   return output;
 }
 

@@ -57,15 +57,17 @@ TEST(StepCodec, ResultSurvivesTheWireBitForBit) {
   result.outputs.push_back(
       {.sequence = {7}, .token = 5, .logprob = -0.1f, .top = {{5, -0.1f}, {6, -3e-45f}}});
   result.outputs.push_back({.sequence = {8}, .token = -1, .scores = {-1.5f, -0.0f}});
+  result.outputs.push_back({.sequence = {9}, .token = -1, .error = "a logit is NaN"});
   v1::StepResult message;
   Encode(result, &message);
   const absl::StatusOr<StepResult> decoded = Decode(message);
   ASSERT_TRUE(decoded.ok()) << decoded.status();
-  ASSERT_EQ(decoded->outputs.size(), 2u);
+  ASSERT_EQ(decoded->outputs.size(), 3u);
   EXPECT_EQ(decoded->outputs[0].logprob, -0.1f);
   EXPECT_EQ(decoded->outputs[0].top[1].logprob, -3e-45f);
   EXPECT_EQ(decoded->outputs[1].token, -1);
   EXPECT_EQ(decoded->outputs[1].scores, result.outputs[1].scores);
+  EXPECT_EQ(decoded->outputs[2].error, "a logit is NaN");
   EXPECT_EQ(decoded->seconds, 0.125);
 }
 

@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "tests/e2e/raw_calls.h"
 #include "tests/e2e/test_cluster.h"
+#include "tests/e2e/tiny_checkpoint.h"
 
 namespace bellwether {
 namespace {
@@ -64,6 +65,28 @@ class RunningAnswer {
   absl::Notification begun_;
   std::thread thread_;
 };
+
+// A damaged checkpoint: the embedding of one token is not a number. Who asks about that token gets an error,
+// everybody else the answer that they would have got alone.
+TEST(Server, ANaNEndsOnlyTheRequestThatMetIt) {
+  TinyCheckpoint checkpoint("smollm", "");
+  constexpr TokenId kDamaged = 7;
+  checkpoint.DamageEmbedding(kDamaged);
+  auto cluster = TestCluster::Start({.model = checkpoint.path(), .pipeline_parallel = 2});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const GenerationOptions all_of_it{
+      .max_tokens = 1000, .temperature = 0, .logit_bias = {{kDamaged, -100.0f}}, .ignore_eos = true};
+  const CollectedAnswer alone = Generate((*cluster)->client(), Ids(SomeTokens(5, 1, kVocab)), all_of_it);
+  ASSERT_TRUE(alone.status.ok()) << alone.status;
+  RunningAnswer beside((*cluster)->address(), all_of_it);
+  const CollectedAnswer failed =
+      Generate((*cluster)->client(), Ids({1, kDamaged, 3}), {.max_tokens = 4, .temperature = 0, .n = 3});
+  EXPECT_EQ(failed.status.code(), absl::StatusCode::kInternal) << failed.status;
+  EXPECT_THAT(std::string(failed.status.message()), HasSubstr("NaN"));
+  beside.Wait();
+  EXPECT_TRUE(beside.answer.status.ok()) << beside.answer.status;
+  EXPECT_EQ(beside.answer.choices[0].tokens, alone.choices[0].tokens);
+}
 
 TEST(Server, AFullQueueRefuses) {
   auto cluster = TestCluster::Start(

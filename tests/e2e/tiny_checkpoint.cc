@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -109,6 +110,17 @@ TinyCheckpoint::TinyCheckpoint(const std::string& tokenizer, const std::string& 
   std::ofstream(path_ + "/tokenizer_config.json") << config.dump(2);
   WriteConfig(path_ + "/config.json");
   WriteWeights(path_ + "/model.safetensors");
+}
+
+void TinyCheckpoint::DamageEmbedding(int token) {
+  std::fstream file(path_ + "/model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+  uint64_t header = 0;
+  file.read(reinterpret_cast<char*>(&header), sizeof(header));
+  // The embedding is the first tensor.
+  file.seekp(static_cast<std::streamoff>(sizeof(header) + header + sizeof(float) * kHidden * token));
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  file.write(reinterpret_cast<const char*>(&nan), sizeof(nan));
+  BW_CHECK(file.good());
 }
 
 TinyCheckpoint::~TinyCheckpoint() {

@@ -16,6 +16,8 @@ class TinyCheckpoint {
   TinyCheckpoint(const TinyCheckpoint&) = delete;
 
   const std::string& path() const { return path_; }
+  // Makes the embedding of `token` NaN.
+  void DamageEmbedding(int token);
   static constexpr int kVocab = 420;
   static constexpr int kContext = 2048;
 

@@ -50,7 +50,7 @@ struct Client {
 // Counts over all seeds: a simulation that never meets a case proves nothing about it.
 struct Coverage {
   int64_t preemptions = 0, forks = 0, layouts_lost = 0, too_large = 0, cancelled = 0, deadlines = 0,
-          stopped = 0;
+          stopped = 0, failed = 0;
   int64_t finished = 0, scored = 0, readmissions = 0, layouts_replaced = 0, deepest = 0;
 };
 
@@ -314,6 +314,17 @@ class Simulation {
         ++coverage_->too_large;
         break;
       }
+      case absl::StatusCode::kInternal: {
+        bool no_token = false;
+        for (size_t i = 0; i < client.answers.size(); ++i) {
+          uint64_t state = FakeModel::Absorb(client.asked.prompt);
+          for (TokenId token : client.answers[i].tokens) state = FakeModel::Absorb(state, token);
+          no_token |= FakeModel::Sample(state, client.done->seed, static_cast<int32_t>(i)) < 0;
+        }
+        EXPECT_TRUE(no_token);
+        ++coverage_->failed;
+        break;
+      }
       default:
         ADD_FAILURE() << "unforeseen status";
     }
@@ -346,6 +357,7 @@ class Simulation {
     uint64_t state = FakeModel::Absorb(asked.prompt);
     while (!expected.finish && (whole || expected.tokens.size() < got.tokens.size())) {
       const TokenId token = FakeModel::Sample(state, client.done->seed, choice);
+      ASSERT_GE(token, 0) << "the answer went on where no token could be sampled";
       state = FakeModel::Absorb(state, token);
       const bool stop_id = std::count(asked.stop_token_ids.begin(), asked.stop_token_ids.end(), token) > 0;
       if ((token == kEos && !asked.ignore_eos) || stop_id) {
@@ -427,6 +439,7 @@ TEST(ClusterSimulationTest, HundredsOfSeeds) {
                                       {"layouts lost", coverage.layouts_lost},
                                       {"layouts replaced", coverage.layouts_replaced},
                                       {"too large", coverage.too_large},
+                                      {"failed samples", coverage.failed},
                                       {"cancelled", coverage.cancelled},
                                       {"deadlines", coverage.deadlines},
                                       {"stop strings", coverage.stopped},

@@ -33,7 +33,8 @@ uint64_t FakeModel::Absorb(const std::vector<TokenId>& tokens) {
 }
 
 TokenId FakeModel::Sample(uint64_t state, uint64_t seed, int32_t choice) {
-  return static_cast<TokenId>(Mix(Mix(state, seed), static_cast<uint64_t>(choice) + 1000) % kVocab);
+  const uint64_t draw = Mix(Mix(state, seed), static_cast<uint64_t>(choice) + 1000);
+  return draw >> 32 & 1023 ? static_cast<TokenId>(draw % kVocab) : -1;
 }
 
 float FakeModel::Score(uint64_t state, TokenId next) {
@@ -133,6 +134,7 @@ absl::Status FakeCluster::RunEntry(const Step& step, const StepEntry& entry, Ste
   }
   if (entry.sample) {
     output.token = FakeModel::Sample(sequence.state, sequence.known.sampling.seed, sequence.known.choice);
+    if (output.token < 0) output.error = "a logit is NaN";
   }
   if (entry.sample || sequence.known.score) result->outputs.push_back(std::move(output));
   return absl::OkStatus();

@@ -17,6 +17,7 @@ struct FakeModel {
   // State after the tokens so far: what a real model keeps in its KV cache.
   static uint64_t Absorb(uint64_t state, TokenId token);
   static uint64_t Absorb(const std::vector<TokenId>& tokens);
+  // -1, seldom: no token could be sampled.
   static TokenId Sample(uint64_t state, uint64_t seed, int32_t choice);
   static float Score(uint64_t state, TokenId next);
 };

@@ -51,7 +51,7 @@ absl::Status OutputHead::Run(const Step& step, const Batch& batch, const Message
   for (size_t begin = 0; begin < wanted.size(); begin += kLogitRowsMax) {
     const auto rows = wanted.subspan(begin, kLogitRowsMax);
     BW_RETURN_IF_ERROR(ComputeLogits(rows, tag, residual));
-    if (group_.rank() == 0) BW_RETURN_IF_ERROR(UseLogits(rows, result));
+    if (group_.rank() == 0) UseLogits(rows, result);
   }
   if (group_.rank() != 0) result.outputs.clear();
   return absl::OkStatus();
@@ -79,7 +79,7 @@ absl::Status OutputHead::ComputeLogits(absl::Span<const WantedRow> rows, Message
                               absl::MakeSpan(logits_rows_.data, count * logits_rows_.stride));
 }
 
-absl::Status OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result) {
+void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result) {
   std::vector<absl::StatusOr<SampledToken>> sampled(rows.size(), SampledToken{});
   std::vector<float> scores(rows.size());
   ops_.ForItems(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end) {
@@ -107,13 +107,13 @@ absl::Status OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult&
       continue;
     }
     if (!sampled[i].ok()) {
-      return Annotate(sampled[i].status(), absl::StrCat("sequence ", output.sequence.value));
+      output.error = std::string(sampled[i].status().message());
+      continue;
     }
     output.token = sampled[i]->token;
     output.logprob = sampled[i]->logprob;
     output.top = std::move(sampled[i]->top);
   }
-  return absl::OkStatus();
 }
 
 }  // namespace bellwether

@@ -40,7 +40,7 @@ class OutputHead {
   };
   void CollectWanted(const Step& step, const Batch& batch, StepResult& result);
   absl::Status ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, kernels::ConstRows residual);
-  absl::Status UseLogits(absl::Span<const WantedRow> rows, StepResult& result);
+  void UseLogits(absl::Span<const WantedRow> rows, StepResult& result);
 
   const LoadedShard& shard_;
   const Assignment& assignment_;
