@@ -201,11 +201,11 @@ void ReadBloom(JsonFields& fields, ModelConfig& config) {
 
 // "llama", "bloom", or what the file calls itself.
 std::string FamilyOf(const json& object, JsonFields& fields) {
-  const std::string type = fields.Text({"model_type"}, "");
+  std::string type = fields.Text({"model_type"}, "");
   if (!type.empty()) return type;
   const auto names = object.find("architectures");
   if (names == object.end() || !names->is_array() || names->empty() || !names->front().is_string()) return "";
-  const std::string name = names->front().get<std::string>();
+  std::string name = names->front().get<std::string>();
   if (name == "LlamaForCausalLM" || name == "LLaMAForCausalLM" || name == "LlamaModel") return "llama";
   if (name == "BloomForCausalLM" || name == "BloomModel") return "bloom";
   return name;

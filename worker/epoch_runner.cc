@@ -134,12 +134,12 @@ void EpochRunner::Run() {
       }
     }
     if (stopping) return;
-    if (task) Start(*std::move(task));
+    if (task) Start(*task);
     if (step) RunStep(*step);
   }
 }
 
-void EpochRunner::Start(EpochTask task) {
+void EpochRunner::Start(const EpochTask& task) {
   const Epoch epoch = task.assignment.epoch;
   blamed_ = -1;
   progress_.waiting_for = -1;

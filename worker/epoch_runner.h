@@ -71,7 +71,7 @@ class EpochRunner {
 
  private:
   void Run();
-  void Start(EpochTask task);
+  void Start(const EpochTask& task);
   absl::Status Prepare(const EpochTask& task);
   absl::StatusOr<std::vector<std::unique_ptr<Link>>> Connect(const EpochTask& task);
   void RunStep(const Step& step);

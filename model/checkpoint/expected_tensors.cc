@@ -67,7 +67,7 @@ TensorTable::TensorTable(const ModelConfig& config) : expected_(ExpectedTensors(
   for (const ExpectedTensor& tensor : expected_) shapes_.emplace(tensor.key, &tensor);
 }
 
-absl::Status TensorTable::Add(const TensorKey& key, StoredTensor tensor) {
+absl::Status TensorTable::Add(const TensorKey& key, const StoredTensor& tensor) {
   const auto found = shapes_.find(key);
   if (found == shapes_.end()) {
     return absl::InvalidArgumentError(absl::StrCat(tensor.info.source, ": the config has no ", Name(key)));
@@ -78,10 +78,9 @@ absl::Status TensorTable::Add(const TensorKey& key, StoredTensor tensor) {
         absl::StrCat(tensor.info.source, ": ", Name(key), " is ", tensor.info.rows, " x ", tensor.info.cols,
                      " but the config asks for ", expected.rows, " x ", expected.cols));
   }
-  const std::string source = tensor.info.source;
-  if (!tensors_.emplace(key, std::move(tensor)).second) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source, ": ", Name(key), " is there twice; the other is ", tensors_[key].info.source));
+  if (!tensors_.emplace(key, tensor).second) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        tensor.info.source, ": ", Name(key), " is there twice; the other is ", tensors_[key].info.source));
   }
   return absl::OkStatus();
 }

@@ -27,7 +27,7 @@ class TensorTable {
 
   // `tensor.info` says shape and source. InvalidArgument if the config has no such tensor, asks for another
   // shape, or if there is one already.
-  absl::Status Add(const TensorKey& key, StoredTensor tensor);
+  absl::Status Add(const TensorKey& key, const StoredTensor& tensor);
   // InvalidArgument, naming the first of them, if tensors are missing.
   absl::StatusOr<absl::flat_hash_map<TensorKey, StoredTensor>> Finish() &&;
 

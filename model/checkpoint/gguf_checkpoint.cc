@@ -61,7 +61,7 @@ std::optional<GgufName> ParseName(std::string_view name) {
 }
 
 // The fused tensor of BLOOM as llama.cpp's converter writes it: all query rows, all key rows, all value rows.
-absl::Status AddFused(StoredTensor stored, const TensorKey& key, const ModelConfig& config,
+absl::Status AddFused(const StoredTensor& stored, const TensorKey& key, const ModelConfig& config,
                       TensorTable& table) {
   const int64_t each = int64_t{config.heads} * config.head_dim;
   const int64_t length = key.bias ? stored.info.cols : stored.info.rows;
@@ -75,7 +75,7 @@ absl::Status AddFused(StoredTensor stored, const TensorKey& key, const ModelConf
     (key.bias ? third.info.cols : third.info.rows) = each;
     third.rows.first = part * each;
     third.vector_mapped = key.bias;
-    BW_RETURN_IF_ERROR(table.Add({kParts[part], key.layer, key.bias}, std::move(third)));
+    BW_RETURN_IF_ERROR(table.Add({kParts[part], key.layer, key.bias}, third));
   }
   return absl::OkStatus();
 }
@@ -106,14 +106,14 @@ absl::Status AddTensor(const GgufTensor& tensor, const std::shared_ptr<const Fil
   stored.storage = tensor.storage;
   stored.offset = tensor.offset;
   stored.bytes = tensor.bytes;
-  if (name->fused_qkv) return AddFused(std::move(stored), name->key, config, table);
+  if (name->fused_qkv) return AddFused(stored, name->key, config, table);
   // LLaMA's query and key rows are stored with the two halves of each head interleaved.
   const bool rotated = name->key.role == TensorRole::kQuery || name->key.role == TensorRole::kKey;
   if (rotated && config.architecture == Architecture::kLlama) {
     stored.rows = {.head_rows = config.head_dim, .head_stride = config.head_dim, .interleaved = true};
     stored.vector_mapped = name->key.bias;
   }
-  return table.Add(name->key, std::move(stored));
+  return table.Add(name->key, stored);
 }
 
 // What a file is that is not GGUF, by its first bytes.

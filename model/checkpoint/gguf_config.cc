@@ -14,7 +14,7 @@ namespace {
 // Reads the keys "<architecture>.<name>" and keeps the first error, so that callers check once.
 class ArchitectureKeys {
  public:
-  ArchitectureKeys(const GgufFile& gguf, std::string architecture)
+  ArchitectureKeys(const GgufFile& gguf, const std::string& architecture)
       : gguf_(gguf), prefix_(architecture + ".") {}
 
   bool Has(const std::string& name) const { return gguf_.Has(prefix_ + name); }

@@ -178,7 +178,7 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
   stored.file = tensor.file;
   stored.offset = tensor.entry.offset;
   stored.bytes = tensor.entry.bytes;
-  if (!tensor.name.fused_qkv) return table.Add(tensor.name.key, std::move(stored));
+  if (!tensor.name.fused_qkv) return table.Add(tensor.name.key, stored);
 
   // BLOOM: rows (or a bias' elements) in the order [head][query, key, value][head_dim].
   const bool bias = tensor.name.key.bias;
