@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
+constexpr int64_t kStreamAhead = 1024;      // bytes that a single pass fetches before it needs them
 
 constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -144,12 +145,14 @@ class PanelProduct {
     const TileFunction* functions = wide ? tiles_.four_lanes : tiles_.one_lane;
     const int64_t outputs = wide ? kPanelRows : kLaneRows;
     const int64_t passes = tiles * (width_ / outputs);
-    // A single pass streams, which the processor foresees by itself. Several passes share the work of
-    // fetching the next piece, so that memory is never idle.
-    const int64_t share = passes > 1 ? RoundUp((bytes + passes - 1) / passes, 64) : 0;
+    // Several passes share the work of fetching the next piece, so that memory is never idle. A single pass
+    // streams and fetches a little ahead, which helps most where segments are short. Quantised formats gain
+    // nothing by that: their blocks are too irregular a pace.
+    const bool ahead = passes > 1 || !IsQuantized(matrix_.format());
+    const int64_t share = ahead ? RoundUp((bytes + passes - 1) / passes, 64) : 0;
     TileArgs tile = piece;
     tile.prefetch_lines = static_cast<int>((step_bytes + 64 * passes - 1) / (64 * passes));
-    tile.prefetch_end = tile.weights + bytes;
+    tile.prefetch_end = tile.weights + (passes > 1 ? bytes : kStreamAhead);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
       tile.activations = piece.activations + begin * row_bytes_;

@@ -40,11 +40,10 @@ struct TileArgs {
   int64_t sums_stride = 0;  // floats
   bool first = true;        // start from zero, else from what `sums` holds
 
-  // Bytes that a later piece will need, fetched while this one is computed.
+  // Bytes that will be needed later, fetched while this one is computed.
   const std::byte* prefetch = nullptr;
   const std::byte* prefetch_end = nullptr;
-  int prefetch_lines = 0;         // cache lines for each step (quantised: each 8 columns)
-  int64_t prefetch_distance = 0;  // quantised: if not 0, start every block so far ahead of it
+  int prefetch_lines = 0;  // cache lines for each step (quantised: each 8 columns)
 };
 
 using TileFunction = void (*)(const TileArgs&);
