@@ -11,20 +11,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "common/defaults.h"
+#include "common/program_flags.h"
 
 namespace bellwether {
 namespace {
 
-// --flag-name is also BELLWETHER_FLAG_NAME in the environment.
-CLI::Option* WithEnvironment(CLI::Option* option) {
-  std::string name = "BELLWETHER_" + option->get_single_name();
-  for (char& c : name) c = c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return option->envname(name);
-}
-
 template <typename T>
 CLI::Option* Add(CLI::App& app, const std::string& flag, T& value, const std::string& help) {
-  return WithEnvironment(app.add_option(flag, value, help));
+  return app.add_option(flag, value, help)->capture_default_str();
 }
 
 // Absent unless given, so that the coordinator's default holds.
@@ -111,11 +105,12 @@ void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
   AddOptional(*section, "--seed", options.seed, "the same seed gives the same answer");
   // Not a vector option: CLI11 would take "[8]" for a list.
   section
-      ->add_option_function<std::string>(
-          "--stop", [&options](const std::string& text) { options.stop.push_back(text); },
-          "end before this text; may be repeated")
-      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)
-      ->trigger_on_parse();
+      ->add_option("--stop", CLI::callback_t([&options](const CLI::results_t& texts) {
+                     options.stop = texts;
+                     return true;
+                   }),
+                   "end before this text; may be repeated")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   section
       ->add_option_function<std::string>(
           "--stop-token-ids", [&options](const std::string& ids) { options.stop_token_ids = *ParseIds(ids); },
@@ -159,10 +154,9 @@ void AddUp(CLI::App& app, CommandLine& line) {
   line.up.worker_listen = kDefaultWorkerAddress;
   line.up.log_to_stderr = true;
   Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)");
-  Add(*up, "--listen", line.up.listen, "HOST:PORT for clients")->capture_default_str();
-  Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers")->capture_default_str();
-  Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
-      ->capture_default_str();
+  Add(*up, "--listen", line.up.listen, "HOST:PORT for clients");
+  Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers");
+  Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end");
   up->get_option("--model")->required();
 }
 
@@ -187,17 +181,14 @@ void AddPlan(CLI::App& app, CommandLine& line) {
 
 void AddBench(CLI::App& app, CommandLine& line) {
   CLI::App* bench = app.add_subcommand("bench", "how fast, as shares of what this machine can do");
-  Add(*bench, "--shape", line.bench.shape, "llama-1.1b, llama-7b, llama-13b, bloom-7b or a small shape")
-      ->capture_default_str();
-  Add(*bench, "--weights", line.bench.weights, "fp32, bf16, fp16, int8 or int4")->capture_default_str();
+  Add(*bench, "--shape", line.bench.shape, "llama-1.1b, llama-7b, llama-13b, bloom-7b or a small shape");
+  Add(*bench, "--weights", line.bench.weights, "fp32, bf16, fp16, int8 or int4");
   Add(*bench, "--layouts", line.bench.layouts,
       "TENSORxPIPELINE[tTHREADS], comma-separated; threads are of each worker")
-      ->delimiter(',')
-      ->capture_default_str();
-  Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run")
-      ->capture_default_str();
-  Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run")->capture_default_str();
-  Add(*bench, "--repeats", line.bench.repeats, "runs of each, the median counts")->capture_default_str();
+      ->delimiter(',');
+  Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run");
+  Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run");
+  Add(*bench, "--repeats", line.bench.repeats, "runs of each, the median counts")->check(CLI::Range(1, 1000));
   bench->add_flag("--json", line.bench.json, "one JSON object");
 }
 
@@ -234,26 +225,15 @@ void AddInspect(CLI::App& app, CommandLine& line) {
 bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) {
   CLI::App app("Serves large language models with a flock of small machines.", "bellwether");
   app.require_subcommand(1);
-  app.fallthrough();
-  app.set_config("--config", "", "read flags from this file (TOML; sections are subcommands)");
   bool print_config = false;
-  app.add_flag("--print-config", print_config, "print what holds after flags, environment and file, and end");
   AddUp(app, line);
   AddAnswering(app, line);
   AddPlan(app, line);
   AddInspect(app, line);
   AddBench(app, line);
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    exit_code = app.exit(error) == 0 ? 0 : 2;
-    return false;
-  }
-  if (print_config) {
-    std::printf("%s", app.config_to_str(/*default_also=*/true).c_str());
-    exit_code = 0;
-    return false;
-  }
+  for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);
+  exit_code = ParseFlags(argc, argv, print_config, &app);
+  if (exit_code >= 0) return false;
   line.command = app.get_subcommands().front()->get_name();
   return true;
 }

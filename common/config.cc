@@ -1,9 +1,11 @@
 #include "common/config.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
@@ -13,6 +15,7 @@ namespace bellwether {
 namespace {
 
 constexpr char kConfig[] = "config";
+constexpr char kPrefix[] = "BELLWETHER_";
 
 // The file that the flags or the environment name; empty if none.
 std::string ConfigFile(const std::vector<std::string>& arguments,
@@ -27,7 +30,16 @@ std::string ConfigFile(const std::vector<std::string>& arguments,
   return file;
 }
 
-absl::Status AddFile(const std::string& path, std::vector<std::string>* out) {
+bool Given(const std::vector<std::string>& arguments, absl::string_view name) {
+  const std::string flag = absl::StrCat("--", name);
+  return std::any_of(arguments.begin(), arguments.end(), [&flag](const std::string& argument) {
+    return argument == flag || absl::StartsWith(argument, flag + "=");
+  });
+}
+
+// Appends a flag for each line, unless `above` has it.
+absl::Status AddFile(const std::string& path, const std::vector<std::string>& names,
+                     const std::vector<std::string>& above, std::vector<std::string>* out) {
   std::ifstream file(path);
   if (!file) return absl::NotFoundError(absl::StrCat("config: cannot read ", path));
   int number = 0;
@@ -41,10 +53,17 @@ absl::Status AddFile(const std::string& path, std::vector<std::string>* out) {
       return absl::InvalidArgumentError(absl::StrCat(
           path, ":", number, ": expected \"key = value\" with a flag's name as key, got \"", text, "\""));
     }
-    absl::string_view value = absl::StripAsciiWhitespace(text.substr(equals + 1));
-    if (value.size() >= 2 && value.front() == '"' && value.back() == '"')
-      value = value.substr(1, value.size() - 2);
-    out->push_back(absl::StrCat("--", key, "=", value));
+    if (std::find(names.begin(), names.end(), key) == names.end()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": there is no flag \"", key, "\""));
+    }
+    std::string value(absl::StripAsciiWhitespace(text.substr(equals + 1)));
+    if (value.size() >= 2 && value.front() == '"' && value.back() == '"') {
+      std::string error;
+      const std::string quoted = value.substr(1, value.size() - 2);
+      if (!absl::CUnescape(quoted, &value, &error))
+        return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": ", key, ": ", error));
+    }
+    if (!value.empty() && !Given(above, key)) out->push_back(absl::StrCat("--", key, "=", value));
   }
   return absl::OkStatus();
 }
@@ -56,23 +75,33 @@ std::string EnvironmentName(std::string_view name) {
   for (char& c : upper) {
     if (c == '-') c = '_';
   }
-  return "BELLWETHER_" + upper;
+  return kPrefix + upper;
 }
 
 absl::StatusOr<std::vector<std::string>> LayeredArguments(
     const std::vector<std::string>& arguments, const std::vector<std::string>& names,
     const std::function<const char*(const std::string&)>& environment) {
+  std::vector<std::string> above;
+  for (const std::string& name : names) {
+    const char* value = environment(EnvironmentName(name));
+    if (name != kConfig && value != nullptr && *value != '\0' && !Given(arguments, name))
+      above.push_back(absl::StrCat("--", name, "=", value));
+  }
+  above.insert(above.end(), arguments.begin(), arguments.end());
   std::vector<std::string> layered;
   if (const std::string file = ConfigFile(arguments, environment); !file.empty()) {
-    BW_RETURN_IF_ERROR(AddFile(file, &layered));
+    BW_RETURN_IF_ERROR(AddFile(file, names, above, &layered));
   }
-  for (const std::string& name : names) {
-    if (name == kConfig) continue;
-    if (const char* value = environment(EnvironmentName(name)))
-      layered.push_back(absl::StrCat("--", name, "=", value));
-  }
-  layered.insert(layered.end(), arguments.begin(), arguments.end());
+  layered.insert(layered.end(), above.begin(), above.end());
   return layered;
+}
+
+std::string ConfigLine(std::string_view name, std::string_view value) {
+  const absl::string_view text(value.data(), value.size());
+  const std::string escaped = absl::Utf8SafeCEscape(text);
+  const bool plain = escaped == text && absl::StripAsciiWhitespace(text) == text;
+  return absl::StrCat(std::string(name), " = ", plain ? std::string(text) : absl::StrCat("\"", escaped, "\""),
+                      "\n");
 }
 
 absl::StatusOr<std::vector<std::string>> LayeredArguments(const std::vector<std::string>& arguments,

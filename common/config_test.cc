@@ -32,8 +32,30 @@ TEST_F(ConfigTest, FlagsComeAfterVariablesAfterTheFile) {
   environment_ = {{"BELLWETHER_STEP_TOKENS", "7"}, {"BELLWETHER_OTHER", "x"}};
   const std::string file = File("# comment\n\n model = /a b \nstep-tokens=\"5\"\n");
   EXPECT_THAT(*Layered({"--config", file, "--step-tokens", "9"}),
-              ElementsAre("--model=/a b", "--step-tokens=5", "--step-tokens=7", "--config", file,
-                          "--step-tokens", "9"));
+              ElementsAre("--model=/a b", "--config", file, "--step-tokens", "9"));
+  EXPECT_THAT(*Layered({"--config", file}), ElementsAre("--model=/a b", "--step-tokens=7", "--config", file));
+  environment_ = {{"BELLWETHER_STEP_TOKENS", ""}};
+  EXPECT_THAT(*Layered({"--config", file}), ElementsAre("--model=/a b", "--step-tokens=5", "--config", file))
+      << "an empty variable says nothing";
+}
+
+TEST_F(ConfigTest, LinesGiveTheirValuesBack) {
+  for (const std::string value :
+       {"plain", "two words", " spaces around ", "a\nb\tc", "\"quoted\"", "\\n", "写诗", "#", "a = b", "'"}) {
+    EXPECT_THAT(*Layered({"--config=" + File(ConfigLine("model", value))}),
+                ElementsAre("--model=" + value, "--config=" + ::testing::TempDir() + "/config_test.conf"));
+  }
+  EXPECT_EQ(ConfigLine("model", ""), "model = \n");
+  EXPECT_THAT(*Layered({"--config=" + File(ConfigLine("model", ""))}), ::testing::SizeIs(1)) << "the default";
+  EXPECT_THAT(*Layered({"--config=" + File("model = a\nmodel = b\n")}), ::testing::SizeIs(3))
+      << "a list has a line for each entry";
+}
+
+TEST_F(ConfigTest, AnUnknownKeyIsNamed) {
+  const auto layered = Layered({"--config=" + File("model = m\nmodle = n\n")});
+  EXPECT_EQ(layered.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(layered.status().message()), HasSubstr(":2: there is no flag \"modle\""));
+  EXPECT_FALSE(Layered({"--config=" + File("model = \"a\\xzz\"\n")}).ok()) << "no such escape";
 }
 
 TEST_F(ConfigTest, TheFileMayBeNamedByAVariable) {

@@ -10,46 +10,90 @@
 
 namespace bellwether {
 
-// What the flags of all programs share. Included by each main alone, as CLI11 is slow to compile.
+// What the flags of all programs share. Included by each main and by the tool's flags alone, as CLI11 is slow
+// to compile.
 
-// Adds --config and --print-config, and makes the last of several values win (see LayeredArguments).
+// The settings of `app`, those of its option groups too.
+inline std::vector<CLI::Option*> Settings(CLI::App* app) {
+  std::vector<CLI::Option*> settings;
+  for (CLI::Option* option : app->get_options()) {
+    if (option->get_configurable() && !option->get_lnames().empty()) settings.push_back(option);
+  }
+  for (CLI::App* group : app->get_subcommands([](CLI::App* sub) { return sub->get_name().empty(); })) {
+    for (CLI::Option* option : Settings(group)) settings.push_back(option);
+  }
+  return settings;
+}
+
+// Adds --config and --print-config, and makes the last of several values win where there is one value.
 inline void AddConfigFlags(CLI::App* app, bool* print_config) {
-  app->add_option("--config", "File of lines \"flag = value\"; flags and BELLWETHER_* variables win over it")
+  app->add_option("--config",
+                  "File of lines \"flag = value\"; flags and their variables BELLWETHER_FLAG win over it")
       ->configurable(false);
   app->add_flag("--print-config", *print_config,
                 "Print the settings in force, in the format of --config, and end")
       ->configurable(false);
   app->set_help_flag("--help,-h", "Print this and end");
-  for (CLI::Option* option : app->get_options())
-    option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+  for (CLI::Option* option : Settings(app)) {
+    if (option->get_items_expected_max() == 1 &&
+        option->get_multi_option_policy() == CLI::MultiOptionPolicy::Throw) {
+      option->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);
+    }
+  }
 }
 
-// Parses flags, variables and the file. Returns -1 to go on, else the exit status: --help and --print-config
-// have been printed, or the error has.
+// Those that are not set have an empty value.
+inline void PrintSettings(const std::vector<CLI::Option*>& settings) {
+  for (const CLI::Option* option : settings) {
+    const bool list = option->get_items_expected_max() > 1;
+    std::vector<std::string> values = option->results();
+    if (option->count() == 0) values = {list ? std::string() : option->get_default_str()};
+    if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeLast) values = {values.back()};
+    for (const std::string& value : values) {
+      std::fputs(ConfigLine(option->get_lnames().front(), value).c_str(), stdout);
+    }
+  }
+}
+
+// Parses flags, variables and the file; of a program with subcommands, those of the one that the first
+// argument names. Returns -1 to go on, else the exit status: --help and --print-config have been printed, or
+// the error has.
 inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App* app) {
-  std::vector<std::string> names;
-  for (const CLI::Option* option : app->get_options()) {
-    if (option->get_configurable())
-      names.insert(names.end(), option->get_lnames().begin(), option->get_lnames().end());
+  std::vector<std::string> arguments(argv + 1, argv + argc);
+  const auto is_named = [&](CLI::App* sub) {
+    return !arguments.empty() && !sub->get_name().empty() && sub->get_name() == arguments[0];
+  };
+  const std::vector<CLI::App*> commands = app->get_subcommands(is_named);
+  std::vector<CLI::Option*> settings;
+  if (!commands.empty() || app->get_require_subcommand_min() == 0) {
+    settings = Settings(commands.empty() ? app : commands.front());
+    std::vector<std::string> names;
+    for (const CLI::Option* option : settings) names.push_back(option->get_lnames().front());
+    const size_t first = commands.empty() ? 0 : 1;
+    const auto layered = LayeredArguments({arguments.begin() + first, arguments.end()}, names);
+    if (!layered.ok()) {
+      std::fprintf(stderr, "%s\n", std::string(layered.status().message()).c_str());
+      return 2;
+    }
+    arguments.resize(first);
+    arguments.insert(arguments.end(), layered->begin(), layered->end());
   }
-  auto layered = LayeredArguments({argv + 1, argv + argc}, names);
-  if (!layered.ok()) {
-    std::fprintf(stderr, "%s\n", std::string(layered.status().message()).c_str());
-    return 2;
-  }
-  std::reverse(layered->begin(), layered->end());  // as CLI11 wants it
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants it
   try {
-    app->parse(*std::move(layered));
+    app->parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) {
       std::fputs(app->help().c_str(), stdout);
       return 0;
     }
-    std::fprintf(stderr, "%s\nRun with --help for what there is.\n", error.what());
-    return 2;
+    // Settings may be incomplete where they are only looked at.
+    if (!print_config || error.get_exit_code() != static_cast<int>(CLI::ExitCodes::RequiredError)) {
+      std::fprintf(stderr, "%s\nRun with --help for what there is.\n", error.what());
+      return 2;
+    }
   }
   if (!print_config) return -1;
-  std::fputs(app->config_to_str(/*default_also=*/true).c_str(), stdout);
+  PrintSettings(settings);
   return 0;
 }
 

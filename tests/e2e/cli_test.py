@@ -184,6 +184,42 @@ class Cli(unittest.TestCase):
         self.assertIn("together", demo.stdout)
         self.assertRegex(demo.stderr, r"\d+ tokens at [0-9.]+ tokens/s")
 
+    def test_printed_settings_can_be_read_again(self):
+        def output_of(program, *arguments, **variables):
+            return subprocess.run([processes.BIN / program, *map(str, arguments)], capture_output=True, text=True, check=True,
+                                  env=os.environ | variables).stdout
+
+        generate = ["generate", "--model", MODEL, "--prompt-ids", "1,2,3", "--max-tokens", 5, "--temperature", 0.8, "--seed", 7,
+                    "--threads", 1, "--ignore-eos", "--stop-token-ids", "9,8", "--logit-bias", "3:-1", "5:0.5", "--json"]
+        with tempfile.TemporaryDirectory() as directory:
+            file = pathlib.Path(directory) / "settings"
+            for program, arguments in (
+                    ("bellwether", generate), ("bellwether", ["score"]),
+                    ("bellwether", ["generate", "--prompt", " a\n\"b", "--stop", "[8]", "--stop", ' "a\n']),
+                    ("bellwether", ["chat", "--system", "Be brief."]),
+                    ("bellwether", ["up", "--workers", 2]), ("bellwether", ["plan", "--worker", "memory=1GB", "--json"]),
+                    ("bellwether", ["inspect", "/some/model"]), ("bellwether", ["bench", "--layouts", "1x1,2x1"]),
+                    ("bellwether", ["bench"]), ("bellwether-coordinator", ["--layout", "1x2"]),
+                    ("bellwether-worker", ["--cpus", "0,1", "--name", "ram"])):
+                command = arguments[:1] if program == "bellwether" else []
+                printed = output_of(program, *arguments, "--print-config")
+                self.assertIn("model = ", printed + "model = " * (command == ["bench"]))
+                file.write_text(printed)
+                self.assertEqual(output_of(program, *command, "--config", file, "--print-config"), printed)
+            file.write_text(output_of("bellwether", *generate, "--print-config"))
+            answers = [self.json_of("generate", "--config", file), self.json_of(*generate[:-1])]
+            self.assertEqual(answers[0]["token_ids"], answers[1]["token_ids"])
+            self.assertIn("seed = 9\n", output_of("bellwether", "generate", "--print-config", "--seed", 9,
+                                                  BELLWETHER_SEED="8", BELLWETHER_CONFIG=str(file)))
+            self.assertIn("seed = 8\n", output_of("bellwether", "generate", "--print-config",
+                                                  BELLWETHER_SEED="8", BELLWETHER_CONFIG=str(file)))
+            file.write_text("temperture = 1\n")
+            self.assert_fails('"temperture"', "generate", "--model", MODEL, "--prompt-ids", "1", "--config", file)
+            for program in ("bellwether-coordinator", "bellwether-worker"):
+                done = subprocess.run([processes.BIN / program, "--config", file], capture_output=True, text=True)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn('"temperture"', done.stderr)
+
     def test_errors(self):
         self.assert_fails("/no/such/model", "generate", "--model", "/no/such/model", "--prompt-ids", "1")
         self.assert_fails("/no/such/model", "inspect", "/no/such/model")
