@@ -14,12 +14,22 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/config.h"
 
 namespace bellwether {
 namespace {
 
+// As exec wants them.
+std::vector<char*> Pointers(const std::vector<std::string>& texts) {
+  std::vector<char*> pointers;
+  for (const std::string& text : texts) pointers.push_back(const_cast<char*>(text.c_str()));
+  pointers.push_back(nullptr);
+  return pointers;
+}
+
 // In the child, between fork and exec: only calls that are safe there. Ends in exec or in _exit.
-[[noreturn]] void BecomeProgram(const ChildProcess::Options& options, char* const* arguments, pid_t parent) {
+[[noreturn]] void BecomeProgram(const ChildProcess::Options& options, char* const* arguments,
+                                char* const* environment, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGTERM);
   if (getppid() != parent) _exit(127);  // the parent died before prctl
   setpgid(0, 0);                        // ^C in a terminal reaches the parent, who ends us in order
@@ -32,7 +42,7 @@ namespace {
   }
   const int nothing = open("/dev/null", O_RDONLY | O_CLOEXEC);
   if (nothing >= 0) dup2(nothing, STDIN_FILENO);
-  execv(options.program.c_str(), arguments);
+  execve(options.program.c_str(), arguments, environment);
   _exit(127);
 }
 
@@ -42,16 +52,16 @@ absl::StatusOr<ChildProcess> ChildProcess::Start(const Options& options) {
   if (access(options.program.c_str(), X_OK) != 0) {
     return absl::NotFoundError(absl::StrCat(options.program, ": ", std::strerror(errno)));
   }
-  std::vector<char*> arguments = {const_cast<char*>(options.program.c_str())};
-  for (const std::string& argument : options.arguments)
-    arguments.push_back(const_cast<char*>(argument.c_str()));
-  arguments.push_back(nullptr);
+  std::vector<char*> arguments = Pointers(options.arguments);
+  arguments.insert(arguments.begin(), const_cast<char*>(options.program.c_str()));
+  const std::vector<std::string> variables = EnvironmentWithoutSettings();
+  const std::vector<char*> environment = Pointers(variables);
 
   ChildProcess child;
   const pid_t parent = getpid();
   child.pid_ = fork();
   if (child.pid_ < 0) return absl::ResourceExhaustedError(absl::StrCat("fork: ", std::strerror(errno)));
-  if (child.pid_ == 0) BecomeProgram(options, arguments.data(), parent);
+  if (child.pid_ == 0) BecomeProgram(options, arguments.data(), environment.data(), parent);
   child.pidfd_ = static_cast<int>(syscall(SYS_pidfd_open, child.pid_, 0));
   return child;
 }

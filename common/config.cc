@@ -1,5 +1,7 @@
 #include "common/config.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -69,6 +71,14 @@ absl::Status AddFile(const std::string& path, const std::vector<std::string>& na
 }
 
 }  // namespace
+
+std::vector<std::string> EnvironmentWithoutSettings() {
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (!absl::StartsWith(*variable, kPrefix)) variables.emplace_back(*variable);
+  }
+  return variables;
+}
 
 std::string EnvironmentName(std::string_view name) {
   std::string upper = absl::AsciiStrToUpper(absl::string_view(name.data(), name.size()));

@@ -30,6 +30,9 @@ absl::StatusOr<std::vector<std::string>> LayeredArguments(const std::vector<std:
 // A line of such a file, with its end, that gives `value` back.
 std::string ConfigLine(std::string_view name, std::string_view value);
 
+// The process's environment, "NAME=value", without our settings: for programs that are told theirs by flags.
+std::vector<std::string> EnvironmentWithoutSettings();
+
 // "step-tokens" -> "BELLWETHER_STEP_TOKENS"
 std::string EnvironmentName(std::string_view name);
 

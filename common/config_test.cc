@@ -70,6 +70,14 @@ TEST_F(ConfigTest, ABrokenLineIsNamed) {
   EXPECT_EQ(Layered({"--config=/nowhere"}).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(EnvironmentWithoutSettings, LeavesOursOut) {
+  ASSERT_EQ(setenv("BELLWETHER_LAYOUT", "1x1", 1), 0);
+  ASSERT_EQ(setenv("NOT_BELLWETHER_LAYOUT", "1x1", 1), 0);
+  const std::vector<std::string> variables = EnvironmentWithoutSettings();
+  EXPECT_THAT(variables, ::testing::Contains("NOT_BELLWETHER_LAYOUT=1x1"));
+  EXPECT_THAT(variables, ::testing::Each(::testing::Not(::testing::StartsWith("BELLWETHER_"))));
+}
+
 TEST(EnvironmentName, IsUpperCaseWithoutDashes) {
   EXPECT_EQ(EnvironmentName("step-tokens"), "BELLWETHER_STEP_TOKENS");
 }
