@@ -14,6 +14,7 @@
 #include "cli/managed_cluster.h"
 #include "cli/stop.h"
 #include "cli/terminal.h"
+#include "common/defaults.h"
 #include "common/status.h"
 #include "kernels/kernels.h"
 #include "kernels/peaks.h"
@@ -58,9 +59,11 @@ absl::StatusOr<BenchLayout> ParseLayout(const std::string& text, int cores) {
   const std::vector<std::string> at_threads = absl::StrSplit(text, absl::MaxSplits('t', 1));
   const std::vector<std::string> sizes = absl::StrSplit(at_threads[0], 'x');
   const bool ok = sizes.size() == 2 && absl::SimpleAtoi(sizes[0], &layout.tensor) &&
-                  absl::SimpleAtoi(sizes[1], &layout.pipeline) && layout.tensor > 0 && layout.pipeline > 0;
-  layout.threads = std::max(1, cores / std::max(1, layout.tensor * layout.pipeline));
-  if (!ok || (at_threads.size() == 2 && !absl::SimpleAtoi(at_threads[1], &layout.threads))) {
+                  absl::SimpleAtoi(sizes[1], &layout.pipeline) && layout.tensor > 0 && layout.pipeline > 0 &&
+                  layout.tensor <= kLocalWorkersMax && layout.pipeline <= kLocalWorkersMax;
+  layout.threads = ok ? std::max(1, cores / (layout.tensor * layout.pipeline)) : 0;
+  const bool threads_ok = at_threads.size() < 2 || absl::SimpleAtoi(at_threads[1], &layout.threads);
+  if (!ok || !threads_ok || layout.threads < 1 || layout.threads > kWorkerThreadsMax) {
     return absl::InvalidArgumentError(absl::StrCat("layout \"", text, "\": write TENSORxPIPELINE or 2x1t1"));
   }
   return layout;
@@ -224,12 +227,13 @@ void PrintRow(const Json& row) {
 
 absl::Status RunBench(const BenchOptions& options) {
   WatchStopSignals();
-  if (options.decode_tokens < 2 || options.prompt_tokens < 1 || options.repeats < 1) {
-    return absl::InvalidArgumentError("bench needs at least 2 decode tokens, 1 prompt token and 1 repeat");
-  }
   const int cores = static_cast<int>(AllowedCpus().size());
   std::vector<std::string> names = options.layouts;
   if (names.empty()) names = {"1x1", "2x1", "1x2"};
+  std::vector<BenchLayout> layouts;
+  for (const std::string& name : names) {
+    BW_ASSIGN_OR_RETURN(layouts.emplace_back(), ParseLayout(name, cores));
+  }
   BW_ASSIGN_OR_RETURN(const Work work, WorkOf(absl::StrCat("random:", options.shape, ":", options.weights)));
 
   Json json{{"shape", options.shape},
@@ -247,8 +251,7 @@ absl::Status RunBench(const BenchOptions& options) {
   }
   StatusLine line;
   Measurement first;
-  for (const std::string& name : names) {
-    BW_ASSIGN_OR_RETURN(const BenchLayout layout, ParseLayout(name, cores));
+  for (const BenchLayout& layout : layouts) {
     BW_ASSIGN_OR_RETURN(const Measurement measured, Measure(layout, options, line));
     if (first.decode_tokens_per_second == 0) first = measured;
     json["layouts"].push_back(ToJson(layout, measured, work, first));

@@ -33,10 +33,13 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       "Hugging Face directory, .gguf file, or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, "
       "bloom-7b)");
   Add(app, "--tensor-parallel", options.tensor_parallel,
-      "ranks that share each layer (default: the planner decides)");
+      "ranks that share each layer (default: the planner decides)")
+      ->check(CLI::Range(0, kLocalWorkersMax));
   Add(app, "--pipeline-parallel", options.pipeline_parallel,
-      "stages of consecutive layers (default: the planner decides)");
-  Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)");
+      "stages of consecutive layers (default: the planner decides)")
+      ->check(CLI::Range(0, kLocalWorkersMax));
+  Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)")
+      ->check(CLI::Range(0, kWorkerThreadsMax));
   Add(app, "--quantize", options.quantize, "round float weights at load: none, int8 or int4")
       ->check(CLI::IsMember({"none", "int8", "int4"}));
   Add(app, "--kv-type", options.kv_type,
@@ -45,10 +48,11 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--kernel-level", options.kernel_level,
       "instruction set: reference, portable, avx2, avx512 or avx512_bf16 (default: the best all workers "
       "have)");
-  Add(app, "--context-tokens", options.context_tokens, "longest prompt and answer together");
+  Add(app, "--context-tokens", options.context_tokens, "longest prompt and answer together")
+      ->check(CLI::Range(0, kContextTokensMax));
   Add(app, "--chat-template", options.chat_template,
       "family of prompts (default: chosen from the checkpoint)");
-  Add(app, "--log-level", options.log_level, "debug, info, warning or error");
+  AddLogLevelFlag(&app, &options.log_level);
 }
 
 void AddSessionFlags(CLI::App& app, SessionOptions& options) {
@@ -153,10 +157,12 @@ void AddUp(CLI::App& app, CommandLine& line) {
   line.up.listen = kDefaultClientAddress;
   line.up.worker_listen = kDefaultWorkerAddress;
   line.up.log_to_stderr = true;
-  Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)");
+  Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)")
+      ->check(CLI::Range(0, kLocalWorkersMax));
   Add(*up, "--listen", line.up.listen, "HOST:PORT for clients");
   Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers");
-  Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end");
+  Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
+      ->check(CLI::Range(0.0, kSecondsMax));
   up->get_option("--model")->required();
 }
 
@@ -165,17 +171,23 @@ void AddPlan(CLI::App& app, CommandLine& line) {
       app.add_subcommand("plan", "what would fit where, and how fast, before anything is loaded");
   Add(*plan, "--model", line.plan.model, "as for up; random:SHAPE:FORMAT plans without a checkpoint")
       ->required();
-  Add(*plan, "--tensor-parallel", line.plan.tensor_parallel, "ranks that share each layer (default: decide)");
-  Add(*plan, "--pipeline-parallel", line.plan.pipeline_parallel, "stages (default: decide)");
-  Add(*plan, "--quantize", line.plan.quantize, "none, int8 or int4");
-  Add(*plan, "--kv-type", line.plan.kv_type, "auto, fp32, bf16 or fp16");
+  Add(*plan, "--tensor-parallel", line.plan.tensor_parallel, "ranks that share each layer (default: decide)")
+      ->check(CLI::Range(0, kWorkersMax));
+  Add(*plan, "--pipeline-parallel", line.plan.pipeline_parallel, "stages (default: decide)")
+      ->check(CLI::Range(0, kWorkersMax));
+  Add(*plan, "--quantize", line.plan.quantize, "round float weights at load")
+      ->check(CLI::IsMember({"none", "int8", "int4"}));
+  Add(*plan, "--kv-type", line.plan.kv_type, "KV cache")
+      ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}));
   Add(*plan, "--kernel-level", line.plan.kernel_level, "default: the best all workers have");
-  Add(*plan, "--context-tokens", line.plan.context_tokens, "longest prompt and answer together");
+  Add(*plan, "--context-tokens", line.plan.context_tokens, "longest prompt and answer together")
+      ->check(CLI::Range(0, kContextTokensMax));
   plan->add_option(
       "--worker", line.plan.workers,
       "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
       "share its memory. Default: this machine, measured");
-  Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine");
+  Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine")
+      ->check(CLI::Range(0, kWorkersMax));
   plan->add_flag("--json", line.plan.json, "one JSON object");
 }
 
@@ -186,8 +198,10 @@ void AddBench(CLI::App& app, CommandLine& line) {
   Add(*bench, "--layouts", line.bench.layouts,
       "TENSORxPIPELINE[tTHREADS], comma-separated; threads are of each worker")
       ->delimiter(',');
-  Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run");
-  Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run");
+  Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run")
+      ->check(CLI::Range(1, kContextTokensMax));
+  Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run")
+      ->check(CLI::Range(2, kContextTokensMax));
   Add(*bench, "--repeats", line.bench.repeats, "runs of each, the median counts")->check(CLI::Range(1, 1000));
   bench->add_flag("--json", line.bench.json, "one JSON object");
 }

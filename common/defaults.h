@@ -50,5 +50,8 @@ inline constexpr int32_t kChatMessagesMax = 4096;
 
 // What a cluster may look like.
 inline constexpr int32_t kWorkersMax = 1024;
+inline constexpr int32_t kLocalWorkersMax = 64;  // that the tool starts on one machine
+inline constexpr int32_t kContextTokensMax = 1 << 24;
+inline constexpr int32_t kWorkerThreadsMax = 1024;
 
 }  // namespace bellwether

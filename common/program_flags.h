@@ -25,6 +25,14 @@ inline std::vector<CLI::Option*> Settings(CLI::App* app) {
   return settings;
 }
 
+constexpr double kSecondsMax = 86400;  // of the flags that take a time
+
+inline void AddLogLevelFlag(CLI::App* app, std::string* level) {
+  app->add_option("--log-level", *level, "Lines of lower rank are left out")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+}
+
 // Adds --config and --print-config, and makes the last of several values win where there is one value.
 inline void AddConfigFlags(CLI::App* app, bool* print_config) {
   app->add_option("--config",

@@ -64,7 +64,7 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
   } numbers[] = {{"workers", options.workers, 0, kWorkersMax},
                  {"tensor-parallel", options.tensor_parallel, 0, kWorkersMax},
                  {"pipeline-parallel", options.pipeline_parallel, 0, kWorkersMax},
-                 {"context-tokens", options.context_tokens, 0, 1 << 24},
+                 {"context-tokens", options.context_tokens, 0, kContextTokensMax},
                  {"kv-blocks-max", options.kv_blocks_max, 0, 1 << 24},
                  {"step-tokens", options.step_tokens, 1, 1 << 16},
                  {"sequences-max", options.sequences_max, 1, 1 << 16},

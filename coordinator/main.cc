@@ -44,17 +44,20 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Family of the chat template (default: by the checkpoint)");
   app->add_option("--context-tokens", options.context_tokens,
                   "Prompt and answer together, at most; 0: what the model can, at most 4096");
-  app->add_option("--kv-blocks-max", options.kv_blocks_max,
-                  "KV blocks of 32 tokens, at most; 0: what memory holds, at most 4096");
+  app->add_option(
+      "--kv-blocks-max", options.kv_blocks_max,
+      "KV blocks of 32 tokens, at most; 0: what memory holds, at most 4096");
   app->add_option("--step-tokens", options.step_tokens, "Tokens of a step, at most");
   app->add_option("--sequences-max", options.sequences_max, "Sequences that run at once, at most");
   app->add_option("--requests-max", options.requests_queued_max, "Requests waiting or running, at most");
   app->add_option("--seed", options.seed,
                   "Of the seeds drawn for requests that bring none; 0 takes a random one");
   app->add_option("--step-deadline-seconds", flags->step_deadline_seconds,
-                  "A worker without progress for so long within a step is hung; 0 takes it from the plan");
-  app->add_option("--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on");
-  app->add_option("--log-level", flags->log_level, "debug, info, warning or error");
+                  "A worker without progress for so long within a step is hung; 0 takes it from the plan")
+      ->check(CLI::Range(0.0, kSecondsMax));
+  app->add_option("--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on")
+      ->check(CLI::Range(0.0, kSecondsMax));
+  AddLogLevelFlag(app, &flags->log_level);
 }
 
 int Serve(const Flags& flags) {

@@ -19,6 +19,8 @@
 namespace bellwether {
 namespace {
 
+constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
+
 struct Flags {
   WorkerSession::Options session;
   std::string cpus;
@@ -45,14 +47,15 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Threads that compute; 0: one for each CPU of the affinity mask");
   app->add_option("--cpus", flags->cpus,
                   "CPUs of the threads, such as 0,1,4-7; empty: wherever the system likes");
-  app->add_option("--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available");
+  app->add_option("--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
+      ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
   app->add_option("--link-listen", session.link_listen,
                   "HOST:PORT for workers on other machines, which must reach it; empty: this machine only");
   app->add_option("--host-id", session.host_id,
                   "Workers of one id share memory; empty: by the machine. Containers may need to say");
   app->add_option("--kernel-level", flags->kernel_level,
                   "Highest instruction set to offer; empty: what the CPU has");
-  app->add_option("--log-level", flags->log_level, "debug, info, warning or error");
+  AddLogLevelFlag(app, &flags->log_level);
 }
 
 // "0,1,4-7"
@@ -80,10 +83,10 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
   if (options.threads == 0) {
     options.threads = static_cast<int>(options.cpus.empty() ? AllowedCpus().size() : options.cpus.size());
   }
-  if (options.threads < 1 || options.threads > 1024) {
-    return absl::InvalidArgumentError(absl::StrCat("threads is ", options.threads, ", allowed is 1 to 1024"));
+  if (options.threads < 1 || options.threads > kWorkerThreadsMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", options.threads, ", allowed is 0 to ", kWorkerThreadsMax));
   }
-  if (flags.memory_mib < 0) return absl::InvalidArgumentError("memory-mib is below 0");
   options.memory_bytes = flags.memory_mib << 20;
   options.kernel_levels = KernelLevelNames();
   if (!flags.kernel_level.empty()) {

@@ -233,6 +233,26 @@ class Cli(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             self.assert_fails("config.json", "inspect", directory)
 
+    def test_what_the_flags_refuse(self):
+        ids = ["--prompt-ids", "1"]
+        for arguments, texts in ((["up", "--workers", 500], ["--workers", "0 to 64"]),
+                                 (["up", "--drain-seconds", -1], ["--drain-seconds"]),
+                                 (["generate", *ids, "--threads", -1], ["--threads", "0 to 1024"]),
+                                 (["generate", *ids, "--log-level", "foo"], ["--log-level", "warning"]),
+                                 (["plan", "--workers", -3], ["--workers", "0 to 1024"]),
+                                 (["plan", "--quantize", "int5"], ["--quantize", "int4"]),
+                                 (["bench", "--layouts", "1x1t-5"], ["1x1t-5"]),
+                                 (["bench", "--repeats", 0], ["--repeats", "1 to 1000"])):
+            model = ["--model", MODEL] if arguments[0] != "bench" else []
+            for text in texts:
+                self.assert_fails(text, *arguments, *model)
+        for program, arguments in (("coordinator", ["--log-level", "foo"]), ("coordinator", ["--drain-seconds", "-1"]),
+                                   ("worker", ["--log-level", "foo"]), ("worker", ["--memory-mib", "-1"])):
+            done = subprocess.run([processes.BIN / f"bellwether-{program}", "--model", MODEL, *arguments],
+                                  capture_output=True, text=True)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(arguments[0], done.stderr)
+
     def test_help(self):
         for command in ([], ["generate"], ["score"], ["chat"], ["up"], ["plan"], ["inspect"], ["bench"]):
             done = run(*command, "--help")
