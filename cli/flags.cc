@@ -38,6 +38,8 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--pipeline-parallel", options.pipeline_parallel,
       "stages of consecutive layers (default: the planner decides)")
       ->check(CLI::Range(0, kLocalWorkersMax));
+  Add(app, "--layout", options.layout,
+      "the layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
   Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)")
       ->check(CLI::Range(0, kWorkerThreadsMax));
   Add(app, "--quantize", options.quantize, "round float weights at load: none, int8 or int4")

@@ -12,8 +12,11 @@
 #include "absl/strings/str_join.h"
 #include "cli/stop.h"
 #include "common/clock.h"
+#include "common/defaults.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/layout_text.h"
 #include "worker/inventory.h"
 
 namespace bellwether {
@@ -36,9 +39,21 @@ void AddUnlessZero(const std::string& flag, int value, std::vector<std::string>&
   if (value != 0) AddUnlessEmpty(flag, std::to_string(value), arguments);
 }
 
-int WorkersWanted(const ClusterOptions& options) {
-  if (options.workers > 0) return options.workers;
-  return std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
+absl::StatusOr<int> WorkersWanted(const ClusterOptions& options) {
+  int wanted = std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
+  if (!options.layout.empty()) {
+    if (options.tensor_parallel > 0 || options.pipeline_parallel > 0) {
+      return absl::InvalidArgumentError(
+          "--layout says it all: leave out --tensor-parallel and --pipeline-parallel");
+    }
+    BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
+    BW_ASSIGN_OR_RETURN(const Layout layout, ParseLayout(checkpoint->config(), options.layout));
+    wanted = layout.workers();
+  }
+  if (options.workers > 0) wanted = options.workers;
+  if (wanted <= kLocalWorkersMax) return wanted;
+  return absl::InvalidArgumentError(
+      absl::StrCat(wanted, " workers on this machine, allowed are ", kLocalWorkersMax));
 }
 
 }  // namespace
@@ -50,13 +65,13 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const Clus
     return absl::NotFoundError(
         absl::StrCat("no model at ", options.model, ": give a Hugging Face directory or a .gguf file"));
   }
-  auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options));
+  BW_ASSIGN_OR_RETURN(const int wanted, WorkersWanted(options));
+  auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options, wanted));
   std::string directory = (std::filesystem::temp_directory_path(error) / "bellwether.XXXXXX").string();
   if (mkdtemp(directory.data()) == nullptr) return absl::InternalError("cannot make a temporary directory");
   cluster->directory_ = directory;
   BW_RETURN_IF_ERROR(cluster->StartCoordinator());
   BW_RETURN_IF_ERROR(cluster->ReadPorts());
-  cluster->workers_.resize(WorkersWanted(options));
   for (int i = 0; i < cluster->workers(); ++i) BW_RETURN_IF_ERROR(cluster->StartWorker(i));
   BW_RETURN_IF_ERROR(cluster->WaitUntilServing(progress));
   return cluster;
@@ -81,21 +96,22 @@ absl::Status ManagedCluster::StartCoordinator() {
       "--listen",        options_.listen,
       "--worker-listen", options_.worker_listen,
       "--port-file",     directory_ + "/ports",
-      "--workers",       std::to_string(WorkersWanted(options_)),
+      "--workers",       std::to_string(workers()),
       "--drain-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
       "--log-level",     options_.log_level};
   AddUnlessZero("--tensor-parallel", options_.tensor_parallel, arguments);
   AddUnlessZero("--pipeline-parallel", options_.pipeline_parallel, arguments);
+  AddUnlessEmpty("--layout", options_.layout, arguments);
   AddUnlessZero("--context-tokens", options_.context_tokens, arguments);
   AddUnlessEmpty("--quantize", options_.quantize, arguments);
   AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
   AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
   BW_ASSIGN_OR_RETURN(
-      coordinator_,
-      ChildProcess::Start({.program = SiblingProgram("bellwether-coordinator"),
-                           .arguments = std::move(arguments),
-                           .log_file = options_.log_to_stderr ? "" : directory_ + "/coordinator.log"}));
+      coordinator_, ChildProcess::Start(
+                        {.program = SiblingProgram("bellwether-coordinator"),
+                         .arguments = std::move(arguments),
+                         .log_file = options_.log_to_stderr ? "" : directory_ + "/coordinator.log"}));
   return absl::OkStatus();
 }
 

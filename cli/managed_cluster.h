@@ -14,10 +14,11 @@ namespace bellwether {
 // What to run on this machine. Zero and empty mean: decide.
 struct ClusterOptions {
   std::string model;
-  int workers = 0;  // default: stages x ranks, else 1
+  int workers = 0;  // default: those of the layout, stages x ranks, else 1
   int tensor_parallel = 0;
   int pipeline_parallel = 0;
-  int threads = 0;  // of each worker; default: the cores, shared out
+  std::string layout;  // as model/layout_text.h has it, instead of the two above
+  int threads = 0;     // of each worker; default: the cores, shared out
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;
@@ -58,7 +59,7 @@ class ManagedCluster {
     int restarts = 0;
     absl::Duration restart_at;  // of Clock::Real; meaningful while the process is gone
   };
-  explicit ManagedCluster(const ClusterOptions& options) : options_(options) {}
+  ManagedCluster(const ClusterOptions& options, int workers) : options_(options), workers_(workers) {}
   absl::Status StartCoordinator();
   absl::Status ReadPorts();
   absl::Status StartWorker(int index);

@@ -239,6 +239,7 @@ class Cli(unittest.TestCase):
                                  (["up", "--drain-seconds", -1], ["--drain-seconds"]),
                                  (["generate", *ids, "--threads", -1], ["--threads", "0 to 1024"]),
                                  (["generate", *ids, "--log-level", "foo"], ["--log-level", "warning"]),
+                                 (["generate", *ids, "--tensor-parallel", 8, "--pipeline-parallel", 9], ["72", "64"]),
                                  (["plan", "--workers", -3], ["--workers", "0 to 1024"]),
                                  (["plan", "--quantize", "int5"], ["--quantize", "int4"]),
                                  (["bench", "--layouts", "1x1t-5"], ["1x1t-5"]),
@@ -252,6 +253,16 @@ class Cli(unittest.TestCase):
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 2)
             self.assertIn(arguments[0], done.stderr)
+
+    def test_layout(self):
+        flags = ["--model", MODEL, "--threads", 1]
+        ask = ["--prompt-ids", "1,2", "--temperature", 0, "--max-tokens", 3]
+        layers = self.json_of("inspect", MODEL)["config"]["layers"]
+        answers = [self.json_of("generate", *flags, *layout, *ask)["token_ids"]
+                   for layout in ([], ["--layout", f"{layers}x3+1"], ["--layout", f"1x1,{layers - 1}x2"])]
+        self.assertEqual(answers[1:], answers[:1] * 2)
+        self.assert_fails("--tensor-parallel", "generate", *flags, "--layout", f"{layers}x2", "--tensor-parallel", 2, *ask)
+        self.assert_fails("layers", "generate", *flags, "--layout", "99x1", *ask)
 
     def test_help(self):
         for command in ([], ["generate"], ["score"], ["chat"], ["up"], ["plan"], ["inspect"], ["bench"]):
