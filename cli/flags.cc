@@ -9,6 +9,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/defaults.h"
 #include "common/program_flags.h"
@@ -28,7 +29,10 @@ void AddOptional(CLI::App& app, const std::string& flag, std::optional<T>& value
       flag, [&value](const T& given) { value = given; }, help);
 }
 
+constexpr char kClusterGroup[] = "Cluster";
+
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
+  app.option_defaults()->group(kClusterGroup);
   Add(app, "--model", options.model,
       "Hugging Face directory, .gguf file, or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, "
       "bloom-7b)");
@@ -55,12 +59,26 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--chat-template", options.chat_template,
       "family of prompts (default: chosen from the checkpoint)");
   AddLogLevelFlag(&app, &options.log_level);
+  app.option_defaults()->group("Options");
 }
 
 void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   Add(app, "--connect", options.connect,
       "HOST:PORT of a running coordinator, instead of --model and a private cluster");
   AddClusterFlags(app, options.cluster);
+}
+
+// Flags of a private cluster that are given beside --connect and ask for something, for people.
+std::string FlagsAgainstConnect(CLI::App& command) {
+  const CLI::Option* connect = command.get_option_no_throw("--connect");
+  if (connect == nullptr || connect->count() == 0) return "";
+  std::vector<std::string> given;
+  for (const CLI::Option* option : Settings(&command)) {
+    const bool cluster = option->get_group() == kClusterGroup && option->count() > 0;
+    if (cluster && option->results().back() != option->get_default_str())
+      given.push_back("--" + option->get_lnames().front());
+  }
+  return absl::StrJoin(given, ", ");
 }
 
 // "1,2,3"; an empty text is an empty list.
@@ -250,7 +268,13 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);
   exit_code = ParseFlags(argc, argv, print_config, &app);
   if (exit_code >= 0) return false;
-  line.command = app.get_subcommands().front()->get_name();
+  CLI::App& command = *app.get_subcommands().front();
+  if (const std::string flags = FlagsAgainstConnect(command); !flags.empty()) {
+    std::fprintf(stderr, "--connect takes the cluster as it is: leave out %s\n", flags.c_str());
+    exit_code = 2;
+    return false;
+  }
+  line.command = command.get_name();
   return true;
 }
 

@@ -254,6 +254,11 @@ class Cli(unittest.TestCase):
             self.assertEqual(done.returncode, 2)
             self.assertIn(arguments[0], done.stderr)
 
+    def test_connect_takes_no_flags_of_a_cluster(self):
+        connect = ["--connect", "127.0.0.1:1", "--prompt-ids", "1"]
+        self.assert_fails("leave out --model, --threads", "generate", *connect, "--model", MODEL, "--threads", 1)
+        self.assert_fails("answers at 127.0.0.1:1", "generate", *connect, "--threads", 0)  # which asks for nothing
+
     def test_layout(self):
         flags = ["--model", MODEL, "--threads", 1]
         ask = ["--prompt-ids", "1,2", "--temperature", 0, "--max-tokens", 3]
