@@ -180,13 +180,14 @@ absl::Status CheckUtf8(absl::string_view what, const std::string& text) {
 absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages,
                            const ChatOptions& options) {
   Answer answer;
-  BW_RETURN_IF_ERROR(session.client().Chat(messages, WithLogprobs(options.generation, options.json),
-                                           {.cancellation = StopCancellation()},
-                                           [&](const AnswerChunk& chunk) {
-                                             answer.Add(chunk);
-                                             if (!options.json) PrintPiece(chunk, /*has_tokenizer=*/true);
-                                             return true;
-                                           }));
+  const absl::Status status =
+      session.client().Chat(messages, WithLogprobs(options.generation, options.json),
+                            {.cancellation = StopCancellation()}, [&](const AnswerChunk& chunk) {
+                              answer.Add(chunk);
+                              if (!options.json) PrintPiece(chunk, /*has_tokenizer=*/true);
+                              return true;
+                            });
+  BW_RETURN_IF_ERROR(session.Explain(status));
   if (!options.json) std::cout << std::endl;
   return answer;
 }
@@ -217,12 +218,13 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   Answer answer;
   const bool stream = !options.json && options.generation.n.value_or(1) == 1;
-  BW_RETURN_IF_ERROR(session.client().Generate(
+  const absl::Status status = session.client().Generate(
       options.prompt, generation, {.cancellation = StopCancellation()}, [&](const AnswerChunk& chunk) {
         answer.Add(chunk);
         if (stream) PrintPiece(chunk, session.model().has_tokenizer);
         return true;
-      }));
+      });
+  BW_RETURN_IF_ERROR(session.Explain(status));
   if (options.json) {
     PrintJson(answer.ToJson());
   } else {
@@ -242,9 +244,10 @@ absl::Status RunScore(const ScoreOptions& options) {
   WatchStopSignals();
   BW_RETURN_IF_ERROR(CheckUtf8("the text", options.prompt.text.value_or("")));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
-  BW_ASSIGN_OR_RETURN(const ScoreAnswer answer,
-                      session.client().Score(options.prompt, {.cancellation = StopCancellation()}));
-  BW_RETURN_IF_ERROR(PrintScores(answer, options.json));
+  const absl::StatusOr<ScoreAnswer> answer =
+      session.client().Score(options.prompt, {.cancellation = StopCancellation()});
+  BW_RETURN_IF_ERROR(session.Explain(answer.status()));
+  BW_RETURN_IF_ERROR(PrintScores(*answer, options.json));
   return session.Close();
 }
 

@@ -11,8 +11,8 @@ constexpr absl::Duration kConnectLimit = absl::Seconds(10);
 
 absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   Session session;
-  std::string address = options.connect;
-  if (address.empty()) {
+  session.address_ = options.connect;
+  if (session.address_.empty()) {
     if (options.cluster.model.empty()) {
       return absl::InvalidArgumentError(
           "say which model: --model PATH, or --connect HOST:PORT of a coordinator");
@@ -21,16 +21,25 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
     BW_ASSIGN_OR_RETURN(
         session.cluster_,
         ManagedCluster::Start(options.cluster, [&](const std::string& text) { line.Show(text); }));
-    address = session.cluster_->address();
+    session.address_ = session.cluster_->address();
     session.model_ = session.cluster_->model();
   }
-  session.client_ = std::make_unique<InferenceClient>(address);
+  session.client_ = std::make_unique<InferenceClient>(session.address_);
   if (session.cluster_ == nullptr) {
     auto model = session.client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()});
-    if (!model.ok()) return Annotate(model.status(), options.connect);
+    if (!model.ok())
+      return Annotate(model.status(), absl::StrCat("no coordinator answers at ", options.connect));
     session.model_ = *std::move(model);
   }
   return session;
+}
+
+absl::Status Session::Explain(const absl::Status& status) {
+  if (!absl::IsUnavailable(status)) return status;
+  // A coordinator that is there has said itself what is unavailable.
+  if (client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()}).ok()) return status;
+  return Annotate(status, absl::StrCat("the connection to ", address_,
+                                       " was lost (the coordinator ended or cannot be reached)"));
 }
 
 absl::Status Session::Close() {

@@ -22,11 +22,14 @@ class Session {
 
   InferenceClient& client() { return *client_; }
   const ServedModel& model() const { return model_; }
+  // An error of a call, with what is behind it if the coordinator itself is gone.
+  absl::Status Explain(const absl::Status& status);
   // Ends the private cluster, if there is one.
   absl::Status Close();
 
  private:
   std::unique_ptr<ManagedCluster> cluster_;
+  std::string address_;
   std::unique_ptr<InferenceClient> client_;
   ServedModel model_;
 };

@@ -259,6 +259,22 @@ class Cli(unittest.TestCase):
         self.assert_fails("leave out --model, --threads", "generate", *connect, "--model", MODEL, "--threads", 1)
         self.assert_fails("answers at 127.0.0.1:1", "generate", *connect, "--threads", 0)  # which asks for nothing
 
+    def test_a_lost_coordinator_is_named(self):
+        cluster = processes.Cluster(MODEL.replace("llama", "llama?positions=60000"),
+                                    coordinator_flags=["--context-tokens", 60000])
+        self.addCleanup(cluster.close)
+        ask = ["generate", "--connect", cluster.address, "--prompt-ids", "1", "--ignore-eos", "--max-tokens"]
+        while run(*ask, 1).returncode != 0:
+            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        with subprocess.Popen([processes.BIN / "bellwether", *ask, "59000"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as tool:
+            self.addCleanup(lambda: tool.poll() is None and tool.kill())
+            tool.stdout.read(1)
+            cluster.processes[0].kill()
+            error = tool.communicate()[1]
+        self.assertIn(f"the connection to {cluster.address} was lost", error)
+        self.assertEqual(tool.returncode, 1)
+
     def test_layout(self):
         flags = ["--model", MODEL, "--threads", 1]
         ask = ["--prompt-ids", "1,2", "--temperature", 0, "--max-tokens", 3]
