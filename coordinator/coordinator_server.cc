@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "common/step.h"
 #include "coordinator/planner.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
@@ -152,7 +153,15 @@ absl::Status CoordinatorServer::CheckOptions() {
   planner_.ranks = options_.tensor_parallel;
   planner_.context_tokens = options_.context_tokens;
   planner_.step_tokens = options_.step_tokens;
-  if (options_.kv_blocks_max > 0) planner_.kv_blocks_max = options_.kv_blocks_max;
+  if (options_.kv_blocks_max > 0) {
+    planner_.kv_blocks_max = options_.kv_blocks_max;
+    const int32_t needed = (options_.context_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
+    if (options_.kv_blocks_max < needed) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "kv-blocks-max is ", options_.kv_blocks_max, ", one context of ", options_.context_tokens,
+          " tokens takes ", needed, ": allow as many, or give a smaller --context-tokens"));
+    }
+  }
   if (tokenizer_ == nullptr) return absl::OkStatus();
   if (options_.chat_template.empty()) {
     chat_template_ =

@@ -46,7 +46,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Prompt and answer together, at most; 0: what the model can, at most 4096");
   app->add_option(
       "--kv-blocks-max", options.kv_blocks_max,
-      "KV blocks of 32 tokens, at most; 0: what memory holds, at most 4096");
+      "KV blocks of 32 tokens, at most, but enough for one context; 0: what memory holds, at most 4096");
   app->add_option("--step-tokens", options.step_tokens, "Tokens of a step, at most");
   app->add_option("--sequences-max", options.sequences_max, "Sequences that run at once, at most");
   app->add_option("--requests-max", options.requests_queued_max, "Requests waiting or running, at most");

@@ -254,6 +254,13 @@ class Cli(unittest.TestCase):
             self.assertEqual(done.returncode, 2)
             self.assertIn(arguments[0], done.stderr)
 
+    def test_fewer_kv_blocks_than_one_context_are_refused(self):
+        done = subprocess.run([processes.BIN / "bellwether-coordinator", "--model", MODEL, "--listen", "127.0.0.1:0",
+                               "--worker-listen", "127.0.0.1:0", "--context-tokens", "65", "--kv-blocks-max", "2"],
+                              capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("kv-blocks-max is 2, one context of 65 tokens takes 3", done.stderr)
+
     def test_connect_takes_no_flags_of_a_cluster(self):
         connect = ["--connect", "127.0.0.1:1", "--prompt-ids", "1"]
         self.assert_fails("leave out --model, --threads", "generate", *connect, "--model", MODEL, "--threads", 1)
