@@ -1,7 +1,6 @@
 #include "cli/managed_cluster.h"
 
 #include <signal.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -67,9 +66,8 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const Clus
   }
   BW_ASSIGN_OR_RETURN(const int wanted, WorkersWanted(options));
   auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options, wanted));
-  std::string directory = (std::filesystem::temp_directory_path(error) / "bellwether.XXXXXX").string();
-  if (mkdtemp(directory.data()) == nullptr) return absl::InternalError("cannot make a temporary directory");
-  cluster->directory_ = directory;
+  BW_ASSIGN_OR_RETURN(cluster->directory_,
+                      ScratchDirectory::Make(std::filesystem::temp_directory_path(error).string()));
   BW_RETURN_IF_ERROR(cluster->StartCoordinator());
   BW_RETURN_IF_ERROR(cluster->ReadPorts());
   for (int i = 0; i < cluster->workers(); ++i) BW_RETURN_IF_ERROR(cluster->StartWorker(i));
@@ -80,8 +78,6 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const Clus
 ManagedCluster::~ManagedCluster() {
   workers_.clear();
   coordinator_ = ChildProcess();
-  std::error_code ignored;
-  if (!directory_.empty()) std::filesystem::remove_all(directory_, ignored);
 }
 
 std::vector<pid_t> ManagedCluster::worker_pids() const {
@@ -95,7 +91,7 @@ absl::Status ManagedCluster::StartCoordinator() {
       "--model",         options_.model,
       "--listen",        options_.listen,
       "--worker-listen", options_.worker_listen,
-      "--port-file",     directory_ + "/ports",
+      "--port-file",     directory_.path() + "/ports",
       "--workers",       std::to_string(workers()),
       "--drain-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
       "--log-level",     options_.log_level};
@@ -111,7 +107,7 @@ absl::Status ManagedCluster::StartCoordinator() {
       coordinator_, ChildProcess::Start(
                         {.program = SiblingProgram("bellwether-coordinator"),
                          .arguments = std::move(arguments),
-                         .log_file = options_.log_to_stderr ? "" : directory_ + "/coordinator.log"}));
+                         .log_file = options_.log_to_stderr ? "" : directory_.path() + "/coordinator.log"}));
   return absl::OkStatus();
 }
 
@@ -120,13 +116,13 @@ absl::Status ManagedCluster::ReadPorts() {
   const absl::Duration give_up = Clock::Real()->Now() + kCoordinatorStart;
   while (Clock::Real()->Now() < give_up) {
     if (StopRequested()) return absl::CancelledError("stopped while the coordinator was starting");
-    std::ifstream file(directory_ + "/ports");
+    std::ifstream file(directory_.path() + "/ports");
     std::string name, address;
     while (file >> name >> address) (name == "client" ? address_ : worker_address_) = address;
     if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
     if (coordinator_.WaitFor(kLook)) {
       return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
-                                                 LogTail(directory_ + "/coordinator.log")));
+                                                 LogTail(directory_.path() + "/coordinator.log")));
     }
   }
   return absl::DeadlineExceededError(
@@ -148,7 +144,7 @@ absl::Status ManagedCluster::StartWorker(int index) {
     const auto first = cpus.begin() + static_cast<ptrdiff_t>(index) * threads;
     AddUnlessEmpty("--cpus", absl::StrJoin(first, first + threads, ","), arguments);
   }
-  worker.log_file = absl::StrCat(directory_, "/worker-", index, ".log");
+  worker.log_file = absl::StrCat(directory_.path(), "/worker-", index, ".log");
   BW_ASSIGN_OR_RETURN(worker.process,
                       ChildProcess::Start({.program = SiblingProgram("bellwether-worker"),
                                            .arguments = std::move(arguments),
@@ -179,7 +175,7 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
     if (progress) progress(last_reason);
   }
   return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
-                                             LogTail(directory_ + "/coordinator.log")));
+                                             LogTail(directory_.path() + "/coordinator.log")));
 }
 
 // A stopped worker never joins again by itself; one that the coordinator still counts on may go on.

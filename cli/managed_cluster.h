@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "cli/child_process.h"
 #include "cli/inference_client.h"
+#include "cli/scratch_directory.h"
 
 namespace bellwether {
 
@@ -69,7 +70,7 @@ class ManagedCluster {
   std::string LogTail(const std::string& file) const;
 
   const ClusterOptions options_;
-  std::string directory_;  // of logs and the port file; removed at the end
+  ScratchDirectory directory_;  // of logs and the port file
   std::string address_, worker_address_;
   ChildProcess coordinator_;
   std::vector<Worker> workers_;

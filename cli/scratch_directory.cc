@@ -1,0 +1,67 @@
+#include "cli/scratch_directory.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace bellwether {
+namespace {
+
+constexpr char kPrefix[] = "bellwether.";
+// The lock is taken under the first name and the file then renamed, so that whoever sees the second name and
+// no lock knows that the owner is gone.
+constexpr char kNewLock[] = "/lock.new";
+constexpr char kLock[] = "/lock";
+
+void RemoveThoseWithoutOwner(const std::string& parent) {
+  std::error_code ignored;
+  for (const std::filesystem::directory_entry& entry : std::filesystem::directory_iterator(parent, ignored)) {
+    if (entry.is_symlink(ignored) || !entry.path().filename().string().starts_with(kPrefix)) continue;
+    // Nobody else's: the lock can only be opened for writing by its owner.
+    const int lock = open((entry.path().string() + kLock).c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (lock < 0) continue;
+    if (flock(lock, LOCK_EX | LOCK_NB) == 0) std::filesystem::remove_all(entry.path(), ignored);
+    close(lock);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ScratchDirectory> ScratchDirectory::Make(const std::string& parent) {
+  RemoveThoseWithoutOwner(parent);
+  ScratchDirectory made;
+  std::string path = absl::StrCat(parent, "/", kPrefix, "XXXXXX");
+  if (mkdtemp(path.data()) == nullptr) {
+    return absl::InternalError(
+        absl::StrCat("cannot make a directory in ", parent, ": ", std::strerror(errno)));
+  }
+  made.path_ = path;
+  made.lock_ = open((path + kNewLock).c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  if (made.lock_ < 0 || flock(made.lock_, LOCK_EX) != 0 ||
+      rename((path + kNewLock).c_str(), (path + kLock).c_str()) != 0) {
+    return absl::InternalError(absl::StrCat("cannot lock a file in ", path, ": ", std::strerror(errno)));
+  }
+  return made;
+}
+
+ScratchDirectory& ScratchDirectory::operator=(ScratchDirectory&& other) noexcept {
+  std::swap(path_, other.path_);
+  std::swap(lock_, other.lock_);
+  return *this;
+}
+
+ScratchDirectory::~ScratchDirectory() {
+  std::error_code ignored;
+  if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  if (lock_ >= 0) close(lock_);
+}
+
+}  // namespace bellwether
