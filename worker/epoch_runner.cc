@@ -17,31 +17,6 @@ constexpr size_t kStepsMax = 4096;
 constexpr absl::Duration kConnectLimit = absl::Hours(1);
 constexpr int kSpinPauses = 1000;
 
-// A link that remembers whose it was that failed first.
-class BlamingLink : public Link {
- public:
-  BlamingLink(std::unique_ptr<Link> link, int peer, std::atomic<int>* blamed)
-      : link_(std::move(link)), peer_(peer), blamed_(blamed) {}
-  absl::Status Send(const MessageTag& tag, absl::Span<const float> data) override {
-    return Watch(link_->Send(tag, data));
-  }
-  absl::Status Receive(const MessageTag& tag, absl::Span<float> data) override {
-    return Watch(link_->Receive(tag, data));
-  }
-  void Abort(const absl::Status& reason) override { link_->Abort(reason); }
-  std::string peer() const override { return link_->peer(); }
-
- private:
-  absl::Status Watch(absl::Status status) {
-    int nobody = -1;
-    if (!status.ok()) blamed_->compare_exchange_strong(nobody, peer_);
-    return status;
-  }
-  const std::unique_ptr<Link> link_;
-  const int peer_;
-  std::atomic<int>* const blamed_;
-};
-
 int FlatIndex(const Assignment& assignment) {
   int index = assignment.rank;
   for (int stage = 0; stage < assignment.stage; ++stage) {
@@ -141,7 +116,7 @@ void EpochRunner::Run() {
 
 void EpochRunner::Start(const EpochTask& task) {
   const Epoch epoch = task.assignment.epoch;
-  blamed_ = -1;
+  progress_.failed_peer = -1;
   progress_.waiting_for = -1;
   if (const absl::Status status = Prepare(task); !status.ok()) Fail(epoch, status);
 }
@@ -197,9 +172,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Link>>> EpochRunner::Connect(const Ep
   for (const int index : linked) request.peers.push_back(task.peers[index]);
   BW_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Link>> made, options_.links->Connect(request));
   BW_CHECK_EQ(made.size(), linked.size());
-  for (size_t i = 0; i < linked.size(); ++i) {
-    links[linked[i]] = std::make_unique<BlamingLink>(std::move(made[i]), linked[i], &blamed_);
-  }
+  for (size_t i = 0; i < linked.size(); ++i) links[linked[i]] = std::move(made[i]);
   return links;
 }
 
@@ -232,7 +205,7 @@ void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {
     steps_.clear();
   }
   LogError("epoch ", epoch.value, ": ", status.ToString());
-  options_.events.failed(epoch, status, blamed_);
+  options_.events.failed(epoch, status, progress_.failed_peer);
 }
 
 }  // namespace bellwether

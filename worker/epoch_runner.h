@@ -82,7 +82,6 @@ class EpochRunner {
 
   const Options options_;
   ExecutorProgress progress_;
-  std::atomic<int> blamed_{-1};  // first peer whose link failed
 
   // The thread's own.
   std::shared_ptr<const LoadedShard> shard_;

@@ -20,6 +20,7 @@ struct ExecutorProgress {
   std::atomic<uint64_t> step{0};
   std::atomic<int32_t> layer{-1};
   std::atomic<int32_t> waiting_for{-1};  // flat index of the worker it waits for, -1 if none
+  std::atomic<int32_t> failed_peer{-1};  // flat index of the first worker whose link failed, -1 if none has
   std::atomic<int64_t> loaded_bytes{0};
   std::atomic<int64_t> total_bytes{0};
 };

@@ -9,7 +9,7 @@
 
 namespace bellwether {
 
-// A link that tells the heartbeat whom the executor waits for.
+// A link that tells the heartbeat whom the executor waits for, and whose link failed first.
 class WatchedLink : public Link {
  public:
   WatchedLink(std::unique_ptr<Link> link, int peer_index, ExecutorProgress* progress)
@@ -31,6 +31,8 @@ class WatchedLink : public Link {
     absl::Status status = operation();
     progress_->waiting_for.store(-1, std::memory_order_relaxed);
     progress_->counter.fetch_add(1, std::memory_order_relaxed);
+    int32_t nobody = -1;
+    if (!status.ok()) progress_->failed_peer.compare_exchange_strong(nobody, peer_index_);
     return status;
   }
 
