@@ -119,6 +119,7 @@ double DecodeSeconds(const AnswerUsage& usage) {
 absl::StatusOr<double> DecodeRate(const std::string& address, int vocab, int streams, int tokens) {
   std::vector<absl::StatusOr<AnswerUsage>> usages(streams, AnswerUsage{});
   std::vector<std::thread> threads;
+  threads.reserve(streams);
   for (int i = 0; i < streams; ++i) {
     threads.emplace_back([&, i] {
       InferenceClient client(address);

@@ -45,7 +45,7 @@ absl::Status Session::Explain(const absl::Status& status) {
 absl::Status Session::Close() {
   client_.reset();
   if (cluster_ == nullptr) return absl::OkStatus();
-  const absl::Status status = cluster_->Stop();
+  absl::Status status = cluster_->Stop();
   cluster_.reset();
   return status;
 }

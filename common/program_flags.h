@@ -76,6 +76,7 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
   if (!commands.empty() || app->get_require_subcommand_min() == 0) {
     settings = Settings(commands.empty() ? app : commands.front());
     std::vector<std::string> names;
+    names.reserve(settings.size());
     for (const CLI::Option* option : settings) names.push_back(option->get_lnames().front());
     const size_t first = commands.empty() ? 0 : 1;
     const auto layered = LayeredArguments({arguments.begin() + first, arguments.end()}, names);
