@@ -9,11 +9,11 @@ git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror
 
 # Builds the preset and runs its tests; with a pattern, those whose names match it and nothing else.
 run() {
-  local preset="$1" pattern="${2:-}"
+  local preset="$1" pattern="${2:-.}"
   local targets=()
   echo "== $preset"
   cmake --preset "$preset" >/dev/null
-  if [[ -n "$pattern" ]]; then
+  if [[ $# -gt 1 ]]; then
     mapfile -t targets < <(ctest --preset "$preset" -N -R "$pattern" | sed -n 's/^ *Test *#[0-9]*: //p' | tr / _)
     targets=(--target "${targets[@]}")
   fi
