@@ -49,7 +49,8 @@ TEST_P(GgufVocabularyTest, SameAsTokenizerJson) {
   vocabulary.add_bos = false;
   const auto tokenizer = MakeTokenizerFromGguf(vocabulary);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-  for (const json& one : ReadJson(std::string(name) + "/cases.json")["cases"]) {
+  const json golden = ReadJson(std::string(name) + "/cases.json");
+  for (const json& one : golden["cases"]) {
     const std::string text = one["text"];
     SCOPED_TRACE(text);
     const std::vector<TokenId> plain = one["plain"];
