@@ -14,7 +14,7 @@ run() {
   echo "== $preset"
   cmake --preset "$preset" >/dev/null
   if [[ $# -gt 1 ]]; then
-    mapfile -t targets < <(ctest --preset "$preset" -N -R "$pattern" | sed -n 's/^ *Test *#[0-9]*: //p' | tr / _)
+    mapfile -t targets < <(ctest --preset "$preset" -N -R "$pattern" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' | tr / _)
     targets=(--target "${targets[@]}")
   fi
   cmake --build --preset "$preset" "${targets[@]}"

@@ -9,7 +9,6 @@ namespace {
 
 constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
-constexpr int64_t kStreamAhead = 1024;      // bytes that a single pass fetches before it needs them
 
 constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -146,8 +145,8 @@ class PanelProduct {
     const int64_t outputs = wide ? kPanelRows : kLaneRows;
     const int64_t passes = tiles * (width_ / outputs);
     // Several passes share the work of fetching the next piece, so that memory is never idle. A single pass
-    // streams and fetches a little ahead, which helps most where segments are short. Quantised formats gain
-    // nothing by that: their blocks are too irregular a pace.
+    // streams and fetches a little ahead, which helps most where segments are short (quantised tiles see to
+    // that themselves: their blocks are too irregular a pace).
     const bool ahead = passes > 1 || !IsQuantized(matrix_.format());
     const int64_t share = ahead ? RoundUp((bytes + passes - 1) / passes, 64) : 0;
     TileArgs tile = piece;

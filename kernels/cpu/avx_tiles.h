@@ -13,6 +13,7 @@
 namespace bellwether::kernels {
 
 inline constexpr int kTileRowsMax = 6;
+inline constexpr int64_t kStreamAhead = 1024;  // bytes that a single pass fetches before it needs them
 
 // A piece of one segment: its columns are few enough for the weights to stay in the second-level cache while
 // every tile of rows passes over them.

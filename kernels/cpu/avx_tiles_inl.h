@@ -143,6 +143,9 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
 
 template <typename Q, int kRows, int kTileLanes>
 BW_SIMD void QuantizedTile(const TileArgs& args) {
+  // Two streams of int8. Nibbles have so much arithmetic between their loads that more instructions cost more
+  // than they bring.
+  constexpr bool kFetchAhead = kTileLanes == 8 && Q::kGroupBytes == 8;
   const TileArgs tile = args;      // nothing that is written below can change it
   Vector sums[kRows][kTileLanes];  // of many rows the compiler keeps them in memory
   LoadSums(tile, sums);
@@ -176,7 +179,13 @@ BW_SIMD void QuantizedTile(const TileArgs& args) {
             weights + tile.first_output * 4 + (Q::kGroupBytes == 8 ? part * tile.width * 4 : 0);
         typename Q::WeightOperand w[kTileLanes];
         BW_UNROLL
-        for (int n = 0; n < kTileLanes; ++n) w[n] = Q::Weights(at + PanelOf(tile, n) + n % 4 * 64, part);
+        for (int n = 0; n < kTileLanes; ++n) {
+          const std::byte* lane = at + PanelOf(tile, n) + n % 4 * 64;
+          if constexpr (kFetchAhead) {
+            _mm_prefetch(reinterpret_cast<const char*>(lane + kStreamAhead), _MM_HINT_T1);
+          }
+          w[n] = Q::Weights(lane, part);
+        }
         BW_UNROLL
         for (int r = 0; r < kRows; ++r) {
           const typename Q::ActivationOperand x = Q::Activations(activations + r * stride + 4 * part);

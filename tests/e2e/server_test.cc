@@ -78,11 +78,13 @@ TEST(Server, ANaNEndsOnlyTheRequestThatMetIt) {
       .max_tokens = 1000, .temperature = 0, .logit_bias = {{kDamaged, -100.0f}}, .ignore_eos = true};
   const CollectedAnswer alone = Generate((*cluster)->client(), Ids(SomeTokens(5, 1, kVocab)), all_of_it);
   ASSERT_TRUE(alone.status.ok()) << alone.status;
-  RunningAnswer beside((*cluster)->address(), all_of_it);
+  RunningAnswer beside((*cluster)->address(), all_of_it);  // its first token has come
   const CollectedAnswer failed =
       Generate((*cluster)->client(), Ids({1, kDamaged, 3}), {.max_tokens = 4, .temperature = 0, .n = 3});
   EXPECT_EQ(failed.status.code(), absl::StatusCode::kInternal) << failed.status;
   EXPECT_THAT(std::string(failed.status.message()), HasSubstr("NaN"));
+  const auto score = (*cluster)->client().Score(Ids({1, kDamaged, 3}), {});
+  EXPECT_EQ(score.status().code(), absl::StatusCode::kInternal) << score.status();
   beside.Wait();
   EXPECT_TRUE(beside.answer.status.ok()) << beside.answer.status;
   EXPECT_EQ(beside.answer.choices[0].tokens, alone.choices[0].tokens);

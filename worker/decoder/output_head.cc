@@ -1,6 +1,7 @@
 #include "worker/decoder/output_head.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/synchronization/mutex.h"
 #include "common/status.h"
@@ -104,6 +105,7 @@ void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result)
     StepOutput& output = result.outputs[rows[i].output];
     if (rows[i].scored >= 0) {
       output.scores.push_back(scores[i]);
+      if (std::isnan(scores[i])) output.error = "a log-probability is NaN: the weights are broken";
       continue;
     }
     if (!sampled[i].ok()) {
