@@ -59,7 +59,8 @@ struct StepOutput {
   // Score sequences: log-probabilities of the tokens at position + 1 ... position + count, as far as they
   // exist.
   std::vector<float> scores;
-  // Why no token could be sampled, or that a score is NaN; else empty. Ends this sequence's request and no other.
+  // Why no token could be sampled, or that a score is NaN; else empty. Ends this sequence's request and no
+  // other.
   std::string error;
 };
 
