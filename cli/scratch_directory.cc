@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -21,14 +22,25 @@ constexpr char kPrefix[] = "bellwether.";
 constexpr char kNewLock[] = "/lock.new";
 constexpr char kLock[] = "/lock";
 
+// The place may be shared, and another's lock may be anything: a pipe must not be waited for. -1: not ours.
+int OpenOwnLock(const std::string& path) {
+  const int lock = open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  struct stat found = {};
+  if (lock >= 0 && fstat(lock, &found) == 0 && S_ISREG(found.st_mode) && found.st_uid == geteuid())
+    return lock;
+  if (lock >= 0) close(lock);
+  return -1;
+}
+
 void RemoveThoseWithoutOwner(const std::string& parent) {
-  std::error_code ignored;
-  for (const std::filesystem::directory_entry& entry : std::filesystem::directory_iterator(parent, ignored)) {
-    if (entry.is_symlink(ignored) || !entry.path().filename().string().starts_with(kPrefix)) continue;
-    // Nobody else's: the lock can only be opened for writing by its owner.
-    const int lock = open((entry.path().string() + kLock).c_str(), O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+  std::error_code error, ignored;
+  std::filesystem::directory_iterator entry(parent, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    const std::filesystem::path& path = entry->path();
+    if (entry->is_symlink(ignored) || !path.filename().string().starts_with(kPrefix)) continue;
+    const int lock = OpenOwnLock(path.string() + kLock);
     if (lock < 0) continue;
-    if (flock(lock, LOCK_EX | LOCK_NB) == 0) std::filesystem::remove_all(entry.path(), ignored);
+    if (flock(lock, LOCK_EX | LOCK_NB) == 0) std::filesystem::remove_all(path, ignored);
     close(lock);
   }
 }

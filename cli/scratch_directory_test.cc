@@ -1,5 +1,7 @@
 #include "cli/scratch_directory.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -61,6 +63,20 @@ TEST_F(ScratchDirectoryTest, ThatOfADeadOwnerIsRemovedByTheNext) {
   EXPECT_EQ(count(), 3);
   EXPECT_TRUE(fs::exists(parent_ + "/bellwether.being-made"));
   EXPECT_TRUE(fs::exists(parent_ + "/another"));
+}
+
+TEST_F(ScratchDirectoryTest, APipeInPlaceOfALockIsLeftAlone) {
+  for (const std::string name : {"/bellwether.unread", "/bellwether.read"}) {
+    fs::create_directory(parent_ + name);
+    ASSERT_EQ(mkfifo((parent_ + name + "/lock").c_str(), 0600), 0);
+  }
+  const int reader = open((parent_ + "/bellwether.read/lock").c_str(), O_RDONLY | O_NONBLOCK);
+  ASSERT_GE(reader, 0);
+  const auto made = ScratchDirectory::Make(parent_);
+  EXPECT_TRUE(made.ok()) << made.status();
+  EXPECT_TRUE(fs::exists(parent_ + "/bellwether.unread/lock"));
+  EXPECT_TRUE(fs::exists(parent_ + "/bellwether.read/lock"));
+  close(reader);
 }
 
 TEST_F(ScratchDirectoryTest, NeedsAPlace) {
