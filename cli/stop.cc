@@ -33,6 +33,8 @@ void WatchStopSignals() {
     WaitForStopSignal();
     StopCancellation()->Cancel();
     eventfd_write(event, 1);
+    WaitForStopSignal();
+    _exit(kInterruptedExitCode);  // what we have started gets SIGTERM from the system
   }).detach();
 }
 

@@ -6,8 +6,10 @@
 
 namespace bellwether {
 
-// ^C and SIGTERM end a command in order instead of killing it. Called by the command's first lines, while
-// there is no other thread.
+constexpr int kInterruptedExitCode = 130;  // as shells have it
+
+// The first ^C or SIGTERM ends a command in order instead of killing it; the second ends the process at once.
+// Called by the command's first lines, while there is no other thread.
 void WatchStopSignals();
 // Tripped by the first of them, at once and whatever the command is doing: goes into CallOptions.
 Cancellation* StopCancellation();

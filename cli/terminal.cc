@@ -8,9 +8,6 @@
 #include "cli/stop.h"
 
 namespace bellwether {
-namespace {
-constexpr int kInterruptedExitCode = 130;  // as shells have it
-}  // namespace
 
 StatusLine::StatusLine() : terminal_(isatty(STDERR_FILENO) == 1) {}
 

@@ -20,7 +20,7 @@ absl::Status RunUp(const ClusterOptions& options) {
                model.name.c_str(), cluster->address().c_str(), model.layout.c_str(),
                model.kernel_level.c_str(), model.weights.c_str(), model.kv_blocks, model.context_tokens);
   BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));
-  std::fprintf(stderr, "finishing what is running ...\n");
+  std::fprintf(stderr, "finishing what is running, ^C again ends it at once ...\n");
   return cluster->Stop();
 }
 

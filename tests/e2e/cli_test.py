@@ -174,6 +174,27 @@ class Cli(unittest.TestCase):
         for pid in children:
             self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), f"{names[pid]} is left behind")
 
+    def test_a_second_signal_ends_the_draining(self):
+        command = [processes.BIN / "bellwether", "up", "--model", MODEL.replace("llama", "llama?positions=60000"),
+                   "--context-tokens", "60000", "--threads", "1", "--drain-seconds", "3600",
+                   "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
+            self.addCleanup(lambda: up.poll() is None and up.kill())
+            address = next(m.group(1) for m in (re.search(r"served at (\S+)", line) for line in up.stderr) if m)
+            ask = ["generate", "--connect", address, "--prompt-ids", "1", "--ignore-eos", "--max-tokens", "59000"]
+            with subprocess.Popen([processes.BIN / "bellwether", *ask], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                  text=True) as client:
+                self.addCleanup(lambda: client.poll() is None and client.kill())
+                client.stdout.read(1)
+                up.send_signal(signal.SIGINT)
+                while "^C again" not in (line := up.stderr.readline()):
+                    self.assertTrue(line)
+                up.send_signal(signal.SIGINT)
+                self.assertEqual(up.wait(processes.PATIENCE), 130)
+                client.stdout.read()
+                self.assertEqual(client.wait(processes.PATIENCE), 1, "the answer is cut short")
+            up.stderr.read()  # its end: the coordinator and the worker, who share it, are gone too
+
     def test_demo(self):
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "bellwether"
         if not list(cache.glob("SmolLM2*.gguf")):
