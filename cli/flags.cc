@@ -71,7 +71,7 @@ void AddSessionFlags(CLI::App& app, SessionOptions& options) {
 // Flags of a private cluster that are given beside --connect and ask for something, for people.
 std::string FlagsAgainstConnect(CLI::App& command) {
   const CLI::Option* connect = command.get_option_no_throw("--connect");
-  if (connect == nullptr || connect->count() == 0) return "";
+  if (connect == nullptr || connect->count() == 0 || connect->results().back().empty()) return "";
   std::vector<std::string> given;
   for (const CLI::Option* option : Settings(&command)) {
     const bool cluster = option->get_group() == kClusterGroup && option->count() > 0;
@@ -79,6 +79,26 @@ std::string FlagsAgainstConnect(CLI::App& command) {
       given.push_back("--" + option->get_lnames().front());
   }
   return absl::StrJoin(given, ", ");
+}
+
+// What each flag says instead of others, whichever command they belong to.
+Displacements AllDisplacements(const CLI::App& with_cluster) {
+  Displacements displacements = SharedDisplacements();
+  for (const std::vector<std::string>& kinds :
+       std::vector<std::vector<std::string>>{{"prompt", "prompt-ids", "prompt-file"},
+                                             {"text", "token-ids", "prompt-file"},
+                                             {"worker", "workers"}}) {
+    for (const std::string& kind : kinds) {
+      std::copy_if(kinds.begin(), kinds.end(), std::back_inserter(displacements[kind]),
+                   [&kind](const std::string& other) { return other != kind; });
+    }
+  }
+  displacements["model"].push_back("connect");
+  for (const CLI::Option* option : with_cluster.get_options()) {
+    if (option->get_group() == kClusterGroup)
+      displacements["connect"].push_back(option->get_lnames().front());
+  }
+  return displacements;
 }
 
 // "1,2,3"; an empty text is an empty list.
@@ -266,7 +286,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddInspect(app, line);
   AddBench(app, line);
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);
-  exit_code = ParseFlags(argc, argv, print_config, &app);
+  exit_code = ParseFlags(argc, argv, print_config, &app, AllDisplacements(*app.get_subcommand("generate")));
   if (exit_code >= 0) return false;
   CLI::App& command = *app.get_subcommands().front();
   if (const std::string flags = FlagsAgainstConnect(command); !flags.empty()) {

@@ -32,16 +32,28 @@ std::string ConfigFile(const std::vector<std::string>& arguments,
   return file;
 }
 
-bool Given(const std::vector<std::string>& arguments, absl::string_view name) {
+bool HasFlag(const std::vector<std::string>& arguments, absl::string_view name) {
   const std::string flag = absl::StrCat("--", name);
   return std::any_of(arguments.begin(), arguments.end(), [&flag](const std::string& argument) {
     return argument == flag || absl::StartsWith(argument, flag + "=");
   });
 }
 
-// Appends a flag for each line, unless `above` has it.
+// Whether `above` gives `name` or what displaces it.
+bool Decided(const std::vector<std::string>& above, const std::string& name,
+             const Displacements& displacements) {
+  return HasFlag(above, name) ||
+         std::any_of(displacements.begin(), displacements.end(), [&](const Displacements::value_type& entry) {
+           const auto& [other, displaced] = entry;
+           return std::find(displaced.begin(), displaced.end(), name) != displaced.end() &&
+                  HasFlag(above, other);
+         });
+}
+
+// Appends a flag for each line, unless `above` decides it.
 absl::Status AddFile(const std::string& path, const std::vector<std::string>& names,
-                     const std::vector<std::string>& above, std::vector<std::string>* out) {
+                     const Displacements& displacements, const std::vector<std::string>& above,
+                     std::vector<std::string>* out) {
   std::ifstream file(path);
   if (!file) return absl::NotFoundError(absl::StrCat("config: cannot read ", path));
   int number = 0;
@@ -50,7 +62,7 @@ absl::Status AddFile(const std::string& path, const std::vector<std::string>& na
     const absl::string_view text = absl::StripAsciiWhitespace(line);
     if (text.empty() || text[0] == '#') continue;
     const size_t equals = text.find('=');
-    const absl::string_view key = absl::StripAsciiWhitespace(text.substr(0, equals));
+    const std::string key(absl::StripAsciiWhitespace(text.substr(0, equals)));
     if (equals == absl::string_view::npos || key.empty() || key == kConfig) {
       return absl::InvalidArgumentError(absl::StrCat(
           path, ":", number, ": expected \"key = value\" with a flag's name as key, got \"", text, "\""));
@@ -59,13 +71,17 @@ absl::Status AddFile(const std::string& path, const std::vector<std::string>& na
       return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": there is no flag \"", key, "\""));
     }
     std::string value(absl::StripAsciiWhitespace(text.substr(equals + 1)));
+    if (value.empty()) continue;
     if (value.size() >= 2 && value.front() == '"' && value.back() == '"') {
       std::string error;
       const std::string quoted = value.substr(1, value.size() - 2);
       if (!absl::CUnescape(quoted, &value, &error))
         return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": ", key, ": ", error));
     }
-    if (!value.empty() && !Given(above, key)) out->push_back(absl::StrCat("--", key, "=", value));
+    if (Decided(above, key, displacements)) continue;
+    // Not "--key=", which CLI11 takes for a flag whose value comes next.
+    out->push_back(absl::StrCat("--", key, value.empty() ? "" : "=", value));
+    if (value.empty()) out->emplace_back();
   }
   return absl::OkStatus();
 }
@@ -90,17 +106,17 @@ std::string EnvironmentName(std::string_view name) {
 
 absl::StatusOr<std::vector<std::string>> LayeredArguments(
     const std::vector<std::string>& arguments, const std::vector<std::string>& names,
-    const std::function<const char*(const std::string&)>& environment) {
+    const Displacements& displacements, const std::function<const char*(const std::string&)>& environment) {
   std::vector<std::string> above;
   for (const std::string& name : names) {
     const char* value = environment(EnvironmentName(name));
-    if (name != kConfig && value != nullptr && *value != '\0' && !Given(arguments, name))
+    if (name != kConfig && value != nullptr && *value != '\0' && !Decided(arguments, name, displacements))
       above.push_back(absl::StrCat("--", name, "=", value));
   }
   above.insert(above.end(), arguments.begin(), arguments.end());
   std::vector<std::string> layered;
   if (const std::string file = ConfigFile(arguments, environment); !file.empty()) {
-    BW_RETURN_IF_ERROR(AddFile(file, names, above, &layered));
+    BW_RETURN_IF_ERROR(AddFile(file, names, displacements, above, &layered));
   }
   layered.insert(layered.end(), above.begin(), above.end());
   return layered;
@@ -109,14 +125,15 @@ absl::StatusOr<std::vector<std::string>> LayeredArguments(
 std::string ConfigLine(std::string_view name, std::string_view value) {
   const absl::string_view text(value.data(), value.size());
   const std::string escaped = absl::Utf8SafeCEscape(text);
-  const bool plain = escaped == text && absl::StripAsciiWhitespace(text) == text;
+  const bool plain = !text.empty() && escaped == text && absl::StripAsciiWhitespace(text) == text;
   return absl::StrCat(std::string(name), " = ", plain ? std::string(text) : absl::StrCat("\"", escaped, "\""),
                       "\n");
 }
 
 absl::StatusOr<std::vector<std::string>> LayeredArguments(const std::vector<std::string>& arguments,
-                                                          const std::vector<std::string>& names) {
-  return LayeredArguments(arguments, names,
+                                                          const std::vector<std::string>& names,
+                                                          const Displacements& displacements) {
+  return LayeredArguments(arguments, names, displacements,
                           [](const std::string& name) { return std::getenv(name.c_str()); });
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,20 +13,26 @@ namespace bellwether {
 // Where a program's settings come from: flags, else BELLWETHER_* variables, else a file, else defaults. The
 // only place that reads the environment and configuration files.
 
+// Name -> the names that it leaves out below the rank that gives it, as it says the same thing in another
+// way.
+using Displacements = std::map<std::string, std::vector<std::string>>;
+
 // The arguments of a program (without its name): "--key=value" for each line "key = value" of the file that
 // --config or BELLWETHER_CONFIG names, for each variable BELLWETHER_KEY of a name in `names`
-// ("key-with-dashes"), then `arguments` as given. A key that a higher rank gives is left out below; an empty
-// value stands for the default. A value in quotes may have the escapes of C.
+// ("key-with-dashes"), then `arguments` as given. A key that a higher rank gives or displaces is left out
+// below; an empty value stands for the default. A value in quotes may have the escapes of C, and "" is a
+// value.
 //
 // `environment` gives nullptr for variables that are not set. InvalidArgument: a line of the file that is not
 // "key = value" or whose key is not in `names`, naming file and line. NotFound: no such file.
 absl::StatusOr<std::vector<std::string>> LayeredArguments(
     const std::vector<std::string>& arguments, const std::vector<std::string>& names,
-    const std::function<const char*(const std::string&)>& environment);
+    const Displacements& displacements, const std::function<const char*(const std::string&)>& environment);
 
 // The same with the process's own environment.
 absl::StatusOr<std::vector<std::string>> LayeredArguments(const std::vector<std::string>& arguments,
-                                                          const std::vector<std::string>& names);
+                                                          const std::vector<std::string>& names,
+                                                          const Displacements& displacements);
 
 // A line of such a file, with its end, that gives `value` back.
 std::string ConfigLine(std::string_view name, std::string_view value);

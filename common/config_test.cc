@@ -15,10 +15,12 @@ using ::testing::HasSubstr;
 class ConfigTest : public ::testing::Test {
  protected:
   absl::StatusOr<std::vector<std::string>> Layered(const std::vector<std::string>& arguments) {
-    return LayeredArguments(arguments, {"model", "step-tokens", "config"}, [this](const std::string& name) {
-      const auto it = environment_.find(name);
-      return it == environment_.end() ? nullptr : it->second.c_str();
-    });
+    return LayeredArguments(arguments, {"model", "step-tokens", "connect", "config"},
+                            {{"connect", {"model", "step-tokens"}}, {"model", {"connect"}}},
+                            [this](const std::string& name) {
+                              const auto it = environment_.find(name);
+                              return it == environment_.end() ? nullptr : it->second.c_str();
+                            });
   }
   std::string File(const std::string& text) {
     const std::string path = ::testing::TempDir() + "/config_test.conf";
@@ -39,14 +41,28 @@ TEST_F(ConfigTest, FlagsComeAfterVariablesAfterTheFile) {
       << "an empty variable says nothing";
 }
 
+TEST_F(ConfigTest, AHigherLayerDisplacesWhatSaysTheSame) {
+  const std::string file = File("model = m\nstep-tokens = 5\n");
+  EXPECT_THAT(*Layered({"--config", file, "--connect", "c"}),
+              ElementsAre("--config", file, "--connect", "c"));
+  environment_ = {{"BELLWETHER_CONNECT", "c"}};
+  EXPECT_THAT(*Layered({"--config", file}), ElementsAre("--connect=c", "--config", file));
+  EXPECT_THAT(*Layered({"--config", file, "--model", "x"}),
+              ElementsAre("--step-tokens=5", "--config", file, "--model", "x"))
+      << "the displaced displaces nothing";
+  environment_ = {{"BELLWETHER_CONNECT", "c"}, {"BELLWETHER_MODEL", "x"}};
+  EXPECT_THAT(*Layered({}), ElementsAre("--model=x", "--connect=c")) << "one layer's own contradiction stays";
+}
+
 TEST_F(ConfigTest, LinesGiveTheirValuesBack) {
   for (const std::string value :
        {"plain", "two words", " spaces around ", "a\nb\tc", "\"quoted\"", "\\n", "写诗", "#", "a = b", "'"}) {
     EXPECT_THAT(*Layered({"--config=" + File(ConfigLine("model", value))}),
                 ElementsAre("--model=" + value, "--config=" + ::testing::TempDir() + "/config_test.conf"));
   }
-  EXPECT_EQ(ConfigLine("model", ""), "model = \n");
-  EXPECT_THAT(*Layered({"--config=" + File(ConfigLine("model", ""))}), ::testing::SizeIs(1)) << "the default";
+  EXPECT_THAT(*Layered({"--config=" + File(ConfigLine("model", ""))}),
+              ElementsAre("--model", "", ::testing::_));
+  EXPECT_THAT(*Layered({"--config=" + File("model = \n")}), ::testing::SizeIs(1)) << "the default";
   EXPECT_THAT(*Layered({"--config=" + File("model = a\nmodel = b\n")}), ::testing::SizeIs(3))
       << "a list has a line for each entry";
 }

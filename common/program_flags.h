@@ -50,7 +50,7 @@ inline void AddConfigFlags(CLI::App* app, bool* print_config) {
   }
 }
 
-// Those that are not set have an empty value.
+// Those that are not set and have no default are printed without a value.
 inline void PrintSettings(const std::vector<CLI::Option*>& settings) {
   for (const CLI::Option* option : settings) {
     const bool list = option->get_items_expected_max() > 1;
@@ -58,15 +58,45 @@ inline void PrintSettings(const std::vector<CLI::Option*>& settings) {
     if (option->count() == 0) values = {list ? std::string() : option->get_default_str()};
     if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeLast) values = {values.back()};
     for (const std::string& value : values) {
-      std::fputs(ConfigLine(option->get_lnames().front(), value).c_str(), stdout);
+      const std::string& name = option->get_lnames().front();
+      const bool none = option->count() == 0 && value.empty();
+      std::fputs((none ? name + " = \n" : ConfigLine(name, value)).c_str(), stdout);
     }
   }
+}
+
+// Puts the name before a positional argument of `command`, so that it ranks as the flag does.
+inline void NamePositional(const CLI::App& command, std::vector<std::string>* arguments) {
+  const auto positionals =
+      command.get_options([](const CLI::Option* option) { return option->get_positional(); });
+  if (positionals.empty()) return;
+  for (size_t i = 0; i < arguments->size(); ++i) {
+    const std::string& argument = (*arguments)[i];
+    if (!argument.starts_with("-")) {
+      arguments->insert(arguments->begin() + i, "--" + positionals.front()->get_lnames().front());
+      return;
+    }
+    const size_t equals = argument.find('=');
+    const CLI::Option* flag = command.get_option_no_throw(argument.substr(0, equals));
+    if (flag == positionals.front()) return;  // CLI11 refuses both
+    if (flag != nullptr && equals == std::string::npos) i += flag->get_items_expected_min();  // its value
+  }
+}
+
+// Of the flags that several programs have.
+inline Displacements SharedDisplacements() {
+  return {{"layout", {"tensor-parallel", "pipeline-parallel"}},
+          {"tensor-parallel", {"layout"}},
+          {"pipeline-parallel", {"layout"}},
+          {"model", {"model-root"}},
+          {"model-root", {"model"}}};
 }
 
 // Parses flags, variables and the file; of a program with subcommands, those of the one that the first
 // argument names. Returns -1 to go on, else the exit status: --help and --print-config have been printed, or
 // the error has.
-inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App* app) {
+inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App* app,
+                      const Displacements& displacements = SharedDisplacements()) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
   const auto is_named = [&](CLI::App* sub) {
     return !arguments.empty() && !sub->get_name().empty() && sub->get_name() == arguments[0];
@@ -79,7 +109,9 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
     names.reserve(settings.size());
     for (const CLI::Option* option : settings) names.push_back(option->get_lnames().front());
     const size_t first = commands.empty() ? 0 : 1;
-    const auto layered = LayeredArguments({arguments.begin() + first, arguments.end()}, names);
+    std::vector<std::string> given(arguments.begin() + first, arguments.end());
+    NamePositional(commands.empty() ? *app : *commands.front(), &given);
+    const auto layered = LayeredArguments(given, names, displacements);
     if (!layered.ok()) {
       std::fprintf(stderr, "%s\n", std::string(layered.status().message()).c_str());
       return 2;

@@ -19,9 +19,9 @@ def cpu_ticks(process):
     return int(pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[11])
 
 
-def run(*arguments):
+def run(*arguments, **variables):
     return subprocess.run([processes.BIN / "bellwether", *map(str, arguments)], capture_output=True, text=True,
-                          stdin=subprocess.DEVNULL, timeout=processes.PATIENCE)
+                          stdin=subprocess.DEVNULL, timeout=processes.PATIENCE, env=os.environ | variables)
 
 
 class Cli(unittest.TestCase):
@@ -220,7 +220,8 @@ class Cli(unittest.TestCase):
                     ("bellwether", ["chat", "--system", "Be brief."]),
                     ("bellwether", ["up", "--workers", 2]), ("bellwether", ["plan", "--worker", "memory=1GB", "--json"]),
                     ("bellwether", ["inspect", "/some/model"]), ("bellwether", ["bench", "--layouts", "1x1,2x1"]),
-                    ("bellwether", ["bench"]), ("bellwether-coordinator", ["--layout", "1x2"]),
+                    ("bellwether", ["bench"]), ("bellwether", ["generate", "--prompt", "", "--connect", "", "--model", MODEL]),
+                    ("bellwether-coordinator", ["--layout", "1x2"]),
                     ("bellwether-worker", ["--cpus", "0,1", "--name", "ram"])):
                 command = arguments[:1] if program == "bellwether" else []
                 printed = output_of(program, *arguments, "--print-config")
@@ -240,6 +241,31 @@ class Cli(unittest.TestCase):
                 done = subprocess.run([processes.BIN / program, "--config", file], capture_output=True, text=True)
                 self.assertEqual(done.returncode, 2)
                 self.assertIn('"temperture"', done.stderr)
+
+    def test_what_is_given_displaces_what_says_the_same_below(self):
+        inspected = run("inspect", MODEL, BELLWETHER_MODEL="/nope")
+        self.assertEqual(inspected.returncode, 0, inspected.stderr)
+        connect = ("generate", "--connect", "127.0.0.1:1")
+        with tempfile.TemporaryDirectory() as directory:
+            file = pathlib.Path(directory) / "f.conf"
+            for text, arguments, variables, settings in (
+                    ("prompt-ids = 1\n", ["generate", "--prompt", "hi"], {}, ["prompt = hi", "prompt-ids = "]),
+                    ("", ["generate", "--prompt-ids", "1"], {"BELLWETHER_PROMPT": "hi"}, ["prompt = ", "prompt-ids = 1"]),
+                    ("text = hi\n", ["score"], {"BELLWETHER_TOKEN_IDS": "2"}, ["text = ", "token-ids = 2"]),
+                    ("threads = 2\n", connect, {"BELLWETHER_MODEL": "x"}, ["model = ", "threads = 0"]),
+                    ("connect = a:1\nthreads = 2\n", ["generate", "--model", "x"], {}, ["connect = ", "threads = 2"]),
+                    ("layout = 1x2\n", ["up", "--tensor-parallel", "2"], {}, ["layout = ", "tensor-parallel = 2"]),
+                    ("worker = memory=1GB\n", ["plan", "--workers", "2"], {}, ["worker = ", "workers = 2"]),
+                    ("model = y\n", ["inspect", "--json", "--config", file, "x"], {"BELLWETHER_MODEL": "z"}, ["model = x"])):
+                with self.subTest(arguments):
+                    file.write_text(text)
+                    done = run(*arguments, "--print-config", BELLWETHER_CONFIG=str(file), **variables)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                    self.assertLessEqual(set(settings), set(done.stdout.splitlines()))
+            file.write_text("prompt-ids = 1\n")
+            self.assert_fails("answers at 127.0.0.1:1", *connect, "--prompt", "hi", "--config", file)
+        for twice in ([MODEL, "another"], ["--model", MODEL, "another"], [f"--model={MODEL}", "another"]):
+            self.assert_fails("not expected", "inspect", *twice)
 
     def test_errors(self):
         self.assert_fails("/no/such/model", "generate", "--model", "/no/such/model", "--prompt-ids", "1")
