@@ -66,6 +66,10 @@ absl::StatusOr<BenchLayout> ParseLayout(const std::string& text, int cores) {
   if (!ok || !threads_ok || layout.threads < 1 || layout.threads > kWorkerThreadsMax) {
     return absl::InvalidArgumentError(absl::StrCat("layout \"", text, "\": write TENSORxPIPELINE or 2x1t1"));
   }
+  if (const int workers = layout.tensor * layout.pipeline; workers > kLocalWorkersMax) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "layout \"", text, "\": ", workers, " workers on this machine, allowed are ", kLocalWorkersMax));
+  }
   return layout;
 }
 
@@ -229,10 +233,8 @@ void PrintRow(const Json& row) {
 absl::Status RunBench(const BenchOptions& options) {
   WatchStopSignals();
   const int cores = static_cast<int>(AllowedCpus().size());
-  std::vector<std::string> names = options.layouts;
-  if (names.empty()) names = {"1x1", "2x1", "1x2"};
   std::vector<BenchLayout> layouts;
-  for (const std::string& name : names) {
+  for (const std::string& name : options.layouts) {
     BW_ASSIGN_OR_RETURN(layouts.emplace_back(), ParseLayout(name, cores));
   }
   BW_ASSIGN_OR_RETURN(const Work work, WorkOf(absl::StrCat("random:", options.shape, ":", options.weights)));

@@ -10,9 +10,9 @@ namespace bellwether {
 struct BenchOptions {
   std::string shape = "llama-1.1b";
   std::string weights = "bf16";
-  // TENSORxPIPELINE[tTHREADS of each worker]; empty: one process with all cores, then two workers that share
-  // the cores, by tensor and by pipeline.
-  std::vector<std::string> layouts;
+  // TENSORxPIPELINE[tTHREADS of each worker]. One process with all cores, then two workers that share the
+  // cores, by tensor and by pipeline.
+  std::vector<std::string> layouts = {"1x1", "2x1", "1x2"};
   int prompt_tokens = 512;
   int decode_tokens = 32;
   int repeats = 3;

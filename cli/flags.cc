@@ -30,6 +30,8 @@ void AddOptional(CLI::App& app, const std::string& flag, std::optional<T>& value
 }
 
 constexpr char kClusterGroup[] = "Cluster";
+constexpr char kContextTokensHelp[] =
+    "longest prompt and answer together; 0: what the model can, at most 4096";
 
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   app.option_defaults()->group(kClusterGroup);
@@ -54,7 +56,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--kernel-level", options.kernel_level,
       "instruction set: reference, portable, avx2, avx512 or avx512_bf16 (default: the best all workers "
       "have)");
-  Add(app, "--context-tokens", options.context_tokens, "longest prompt and answer together")
+  Add(app, "--context-tokens", options.context_tokens, kContextTokensHelp)
       ->check(CLI::Range(0, kContextTokensMax));
   Add(app, "--chat-template", options.chat_template,
       "family of prompts (default: chosen from the checkpoint)");
@@ -154,6 +156,7 @@ void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
                      return true;
                    }),
                    "end before this text; may be repeated")
+      ->type_name("TEXT")
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   section
       ->add_option_function<std::string>(
@@ -202,7 +205,7 @@ void AddUp(CLI::App& app, CommandLine& line) {
   Add(*up, "--listen", line.up.listen, "HOST:PORT for clients");
   Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers");
   Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
-      ->check(CLI::Range(0.0, kSecondsMax));
+      ->check(SecondsRange());
   up->get_option("--model")->required();
 }
 
@@ -220,7 +223,7 @@ void AddPlan(CLI::App& app, CommandLine& line) {
   Add(*plan, "--kv-type", line.plan.kv_type, "KV cache")
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}));
   Add(*plan, "--kernel-level", line.plan.kernel_level, "default: the best all workers have");
-  Add(*plan, "--context-tokens", line.plan.context_tokens, "longest prompt and answer together")
+  Add(*plan, "--context-tokens", line.plan.context_tokens, kContextTokensHelp)
       ->check(CLI::Range(0, kContextTokensMax));
   plan->add_option(
       "--worker", line.plan.workers,
@@ -237,7 +240,8 @@ void AddBench(CLI::App& app, CommandLine& line) {
   Add(*bench, "--weights", line.bench.weights, "fp32, bf16, fp16, int8 or int4");
   Add(*bench, "--layouts", line.bench.layouts,
       "TENSORxPIPELINE[tTHREADS], comma-separated; threads are of each worker")
-      ->delimiter(',');
+      ->delimiter(',')
+      ->default_str("1x1,2x1,1x2");
   Add(*bench, "--prompt-tokens", line.bench.prompt_tokens, "prompt of the prefill run")
       ->check(CLI::Range(1, kContextTokensMax));
   Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run")
@@ -279,6 +283,11 @@ void AddInspect(CLI::App& app, CommandLine& line) {
 bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) {
   CLI::App app("Serves large language models with a flock of small machines.", "bellwether");
   app.require_subcommand(1);
+  if (const std::string first = argc > 1 ? argv[1] : ""; first.starts_with("--") && first != "--help") {
+    std::fputs("the command comes first: bellwether generate --config FILE\n", stderr);
+    exit_code = 2;
+    return false;
+  }
   bool print_config = false;
   AddUp(app, line);
   AddAnswering(app, line);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
 #include "common/config.h"
 
 namespace bellwether {
@@ -25,7 +26,16 @@ inline std::vector<CLI::Option*> Settings(CLI::App* app) {
   return settings;
 }
 
-constexpr double kSecondsMax = 86400;  // of the flags that take a time
+// Of the flags that take a time: 0 to a day, where CLI::Range takes NaN too.
+inline CLI::Validator SecondsRange() {
+  constexpr double kSecondsMax = 86400;
+  const auto check = [](const std::string& text) {
+    double seconds = 0;
+    const bool ok = CLI::detail::lexical_cast(text, seconds) && seconds >= 0 && seconds <= kSecondsMax;
+    return ok ? std::string() : absl::StrCat("Value ", text, " not in range 0 to ", kSecondsMax);
+  };
+  return {check, absl::StrCat("FLOAT in [0 - ", kSecondsMax, "]")};
+}
 
 inline void AddLogLevelFlag(CLI::App* app, std::string* level) {
   app->add_option("--log-level", *level, "Lines of lower rank are left out")

@@ -54,9 +54,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Of the seeds drawn for requests that bring none; 0 takes a random one");
   app->add_option("--step-deadline-seconds", flags->step_deadline_seconds,
                   "A worker without progress for so long within a step is hung; 0 takes it from the plan")
-      ->check(CLI::Range(0.0, kSecondsMax));
+      ->check(SecondsRange());
   app->add_option("--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on")
-      ->check(CLI::Range(0.0, kSecondsMax));
+      ->check(SecondsRange());
   AddLogLevelFlag(app, &flags->log_level);
 }
 

@@ -289,12 +289,15 @@ class Cli(unittest.TestCase):
                                  (["generate", *ids, "--tensor-parallel", 8, "--pipeline-parallel", 9], ["72", "64"]),
                                  (["plan", "--workers", -3], ["--workers", "0 to 1024"]),
                                  (["plan", "--quantize", "int5"], ["--quantize", "int4"]),
+                                 (["up", "--drain-seconds", "nan"], ["--drain-seconds", "0 to 86400"]),
                                  (["bench", "--layouts", "1x1t-5"], ["1x1t-5"]),
+                                 (["bench", "--layouts", "1x1,64x2"], ["64x2", "128", "64"]),
                                  (["bench", "--repeats", 0], ["--repeats", "1 to 1000"])):
             model = ["--model", MODEL] if arguments[0] != "bench" else []
             for text in texts:
                 self.assert_fails(text, *arguments, *model)
         for program, arguments in (("coordinator", ["--log-level", "foo"]), ("coordinator", ["--drain-seconds", "-1"]),
+                                   ("coordinator", ["--step-deadline-seconds", "nan"]),
                                    ("worker", ["--log-level", "foo"]), ("worker", ["--memory-mib", "-1"])):
             done = subprocess.run([processes.BIN / f"bellwether-{program}", "--model", MODEL, *arguments],
                                   capture_output=True, text=True)
@@ -344,6 +347,13 @@ class Cli(unittest.TestCase):
             done = run(*command, "--help")
             self.assertEqual(done.returncode, 0)
             self.assertIn("--help", done.stdout)
+        generate, bench = (" ".join(run(command, "--help").stdout.split()) for command in ("generate", "bench"))
+        self.assertIn("--stop TEXT", generate)
+        self.assertIn("0: what the model can", generate)
+        self.assertIn("=1x1,2x1,1x2", bench)
+
+    def test_the_command_comes_first(self):
+        self.assert_fails("the command comes first: bellwether generate --config FILE", "--config", "f", "generate")
 
 
 if __name__ == "__main__":
