@@ -143,9 +143,8 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
 
 template <typename Q, int kRows, int kTileLanes>
 BW_SIMD void QuantizedTile(const TileArgs& args) {
-  // Two streams of int8. Nibbles have so much arithmetic between their loads that more instructions cost more
-  // than they bring.
-  constexpr bool kFetchAhead = kTileLanes == 8 && Q::kGroupBytes == 8;
+  // Of two streams the processor foresees less than it could wait for.
+  constexpr bool kFetchAhead = kTileLanes == 8;
   const TileArgs tile = args;      // nothing that is written below can change it
   Vector sums[kRows][kTileLanes];  // of many rows the compiler keeps them in memory
   LoadSums(tile, sums);
@@ -181,7 +180,7 @@ BW_SIMD void QuantizedTile(const TileArgs& args) {
         BW_UNROLL
         for (int n = 0; n < kTileLanes; ++n) {
           const std::byte* lane = at + PanelOf(tile, n) + n % 4 * 64;
-          if constexpr (kFetchAhead) {
+          if (kFetchAhead && (part == 0 || Q::kGroupBytes == 8)) {  // both parts of int4 read the same line
             _mm_prefetch(reinterpret_cast<const char*>(lane + kStreamAhead), _MM_HINT_T1);
           }
           w[n] = Q::Weights(lane, part);
