@@ -196,7 +196,7 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
                   .head_stride = int64_t{3} * config.head_dim,
                   .first = int64_t{part} * config.head_dim};
     third.vector_mapped = bias;
-    BW_RETURN_IF_ERROR(table.Add({kParts[part], tensor.name.key.layer, bias}, std::move(third)));
+    BW_RETURN_IF_ERROR(table.Add({kParts[part], tensor.name.key.layer, bias}, third));
   }
   return absl::OkStatus();
 }
