@@ -120,7 +120,7 @@ absl::Status GrpcSession::Run() {
     if (!join_) {
       BW_ASSIGN_OR_RETURN(join_, MakeJoin());
     }
-    const absl::Status status = RunStream();
+    absl::Status status = RunStream();
     runner_->End({}, "the connection to the coordinator is over");
     if (absl::IsFailedPrecondition(status)) return status;
     if (joined_) delay = kRejoinDelayFirst;
