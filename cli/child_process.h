@@ -10,9 +10,8 @@
 
 namespace bellwether {
 
-// A program that this one has started. It gets its settings as arguments, our variables BELLWETHER_* are not
-// handed on. It gets SIGTERM if this process dies, however it dies, and is killed
-// by the destructor. Movable.
+// A program that this one has started. It gets its settings as arguments; our variables BELLWETHER_* are not
+// handed on. It gets SIGTERM if this process dies, however it dies, and is killed by the destructor. Movable.
 class ChildProcess {
  public:
   struct Options {

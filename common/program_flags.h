@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
 
@@ -31,7 +32,7 @@ inline CLI::Validator SecondsRange() {
   constexpr double kSecondsMax = 86400;
   const auto check = [](const std::string& text) {
     double seconds = 0;
-    const bool ok = CLI::detail::lexical_cast(text, seconds) && seconds >= 0 && seconds <= kSecondsMax;
+    const bool ok = absl::SimpleAtod(text, &seconds) && seconds >= 0 && seconds <= kSecondsMax;
     return ok ? std::string() : absl::StrCat("Value ", text, " not in range 0 to ", kSecondsMax);
   };
   return {check, absl::StrCat("FLOAT in [0 - ", kSecondsMax, "]")};

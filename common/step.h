@@ -53,7 +53,7 @@ struct TokenLogprob {
 // What a step gave for one sequence.
 struct StepOutput {
   SequenceId sequence;
-  TokenId token = -1;  // the sampled token; -1 if entry.sample was false
+  TokenId token = -1;  // the sampled token; -1 if entry.sample was false or `error` says why
   float logprob = 0;   // of `token`: log-softmax of the raw logits, if SamplingOptions::logprobs >= 0
   std::vector<TokenLogprob> top;
   // Score sequences: log-probabilities of the tokens at position + 1 ... position + count, as far as they

@@ -143,7 +143,8 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
 
 template <typename Q, int kRows, int kTileLanes>
 BW_SIMD void QuantizedTile(const TileArgs& args) {
-  // Of two streams the processor foresees less than it could wait for.
+  // A single row waits for memory alone, and what the processor fetches by itself is too little
+  // (kernels/matmul_bench.cc, M:1).
   constexpr bool kFetchAhead = kTileLanes == 8;
   const TileArgs tile = args;      // nothing that is written below can change it
   Vector sums[kRows][kTileLanes];  // of many rows the compiler keeps them in memory

@@ -34,7 +34,8 @@ uint64_t FakeModel::Absorb(const std::vector<TokenId>& tokens) {
 
 TokenId FakeModel::Sample(uint64_t state, uint64_t seed, int32_t choice) {
   const uint64_t draw = Mix(Mix(state, seed), static_cast<uint64_t>(choice) + 1000);
-  return draw >> 32 & 1023 ? static_cast<TokenId>(draw % kVocab) : -1;
+  const bool fails = (draw >> 32) % 1024 == 0;
+  return fails ? -1 : static_cast<TokenId>(draw % kVocab);
 }
 
 float FakeModel::Score(uint64_t state, TokenId next) {

@@ -7,6 +7,7 @@ transformers multiplies in fp32. Its KV cache is fp32 here; `same_with_fp16_cach
 the same with its default one, as a measure of what rounding alone does to this small model.
 """
 
+import hashlib
 import json
 import pathlib
 import sys
@@ -40,7 +41,7 @@ def answer(model: llama_cpp.Llama, prompt_ids: list[int], steps: int) -> tuple[l
 def main() -> None:
     path = pathlib.Path(sys.argv[1]).resolve()
     transformers = json.loads((DEMO / "smollm2.json").read_text())
-    assert path.name == transformers["file"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == transformers["sha256"]
     model, default = load(path, GGML_TYPE_F32), load(path, GGML_TYPE_F16)
     entries = []
     for asked in transformers["answers"]:
@@ -51,7 +52,7 @@ def main() -> None:
         entries.append({"text": model.detokenize(ids).decode(errors="replace"),
                         "prompt_token_ids": asked["prompt_token_ids"], "token_ids": ids, "margins": margins,
                         "same_with_fp16_cache": same})
-    golden = {"made_by": f"llama-cpp-python {llama_cpp.__version__}, CPU, fp32 KV cache", "file": path.name,
+    golden = {"made_by": f"llama-cpp-python {llama_cpp.__version__}, CPU, fp32 KV cache", "file": transformers["file"],
               "sha256": transformers["sha256"]}
     lines = [f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in golden.items()]
     body = ",\n".join("    {\n" + ",\n".join(f"      {json.dumps(k)}: {json.dumps(v)}" for k, v in e.items())

@@ -25,7 +25,7 @@ bool HasLogit(TokenId token, const std::vector<float>& scores) {
 
 void PenalizeRepetition(const SamplingInput& input, SamplingScratch& scratch) {
   // Extreme penalties are allowed, but what they make of a finite logit stays finite: an infinite one means
-  // that the weights are broken, and would end the step for everybody in it.
+  // that the weights are broken, and ends the request.
   constexpr float kLargest = std::numeric_limits<float>::max();
   const auto penalty = static_cast<float>(
       std::clamp<double>(input.options.repetition_penalty, std::numeric_limits<float>::min(), kLargest));
