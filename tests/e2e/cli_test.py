@@ -280,6 +280,17 @@ class Cli(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             self.assert_fails("config.json", "inspect", directory)
 
+    def test_a_worker_that_cannot_load_ends_the_command(self):
+        if b"__asan_init" in (processes.BIN / "bellwether-worker").read_bytes():
+            self.skipTest("AddressSanitizer maps more than the limit at its start")
+        # Every process may have 1 GiB of its own (stacks are part of it), the weights are 2 GB; the plan knows of no limit.
+        done = subprocess.run(["sh", "-c", 'ulimit -s 2048 && ulimit -d 1048576 && exec "$@"', "sh", processes.BIN / "bellwether", "generate",
+                               "--model", "random:llama-1.1b:bf16", "--prompt-ids", "1"],
+                              capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(done.stdout, "")
+        self.assertRegex(done.stderr, r"worker-0 \(stage 0, rank 0\) failed: .* cannot allocate \d+ bytes")
+
     def test_what_the_flags_refuse(self):
         ids = ["--prompt-ids", "1"]
         for arguments, texts in ((["up", "--workers", 500], ["--workers", "0 to 64"]),

@@ -1,11 +1,13 @@
-// The coordinator as a server: health, reflection, the bounded queue, SIGTERM.
+// The coordinator as a server: health, reflection, the bounded queue, SIGTERM, workers that lack the model.
 
 #include <signal.h>
 
+#include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -148,6 +150,32 @@ TEST(Server, AWorkerWithAnotherModelIsRefused) {
   EXPECT_THAT((*cluster)->Logs(), HasSubstr(served.substr(0, 12))) << "both models are named";
   const CollectedAnswer answer = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 4});
   EXPECT_TRUE(answer.status.ok()) << answer.status;
+}
+
+// A worker that has a folder of checkpoints instead of one: who asks meanwhile is told what is missing, and
+// once the model has been copied there it is served, with nothing started again.
+TEST(Server, WorkersLookForTheModelUnderTheirRoot) {
+  TinyCheckpoint checkpoint("smollm", "");
+  const std::string root = checkpoint.path() + "/root";
+  std::filesystem::create_directory(root);
+  auto cluster =
+      TestCluster::Launch({.model = checkpoint.path(), .pipeline_parallel = 2, .model_root = root});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  std::string reason;
+  while (!absl::StrContains(reason, "none of the 0 checkpoints in " + root)) {
+    const auto model = (*cluster)->client().GetModel();
+    ASSERT_TRUE(model.ok()) << model.status() << (*cluster)->Logs();
+    ASSERT_FALSE(model->serving);
+    reason = model->not_serving_reason;
+  }
+  EXPECT_THAT(reason, HasSubstr("worker sheep-"));
+  const CollectedAnswer early = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1});
+  EXPECT_EQ(early.status.code(), absl::StatusCode::kUnavailable) << early.status;
+  std::filesystem::copy(checkpoint.path(), root + "/copying");
+  std::filesystem::rename(root + "/copying", root + "/copy");
+  const auto served = (*cluster)->WaitUntilServing();
+  ASSERT_TRUE(served.ok()) << served.status() << (*cluster)->Logs();
+  EXPECT_TRUE(Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 4}).status.ok());
 }
 
 // What is wrong is said on stderr, and the exit code is not 0.

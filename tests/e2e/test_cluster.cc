@@ -37,6 +37,14 @@ std::string AddressIn(const std::string& ports, const std::string& name) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Start(const TestClusterOptions& options) {
+  BW_ASSIGN_OR_RETURN(auto cluster, Launch(options));
+  const auto model = cluster->WaitUntilServing();
+  if (!model.ok())
+    return absl::Status(model.status().code(), absl::StrCat(model.status().message(), "\n", cluster->Logs()));
+  return cluster;
+}
+
+absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Launch(const TestClusterOptions& options) {
   auto cluster = std::unique_ptr<TestCluster>(new TestCluster(options));
   std::error_code error;
   std::string directory = (std::filesystem::temp_directory_path(error) / "bellwether-test.XXXXXX").string();
@@ -46,9 +54,6 @@ absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Start(const TestCluste
   cluster->workers_.resize(static_cast<size_t>(options.tensor_parallel * options.pipeline_parallel));
   for (int i = 0; i < cluster->workers(); ++i) BW_RETURN_IF_ERROR(cluster->StartWorker(i));
   cluster->client_ = std::make_unique<InferenceClient>(cluster->address_);
-  const auto model = cluster->WaitUntilServing();
-  if (!model.ok())
-    return absl::Status(model.status().code(), absl::StrCat(model.status().message(), "\n", cluster->Logs()));
   return cluster;
 }
 
@@ -109,12 +114,10 @@ absl::Status TestCluster::ReadPorts() {
   return absl::DeadlineExceededError("the coordinator wrote no ports");
 }
 
-absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(const std::string& model,
+absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(std::vector<std::string> arguments,
                                                              const std::string& name, int host) {
-  std::vector<std::string> arguments = {
-      "--model",     model, "--coordinator", worker_address_,
-      "--name",      name,  "--threads",     std::to_string(options_.threads),
-      "--log-level", "info"};
+  arguments.insert(arguments.end(), {"--coordinator", worker_address_, "--name", name, "--threads",
+                                     std::to_string(options_.threads), "--log-level", "info"});
   if (options_.separate_hosts) {
     arguments.insert(arguments.end(),
                      {"--host-id", absl::StrCat("host-", host), "--link-listen", "127.0.0.1:0"});
@@ -126,12 +129,15 @@ absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(const std::string& 
 
 absl::Status TestCluster::StartWorker(int index) {
   workers_[index] = ChildProcess();
-  BW_ASSIGN_OR_RETURN(workers_[index], StartWorkerProcess(options_.model, WorkerName(index), index));
+  const std::vector<std::string> model = options_.model_root.empty()
+                                             ? std::vector<std::string>{"--model", options_.model}
+                                             : std::vector<std::string>{"--model-root", options_.model_root};
+  BW_ASSIGN_OR_RETURN(workers_[index], StartWorkerProcess(model, WorkerName(index), index));
   return absl::OkStatus();
 }
 
 absl::StatusOr<ChildProcess> TestCluster::StartStranger(const std::string& model) {
-  return StartWorkerProcess(model, "stranger", workers());
+  return StartWorkerProcess({"--model", model}, "stranger", workers());
 }
 
 absl::StatusOr<ServedModel> TestCluster::WaitUntilServing() { return client_->WaitUntilServing(kPatience); }

@@ -20,6 +20,7 @@ struct TestClusterOptions {
   std::string kv_type = "auto";
   std::vector<std::string> coordinator_flags;
   bool separate_hosts = false;  // workers say that they share no memory, so their links are gRPC streams
+  std::string model_root;       // where workers look for the model; empty: they are given it
 };
 
 // A coordinator and its workers as real processes, each free to be killed, stopped and started again. They
@@ -28,6 +29,8 @@ class TestCluster {
  public:
   // Returns once the model is served.
   static absl::StatusOr<std::unique_ptr<TestCluster>> Start(const TestClusterOptions& options);
+  // Returns once the coordinator listens and the workers are on their way.
+  static absl::StatusOr<std::unique_ptr<TestCluster>> Launch(const TestClusterOptions& options);
   ~TestCluster();
   TestCluster(const TestCluster&) = delete;
 
@@ -52,7 +55,7 @@ class TestCluster {
  private:
   explicit TestCluster(const TestClusterOptions& options) : options_(options) {}
   absl::Status ReadPorts();
-  absl::StatusOr<ChildProcess> StartWorkerProcess(const std::string& model, const std::string& name,
+  absl::StatusOr<ChildProcess> StartWorkerProcess(std::vector<std::string> arguments, const std::string& name,
                                                   int host);
 
   const TestClusterOptions options_;
