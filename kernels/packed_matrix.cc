@@ -11,13 +11,6 @@
 namespace bellwether::kernels {
 namespace {
 
-constexpr int kFloatPadding = 2;      // columns; bf16 products take pairs
-constexpr int kQuantizedPadding = 8;  // columns; one int4 group
-
-constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 // What the shape of a matrix implies, before any memory is there.
 struct Layout {
   std::vector<PackedMatrix::Segment> segments;
@@ -81,45 +74,24 @@ absl::Status Validate(const MatrixSpec& spec) {
 int64_t AppendBlocks(const MatrixSpec& spec, PackedMatrix::Segment& segment, Layout& layout) {
   segment.block_begin = static_cast<int32_t>(layout.blocks.size());
   const int64_t end = segment.begin + segment.count;
-  int64_t scale_sets = 0, previous_group = -1;
-  for (int64_t col = segment.begin; col < end;) {
-    const int64_t in_segment = col - segment.begin;
-    const int64_t weight_group = (spec.first_col + col) / spec.group;
-    const int64_t block_end = std::min({end, col + kActivationGroup - in_segment % kActivationGroup,
-                                        (weight_group + 1) * spec.group - spec.first_col});
+  int64_t scale_sets = 0;
+  ForEachColumnBlock(segment.begin, end, spec.first_col, spec.group, [&](const ColumnBlock& columns) {
+    const int64_t in_segment = columns.begin - segment.begin;
     PackedMatrix::Block block;
-    block.begin = static_cast<int32_t>(col);
-    block.count = static_cast<int32_t>(block_end - col);
-    block.padded = static_cast<int32_t>(RoundUp(block.count, kQuantizedPadding));
+    block.begin = static_cast<int32_t>(columns.begin);
+    block.count = static_cast<int32_t>(columns.end - columns.begin);
+    block.padded = static_cast<int32_t>(columns.padded());
     block.packed_begin = static_cast<int32_t>(layout.packed_cols);
     block.activation_group = layout.activation_groups + static_cast<int32_t>(in_segment / kActivationGroup);
-    block.new_scales = weight_group != previous_group;
+    block.new_scales = columns.new_scales;
     scale_sets += block.new_scales ? 1 : 0;
     layout.packed_cols += block.padded;
     layout.blocks.push_back(block);
-    previous_group = weight_group;
-    col = block_end;
-  }
+  });
   layout.activation_groups +=
       static_cast<int32_t>(RoundUp(segment.count, kActivationGroup) / kActivationGroup);
   segment.block_end = static_cast<int32_t>(layout.blocks.size());
   return scale_sets;
-}
-
-int64_t RowBytes(const MatrixSpec& spec, int64_t packed_cols, int64_t scale_sets) {
-  const int64_t scale_bytes = scale_sets * (spec.half_scales ? 2 : 4) * (spec.has_offset ? 2 : 1);
-  switch (spec.format) {
-    case WeightFormat::kF32:
-      return packed_cols * 4;
-    case WeightFormat::kBF16:
-    case WeightFormat::kF16:
-      return packed_cols * 2;
-    case WeightFormat::kInt8:
-      return packed_cols + scale_bytes;
-    case WeightFormat::kInt4:
-      return packed_cols / 2 + scale_bytes;
-  }
-  return 0;
 }
 
 absl::StatusOr<Layout> LayOut(const MatrixSpec& spec) {
@@ -148,7 +120,8 @@ absl::StatusOr<Layout> LayOut(const MatrixSpec& spec) {
       layout.segments.push_back(segment);
     }
   }
-  layout.row_bytes = RowBytes(spec, layout.packed_cols, scale_sets);
+  layout.row_bytes =
+      PackedRowBytes(spec.format, layout.packed_cols, scale_sets, spec.half_scales, spec.has_offset);
   return layout;
 }
 

@@ -8,6 +8,7 @@
 #include "absl/types/span.h"
 #include "common/aligned_buffer.h"
 #include "common/dtype.h"
+#include "common/packed_row.h"
 #include "common/slice_tree.h"
 
 // A weight matrix W [rows, cols] in the one form that every CPU kernel reads: y = x W^T, `rows` are outputs,
@@ -36,8 +37,6 @@
 namespace bellwether::kernels {
 
 inline constexpr int kPanelRows = 64;
-inline constexpr int kLaneRows = 16;         // panel widths are multiples of this
-inline constexpr int kActivationGroup = 32;  // columns that share one int8 activation scale
 // Limits of a matrix; with them no size below overflows.
 inline constexpr int64_t kMatrixRowsMax = int64_t{1} << 31;
 inline constexpr int64_t kMatrixColsMax = int64_t{1} << 24;

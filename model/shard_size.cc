@@ -1,21 +1,15 @@
 #include "model/shard_size.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "common/check.h"
+#include "common/packed_row.h"
 #include "common/step.h"
 
 namespace bellwether {
 namespace {
 
-constexpr int64_t kActivationGroup = 32;  // columns of a block at most: kernels/packed_matrix.h
-constexpr int64_t kLaneRows = 16;         // rows are padded to this
-constexpr int64_t kFloatPadding = 2;      // columns of a segment
-constexpr int64_t kQuantizedPadding = 8;  // columns of a block
 constexpr int64_t kVectorElementBytes = 4;
-
-int64_t RoundUp(int64_t value, int64_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 bool IsMatrix(const TensorKey& key) {
   switch (key.role) {
@@ -30,40 +24,20 @@ bool IsMatrix(const TensorKey& key) {
 }
 
 // Bytes of one packed row whose segments end at bounds[1], bounds[2] ... (columns of the whole tensor).
-int64_t PackedRowBytes(const TensorFormat& format, const std::vector<int64_t>& bounds) {
+int64_t RowBytes(const TensorFormat& format, const std::vector<int64_t>& bounds) {
   int64_t packed_cols = 0, scale_sets = 0;
   for (size_t i = 0; i + 1 < bounds.size(); ++i) {
-    const int64_t begin = bounds[i], end = bounds[i + 1];
     if (!IsQuantized(format.format)) {
-      packed_cols += RoundUp(end - begin, kFloatPadding);
+      packed_cols += RoundUp(bounds[i + 1] - bounds[i], kFloatPadding);
       continue;
     }
-    // Blocks end where an activation group, counted from the segment's start, or a weight group, counted from
-    // the row's start, does. Scales are repeated for each segment.
-    int64_t previous_group = -1;
-    for (int64_t col = begin; col < end;) {
-      const int64_t weight_group = col / format.group;
-      const int64_t activation_end = col + kActivationGroup - (col - begin) % kActivationGroup;
-      const int64_t block_end = std::min({end, activation_end, (weight_group + 1) * format.group});
-      packed_cols += RoundUp(block_end - col, kQuantizedPadding);
-      scale_sets += weight_group != previous_group ? 1 : 0;
-      previous_group = weight_group;
-      col = block_end;
-    }
+    ForEachColumnBlock(bounds[i], bounds[i + 1], /*first_col=*/0, format.group,
+                       [&](const ColumnBlock& block) {
+                         packed_cols += block.padded();
+                         scale_sets += block.new_scales ? 1 : 0;
+                       });
   }
-  const int64_t scale_bytes = scale_sets * (format.half_scales ? 2 : 4) * (format.has_offset ? 2 : 1);
-  switch (format.format) {
-    case WeightFormat::kF32:
-      return packed_cols * 4;
-    case WeightFormat::kBF16:
-    case WeightFormat::kF16:
-      return packed_cols * 2;
-    case WeightFormat::kInt8:
-      return packed_cols + scale_bytes;
-    case WeightFormat::kInt4:
-      return packed_cols / 2 + scale_bytes;
-  }
-  return 0;
+  return PackedRowBytes(format.format, packed_cols, scale_sets, format.half_scales, format.has_offset);
 }
 
 // Sums up what one rank holds, in the order of worker/weights.
@@ -75,10 +49,10 @@ class RankBytes {
   int64_t Layer(int32_t layer) const;
   // Bytes of `rows` rows of a matrix that is not cut along its columns.
   int64_t ColumnParallel(TensorKey key, int64_t rows) const {
-    return RoundUp(rows, kLaneRows) * PackedRowBytes(Format(key), {0, config_.hidden});
+    return RoundUp(rows, kLaneRows) * RowBytes(Format(key), {0, config_.hidden});
   }
   // One row as it is stored, without the padding to 16 rows.
-  int64_t OneRow(TensorKey key) const { return PackedRowBytes(Format(key), {0, config_.hidden}); }
+  int64_t OneRow(TensorKey key) const { return RowBytes(Format(key), {0, config_.hidden}); }
   int64_t Norm() const { return config_.hidden * kVectorElementBytes * (config_.layer_norm ? 2 : 1); }
 
  private:
@@ -101,7 +75,7 @@ int64_t RankBytes::RowParallel(TensorKey key) const {
     bounds.push_back(key.role == TensorRole::kDown ? SliceFfn(config_, before).end
                                                    : SliceHeads(config_, before).end * config_.head_dim);
   }
-  return RoundUp(config_.hidden, kLaneRows) * PackedRowBytes(Format(key), bounds);
+  return RoundUp(config_.hidden, kLaneRows) * RowBytes(Format(key), bounds);
 }
 
 int64_t RankBytes::Biases() const {

@@ -10,10 +10,6 @@ namespace {
 constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
 
-constexpr int64_t RoundUp(int64_t value, int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
-
 // One panel, or two neighbours of full width.
 struct Panels {
   int64_t first = 0;

@@ -5,6 +5,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "common/check.h"
+#include "common/packed_row.h"
 #include "common/status.h"
 #include "model/shard_size.h"
 #include "worker/thread_pool.h"
@@ -21,7 +22,6 @@ using kernels::PackedMatrix;
 constexpr int64_t kValuesPerRead = int64_t{1} << 18;
 
 int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
-int64_t RoundUp(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Part of a tensor that one rank holds, and how it is cut.
 struct Part {
