@@ -6,6 +6,7 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "worker/thread_pool.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -86,6 +87,7 @@ void EpochRunner::SetName(const char* name) {
 }
 
 void EpochRunner::Run() {
+  if (!options_.cpus.empty()) PinCurrentThread(options_.cpus[0]);  // it is thread 0 of the executor's pool
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || next_ || (executor_ != nullptr && (executor_epoch_ != wanted_ || !steps_.empty()));
   };

@@ -11,6 +11,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "kernels/kernels.h"
@@ -88,6 +89,18 @@ std::vector<int> AllowedCpus() {
   }
   if (cpus.empty()) cpus.push_back(0);
   return cpus;
+}
+
+absl::Status KeepToCpus(const std::vector<int>& cpus) {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  for (const int cpu : cpus) {
+    if (0 <= cpu && cpu < CPU_SETSIZE) CPU_SET(cpu, &mask);
+  }
+  if (sched_setaffinity(0, sizeof(mask), &mask) == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("cpus are ", absl::StrJoin(cpus, ","),
+                                                 ", this process may run on ",
+                                                 absl::StrJoin(AllowedCpus(), ",")));
 }
 
 int64_t AvailableMemoryBytes(const std::string& root) {

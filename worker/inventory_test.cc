@@ -3,6 +3,8 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 
@@ -51,6 +53,16 @@ TEST_F(InventoryTest, ThisMachineHasSomething) {
   EXPECT_EQ(HostId(), HostId());
   EXPECT_FALSE(KernelLevelNames().empty());
   EXPECT_NE(DefaultWorkerName().find('/'), std::string::npos);
+}
+
+TEST_F(InventoryTest, KeepsToAllowedCpusAlone) {
+  std::thread([] {
+    const std::vector<int> allowed = AllowedCpus();
+    EXPECT_EQ(KeepToCpus({1000000}).code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ(AllowedCpus(), allowed);
+    EXPECT_TRUE(KeepToCpus({1000000, allowed.back()}).ok());
+    EXPECT_EQ(AllowedCpus(), std::vector<int>{allowed.back()});
+  }).join();
 }
 
 }  // namespace

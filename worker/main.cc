@@ -45,8 +45,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--name", session.name, "How messages call this worker");
   app->add_option("--threads", session.threads,
                   "Threads that compute; 0: one for each CPU of the affinity mask");
-  app->add_option("--cpus", flags->cpus,
-                  "CPUs of the threads, such as 0,1,4-7; empty: wherever the system likes");
+  app->add_option(
+      "--cpus", flags->cpus,
+      "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes");
   app->add_option("--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
       ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
   app->add_option("--link-listen", session.link_listen,
@@ -83,6 +84,7 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
   if (options.threads == 0) {
     options.threads = static_cast<int>(options.cpus.empty() ? AllowedCpus().size() : options.cpus.size());
   }
+  if (!options.cpus.empty()) BW_RETURN_IF_ERROR(KeepToCpus(options.cpus));
   if (options.threads < 1 || options.threads > kWorkerThreadsMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", options.threads, ", allowed is 0 to ", kWorkerThreadsMax));

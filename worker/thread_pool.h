@@ -19,8 +19,9 @@ class ThreadPool {
  public:
   struct Options {
     int threads = 1;  // the caller included; at least 1
-    std::vector<int>
-        cpus;  // thread i runs on cpus[i % size] (not the caller: see PinCurrentThread); empty: anywhere
+    // Thread i runs on cpus[i % size]; empty: anywhere. The caller, thread 0, has been there before the pool
+    // and sees to itself (PinCurrentThread).
+    std::vector<int> cpus;
     // How long a thread without work spins before it sleeps. A pause is 10 to 50 ns: the default outlasts the
     // time between the loops of one layer. 0 where cores are short.
     int spin_pauses = 4000;
@@ -63,7 +64,8 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-// Ties the calling thread to one CPU. Does nothing where the CPU is not ours to use.
+// Ties the calling thread, and those that it starts from now on, to one CPU. Does nothing where the CPU is
+// not ours to use.
 void PinCurrentThread(int cpu);
 
 }  // namespace bellwether

@@ -1,19 +1,24 @@
 // The coordinator as a server: health, reflection, the bounded queue, SIGTERM, workers that lack the model.
 
+#include <sched.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/raw_calls.h"
 #include "tests/e2e/test_cluster.h"
 #include "tests/e2e/tiny_checkpoint.h"
+#include "worker/inventory.h"
 
 namespace bellwether {
 namespace {
@@ -176,6 +181,38 @@ TEST(Server, WorkersLookForTheModelUnderTheirRoot) {
   const auto served = (*cluster)->WaitUntilServing();
   ASSERT_TRUE(served.ok()) << served.status() << (*cluster)->Logs();
   EXPECT_TRUE(Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 4}).status.ok());
+}
+
+// The CPUs that each thread of a process may run on.
+std::vector<std::vector<int>> CpusOfThreads(pid_t process) {
+  std::vector<std::vector<int>> threads;
+  for (const auto& thread : std::filesystem::directory_iterator(absl::StrCat("/proc/", process, "/task"))) {
+    cpu_set_t mask;
+    CPU_ZERO(&mask);
+    if (sched_getaffinity(std::stoi(thread.path().filename()), sizeof(mask), &mask) != 0)
+      continue;  // it ended
+    std::vector<int>& cpus = threads.emplace_back();
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+      if (CPU_ISSET(cpu, &mask)) cpus.push_back(cpu);
+    }
+  }
+  return threads;
+}
+
+// Workers side by side compute on cores of their own: no thread leaves the worker's CPUs, and each of those
+// has a computing thread tied to it. The one that runs the steps once had none.
+TEST(Server, AWorkerKeepsToItsCpus) {
+  const std::vector<int> allowed = AllowedCpus();
+  for (size_t count = 1; count <= std::min<size_t>(2, allowed.size()); ++count) {
+    const std::vector<int> cpus(allowed.end() - static_cast<ptrdiff_t>(count), allowed.end());
+    auto cluster = TestCluster::Start({.model = "random:llama:fp32",
+                                       .threads = static_cast<int>(count),
+                                       .worker_flags = {"--cpus", absl::StrJoin(cpus, ",")}});
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    const auto threads = CpusOfThreads((*cluster)->worker(0).pid());
+    for (const std::vector<int>& thread : threads) EXPECT_THAT(thread, ::testing::IsSubsetOf(cpus));
+    for (const int cpu : cpus) EXPECT_THAT(threads, ::testing::Contains(std::vector<int>{cpu}));
+  }
 }
 
 // What is wrong is said on stderr, and the exit code is not 0.

@@ -118,6 +118,7 @@ absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(std::vector<std::st
                                                              const std::string& name, int host) {
   arguments.insert(arguments.end(), {"--coordinator", worker_address_, "--name", name, "--threads",
                                      std::to_string(options_.threads), "--log-level", "info"});
+  arguments.insert(arguments.end(), options_.worker_flags.begin(), options_.worker_flags.end());
   if (options_.separate_hosts) {
     arguments.insert(arguments.end(),
                      {"--host-id", absl::StrCat("host-", host), "--link-listen", "127.0.0.1:0"});

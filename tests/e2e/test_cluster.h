@@ -18,7 +18,7 @@ struct TestClusterOptions {
   int threads = 1;  // of each worker
   std::string quantize = "none";
   std::string kv_type = "auto";
-  std::vector<std::string> coordinator_flags;
+  std::vector<std::string> coordinator_flags, worker_flags;
   bool separate_hosts = false;  // workers say that they share no memory, so their links are gRPC streams
   std::string model_root;       // where workers look for the model; empty: they are given it
 };
