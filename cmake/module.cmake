@@ -37,7 +37,7 @@ function(add_unit_test source)
   target_link_libraries(${target} PRIVATE ${ARGN} GTest::gmock GTest::gtest GTest::gtest_main)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${target} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT $<IF:$<BOOL:${BELLWETHER_TSAN}>,1800,300>)
+  set_tests_properties(${name} PROPERTIES TIMEOUT $<IF:$<OR:$<BOOL:${BELLWETHER_ASAN}>,$<BOOL:${BELLWETHER_TSAN}>>,1800,300>)
 endfunction()
 
 function(add_microbenchmark source)

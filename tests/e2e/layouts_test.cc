@@ -1,6 +1,6 @@
 // Promise 1 with real processes: every layout answers with the tokens and log-probabilities of a single
-// worker, bit for bit, many requests at once. tests/layouts does the same in one process over all
-// combinations; this dozen sees to it that sessions, links and the planner keep the promise too.
+// worker, bit for bit, many requests at once. tests/layouts does the same in one process over every
+// combination (FullMatrix); this dozen sees to it that sessions, links and the planner keep the promise too.
 
 #include <map>
 #include <string>
@@ -27,13 +27,26 @@ struct LayoutCase {
   int step_tokens = 512;  // fewer cut prompts into chunks
 };
 
-// All pairs of ranks and stages; each degree with each kind of weights and both families at least once.
+// Every pair of ranks and stages, of stages and weights, and of either with a family; two and three ranks
+// with all weights. One worker alone is what the others are compared with.
 constexpr LayoutCase kCases[] = {
-    {1, 2, kLlama, "bf16"},          {1, 3, kBloom, "int8", 2},       {2, 1, kLlama, "bf16", 2},
-    {2, 2, kBloom, "int8"},          {2, 3, kLlama, "int4"},          {3, 1, kBloom, "int8"},
-    {3, 2, kLlama, "int4"},          {3, 3, kLlama, "fp32"},          {4, 1, kBloom, "int4"},
-    {4, 2, kLlama, "fp32"},          {4, 3, kBloom, "bf16"},          {5, 1, kLlama, "int8"},
-    {2, 2, kLlama, "fp32", 1, true}, {3, 1, kLlama, "bf16", 1, true}, {2, 2, kBloom, "fp32", 1, false, 7},
+    {1, 2, kLlama, "bf16"},
+    {1, 3, kBloom, "int8", 2},
+    {2, 1, kLlama, "fp32", 2},
+    {2, 2, kBloom, "int8"},
+    {2, 3, kLlama, "int4"},
+    {3, 1, kBloom, "int8"},
+    {3, 2, kLlama, "int4"},
+    {3, 3, kLlama, "fp32"},
+    {4, 1, kBloom, "int4"},
+    {4, 2, kLlama, "fp32"},
+    {4, 3, kBloom, "bf16"},
+    {5, 1, kLlama, "int8"},
+    {5, 2, kBloom, "bf16"},
+    {5, 3, kLlama, "fp32"},
+    {2, 2, kLlama, "bf16", 1, true},
+    {3, 1, kLlama, "bf16", 1, true},
+    {2, 2, kBloom, "fp32", 1, false, 7},
 };
 
 std::string Name(const LayoutCase& layout) {

@@ -133,20 +133,37 @@ class LayoutEquality : public ::testing::TestWithParam<Subject> {
   std::vector<Answer> expected_;
 };
 
-TEST_P(LayoutEquality, TensorParallel) {
-  for (int ranks = 2; ranks <= std::min(5, SliceCount(checkpoint_->config())); ++ranks) {
-    ExpectEqual({.ranks = ranks}, absl::StrCat(ranks, " ranks"));
+// Every number of ranks and stages in every way at once.
+TEST_P(LayoutEquality, FullMatrix) {
+  const Variant roomy = {.requests = 6, .longer_by = 80};
+  uint64_t none = 0;
+  const auto undisturbed = AnswersOf(*checkpoint_, GetParam(), level_, roomy, &none);
+  ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
+  EXPECT_EQ(none, 0u);
+  const int ranks_max = std::min(5, SliceCount(checkpoint_->config()));
+  for (int ranks = 1; ranks <= ranks_max; ++ranks) {
+    for (int stages = 1; stages <= 3; ++stages) {
+      const std::string layout = absl::StrCat(stages, " stages x ", ranks, " ranks");
+      ExpectEqual({.stages = stages, .ranks = ranks}, layout);
+      ExpectEqual({.stages = stages, .ranks = ranks, .one_by_one = true}, layout + ", one at a time");
+      ExpectEqual({.stages = stages, .ranks = ranks, .step_tokens = 7}, layout + ", chunks of 7");
+      uint64_t preemptions = 0;
+      const auto preempted = AnswersOf(*checkpoint_, GetParam(), level_,
+                                       {.stages = stages,
+                                        .ranks = ranks,
+                                        .step_tokens = 40,
+                                        .kv_blocks = 9,
+                                        .requests = roomy.requests,
+                                        .longer_by = roomy.longer_by},
+                                       &preemptions);
+      ASSERT_TRUE(preempted.ok()) << layout << ": " << preempted.status();
+      EXPECT_GT(preemptions, 0u) << layout << ": 9 KV blocks must be too few, or this shows nothing";
+      EXPECT_EQ(*preempted, *undisturbed) << layout << ", preempted";
+    }
   }
 }
 
-TEST_P(LayoutEquality, PipelineParallel) {
-  ExpectEqual({.stages = 2}, "2 stages");
-  ExpectEqual({.stages = 3}, "3 stages");
-}
-
-TEST_P(LayoutEquality, MixedAndUneven) {
-  ExpectEqual({.stages = 2, .ranks = 2}, "2 stages x 2 ranks");
-  ExpectEqual({.stages = 3, .ranks = 3}, "3 stages x 3 ranks");
+TEST_P(LayoutEquality, UnevenParts) {
   const ModelConfig& config = checkpoint_->config();
   const int slices = SliceCount(config);
   const int64_t vocab = config.vocab;
@@ -162,24 +179,7 @@ TEST_P(LayoutEquality, MixedAndUneven) {
   ExpectEqual({.uneven = std::move(uneven)}, "uneven");
 }
 
-TEST_P(LayoutEquality, BatchChunksAndThreads) {
-  ExpectEqual({.one_by_one = true}, "one request at a time");
-  ExpectEqual({.step_tokens = 7}, "chunks of 7");
-  ExpectEqual({.threads = 3}, "3 threads");
-}
-
-TEST_P(LayoutEquality, Preemption) {
-  uint64_t preemptions = 0;
-  const Variant roomy = {.requests = 6, .longer_by = 80};
-  const auto expected = AnswersOf(*checkpoint_, GetParam(), level_, roomy, &preemptions);
-  ASSERT_TRUE(expected.ok()) << expected.status();
-  EXPECT_EQ(preemptions, 0u);
-  const Variant tight = {.stages = 2, .step_tokens = 40, .kv_blocks = 9, .requests = 6, .longer_by = 80};
-  const auto answers = AnswersOf(*checkpoint_, GetParam(), level_, tight, &preemptions);
-  ASSERT_TRUE(answers.ok()) << answers.status();
-  EXPECT_GT(preemptions, 0u) << "9 KV blocks must be too few, or this shows nothing";
-  EXPECT_EQ(*answers, *expected) << "preempted and computed again";
-}
+TEST_P(LayoutEquality, Threads) { ExpectEqual({.threads = 3}, "3 threads"); }
 
 TEST_P(LayoutEquality, EveryKernelLevel) {
   for (kernels::KernelLevel kernel_level : kernels::AvailableKernelLevels()) {
