@@ -54,6 +54,7 @@ class RunningAnswer {
                                  return true;
                                });
           if (!begun_.HasBeenNotified()) begun_.Notify();
+          ended_.Notify();
         }) {
     begun_.WaitForNotification();
   }
@@ -64,12 +65,13 @@ class RunningAnswer {
   void Wait() {
     if (thread_.joinable()) thread_.join();
   }
+  bool ended() const { return ended_.HasBeenNotified(); }
   CollectedAnswer answer;  // after Wait()
 
  private:
   InferenceClient client_;
   Cancellation cancellation_;
-  absl::Notification begun_;
+  absl::Notification begun_, ended_;
   std::thread thread_;
 };
 
@@ -97,6 +99,15 @@ TEST(Server, ANaNEndsOnlyTheRequestThatMetIt) {
   EXPECT_EQ(beside.answer.choices[0].tokens, alone.choices[0].tokens);
 }
 
+// A short answer, asked for until the queue takes it.
+absl::Status AnswerOnceThereIsRoom(TestCluster& cluster) {
+  absl::Status status = absl::ResourceExhaustedError("");
+  while (status.code() == absl::StatusCode::kResourceExhausted) {
+    status = Generate(cluster.client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  }
+  return status;
+}
+
 TEST(Server, AFullQueueRefuses) {
   auto cluster = TestCluster::Start(
       {.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000", "--requests-max", "2"}});
@@ -108,12 +119,26 @@ TEST(Server, AFullQueueRefuses) {
     EXPECT_EQ(refused.status.code(), absl::StatusCode::kResourceExhausted) << refused.status;
     EXPECT_THAT(std::string(refused.status.message()), HasSubstr("2"));
   }
-  // Cancelled requests leave the queue, a moment after their clients have gone.
-  absl::Status status = absl::ResourceExhaustedError("");
-  while (status.code() == absl::StatusCode::kResourceExhausted) {
-    status = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
-  }
-  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_TRUE(AnswerOnceThereIsRoom(**cluster).ok());
+}
+
+// Whoever cancels or lets a deadline pass leaves the queue a moment later, not when the answer would have
+// been complete: another one that began before and is no longer than theirs still runs when their place is
+// free.
+TEST(Server, CancelAndDeadlineFreeTheirPlaceAtOnce) {
+  auto cluster = TestCluster::Start(
+      {.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000", "--requests-max", "2"}});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const GenerationOptions endless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
+  RunningAnswer beside((*cluster)->address(), endless);
+  { const RunningAnswer cancelled((*cluster)->address(), endless); }
+  EXPECT_TRUE(AnswerOnceThereIsRoom(**cluster).ok());
+  EXPECT_FALSE(beside.ended());
+  const CollectedAnswer late = Generate((*cluster)->client(), Ids(SomeTokens(5, 1, kVocab)), endless,
+                                        {.timeout = absl::Milliseconds(300)});
+  EXPECT_EQ(late.status.code(), absl::StatusCode::kDeadlineExceeded) << late.status;
+  EXPECT_TRUE(AnswerOnceThereIsRoom(**cluster).ok());
+  EXPECT_FALSE(beside.ended());
 }
 
 TEST(Server, SigtermFinishesWhatRunsAndRefusesTheRest) {
