@@ -1,7 +1,7 @@
 # A thin front door: the work is in CMakePresets.json and tools/.
 #
 #   make demo    from nothing to a chat with a real model: packages, build, model, cluster, answer
-#   make test    builds and runs the tests (packages too, where missing)
+#   make test    builds and runs the tests (packages and the demo model too, where missing)
 #   make chat    talk to the demo model
 #   make check   everything that is slow: format, tidy, sanitizers, fuzz smoke
 #   make bench   how fast, as shares of what this machine can do
@@ -27,6 +27,7 @@ chat: build
 	tools/demo.sh $(BIN) --chat
 
 test: build
+	@tools/fetch_demo_model.sh >/dev/null || echo "test: the demo model cannot be fetched, its tests are skipped" >&2
 	ctest --preset $(PRESET) -j 2
 
 check: setup

