@@ -124,6 +124,14 @@ absl::StatusOr<Layout> EvenLayout(const ModelConfig& config, int stages, int ran
   return layout;
 }
 
+int FlatIndex(const Layout& layout, int stage, int rank) {
+  int index = rank;
+  for (int before = 0; before < stage; ++before) {
+    index += static_cast<int>(layout.stages[before].ranks.size());
+  }
+  return index;
+}
+
 absl::Status Validate(const Layout& layout, const ModelConfig& config) {
   if (layout.stages.empty()) return absl::InvalidArgumentError("layout: no stages");
   int64_t next_layer = 0;

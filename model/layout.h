@@ -48,6 +48,9 @@ struct Layout {
   }
 };
 
+// Index of a stage's rank in the flat order.
+int FlatIndex(const Layout& layout, int stage, int rank);
+
 // What, besides the layout, decides the bits or the memory.
 struct NumericOptions {
   std::string kernel_level;  // "avx512_bf16" ...

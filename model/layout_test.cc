@@ -51,6 +51,14 @@ TEST(SlicesTest, KvHeadsAreThoseTheQueryHeadsRead) {
   EXPECT_EQ(SliceKvHeads(config, {5, 6}), (Range{1, 2}));
 }
 
+TEST(LayoutTest, TheFlatOrderGoesStageByStage) {
+  const Layout layout = {
+      .stages = {{.ranks = std::vector<RankLayout>(3)}, {.ranks = std::vector<RankLayout>(2)}}};
+  EXPECT_EQ(FlatIndex(layout, 0, 2), 2);
+  EXPECT_EQ(FlatIndex(layout, 1, 0), 3);
+  EXPECT_EQ(FlatIndex(layout, 1, 1), layout.workers() - 1);
+}
+
 TEST(LayoutTest, EvenLayoutsAreValidForEveryDegree) {
   for (int vocab : {1, 15, 160, 250880}) {
     const ModelConfig config = Config(7, 9, 3, 172, vocab);

@@ -18,14 +18,6 @@ constexpr size_t kStepsMax = 4096;
 constexpr absl::Duration kConnectLimit = absl::Hours(1);
 constexpr int kSpinPauses = 1000;
 
-int FlatIndex(const Assignment& assignment) {
-  int index = assignment.rank;
-  for (int stage = 0; stage < assignment.stage; ++stage) {
-    index += static_cast<int>(assignment.layout.stages[stage].ranks.size());
-  }
-  return index;
-}
-
 }  // namespace
 
 EpochRunner::EpochRunner(Options options) : options_(std::move(options)), thread_([this] { Run(); }) {}
@@ -167,7 +159,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Link>>> EpochRunner::Connect(const Ep
   if (linked.empty()) return links;
   LinkListener::Request request{.epoch = assignment.epoch,
                                 .secret = task.link_secret,
-                                .own_index = FlatIndex(assignment),
+                                .own_index = FlatIndex(assignment.layout, assignment.stage, assignment.rank),
                                 .connect_limit = kConnectLimit,
                                 .wait_limit = assignment.step_deadline,
                                 .spin_pauses = task.cores_are_short ? 0 : kSpinPauses};

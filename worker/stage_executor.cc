@@ -19,12 +19,6 @@
 namespace bellwether {
 namespace {
 
-// Flat index of rank 0 of `stage`.
-int FirstWorker(const Layout& layout, int stage) {
-  int index = 0;
-  for (int s = 0; s < stage; ++s) index += static_cast<int>(layout.stages[s].ranks.size());
-  return index;
-}
 int Ranks(const Layout& layout, int stage) { return static_cast<int>(layout.stages[stage].ranks.size()); }
 
 class Executor : public StageExecutor {
@@ -91,7 +85,7 @@ TensorParallelGroup::Options Executor::GroupOptions() {
                                        .rank = assignment_.rank,
                                        .slices_total = SliceCount(config_),
                                        .add = ops_.kernels().add};
-  const int first = FirstWorker(assignment_.layout, assignment_.stage);
+  const int first = FlatIndex(assignment_.layout, assignment_.stage, 0);
   for (const RankLayout& rank : assignment_.stage_layout().ranks) {
     const int index = first + static_cast<int>(options.rank_slices.size());
     options.rank_slices.push_back(rank.slices);
@@ -182,7 +176,7 @@ absl::Status Executor::ReceiveResidual(MessageTag tag, kernels::MutableRows resi
   tag.kind = MessageKind::kResidual;
   tag.stage = before;
   tag.rank = assignment_.rank % Ranks(assignment_.layout, before);
-  Link& link = *stage_links_[FirstWorker(assignment_.layout, before) + tag.rank];
+  Link& link = *stage_links_[FlatIndex(assignment_.layout, before, tag.rank)];
   return link.Receive(tag, absl::MakeSpan(residual.data, residual.rows * residual.stride));
 }
 
@@ -191,7 +185,7 @@ absl::Status Executor::SendResidual(MessageTag tag, kernels::MutableRows residua
   tag.kind = MessageKind::kResidual;
   for (int rank = assignment_.rank; rank < Ranks(assignment_.layout, next);
        rank += Ranks(assignment_.layout, assignment_.stage)) {
-    Link& link = *stage_links_[FirstWorker(assignment_.layout, next) + rank];
+    Link& link = *stage_links_[FlatIndex(assignment_.layout, next, rank)];
     BW_RETURN_IF_ERROR(link.Send(tag, absl::MakeConstSpan(residual.data, residual.rows * residual.stride)));
   }
   return absl::OkStatus();
@@ -237,7 +231,7 @@ std::vector<int> LinkedWorkers(const Assignment& assignment) {
       const bool peer = stage == assignment.stage && rank != assignment.rank;
       const bool sender = stage == assignment.stage - 1 && rank == assignment.rank % Ranks(layout, stage);
       const bool receiver = stage == assignment.stage + 1 && rank % own_ranks == assignment.rank;
-      if (peer || sender || receiver) linked.push_back(FirstWorker(layout, stage) + rank);
+      if (peer || sender || receiver) linked.push_back(FlatIndex(layout, stage, rank));
     }
   }
   return linked;
