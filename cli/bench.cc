@@ -15,6 +15,7 @@
 #include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/defaults.h"
+#include "common/format_bytes.h"
 #include "common/status.h"
 #include "common/step.h"
 #include "kernels/kernels.h"
@@ -246,9 +247,9 @@ void PrintRow(const Json& row) {
       100 * row["decode_share_of_read_bandwidth"].get<double>(), row["decode_to_first_layout"].get<double>(),
       row["decode_all_streams_tokens_per_second"].get<double>(),
       row["decode_all_streams_to_first_layout"].get<double>(),
-      HumanBytes(row["resident_bytes"].get<double>()).c_str(),
-      HumanBytes(row["weight_bytes"].get<double>()).c_str(),
-      HumanBytes(row["kv_bytes"].get<double>()).c_str(), row["resident_to_weights_and_kv"].get<double>());
+      FormatBytes(row["resident_bytes"].get<double>()).c_str(),
+      FormatBytes(row["weight_bytes"].get<double>()).c_str(),
+      FormatBytes(row["kv_bytes"].get<double>()).c_str(), row["resident_to_weights_and_kv"].get<double>());
 }
 
 }  // namespace
@@ -270,7 +271,7 @@ absl::Status RunBench(const BenchOptions& options) {
             {"decode_tokens", options.decode_tokens}};
   if (!options.json) {
     std::printf("%s, %s weights: %s read and %.2f G operations a token\n", options.shape.c_str(),
-                options.weights.c_str(), HumanBytes(work.bytes_per_token).c_str(),
+                options.weights.c_str(), FormatBytes(work.bytes_per_token).c_str(),
                 work.operations_per_token / 1e9);
     std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %9s %9s %9s %5s\n", "layout", "GB/s",
                 "Gop/s", "prefill", "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory",

@@ -1,7 +1,5 @@
 #include "coordinator/coordinator_server.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -13,6 +11,7 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "common/system_random.h"
 #include "coordinator/planner.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
@@ -31,7 +30,7 @@ constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 
 uint64_t SystemSeed() {
   uint64_t seed = 0;
-  if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) seed = 1;
+  FillRandom(&seed, sizeof(seed));
   return seed;
 }
 
