@@ -15,7 +15,9 @@
 #include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/defaults.h"
+#include "common/format_bytes.h"
 #include "common/status.h"
+#include "common/step.h"
 #include "kernels/kernels.h"
 #include "kernels/peaks.h"
 #include "model/checkpoint/checkpoint.h"
@@ -42,6 +44,8 @@ struct BenchLayout {
 struct Work {
   double bytes_per_token = 0;       // weights that one decoded token reads, over all workers
   double operations_per_token = 0;  // of the products inside the layers, twice their weights
+  double weight_bytes = 0;          // held once
+  double kv_block_bytes = 0;        // of all layers
 };
 
 struct Measurement {
@@ -51,7 +55,7 @@ struct Measurement {
   double decode_tokens_per_second = 0;          // one stream
   double decode_streams_tokens_per_second = 0;  // as many streams as stages, all together
   double resident_bytes = 0;                    // private and shared memory of all workers
-  double kv_bytes = 0;
+  double kv_bytes = 0;                          // of the positions that the longest run held at once
 };
 
 absl::StatusOr<BenchLayout> ParseLayout(const std::string& text, int cores) {
@@ -77,10 +81,15 @@ absl::StatusOr<Work> WorkOf(const std::string& model) {
   BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(model));
   const ModelConfig& config = checkpoint->config();
   BW_ASSIGN_OR_RETURN(const Layout one, EvenLayout(config, /*stages=*/1, /*ranks=*/1));
+  const CheckpointFormats formats(*checkpoint);
+  const StageLayout& whole = one.stages[0];
   Work work;
-  work.bytes_per_token = static_cast<double>(BytesReadPerToken(config, CheckpointFormats(*checkpoint),
-                                                               Quantize::kNone, one.stages[0],
-                                                               /*rank=*/0, /*last_stage=*/true));
+  work.bytes_per_token = static_cast<double>(
+      BytesReadPerToken(config, formats, Quantize::kNone, whole, /*rank=*/0, /*last_stage=*/true));
+  work.weight_bytes = static_cast<double>(ShardBytes(config, formats, Quantize::kNone, whole, /*rank=*/0,
+                                                     {.first_stage = true, .last_stage = true}));
+  work.kv_block_bytes =
+      static_cast<double>(KvBlockBytes(config, DefaultKvType(formats, Quantize::kNone), whole, /*rank=*/0));
   const double attention = 2.0 * config.heads * config.head_dim + 2.0 * config.kv_heads * config.head_dim;
   const double mlp = (config.gated_mlp ? 3.0 : 2.0) * config.ffn;
   work.operations_per_token = 2.0 * config.layers * config.hidden * (attention + mlp);
@@ -149,6 +158,15 @@ double ProportionalBytes(pid_t pid) {
   return 0;
 }
 
+// A worker's KV memory is only touched where it is written, and blocks given back are the next to be used:
+// what the run with the most blocks at once needs is all that is ever touched.
+double KvBytes(const BenchLayout& layout, const BenchOptions& options, const Work& work) {
+  const auto blocks = [](int tokens) { return (tokens + kKvBlockTokens - 1) / kKvBlockTokens; };
+  return work.kv_block_bytes *
+         std::max(blocks(options.prompt_tokens),
+                  layout.pipeline * blocks(kDecodePromptTokens + options.decode_tokens));
+}
+
 absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOptions& options,
                                     StatusLine& line) {
   const std::string model = absl::StrCat("random:", options.shape, ":", options.weights);
@@ -198,34 +216,40 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
 
 Json ToJson(const BenchLayout& layout, const Measurement& measured, const Work& work,
             const Measurement& first) {
-  return Json{{"layout", layout.name},
-              {"workers", layout.tensor * layout.pipeline},
-              {"threads_per_worker", layout.threads},
-              {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
-              {"peak_gigaoperations_per_second", measured.peak / 1e9},
-              {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
-              {"prefill_share_of_peak",
-               measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
-              {"decode_tokens_per_second", measured.decode_tokens_per_second},
-              {"decode_share_of_read_bandwidth",
-               measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
-              {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
-              {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
-              {"decode_all_streams_to_first_layout",
-               measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
-              {"resident_bytes", measured.resident_bytes}};
+  return Json{
+      {"layout", layout.name},
+      {"workers", layout.tensor * layout.pipeline},
+      {"threads_per_worker", layout.threads},
+      {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
+      {"peak_gigaoperations_per_second", measured.peak / 1e9},
+      {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
+      {"prefill_share_of_peak",
+       measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
+      {"decode_tokens_per_second", measured.decode_tokens_per_second},
+      {"decode_share_of_read_bandwidth",
+       measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
+      {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
+      {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
+      {"decode_all_streams_to_first_layout",
+       measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
+      {"resident_bytes", measured.resident_bytes},
+      {"weight_bytes", work.weight_bytes},
+      {"kv_bytes", measured.kv_bytes},
+      {"resident_to_weights_and_kv", measured.resident_bytes / (work.weight_bytes + measured.kv_bytes)}};
 }
 
 void PrintRow(const Json& row) {
   std::printf(
-      "%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %s\n",
+      "%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %9s %9s %9s %5.2f\n",
       row["layout"].get<std::string>().c_str(), row["read_gigabytes_per_second"].get<double>(),
       row["peak_gigaoperations_per_second"].get<double>(), row["prefill_tokens_per_second"].get<double>(),
       100 * row["prefill_share_of_peak"].get<double>(), row["decode_tokens_per_second"].get<double>(),
       100 * row["decode_share_of_read_bandwidth"].get<double>(), row["decode_to_first_layout"].get<double>(),
       row["decode_all_streams_tokens_per_second"].get<double>(),
       row["decode_all_streams_to_first_layout"].get<double>(),
-      HumanBytes(row["resident_bytes"].get<double>()).c_str());
+      FormatBytes(row["resident_bytes"].get<double>()).c_str(),
+      FormatBytes(row["weight_bytes"].get<double>()).c_str(),
+      FormatBytes(row["kv_bytes"].get<double>()).c_str(), row["resident_to_weights_and_kv"].get<double>());
 }
 
 }  // namespace
@@ -247,15 +271,17 @@ absl::Status RunBench(const BenchOptions& options) {
             {"decode_tokens", options.decode_tokens}};
   if (!options.json) {
     std::printf("%s, %s weights: %s read and %.2f G operations a token\n", options.shape.c_str(),
-                options.weights.c_str(), HumanBytes(work.bytes_per_token).c_str(),
+                options.weights.c_str(), FormatBytes(work.bytes_per_token).c_str(),
                 work.operations_per_token / 1e9);
-    std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %s\n", "layout", "GB/s", "Gop/s",
-                "prefill", "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory");
+    std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %9s %9s %9s %5s\n", "layout", "GB/s",
+                "Gop/s", "prefill", "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory",
+                "weights", "KV", "ratio");
   }
   StatusLine line;
   Measurement first;
   for (const BenchLayout& layout : layouts) {
-    BW_ASSIGN_OR_RETURN(const Measurement measured, Measure(layout, options, line));
+    BW_ASSIGN_OR_RETURN(Measurement measured, Measure(layout, options, line));
+    measured.kv_bytes = KvBytes(layout, options, work);
     if (first.decode_tokens_per_second == 0) first = measured;
     json["layouts"].push_back(ToJson(layout, measured, work, first));
     line.Clear();

@@ -128,7 +128,7 @@ void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
   auto* section = app.add_option_group(group);
   AddOptional(*section, "--max-tokens", options.max_tokens, "longest answer");
   AddOptional(*section, "--min-tokens", options.min_tokens,
-              "end-of-sequence and stop tokens are masked before");
+              "end-of-sequence and stop tokens are masked before, --stop is not looked for");
   AddOptional(*section, "--temperature", options.temperature, "0 takes the most likely token; default 1");
   AddOptional(*section, "--top-k", options.top_k, "keep the k most likely; 0 = off");
   AddOptional(*section, "--top-p", options.top_p, "keep the most likely that make up p");

@@ -7,7 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "cli/terminal.h"
 #include "common/status.h"
-#include "model/chat_template/chat_template.h"
+#include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/layout.h"
 #include "nlohmann/json.hpp"
@@ -70,13 +70,19 @@ void PrintText(const Json& json) {
   }
 }
 
-void AddTokenizer(const Checkpoint& checkpoint, Json& json) {
+// Without a tokenizer a checkpoint serves token ids; one that is there and cannot be read serves nobody.
+absl::Status AddTokenizer(const Checkpoint& checkpoint, Json& json) {
   const auto tokenizer = checkpoint.LoadTokenizer();
-  if (!tokenizer.ok()) {
+  if (absl::IsNotFound(tokenizer.status())) {
     json["tokenizer"] = absl::StrCat("none: ", std::string(tokenizer.status().message()));
-    return;
+    json["chat_template"] = "none: chat needs a tokenizer";
+    return absl::OkStatus();
   }
+  BW_RETURN_IF_ERROR(tokenizer.status());
   json["tokenizer"] = absl::StrCat((*tokenizer)->vocab_size(), " tokens");
+  const std::string family = ChooseChatTemplate(HintsOf(checkpoint))->name;
+  json["chat_template"] = family == "none" ? "none: nothing in the checkpoint tells its family" : family;
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -101,7 +107,7 @@ absl::Status RunInspect(const InspectOptions& options) {
     json["formats"][name] =
         absl::StrFormat("%d tensors, %.3f M values", total.tensors, total.parameters / 1e6);
   }
-  AddTokenizer(*checkpoint, json);
+  BW_RETURN_IF_ERROR(AddTokenizer(*checkpoint, json));
   json["chat_template_text"] =
       checkpoint->chat_template_text().empty() ? "none" : "carried by the checkpoint";
   if (options.tensors) {

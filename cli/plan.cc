@@ -24,8 +24,9 @@ using Json = nlohmann::ordered_json;
 
 constexpr double kMeasureSeconds = 0.3;
 constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
+constexpr double kBytesMax = 1e15;          // of a worker; sums over kWorkersMax of them fit an int64
 
-// "16GB", "512MB", "1e9", "40GB/s".
+// "16GB", "512MB", "1e9", "40GB/s"; at least 1.
 absl::StatusOr<double> ParseBytes(absl::string_view text) {
   absl::string_view digits = text.substr(0, text.find_first_not_of("0123456789.e+"));
   absl::string_view unit = text.substr(digits.size());
@@ -35,7 +36,9 @@ absl::StatusOr<double> ParseBytes(absl::string_view text) {
       {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
   for (const auto& [name, factor] : units) {
     if (unit != name && unit != absl::StrCat(name, "/s")) continue;
-    if (absl::SimpleAtod(digits, &value) && value > 0) return value * factor;
+    if (!absl::SimpleAtod(digits, &value)) break;
+    if (value * factor >= 1 && value * factor <= kBytesMax) return value * factor;
+    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\": allowed is 1B to 1000TB"));
   }
   return absl::InvalidArgumentError(
       absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
@@ -117,8 +120,7 @@ absl::Status RunPlan(const PlanOptions& options) {
   if (options.kv_type != "auto") {
     BW_ASSIGN_OR_RETURN(planner.kv_type, ParseDType(options.kv_type));
   }
-  planner.context_tokens = std::min(checkpoint->config().max_positions, kDefaultContextTokens);
-  if (options.context_tokens > 0) planner.context_tokens = options.context_tokens;
+  BW_ASSIGN_OR_RETURN(planner.context_tokens, ContextTokens(checkpoint->config(), options.context_tokens));
 
   std::vector<WorkerInventory> workers;
   for (const std::string& text : options.workers) {

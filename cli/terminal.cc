@@ -4,7 +4,6 @@
 
 #include <cstdio>
 
-#include "absl/strings/str_format.h"
 #include "cli/stop.h"
 
 namespace bellwether {
@@ -32,16 +31,6 @@ int ReportError(const absl::Status& status) {
   if (text.empty()) text = absl::StatusCodeToString(status.code());
   std::fprintf(stderr, "bellwether: %s\n", text.c_str());
   return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;
-}
-
-std::string HumanBytes(double bytes) {
-  const char* const units[] = {"B", "kB", "MB", "GB", "TB"};
-  int unit = 0;
-  while (bytes >= 1000 && unit < 4) {
-    bytes /= 1000;
-    ++unit;
-  }
-  return absl::StrFormat("%.*f %s", unit == 0 ? 0 : 2, bytes, units[unit]);
 }
 
 }  // namespace bellwether

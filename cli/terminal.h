@@ -24,7 +24,4 @@ class StatusLine {
 // "interrupted".
 int ReportError(const absl::Status& status);
 
-// "3.5 GB"
-std::string HumanBytes(double bytes);
-
 }  // namespace bellwether

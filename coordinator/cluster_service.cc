@@ -1,7 +1,5 @@
 #include "coordinator/cluster_service.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -16,6 +14,7 @@
 #include "common/bounded_queue.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/system_random.h"
 #include "coordinator/worker_stream_service.h"
 #include "model/layout.h"
 #include "proto/assignment_codec.h"
@@ -37,11 +36,7 @@ using MessagePtr = std::shared_ptr<const v1::CoordinatorMessage>;
 
 std::string RandomSecret() {
   char bytes[16];
-  size_t filled = 0;
-  while (filled < sizeof(bytes)) {
-    const ssize_t got = getrandom(bytes + filled, sizeof(bytes) - filled, 0);
-    if (got > 0) filled += static_cast<size_t>(got);
-  }
+  FillRandom(bytes, sizeof(bytes));
   return absl::BytesToHexString(absl::string_view(bytes, sizeof(bytes)));
 }
 

@@ -1,7 +1,5 @@
 #include "coordinator/coordinator_server.h"
 
-#include <sys/random.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -13,10 +11,12 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "common/system_random.h"
 #include "coordinator/planner.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "model/chat_template/chat_template_hints.h"
 #include "model/layout_text.h"
 #include "model/option_names.h"
 #include "proto/grpc_deadline.h"
@@ -30,7 +30,7 @@ constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
 
 uint64_t SystemSeed() {
   uint64_t seed = 0;
-  if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed)) seed = 1;
+  FillRandom(&seed, sizeof(seed));
   return seed;
 }
 
@@ -130,16 +130,7 @@ absl::Status CoordinatorServer::CheckOptions() {
     return absl::InvalidArgumentError(
         absl::StrCat("the layout has ", options_.workers, " workers, allowed are ", kWorkersMax));
   }
-  if (options_.context_tokens == 0) {
-    options_.context_tokens = config.max_positions > 0 ? std::min(kDefaultContextTokens, config.max_positions)
-                                                       : kDefaultContextTokens;
-  }
-  if (options_.context_tokens > config.max_positions && config.max_positions > 0 && !config.alibi) {
-    return absl::InvalidArgumentError(absl::StrCat("context-tokens is ", options_.context_tokens,
-                                                   ", the model knows positions up to ",
-                                                   config.max_positions));
-  }
-  if (options_.context_tokens < 2) return absl::InvalidArgumentError("context-tokens must be 2 or more");
+  BW_ASSIGN_OR_RETURN(options_.context_tokens, ContextTokens(config, options_.context_tokens));
   BW_ASSIGN_OR_RETURN(planner_.quantize, ParseQuantize(options_.quantize));
   if (options_.kv_type == "auto") {
     planner_.kv_type = DefaultKvType(*formats_, planner_.quantize);
@@ -164,11 +155,7 @@ absl::Status CoordinatorServer::CheckOptions() {
   }
   if (tokenizer_ == nullptr) return absl::OkStatus();
   if (options_.chat_template.empty()) {
-    chat_template_ =
-        ChooseChatTemplate({.architecture = config.architecture == Architecture::kBloom ? "bloom" : "llama",
-                            .template_text = checkpoint_->chat_template_text(),
-                            .path = options_.model,
-                            .vocab_size = config.vocab});
+    chat_template_ = ChooseChatTemplate(HintsOf(*checkpoint_));
     return absl::OkStatus();
   }
   chat_template_ = FindChatTemplate(options_.chat_template);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "common/dtype.h"
+#include "common/format_bytes.h"
 #include "common/step.h"
 
 namespace bellwether {
@@ -61,14 +62,6 @@ std::string LeftOver(const Plan& plan, absl::Span<const WorkerInventory> workers
 }
 
 }  // namespace
-
-std::string FormatBytes(int64_t bytes) {
-  constexpr const char* kUnits[] = {"B", "KiB", "MiB", "GiB", "TiB"};
-  auto value = static_cast<double>(bytes);
-  int unit = 0;
-  for (; value >= 1024 && unit < 4; ++unit) value /= 1024;
-  return absl::StrFormat("%.*f %s", unit == 0 ? 0 : 1, value, kUnits[unit]);
-}
 
 std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> workers,
                            const std::vector<PlanHost>& hosts, int32_t context_blocks) {

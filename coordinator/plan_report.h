@@ -23,7 +23,4 @@ struct PlanHost {
 std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> workers,
                            const std::vector<PlanHost>& hosts, int32_t context_blocks);
 
-// "1.5 GiB", "12.0 MiB"
-std::string FormatBytes(int64_t bytes);
-
 }  // namespace bellwether

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_format.h"
 #include "common/check.h"
+#include "common/defaults.h"
 #include "common/status.h"
 #include "common/step.h"
 #include "coordinator/layer_split.h"
@@ -394,6 +395,17 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
 }
 
 }  // namespace
+
+absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted) {
+  const int32_t known = config.max_positions;  // 0: the checkpoint does not say
+  if (wanted == 0) wanted = known > 0 ? std::min(kDefaultContextTokens, known) : kDefaultContextTokens;
+  if (known > 0 && wanted > known && !config.alibi) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("context-tokens is ", wanted, ", the model knows positions up to ", known));
+  }
+  if (wanted < 2) return absl::InvalidArgumentError("context-tokens must be 2 or more");
+  return wanted;
+}
 
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options) {

@@ -73,6 +73,10 @@ struct Plan {
   std::string arithmetic;                 // all of this as a table for people
 };
 
+// Longest prompt and answer together: `wanted`, or for 0 what the model can, at most kDefaultContextTokens.
+// InvalidArgument: below 2, or beyond the positions that the model knows (with ALiBi there is no such end).
+absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted);
+
 // Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage
 // (with the embedding or the head that it also holds) is as fast as memory allows. InvalidArgument: options
 // that contradict model or workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers

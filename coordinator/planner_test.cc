@@ -40,6 +40,24 @@ std::vector<int> Degrees(const Plan& plan) {
   return degrees;
 }
 
+TEST(ContextTokensTest, DefaultAndLimits) {
+  ModelConfig config = Model("llama-7b");
+  config.max_positions = 2048;
+  EXPECT_EQ(ContextTokens(config, 0).value(), 2048);
+  EXPECT_EQ(ContextTokens(config, 2).value(), 2);
+  EXPECT_EQ(ContextTokens(config, 2048).value(), 2048);
+  EXPECT_THAT(std::string(ContextTokens(config, 2049).status().message()), HasSubstr("positions up to 2048"));
+  EXPECT_FALSE(ContextTokens(config, 1).ok());
+  EXPECT_FALSE(ContextTokens(config, -1).ok());
+  config.max_positions = 100000;
+  EXPECT_EQ(ContextTokens(config, 0).value(), 4096);
+  config.max_positions = 2048;
+  config.alibi = true;
+  EXPECT_EQ(ContextTokens(config, 5000).value(), 5000);
+  config.max_positions = 0;  // not known
+  EXPECT_EQ(ContextTokens(config, 0).value(), 4096);
+}
+
 TEST(PlannerTest, OneHostIsOneTensorParallelStage) {
   const ModelConfig config = Model("llama-7b");
   const std::vector<WorkerInventory> workers = {Worker("a", "h", 32), Worker("b", "h", 32),

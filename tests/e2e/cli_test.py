@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -130,6 +131,48 @@ class Cli(unittest.TestCase):
         self.assertGreater(plan["decode_tokens_per_second"], 0)
         text = run("plan", "--model", "random:llama-7b:int4", "--worker", "memory=16GB")
         self.assertEqual(text.returncode, 0, text.stderr)
+        self.assert_fails("positions up to 512", "plan", "--model", MODEL, "--context-tokens", 100000)
+        self.assert_fails("1B to 1000TB", "plan", "--model", MODEL, "--worker", "memory=1e30")
+
+    def test_inspect_says_what_a_coordinator_would(self):
+        with tempfile.TemporaryDirectory() as directory:
+            model = pathlib.Path(directory) / "model"
+            shutil.copytree(GOLDEN, model)
+            inspected = self.json_of("inspect", model)
+            self.assertIn("none", inspected["tokenizer"])
+            self.assertEqual(inspected["chat_template"], "none: chat needs a tokenizer")
+            shutil.copy(processes.ROOT / "tests/goldens/tokenizer/smollm/tokenizer.json", model)
+            damaged = (model / "tokenizer.json").read_bytes()[:1000]
+            (model / "tokenizer.json").write_bytes(damaged)
+            self.assert_fails("tokenizer.json", "inspect", model)
+            done = subprocess.run([processes.BIN / "bellwether-coordinator", "--model", model], capture_output=True,
+                                  text=True, timeout=processes.PATIENCE)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn("tokenizer.json", done.stderr)
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model)
+            self.assertEqual(self.json_of("inspect", model)["chat_template"], "chatml")
+            self.assertRegex(run("inspect", model).stdout, r"(?m)^chat_template +chatml$")
+            path = pathlib.Path(model) / "tokenizer_config.json"
+            path.write_text(path.read_text().replace("<|im_start|>", "?"))
+            self.assertIn("none: nothing", self.json_of("inspect", model)["chat_template"])
+
+    def test_bench(self):
+        bench = self.json_of("bench", "--shape", "llama", "--weights", "int8", "--layouts", "1x1,1x2t1", "--repeats", 1,
+                             "--prompt-tokens", 16, "--decode-tokens", 4)
+        self.assertEqual([bench[key] for key in ("shape", "weights", "prompt_tokens", "decode_tokens")],
+                         ["llama", "int8", 16, 4])
+        self.assertGreater(bench["bytes_per_token"], 0)
+        self.assertGreater(bench["operations_per_token"], 0)
+        self.assertEqual([(row["layout"], row["workers"]) for row in bench["layouts"]], [("1x1", 1), ("1x2t1", 2)])
+        for row in bench["layouts"]:
+            self.assertLessEqual({"threads_per_worker", "read_gigabytes_per_second", "peak_gigaoperations_per_second",
+                                  "prefill_tokens_per_second", "prefill_share_of_peak", "decode_tokens_per_second",
+                                  "decode_share_of_read_bandwidth", "decode_all_streams_tokens_per_second",
+                                  "decode_to_first_layout", "decode_all_streams_to_first_layout", "resident_bytes",
+                                  "weight_bytes", "kv_bytes", "resident_to_weights_and_kv"}, row.keys())
+            for key in row.keys() - {"layout"}:
+                self.assertGreater(row[key], 0, key)
 
     def test_text(self):
         with tempfile.TemporaryDirectory() as model:
@@ -142,12 +185,38 @@ class Cli(unittest.TestCase):
             streamed = run("generate", *flags, "--prompt", "Hello", "--ignore-eos")
             self.assertEqual(streamed.stdout.rstrip("\n"), answer["text"].rstrip("\n"))
             self.assertIn("tokens/s", streamed.stderr)
+            file = pathlib.Path(model) / "prompt.txt"
+            file.write_text("Hello")
+            from_file = self.json_of("generate", *flags, "--prompt-file", file, "--ignore-eos")
+            self.assertEqual(from_file["prompt_token_ids"], answer["prompt_token_ids"])
+            self.assertEqual(from_file["text"], answer["text"])
             chat = self.json_of("chat", *flags, "--question", "Who are you?", "--ignore-eos")
             self.assertEqual(len(chat["token_ids"]), 20)
             talk = subprocess.run([processes.BIN / "bellwether", "chat", *map(str, flags)], capture_output=True,
                                   input=b"first\nsecond\n\n", timeout=processes.PATIENCE)
             self.assertEqual(talk.returncode, 0, talk.stderr)
             self.assertEqual(talk.stderr.count(b"tokens/s"), 2)
+
+    def test_special_tokens_of_a_text(self):
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model)
+            path = pathlib.Path(model) / "tokenizer.json"
+            tokenizer = json.loads(path.read_text())
+            special = next(token for token in tokenizer["added_tokens"] if token["content"] == "<|im_start|>")["id"]
+            # With a BOS, which this tokenizer has not by itself.
+            tokenizer["post_processor"] = {
+                "type": "TemplateProcessing", "pair": [],
+                "single": [{"SpecialToken": {"id": "<|im_start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "special_tokens": {"<|im_start|>": {"id": "<|im_start|>", "ids": [special], "tokens": ["<|im_start|>"]}}}
+            path.write_text(json.dumps(tokenizer))
+
+            def tokens_of(*arguments):
+                return self.json_of("score", "--model", model, "--threads", 1, "--text", "Hi<|im_start|>", *arguments)["token_ids"]
+
+            self.assertEqual([i for i, token in enumerate(tokens_of()) if token == special], [0])
+            parsed = tokens_of("--parse-special-tokens")
+            self.assertEqual([i for i, token in enumerate(parsed) if token == special], [0, len(parsed) - 1])
+            self.assertEqual(tokens_of("--parse-special-tokens", "--no-special-tokens"), parsed[1:])
 
     def test_up_restarts_dead_and_stopped_workers_and_ends_in_order(self):
         command = [processes.BIN / "bellwether", "up", "--model", MODEL, "--tensor-parallel", "2", "--threads", "1",

@@ -153,6 +153,23 @@ TEST_F(Generation, ChoicesAreIndependentAndRepeatable) {
   EXPECT_EQ(first.usage.generated_tokens, 5 * 24);
 }
 
+TEST(SequencesMax, ChoicesTakeTurnsWhereOneSequenceMayRun) {
+  for (const int limit : {1, 256}) {
+    auto cluster = TestCluster::Start(
+        {.model = "random:llama:fp32", .coordinator_flags = {"--sequences-max", std::to_string(limit)}});
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    std::vector<int> choices;
+    const absl::Status status = (*cluster)->client().Generate(
+        Ids({1, 2, 3}), {.max_tokens = 20, .ignore_eos = true, .n = 3}, {}, [&](const AnswerChunk& chunk) {
+          if (!chunk.tokens.empty()) choices.push_back(chunk.choice);
+          return true;
+        });
+    ASSERT_TRUE(status.ok()) << status;
+    choices.erase(std::unique(choices.begin(), choices.end()), choices.end());
+    EXPECT_EQ(choices.size() == 3, limit == 1) << choices.size() << " turns";
+  }
+}
+
 TEST_F(Generation, SeedsRepeatAlsoTheDrawnOnes) {
   GenerationOptions options{
       .max_tokens = 40, .temperature = 1.2, .top_k = 50, .top_p = 0.95, .ignore_eos = true};

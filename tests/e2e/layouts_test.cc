@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/test_cluster.h"
 
@@ -122,14 +123,7 @@ const Answers& OneWorkers(LayoutCase layout) {
   return answers;
 }
 
-class Layouts : public ::testing::TestWithParam<LayoutCase> {};
-
-TEST_P(Layouts, AnswerAsOneWorker) {
-  auto cluster = TestCluster::Start(Cluster(GetParam()));
-  ASSERT_TRUE(cluster.ok()) << cluster.status();
-  const Answers answers = Ask(**cluster);
-  cluster->reset();
-  const Answers& expected = OneWorkers(GetParam());
+void ExpectEqual(const Answers& answers, const Answers& expected) {
   ASSERT_EQ(answers.generated.size(), expected.generated.size());
   for (size_t i = 0; i < answers.generated.size(); ++i) {
     const CollectedAnswer& answer = answers.generated[i];
@@ -139,6 +133,31 @@ TEST_P(Layouts, AnswerAsOneWorker) {
     EXPECT_EQ(answer.choices, expected.generated[i].choices) << "request " << i;
   }
   EXPECT_EQ(answers.scores, expected.scores);
+}
+
+class Layouts : public ::testing::TestWithParam<LayoutCase> {};
+
+TEST_P(Layouts, AnswerAsOneWorker) {
+  auto cluster = TestCluster::Start(Cluster(GetParam()));
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const Answers answers = Ask(**cluster);
+  cluster->reset();
+  ExpectEqual(answers, OneWorkers(GetParam()));
+}
+
+// Machines that share no memory and a coordinator that is only told how many: a stage for each.
+TEST(PlannedLayout, AStageForEachHostAnswersAsOneWorker) {
+  const LayoutCase one{1, 1, kLlama, "bf16"};
+  TestClusterOptions options = Cluster(one);
+  options.tensor_parallel = options.pipeline_parallel = 0;
+  options.workers = 3;
+  options.separate_hosts = true;
+  auto cluster = TestCluster::Start(options);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  EXPECT_THAT((*cluster)->client().GetModel()->layout, ::testing::StartsWith("3 stages"));
+  const Answers answers = Ask(**cluster);
+  cluster->reset();
+  ExpectEqual(answers, OneWorkers(one));
 }
 
 INSTANTIATE_TEST_SUITE_P(Dozen, Layouts, ::testing::ValuesIn(kCases),

@@ -25,6 +25,10 @@ std::string Contents(const std::string& path) {
   return std::string(std::istreambuf_iterator<char>(file), {});
 }
 
+int WorkersWanted(const TestClusterOptions& options) {
+  return options.workers > 0 ? options.workers : options.tensor_parallel * options.pipeline_parallel;
+}
+
 // A port of the loopback address in "client 127.0.0.1:1234".
 std::string AddressIn(const std::string& ports, const std::string& name) {
   std::istringstream words(ports);
@@ -51,7 +55,7 @@ absl::StatusOr<std::unique_ptr<TestCluster>> TestCluster::Launch(const TestClust
   if (mkdtemp(directory.data()) == nullptr) return absl::InternalError("cannot make a temporary directory");
   cluster->directory_ = directory;
   BW_RETURN_IF_ERROR(cluster->StartCoordinator());
-  cluster->workers_.resize(static_cast<size_t>(options.tensor_parallel * options.pipeline_parallel));
+  cluster->workers_.resize(static_cast<size_t>(WorkersWanted(options)));
   for (int i = 0; i < cluster->workers(); ++i) BW_RETURN_IF_ERROR(cluster->StartWorker(i));
   cluster->client_ = std::make_unique<InferenceClient>(cluster->address_);
   return cluster;
@@ -81,7 +85,7 @@ absl::Status TestCluster::StartCoordinator() {
                                         "--port-file",
                                         port_file,
                                         "--workers",
-                                        std::to_string(options_.tensor_parallel * options_.pipeline_parallel),
+                                        std::to_string(WorkersWanted(options_)),
                                         "--tensor-parallel",
                                         std::to_string(options_.tensor_parallel),
                                         "--pipeline-parallel",

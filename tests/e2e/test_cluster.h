@@ -15,6 +15,7 @@ struct TestClusterOptions {
   std::string model;
   int tensor_parallel = 1;
   int pipeline_parallel = 1;
+  int workers = 0;  // with neither of them (0): as many, and the planner decides
   int threads = 1;  // of each worker
   std::string quantize = "none";
   std::string kv_type = "auto";

@@ -43,6 +43,7 @@ constexpr Loss kLosses[] = {
     {"kill_tensor_parallel", 3, 1, 2, SIGKILL},  {"kill_first_stage", 1, 2, 0, SIGKILL},
     {"kill_grpc_links", 1, 2, 1, SIGKILL, true}, {"stop_tensor_parallel", 2, 1, 1, SIGSTOP},
     {"stop_last_stage", 1, 2, 1, SIGSTOP},       {"stop_the_only_worker", 1, 1, 0, SIGSTOP},
+    {"stop_grpc_links", 1, 2, 1, SIGSTOP, true}, {"stop_grpc_ranks", 2, 1, 1, SIGSTOP, true},
 };
 void PrintTo(const Loss& loss, std::ostream* out) { *out << loss.name; }
 

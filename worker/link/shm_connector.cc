@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -13,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "common/system_random.h"
 #include "worker/link/shm_link.h"
 #include "worker/link/shm_segment.h"
 
@@ -108,17 +108,16 @@ class OutgoingShm : public OutgoingPeer {
   const LinkEndOptions options_;
 };
 
-absl::StatusOr<std::string> NewSocketName() {
+std::string NewSocketName() {
   char random[16];
-  if (getrandom(random, sizeof(random), 0) != sizeof(random))
-    return absl::UnavailableError("no random bytes");
+  FillRandom(random, sizeof(random));
   return absl::StrCat("bellwether-", absl::BytesToHexString(absl::string_view(random, sizeof(random))));
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ShmListener>> ShmListener::Start(IncomingPeerHandler handler) {
-  BW_ASSIGN_OR_RETURN(std::string name, NewSocketName());
+  std::string name = NewSocketName();
   BW_ASSIGN_OR_RETURN(UniqueFd socket, ListenUnix(name));
   int stop[2];
   if (pipe2(stop, O_CLOEXEC) != 0) return absl::ResourceExhaustedError("no file descriptors left for a pipe");
