@@ -17,6 +17,7 @@ using ::testing::Pair;
 CommandLine Parse(std::vector<std::string> arguments) {
   arguments.insert(arguments.begin(), "bellwether");
   std::vector<char*> argv;
+  argv.reserve(arguments.size());
   for (std::string& argument : arguments) argv.push_back(argument.data());
   CommandLine line;
   int exit_code = -1;

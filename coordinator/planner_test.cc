@@ -54,8 +54,6 @@ TEST(ContextTokensTest, DefaultAndLimits) {
   config.max_positions = 2048;
   config.alibi = true;
   EXPECT_EQ(ContextTokens(config, 5000).value(), 5000);
-  config.max_positions = 0;  // not known
-  EXPECT_EQ(ContextTokens(config, 0).value(), 4096);
 }
 
 TEST(PlannerTest, OneHostIsOneTensorParallelStage) {
