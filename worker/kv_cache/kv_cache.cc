@@ -16,8 +16,8 @@ absl::StatusOr<KvCache> KvCache::Create(const Shape& shape) {
 
 kernels::KvHead KvCache::head(int64_t layer, int64_t head, const KvBlockId* table) const {
   return kernels::KvHead{
-      .blocks = buffer_.data() + (layer * shape_.blocks * shape_.heads + head) * head_bytes_,
-      .block_stride = shape_.heads * head_bytes_,
+      .blocks = buffer_.data() + (layer * shape_.heads + head) * head_bytes_,
+      .block_stride = shape_.layers * shape_.heads * head_bytes_,
       .table = table,
       .dtype = shape_.dtype,
       .head_dim = static_cast<int32_t>(shape_.head_dim),

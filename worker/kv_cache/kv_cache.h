@@ -11,7 +11,8 @@
 namespace bellwether {
 
 // Keys and values of one worker: `blocks` KV blocks of 32 positions for each of its layers and KV heads.
-// Which block belongs to whom is the coordinator's business. Memory is touched only where written.
+// Which block belongs to whom is the coordinator's business. Memory is touched only where written: a block
+// lies in one piece over all layers, so that few blocks take few (huge) pages.
 class KvCache {
  public:
   struct Shape {
@@ -33,7 +34,7 @@ class KvCache {
  private:
   Shape shape_;
   int64_t head_bytes_ = 0;  // of one block and head
-  AlignedBuffer buffer_;    // [layers][blocks][heads][head_bytes_]
+  AlignedBuffer buffer_;    // [blocks][layers][heads][head_bytes_]
 };
 
 }  // namespace bellwether
