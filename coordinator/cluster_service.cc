@@ -371,8 +371,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
                         .step_deadline = layout.step_deadline};
   message.link_secret = RandomSecret();
   for (const ClusterLayout::Member& member : layout.members) {
-    message.peers.push_back({.id = member.id,
-                             .name = member.worker.inventory.name,
+    message.peers.push_back({.name = member.worker.inventory.name,
                              .stage = member.stage,
                              .rank = member.rank,
                              .host_id = member.worker.inventory.host,
@@ -392,9 +391,6 @@ void ClusterService::Impl::Do(const LayoutUp& action) {
   const ClusterLayout& layout = *action.layout;
   Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now()};
   for (const ClusterLayout::Member& member : layout.members) {
-    v1::CoordinatorMessage message;
-    message.mutable_start()->set_epoch(layout.epoch.value);
-    SendTo(member.id, std::move(message));
     // One that has gone meanwhile gets no step; its end is on its way to the view.
     if (auto stream = Find(member.id)) serving.members.push_back(std::move(stream));
     if (member.rank == 0) serving.reporter = member.id;  // the last one is that of the last stage

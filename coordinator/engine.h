@@ -21,10 +21,9 @@ namespace bellwether {
 // A validated request. Times are of the coordinator's monotonic clock.
 struct EngineRequest {
   RequestId id;
-  std::string client_request_id;  // for messages and logs
-  std::vector<TokenId> prompt;    // not empty
-  bool score = false;             // log-probability of every given token; max_tokens is ignored
-  int32_t max_tokens = 0;         // generated at most, >= 1; the context limits it further
+  std::vector<TokenId> prompt;  // not empty
+  bool score = false;           // log-probability of every given token; max_tokens is ignored
+  int32_t max_tokens = 0;       // generated at most, >= 1; the context limits it further
   int32_t choices = 1;
   SamplingOptions sampling;             // the engine fills in seed and ending_tokens
   std::optional<uint64_t> seed;         // absent: the engine draws one and reports it in RequestDone
@@ -126,7 +125,7 @@ struct EngineOptions {
   uint64_t seed = 0;                  // seeds drawn for requests that bring none come from here
 };
 
-// What health and metrics want to know.
+// The engine from outside, for the tests that drive it.
 struct EngineSnapshot {
   bool serving = false;
   bool draining = false;
