@@ -51,5 +51,6 @@ inline constexpr int32_t kWorkersMax = 1024;
 inline constexpr int32_t kLocalWorkersMax = 64;  // that the tool starts on one machine
 inline constexpr int32_t kContextTokensMax = 1 << 24;
 inline constexpr int32_t kWorkerThreadsMax = 1024;
+inline constexpr int32_t kSequencesMax = 4096;  // that run at once
 
 }  // namespace bellwether

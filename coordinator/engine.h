@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/defaults.h"
 #include "common/ids.h"
 #include "common/step.h"
 #include "model/tokenizer/tokenizer.h"
@@ -121,8 +122,9 @@ struct EngineOptions {
   int32_t sequences_max = 256;        // running at once
   int32_t requests_queued_max = 256;  // waiting or running beyond which new ones are refused
   int32_t context_tokens_max = 2048;  // prompt and output of a sequence
-  std::vector<TokenId> eos;           // end a generation unless the request ignores them
-  uint64_t seed = 0;                  // seeds drawn for requests that bring none come from here
+  int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step
+  std::vector<TokenId> eos;                          // end a generation unless the request ignores them
+  uint64_t seed = 0;  // seeds drawn for requests that bring none come from here
 };
 
 // The engine from outside, for the tests that drive it.
