@@ -16,6 +16,7 @@
 #include "common/bounded_queue.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/quote.h"
 #include "coordinator/worker_stream_service.h"
 #include "model/layout.h"
 #include "proto/assignment_codec.h"
@@ -45,9 +46,15 @@ std::string RandomSecret() {
   return absl::BytesToHexString(absl::string_view(bytes, sizeof(bytes)));
 }
 
+std::string Cut(const std::string& text) { return std::string(CutText(text, kTextBytesMax)); }
+
 absl::Status CheckJoin(const v1::JoinRequest& join) {
-  for (const std::string* text : {&join.build_id(), &join.name(), &join.host_id(), &join.unix_socket(),
-                                  &join.link_address(), &join.model_id()}) {
+  if (join.kernel_levels_size() > kKernelLevelsMax)
+    return absl::InvalidArgumentError("too many kernel_levels");
+  std::vector<const std::string*> texts = {&join.build_id(),    &join.name(),         &join.host_id(),
+                                           &join.unix_socket(), &join.link_address(), &join.model_id()};
+  for (const std::string& level : join.kernel_levels()) texts.push_back(&level);
+  for (const std::string* text : texts) {
     if (text->size() > kTextBytesMax) {
       return absl::InvalidArgumentError(absl::StrCat("a text of the join message has ", text->size(),
                                                      " bytes, allowed are ", kTextBytesMax));
@@ -58,8 +65,6 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (join.name().empty() || !printable) {
     return absl::InvalidArgumentError("name must be printable ASCII without spaces");
   }
-  if (join.kernel_levels_size() > kKernelLevelsMax)
-    return absl::InvalidArgumentError("too many kernel_levels");
   if (join.threads() < 1 || join.threads() > kThreadsMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", join.threads(), ", allowed is 1 to ", kThreadsMax));
@@ -91,12 +96,12 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
 
 WorkerProgress FromProto(const v1::Heartbeat& beat) {
   return {.epoch = {beat.epoch()},
-          .state = beat.state().substr(0, kTextBytesMax),
-          .loaded_bytes = beat.loaded_bytes(),
-          .total_bytes = beat.total_bytes(),
+          .state = Cut(beat.state()),
+          .loaded_bytes = std::clamp<int64_t>(beat.loaded_bytes(), 0, kBytesMax),
+          .total_bytes = std::clamp<int64_t>(beat.total_bytes(), 0, kBytesMax),
           .step = {beat.step_id()},
           .layer = beat.layer(),
-          .waiting_for = beat.waiting_for().substr(0, kTextBytesMax),
+          .waiting_for = Cut(beat.waiting_for()),
           .counter = beat.progress()};
 }
 
@@ -213,8 +218,10 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
       const v1::Failure& failure = message.failure();
       const auto code =
           static_cast<absl::StatusCode>(failure.code() > 0 && failure.code() <= 16 ? failure.code() : 2);
-      return Push(WorkerFailed{
-          stream.id(), {failure.epoch()}, absl::Status(code, failure.message()), failure.blamed_worker()});
+      return Push(WorkerFailed{stream.id(),
+                               {failure.epoch()},
+                               absl::Status(code, Cut(failure.message())),
+                               Cut(failure.blamed_worker())});
     }
     case v1::WorkerMessage::MESSAGE_NOT_SET:
       return;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <map>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -37,7 +38,8 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
 
 class FakeWorker {
  public:
-  FakeWorker(const std::string& address, const std::string& name, const std::string& build = kBuild)
+  FakeWorker(const std::string& address, const std::string& name, const std::string& build = kBuild,
+             const std::string& kernel_level = "portable")
       : stub_(v1::Cluster::NewStub(Connect(address))), stream_(stub_->Join(&context_)) {
     v1::WorkerMessage message;
     v1::JoinRequest* join = message.mutable_join();
@@ -48,7 +50,7 @@ class FakeWorker {
     join->set_memory_bytes(int64_t{1} << 30);
     join->set_threads(1);
     join->set_read_bytes_per_second(1e10);
-    join->add_kernel_levels("portable");
+    join->add_kernel_levels(kernel_level);
     stream_->Write(message);
     thread_ = std::thread([this] { Run(); });
   }
@@ -80,6 +82,11 @@ class FakeWorker {
   // The next result names a step that was never sent.
   void Misbehave() { misbehave_ = true; }
 
+  // The next step fails with this message.
+  void FailStep(const std::string& message) {
+    absl::MutexLock lock(&mutex_);
+    failure_ = message;
+  }
  private:
   struct Sequence {
     std::vector<TokenId> tokens;
@@ -132,8 +139,20 @@ class FakeWorker {
     }
     if (!reports_) return;
     v1::WorkerMessage message;
+    if (std::string failure = Failure(); !failure.empty()) {
+      message.mutable_failure()->set_epoch(step.epoch.value);
+      message.mutable_failure()->set_message(std::move(failure));
+      stream_->Write(message);
+      return;
+    }
+    if (!reports_) return;
     Encode(result, message.mutable_step_result());
     stream_->Write(message);
+  }
+
+  std::string Failure() {
+    absl::MutexLock lock(&mutex_);
+    return std::exchange(failure_, "");
   }
 
   grpc::ClientContext context_;
@@ -145,6 +164,7 @@ class FakeWorker {
   absl::Mutex mutex_;
   bool hold_ = false;
   std::string refusal_;
+  std::string failure_;
   int steps_ = 0;
   std::thread thread_;
 };
@@ -386,6 +406,20 @@ TEST_F(CoordinatorServerTest, ADrainLetsRunningRequestsFinish) {
   b->HoldSteps(false);
   client.join();
   drain.join();
+TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {
+  FakeWorker wordy(server_->worker_address(), "wordy", kBuild, std::string(1 << 20, 'z'));
+  EXPECT_THAT(wordy.WaitForRefusal(), HasSubstr("has 1048576 bytes, allowed are 512"));
+  const auto a = Worker("a");
+  auto b = Worker("b");
+  WaitUntilServing();
+  b->FailStep(std::string(20000, 'x'));
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(Request(3, 4), &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("failed: " + std::string(512, 'x')));
+  EXPECT_LT(status.error_message().size(), 700);
+}
+
   EXPECT_TRUE(status.ok()) << status.error_message();
   int tokens = 0;
   for (const auto& it : responses) tokens += it.token_ids_size();
