@@ -131,10 +131,9 @@ absl::Status CoordinatorServer::CheckOptions() {
         absl::StrCat("the layout has ", options_.workers, " workers, allowed are ", kWorkersMax));
   }
   if (options_.context_tokens == 0) {
-    options_.context_tokens = config.max_positions > 0 ? std::min(kDefaultContextTokens, config.max_positions)
-                                                       : kDefaultContextTokens;
+    options_.context_tokens = std::min(kDefaultContextTokens, config.max_positions);
   }
-  if (options_.context_tokens > config.max_positions && config.max_positions > 0 && !config.alibi) {
+  if (options_.context_tokens > config.max_positions && !config.alibi) {
     return absl::InvalidArgumentError(absl::StrCat("context-tokens is ", options_.context_tokens,
                                                    ", the model knows positions up to ",
                                                    config.max_positions));
