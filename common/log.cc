@@ -33,6 +33,7 @@ spdlog::logger& Logger() {
 }  // namespace
 
 std::string LogText(std::string_view message) {
+  while (!message.empty() && message.back() == '\n') message.remove_suffix(1);
   std::string text;
   for (const char c : message) {
     if (c == '\n') {
