@@ -11,7 +11,6 @@
       ::bellwether::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)
 #define BW_CHECK_EQ(a, b) BW_CHECK((a) == (b))
-#define BW_CHECK_LE(a, b) BW_CHECK((a) <= (b))
 #define BW_CHECK_LT(a, b) BW_CHECK((a) < (b))
 #define BW_CHECK_GE(a, b) BW_CHECK((a) >= (b))
 

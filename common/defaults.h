@@ -12,7 +12,6 @@ namespace bellwether {
 // Addresses. Loopback unless told otherwise: neither port asks who is there.
 inline constexpr char kDefaultClientAddress[] = "127.0.0.1:7400";
 inline constexpr char kDefaultWorkerAddress[] = "127.0.0.1:7401";
-inline constexpr char kDefaultLinkAddress[] = "127.0.0.1:0";
 
 // Version of cluster.proto. Programs of different versions refuse each other.
 inline constexpr int32_t kClusterProtocolVersion = 1;
@@ -26,7 +25,6 @@ inline constexpr int64_t kClientMessageBytesMax = 16
 inline constexpr absl::Duration kHeartbeatInterval = absl::Milliseconds(500);
 inline constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(4);
 inline constexpr absl::Duration kDefaultStepDeadline = absl::Seconds(30);
-inline constexpr absl::Duration kLeastStepDeadline = absl::Seconds(5);
 inline constexpr absl::Duration kLoadTimeout = absl::Seconds(180);  // without any progress
 inline constexpr absl::Duration kRejoinDelayFirst = absl::Milliseconds(100);
 inline constexpr absl::Duration kRejoinDelayMax = absl::Seconds(3);
@@ -53,5 +51,6 @@ inline constexpr int32_t kWorkersMax = 1024;
 inline constexpr int32_t kLocalWorkersMax = 64;  // that the tool starts on one machine
 inline constexpr int32_t kContextTokensMax = 1 << 24;
 inline constexpr int32_t kWorkerThreadsMax = 1024;
+inline constexpr int32_t kSequencesMax = 4096;  // that run at once
 
 }  // namespace bellwether

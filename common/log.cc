@@ -32,9 +32,22 @@ spdlog::logger& Logger() {
 
 }  // namespace
 
-void Log(LogLevel level, std::string_view message) {
-  Logger().log(ToSpdlog(level), spdlog::string_view_t(message.data(), message.size()));
+std::string LogText(std::string_view message) {
+  while (!message.empty() && message.back() == '\n') message.remove_suffix(1);
+  std::string text;
+  for (const char c : message) {
+    if (c == '\n') {
+      text += "\n    ";
+    } else if (static_cast<unsigned char>(c) < ' ' || c == 127) {
+      absl::StrAppend(&text, "\\x", absl::Hex(c, absl::kZeroPad2));
+    } else {
+      text += c;
+    }
+  }
+  return text;
 }
+
+void Log(LogLevel level, std::string_view message) { Logger().log(ToSpdlog(level), LogText(message)); }
 
 void InitLogging(std::string_view program, LogLevel minimum) {
   Logger().set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%-7l%$ " + std::string(program) + "[%P] %v");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <string_view>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +11,9 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
 // Lines on stderr: time, level, program, message. Never prompts or answers. Safe from every thread.
 void Log(LogLevel level, std::string_view message);
+// A message as it is written, whoever had a part in it: further lines are indented, so that none looks like
+// one of ours, and other control characters are escaped.
+std::string LogText(std::string_view message);
 
 // Called once by main. `program` is put in every line; messages below `minimum` are dropped.
 void InitLogging(std::string_view program, LogLevel minimum);

@@ -69,7 +69,6 @@ struct StepResult {
   Epoch epoch;
   StepId id;
   std::vector<StepOutput> outputs;  // one for each entry that samples or scores, in entry order
-  double seconds = 0;               // time of the step on that worker, waiting included
 };
 
 }  // namespace bellwether

@@ -6,6 +6,7 @@
 #include <deque>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/escaping.h"
@@ -14,6 +15,7 @@
 #include "common/bounded_queue.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/quote.h"
 #include "common/system_random.h"
 #include "coordinator/worker_stream_service.h"
 #include "model/layout.h"
@@ -40,9 +42,15 @@ std::string RandomSecret() {
   return absl::BytesToHexString(absl::string_view(bytes, sizeof(bytes)));
 }
 
+std::string Cut(const std::string& text) { return std::string(CutText(text, kTextBytesMax)); }
+
 absl::Status CheckJoin(const v1::JoinRequest& join) {
-  for (const std::string* text : {&join.build_id(), &join.name(), &join.host_id(), &join.unix_socket(),
-                                  &join.link_address(), &join.model_id()}) {
+  if (join.kernel_levels_size() > kKernelLevelsMax)
+    return absl::InvalidArgumentError("too many kernel_levels");
+  std::vector<const std::string*> texts = {&join.build_id(),    &join.name(),         &join.host_id(),
+                                           &join.unix_socket(), &join.link_address(), &join.model_id()};
+  for (const std::string& level : join.kernel_levels()) texts.push_back(&level);
+  for (const std::string* text : texts) {
     if (text->size() > kTextBytesMax) {
       return absl::InvalidArgumentError(absl::StrCat("a text of the join message has ", text->size(),
                                                      " bytes, allowed are ", kTextBytesMax));
@@ -53,8 +61,6 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (join.name().empty() || !printable) {
     return absl::InvalidArgumentError("name must be printable ASCII without spaces");
   }
-  if (join.kernel_levels_size() > kKernelLevelsMax)
-    return absl::InvalidArgumentError("too many kernel_levels");
   if (join.threads() < 1 || join.threads() > kThreadsMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", join.threads(), ", allowed is 1 to ", kThreadsMax));
@@ -86,12 +92,12 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
 
 WorkerProgress FromProto(const v1::Heartbeat& beat) {
   return {.epoch = {beat.epoch()},
-          .state = beat.state().substr(0, kTextBytesMax),
-          .loaded_bytes = beat.loaded_bytes(),
-          .total_bytes = beat.total_bytes(),
+          .state = Cut(beat.state()),
+          .loaded_bytes = std::clamp<int64_t>(beat.loaded_bytes(), 0, kBytesMax),
+          .total_bytes = std::clamp<int64_t>(beat.total_bytes(), 0, kBytesMax),
           .step = {beat.step_id()},
           .layer = beat.layer(),
-          .waiting_for = beat.waiting_for().substr(0, kTextBytesMax),
+          .waiting_for = Cut(beat.waiting_for()),
           .counter = beat.progress()};
 }
 
@@ -208,8 +214,10 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
       const v1::Failure& failure = message.failure();
       const auto code =
           static_cast<absl::StatusCode>(failure.code() > 0 && failure.code() <= 16 ? failure.code() : 2);
-      return Push(WorkerFailed{
-          stream.id(), {failure.epoch()}, absl::Status(code, failure.message()), failure.blamed_worker()});
+      return Push(WorkerFailed{stream.id(),
+                               {failure.epoch()},
+                               absl::Status(code, Cut(failure.message())),
+                               Cut(failure.blamed_worker())});
     }
     case v1::WorkerMessage::MESSAGE_NOT_SET:
       return;
@@ -366,8 +374,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
                         .step_deadline = layout.step_deadline};
   message.link_secret = RandomSecret();
   for (const ClusterLayout::Member& member : layout.members) {
-    message.peers.push_back({.id = member.id,
-                             .name = member.worker.inventory.name,
+    message.peers.push_back({.name = member.worker.inventory.name,
                              .stage = member.stage,
                              .rank = member.rank,
                              .host_id = member.worker.inventory.host,
@@ -387,9 +394,6 @@ void ClusterService::Impl::Do(const LayoutUp& action) {
   const ClusterLayout& layout = *action.layout;
   Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now()};
   for (const ClusterLayout::Member& member : layout.members) {
-    v1::CoordinatorMessage message;
-    message.mutable_start()->set_epoch(layout.epoch.value);
-    SendTo(member.id, std::move(message));
     // One that has gone meanwhile gets no step; its end is on its way to the view.
     if (auto stream = Find(member.id)) serving.members.push_back(std::move(stream));
     if (member.rank == 0) serving.reporter = member.id;  // the last one is that of the last stage

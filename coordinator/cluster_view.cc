@@ -13,6 +13,7 @@ namespace {
 
 constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
 constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
+constexpr int kLoadReportPercent = 10;  // steps in which progress is told
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
 
 std::string Seconds(absl::Duration duration) {
@@ -111,6 +112,29 @@ void ClusterView::On(const WorkerBeat& event) {
                        before.step != event.progress.step || before.epoch != event.progress.epoch;
   if (changed) worker.last_change = now_;
   worker.progress = event.progress;
+  if (phase_ == Phase::kLoading) ReportLoading();
+}
+
+void ClusterView::ReportLoading() {
+  double loaded = 0, total = 0;
+  for (const ClusterLayout::Member& member : layout_->members) {
+    const Worker& worker = workers_.at(member.id);
+    const WorkerProgress& progress = worker.progress;
+    if (progress.epoch != layout_->epoch) continue;
+    // Before it begins it may still tell what it loaded the last time, which is all of that.
+    const bool begun = progress.state != "loading" || progress.loaded_bytes < progress.total_bytes;
+    if (progress.state == "joined" || (!worker.ready && !begun)) continue;
+    const auto bytes = static_cast<double>(progress.total_bytes);
+    total += bytes;
+    loaded += worker.ready ? bytes : std::min(bytes, static_cast<double>(progress.loaded_bytes));
+  }
+  if (total == 0) return;
+  const int percent = static_cast<int>(100 * loaded / total) / kLoadReportPercent * kLoadReportPercent;
+  // Less than before: another worker has begun.
+  if (percent <= loaded_percent_) return;
+  loaded_percent_ = percent;
+  Report(absl::StrFormat("workers are loading the model (epoch %d): %d %% of %.1f GB", last_epoch_, percent,
+                         total / 1e9));
 }
 
 void ClusterView::On(const WorkerReady& event) {
@@ -303,6 +327,7 @@ void ClusterView::PlanIfPossible() {
   layout->plan = *std::move(plan);
   layout_ = layout;
   phase_ = Phase::kLoading;
+  loaded_percent_ = 0;
   actions_.push_back(AssignLayout{layout_});
   Report(absl::StrCat("workers are loading the model (epoch ", last_epoch_, ")"));
 }

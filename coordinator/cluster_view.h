@@ -181,6 +181,8 @@ class ClusterView {
   std::string ReasonToRefuse(const JoiningWorker& worker) const;
   void PlanIfPossible();
   void StartIfAllReady();
+  // How much of the model the workers have loaded, every now and then.
+  void ReportLoading();
   // Ends the epoch for everyone; `reason` names who is to blame. `refused` as in ReportWaiting.
   void EndEpoch(const absl::Status& reason, bool refused = false);
   void Remove(WorkerId id, const absl::Status& reason);
@@ -208,6 +210,7 @@ class ClusterView {
   bool plan_refused_ = false;  // and nobody has come or gone since
   absl::Duration plan_not_before_;
   absl::Duration plan_delay_;  // grows while epochs fail before they serve
+  int loaded_percent_ = 0;     // last told
   std::string last_report_;
   std::string end_reason_;  // why the last epoch ended, until the next one serves
 };

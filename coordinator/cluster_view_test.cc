@@ -102,6 +102,37 @@ TEST_F(ClusterViewTest, WaitsForEnoughWorkersThenServes) {
   EXPECT_TRUE(view_.serving());
 }
 
+TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
+  Join(1, "a");
+  Join(2, "b");
+  const Epoch epoch = All<AssignLayout>().at(0).layout->epoch;
+  const auto loading = [epoch](int64_t loaded, int64_t total, Epoch of) {
+    return WorkerProgress{.epoch = of, .state = "loading", .loaded_bytes = loaded, .total_bytes = total};
+  };
+  const auto told = [this] { return Has<ReportWaiting>() ? All<ReportWaiting>()[0].reason : ""; };
+  Beat(1, loading(0, 0, epoch));
+  EXPECT_EQ(told(), "");
+  Beat(1, loading(500'000'000, 500'000'000, Epoch{epoch.value - 1}));
+  EXPECT_EQ(told(), "") << "of an epoch that is over";
+  Beat(1, loading(500'000'000, 500'000'000, epoch));
+  EXPECT_EQ(told(), "") << "what is left from the last time";
+  Beat(1, loading(60'000'000, 500'000'000, epoch));
+  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 10 % of 0.5 GB");
+  Beat(2, loading(0, 500'000'000, epoch));
+  EXPECT_EQ(told(), "") << "less than before, as a second worker begins";
+  Beat(2, loading(139'999'999, 500'000'000, epoch));
+  EXPECT_EQ(told(), "");
+  Beat(2, loading(140'000'000, 500'000'000, epoch));
+  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 20 % of 1.0 GB");
+  Send(WorkerReady{{1}, epoch});
+  Beat(2, loading(250'000'000, 500'000'000, epoch));
+  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 70 % of 1.0 GB");
+  Send(WorkerReady{{2}, epoch});
+  EXPECT_TRUE(view_.serving());
+  Beat(2, loading(500'000'000, 500'000'000, epoch));
+  EXPECT_EQ(told(), "");
+}
+
 TEST_F(ClusterViewTest, RefusesWithTheReason) {
   JoiningWorker worker = Joining("x");
   worker.protocol_version = 99;

@@ -68,7 +68,7 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
                  {"context-tokens", options.context_tokens, 0, kContextTokensMax},
                  {"kv-blocks-max", options.kv_blocks_max, 0, 1 << 24},
                  {"step-tokens", options.step_tokens, 1, 1 << 16},
-                 {"sequences-max", options.sequences_max, 1, 1 << 16},
+                 {"sequences-max", options.sequences_max, 1, kSequencesMax},
                  {"requests-max", options.requests_queued_max, 1, 1 << 20}};
   for (const auto& number : numbers) {
     if (number.value >= number.low && number.value <= number.high) continue;

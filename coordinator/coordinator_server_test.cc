@@ -4,9 +4,11 @@
 #include <chrono>
 #include <map>
 #include <thread>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
@@ -37,7 +39,8 @@ std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
 
 class FakeWorker {
  public:
-  FakeWorker(const std::string& address, const std::string& name, const std::string& build = kBuild)
+  FakeWorker(const std::string& address, const std::string& name, const std::string& build = kBuild,
+             const std::string& kernel_level = "portable")
       : stub_(v1::Cluster::NewStub(Connect(address))), stream_(stub_->Join(&context_)) {
     v1::WorkerMessage message;
     v1::JoinRequest* join = message.mutable_join();
@@ -48,7 +51,7 @@ class FakeWorker {
     join->set_memory_bytes(int64_t{1} << 30);
     join->set_threads(1);
     join->set_read_bytes_per_second(1e10);
-    join->add_kernel_levels("portable");
+    join->add_kernel_levels(kernel_level);
     stream_->Write(message);
     thread_ = std::thread([this] { Run(); });
   }
@@ -79,6 +82,11 @@ class FakeWorker {
   }
   // The next result names a step that was never sent.
   void Misbehave() { misbehave_ = true; }
+  // The next step fails with this message.
+  void FailStep(const std::string& message) {
+    absl::MutexLock lock(&mutex_);
+    failure_ = message;
+  }
 
  private:
   struct Sequence {
@@ -130,10 +138,21 @@ class FakeWorker {
       const auto go = [this] { return !hold_; };
       mutex_.Await(absl::Condition(&go));
     }
-    if (!reports_) return;
     v1::WorkerMessage message;
+    if (std::string failure = Failure(); !failure.empty()) {
+      message.mutable_failure()->set_epoch(step.epoch.value);
+      message.mutable_failure()->set_message(std::move(failure));
+      stream_->Write(message);
+      return;
+    }
+    if (!reports_) return;
     Encode(result, message.mutable_step_result());
     stream_->Write(message);
+  }
+
+  std::string Failure() {
+    absl::MutexLock lock(&mutex_);
+    return std::exchange(failure_, "");
   }
 
   grpc::ClientContext context_;
@@ -145,12 +164,15 @@ class FakeWorker {
   absl::Mutex mutex_;
   bool hold_ = false;
   std::string refusal_;
+  std::string failure_;
   int steps_ = 0;
   std::thread thread_;
 };
 
 class CoordinatorServerTest : public ::testing::Test {
  protected:
+  explicit CoordinatorServerTest(int32_t requests_max = kDefaultQueuedRequests)
+      : requests_max_(requests_max) {}
   void SetUp() override {
     CoordinatorOptions options{.model = kModel,
                                .build_id = kBuild,
@@ -158,6 +180,7 @@ class CoordinatorServerTest : public ::testing::Test {
                                .worker_listen = "127.0.0.1:0",
                                .workers = 2,
                                .tensor_parallel = 2,
+                               .requests_queued_max = requests_max_,
                                .seed = 1};
     auto server = CoordinatorServer::Start(std::move(options));
     ASSERT_TRUE(server.ok()) << server.status();
@@ -195,8 +218,33 @@ class CoordinatorServerTest : public ::testing::Test {
     return reader->Finish();
   }
 
+  const int32_t requests_max_;
   std::unique_ptr<CoordinatorServer> server_;
   std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
+// A server that takes one request at a time, so that one is only taken when the last has left.
+class OneRequestTest : public CoordinatorServerTest {
+ protected:
+  OneRequestTest() : CoordinatorServerTest(/*requests_max=*/1) {}
+  // The score of a single token needs no step: it is answered while the steps are held.
+  grpc::StatusCode ScoreOneToken() {
+    grpc::ClientContext context;
+    Limit(&context);
+    v1::ScoreRequest request;
+    request.mutable_prompt()->mutable_token_ids()->add_ids(1);
+    v1::ScoreResponse response;
+    return stub_->Score(&context, request, &response).error_code();
+  }
+  // False if the request is still there after a time in which anything would have happened.
+  bool WaitUntilTheRequestHasLeft() {
+    const absl::Time limit = absl::Now() + absl::Seconds(30);
+    while (absl::Now() < limit) {
+      const grpc::StatusCode code = ScoreOneToken();
+      if (code != grpc::StatusCode::RESOURCE_EXHAUSTED) return code == grpc::StatusCode::OK;
+    }
+    return false;
+  }
 };
 
 TEST_F(CoordinatorServerTest, StreamsAnAnswerWithEverythingThatBelongsToIt) {
@@ -291,27 +339,30 @@ TEST_F(CoordinatorServerTest, BeforeTheWorkersAreThereRequestsAreRefused) {
   EXPECT_THAT(model.not_serving_reason(), HasSubstr("0 of 2"));
 }
 
-TEST_F(CoordinatorServerTest, ACancelEndsTheRequest) {
+TEST_F(OneRequestTest, ACancelEndsTheRequest) {
   const auto a = Worker("a"), b = Worker("b");
   WaitUntilServing();
-  grpc::ClientContext context;
-  Limit(&context);
-  auto reader = stub_->Generate(&context, Request(3, 40));
   a->HoldSteps(true);
+  b->HoldSteps(true);
+  grpc::ClientContext context;
+  Limit(&context, std::chrono::minutes(2));
+  auto reader = stub_->Generate(&context, Request(3, 40));
+  a->WaitForSteps(1);
+  EXPECT_EQ(ScoreOneToken(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "the request is there";
   context.TryCancel();
   v1::GenerateResponse response;
   while (reader->Read(&response)) {
   }
+  // That much the client's own library says; the rest is the server's.
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  a->HoldSteps(false);
-  // Nothing is left to drain.
-  server_->Shutdown(absl::Seconds(30));
+  EXPECT_TRUE(WaitUntilTheRequestHasLeft());
 }
 
-TEST_F(CoordinatorServerTest, TheClientsDeadlineEndsTheRequest) {
+TEST_F(OneRequestTest, TheClientsDeadlineEndsTheRequest) {
   const auto a = Worker("a"), b = Worker("b");
   WaitUntilServing();
   a->HoldSteps(true);
+  b->HoldSteps(true);
   grpc::ClientContext context;
   Limit(&context, std::chrono::milliseconds(100));
   auto reader = stub_->Generate(&context, Request(3, 40));
@@ -319,8 +370,7 @@ TEST_F(CoordinatorServerTest, TheClientsDeadlineEndsTheRequest) {
   while (reader->Read(&response)) {
   }
   EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  a->HoldSteps(false);
-  server_->Shutdown(absl::Seconds(30));
+  EXPECT_TRUE(WaitUntilTheRequestHasLeft());
 }
 
 TEST_F(CoordinatorServerTest, ALostWorkerEndsItsStreamsAndAnotherTakesItsPlace) {
@@ -354,6 +404,20 @@ TEST_F(CoordinatorServerTest, AWorkerThatBreaksTheProtocolIsNamed) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), HasSubstr("rank 0) failed"));
   EXPECT_THAT(status.error_message(), HasSubstr("out of order"));
+}
+
+TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {
+  FakeWorker wordy(server_->worker_address(), "wordy", kBuild, std::string(1 << 20, 'z'));
+  EXPECT_THAT(wordy.WaitForRefusal(), HasSubstr("has 1048576 bytes, allowed are 512"));
+  const auto a = Worker("a");
+  auto b = Worker("b");
+  WaitUntilServing();
+  b->FailStep(std::string(20000, 'x'));
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(Request(3, 4), &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("failed: " + std::string(512, 'x')));
+  EXPECT_LT(status.error_message().size(), 700);
 }
 
 TEST_F(CoordinatorServerTest, AnUnequalBuildIsRefused) {

@@ -10,11 +10,16 @@
 #include "absl/strings/str_format.h"
 #include "common/check.h"
 #include "common/random.h"
+#include "common/step_bytes.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/stop_checker.h"
+#include "model/config.h"
 
 namespace bellwether {
 namespace {
+
+// What AdmissionBytesMax counts on.
+static_assert(kVocabMax <= 1 << (7 * kTokenBytesMax));
 
 struct Choice {
   SequenceId sequence;
@@ -39,7 +44,7 @@ struct Engine::State {
   State(EngineOptions options_in, const Tokenizer* tokenizer_in)
       : options(std::move(options_in)),
         tokenizer(tokenizer_in),
-        scheduler({options.step_tokens_max, options.sequences_max}) {}
+        scheduler({options.step_tokens_max, options.sequences_max, options.step_bytes_max}) {}
 
   void On(RequestArrived event);
   void On(RequestCancelled event);
@@ -50,6 +55,7 @@ struct Engine::State {
   void On(Tick) {}
 
   absl::Status Admissible(const EngineRequest& request) const;
+  absl::Status CheckBytes(const EngineRequest& request) const;
   std::vector<TokenId> EndingTokens(const EngineRequest& request) const;
   uint64_t DrawSeed();
   void AddSequences(Request* request);
@@ -169,7 +175,23 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
         absl::StrFormat("the prompt of %d tokens needs %d KV blocks of %d tokens, the workers hold %d",
                         prompt, blocks, kKvBlockTokens, scheduler.ledger().total()));
   }
-  return absl::OkStatus();
+  return CheckBytes(request);
+}
+
+// A sequence must fit in a message with all its tokens: it may have to be admitted again when it has them.
+absl::Status Engine::State::CheckBytes(const EngineRequest& request) const {
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  const int64_t output =
+      request.score ? 0 : std::min<int64_t>(request.max_tokens, options.context_tokens_max - prompt);
+  SamplingOptions sampling = request.sampling;
+  sampling.ending_tokens = EndingTokens(request);
+  const int64_t bytes = AdmissionBytesMax(prompt + output, sampling);
+  if (bytes <= scheduler.admissions_bytes_max()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrFormat("a prompt of %d tokens with max_tokens %d and %d entries of logit_bias may take %d "
+                      "bytes of a message to the "
+                      "workers, allowed are %d: ask for fewer tokens",
+                      prompt, output, sampling.logit_bias.size(), bytes, scheduler.admissions_bytes_max()));
 }
 
 std::vector<TokenId> Engine::State::EndingTokens(const EngineRequest& request) const {

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/defaults.h"
 #include "common/ids.h"
 #include "common/step.h"
 #include "model/tokenizer/tokenizer.h"
@@ -21,10 +22,9 @@ namespace bellwether {
 // A validated request. Times are of the coordinator's monotonic clock.
 struct EngineRequest {
   RequestId id;
-  std::string client_request_id;  // for messages and logs
-  std::vector<TokenId> prompt;    // not empty
-  bool score = false;             // log-probability of every given token; max_tokens is ignored
-  int32_t max_tokens = 0;         // generated at most, >= 1; the context limits it further
+  std::vector<TokenId> prompt;  // not empty
+  bool score = false;           // log-probability of every given token; max_tokens is ignored
+  int32_t max_tokens = 0;       // generated at most, >= 1; the context limits it further
   int32_t choices = 1;
   SamplingOptions sampling;             // the engine fills in seed and ending_tokens
   std::optional<uint64_t> seed;         // absent: the engine draws one and reports it in RequestDone
@@ -122,11 +122,12 @@ struct EngineOptions {
   int32_t sequences_max = 256;        // running at once
   int32_t requests_queued_max = 256;  // waiting or running beyond which new ones are refused
   int32_t context_tokens_max = 2048;  // prompt and output of a sequence
-  std::vector<TokenId> eos;           // end a generation unless the request ignores them
-  uint64_t seed = 0;                  // seeds drawn for requests that bring none come from here
+  int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step
+  std::vector<TokenId> eos;                          // end a generation unless the request ignores them
+  uint64_t seed = 0;  // seeds drawn for requests that bring none come from here
 };
 
-// What health and metrics want to know.
+// The engine from outside, for the tests that drive it.
 struct EngineSnapshot {
   bool serving = false;
   bool draining = false;

@@ -31,11 +31,6 @@ void EngineLoop::Post(Event event) {
   if (!stopping_) queue_.push_back({std::move(event), nullptr});
 }
 
-EngineSnapshot EngineLoop::snapshot() const {
-  absl::MutexLock lock(&mutex_);
-  return snapshot_;
-}
-
 bool EngineLoop::WaitUntilIdle(absl::Duration timeout) const {
   absl::MutexLock lock(&mutex_);
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -64,7 +59,6 @@ void EngineLoop::Run() {
     }
     absl::MutexLock lock(&mutex_);
     next_tick_ = engine_.next_tick();
-    snapshot_ = engine_.snapshot();
     idle_ = engine_.idle();
   }
   for (auto& [id, observer] : observers_) {

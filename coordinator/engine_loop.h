@@ -44,7 +44,6 @@ class EngineLoop {
   // Any event but RequestArrived.
   void Post(Event event);
 
-  EngineSnapshot snapshot() const;
   // Waits until no request is left; false after `timeout`.
   bool WaitUntilIdle(absl::Duration timeout) const;
   // Ends what is still there with Unavailable and the thread with it.
@@ -72,7 +71,6 @@ class EngineLoop {
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
   size_t arrivals_ ABSL_GUARDED_BY(mutex_) = 0;  // RequestArrived in queue_
   absl::Duration next_tick_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
-  EngineSnapshot snapshot_ ABSL_GUARDED_BY(mutex_);
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 

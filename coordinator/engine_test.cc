@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/step_bytes.h"
 #include "coordinator/testing/fake_tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -120,6 +121,28 @@ TEST_F(EngineTest, TellsWorkersSeedAndEndingTokens) {
   Report(3);
   EXPECT_EQ(done_.back().seed, steps_[1].admissions[0].sampling.seed);
   EXPECT_NE(done_.back().seed, 77);
+}
+
+TEST_F(EngineTest, RefusesWhatNeverFitsInAMessageToTheWorkers) {
+  const EngineOptions options{.step_bytes_max = AdmissionBytesMax(3 + 5, {.ending_tokens = {kEos}}) -
+                                                AdmissionsBytesMax(0, 256)};
+  Make(options);
+  EngineRequest request = Request(1);
+  EXPECT_TRUE(Refusal(request).ok());
+  request.id = RequestId{2};
+  request.max_tokens = 6;
+  absl::Status status = Refusal(request);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(),
+              HasSubstr("a prompt of 3 tokens with max_tokens 6 and 0 entries of logit_bias"));
+  request.max_tokens = 5;
+  request.sampling.logit_bias = {{1, 1.0f}};
+  EXPECT_EQ(Refusal(request).code(), absl::StatusCode::kInvalidArgument);
+  request = Request(3, /*prompt=*/9);
+  request.score = true;
+  EXPECT_EQ(Refusal(request).code(), absl::StatusCode::kInvalidArgument);
+  request.prompt.resize(8);
+  EXPECT_TRUE(Refusal(request).ok());
 }
 
 TEST_F(EngineTest, EndsAtMaxTokensAndAtTheContext) {

@@ -221,7 +221,6 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
     if (!request.ok()) return End(request.status());
     if (cancelled_) return End(absl::CancelledError("cancelled by the client"));
     request->id = id_;
-    request->client_request_id = info_.request_id;
     request->deadline = info_.deadline;
     prompt_ = request->prompt;
     EngineLoop* engine = service_->options_.engine;
@@ -312,7 +311,6 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
     if (!info_.request_id_status.ok()) request = info_.request_id_status;
     if (!request.ok()) return End(request.status());
     request->id = id_;
-    request->client_request_id = info_.request_id;
     request->deadline = info_.deadline;
     response_->mutable_token_ids()->Add(request->prompt.begin(), request->prompt.end());
     EngineLoop* engine = service_->options_.engine;

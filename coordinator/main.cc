@@ -1,7 +1,9 @@
 #include <cstdio>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "common/build_id.h"
+#include "common/defaults.h"
 #include "common/log.h"
 #include "common/program_flags.h"
 #include "common/stop_signal.h"
@@ -48,7 +50,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
       "--kv-blocks-max", options.kv_blocks_max,
       "KV blocks of 32 tokens, at most, but enough for one context; 0: what memory holds, at most 4096");
   app->add_option("--step-tokens", options.step_tokens, "Tokens of a step, at most");
-  app->add_option("--sequences-max", options.sequences_max, "Sequences that run at once, at most");
+  app->add_option("--sequences-max", options.sequences_max,
+                  absl::StrCat("Sequences that run at once, at most (at most ", kSequencesMax, ")"));
   app->add_option("--requests-max", options.requests_queued_max, "Requests waiting or running, at most");
   app->add_option("--seed", options.seed,
                   "Of the seeds drawn for requests that bring none; 0 takes a random one");

@@ -10,12 +10,12 @@
 #include "common/step.h"
 #include "coordinator/layer_split.h"
 #include "coordinator/plan_report.h"
+#include "model/logit_rows.h"
 
 namespace bellwether {
 namespace {
 
 constexpr int64_t kProcessBytes = int64_t{48} << 20;  // code, connections and buffers of a worker
-constexpr int kLogitRowsMax = 64;                     // of one tile (DESIGN 5)
 constexpr int kAllReducesPerLayer = 2;
 
 class Planner {

@@ -80,6 +80,7 @@ Scheduler::Next Scheduler::NextStep() {
   draft.step.id = StepId{last_step_.value + 1};
   draft.in_flight.id = draft.step.id;
   draft.budget = options_.step_tokens_max;
+  draft.admission_bytes = admissions_bytes_max();
   ScheduleDecodes(&draft, &next.too_large);
   draft.budget = std::min(draft.budget, PrefillTokensMax());
   SchedulePrefills(&draft);
@@ -166,6 +167,10 @@ Scheduler::Admitted Scheduler::Admit(SequenceId id, Draft* draft) {
   if (KvBlocksFor(positions) > ledger_.total()) return Admitted::kTooLarge;
   if (running() >= options_.sequences_max || sequence.outputs_due > 0) return Admitted::kNotNow;
 
+  const int64_t bytes = AdmissionBytesMax(sequence.known.tokens.size(), sequence.known.sampling);
+  BW_CHECK_GE(admissions_bytes_max(), bytes);
+  if (bytes > draft->admission_bytes) return Admitted::kNotNow;
+
   const Sequence* sibling = SharedBlocks(sequence) > 0 ? RunningSibling(id, sequence) : nullptr;
   // The shared blocks are read from the next step on: one step need not order its writes before its reads.
   if (sibling != nullptr && (sibling->prefix_step.value == 0 || sibling->prefix_step >= draft->step.id)) {
@@ -189,6 +194,7 @@ Scheduler::Admitted Scheduler::Admit(SequenceId id, Draft* draft) {
   waiting_.erase(id);
   running_.insert(id);
   prefilling_.insert(id);
+  draft->admission_bytes -= bytes;
   draft->step.admissions.push_back(sequence.known);
   AddEntry(id, &sequence, std::min(positions - sequence.next_position, draft->budget), draft);
   return Admitted::kYes;

@@ -8,8 +8,10 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "common/defaults.h"
 #include "common/ids.h"
 #include "common/step.h"
+#include "common/step_bytes.h"
 #include "coordinator/kv_ledger.h"
 
 namespace bellwether {
@@ -29,6 +31,9 @@ namespace bellwether {
 // freed, it waits in its place by arrival, and is admitted again with all its tokens. A token comes back
 // between any two preemptions by the same sequence, so everything ends.
 //
+// Bytes. Every worker gets all tokens of the sequences that a step admits. What would make the step's message
+// too long waits for the next step.
+//
 // Why freed blocks may be given away at once, even if a step in flight uses them: workers run steps strictly
 // in order, and the next holder appears in a later step. For the same reason a sequence may be preempted or
 // removed while a step of it is in flight. The result of a preempted one still counts (it is not admitted
@@ -37,7 +42,8 @@ class Scheduler {
  public:
   struct Options {
     int32_t step_tokens_max = 512;
-    int32_t sequences_max = 256;  // running at once
+    int32_t sequences_max = 256;                       // running at once
+    int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step, for the messages' sake
   };
   explicit Scheduler(Options options);
 
@@ -45,6 +51,12 @@ class Scheduler {
   void Start(Epoch epoch, int32_t kv_blocks, int32_t stages);
   // The epoch is over: no steps until the next Start.
   void Stop();
+
+  // Bytes of a step that are there for admissions; a sequence that would need more is never admitted, so ask
+  // AdmissionBytesMax for all tokens it may ever have before it is added.
+  int64_t admissions_bytes_max() const {
+    return AdmissionsBytesMax(options_.step_bytes_max, options_.sequences_max);
+  }
 
   // A new sequence; ids ascend. `group` names the sequences that have the same prompt and may share its full
   // blocks.
@@ -108,7 +120,8 @@ class Scheduler {
   struct Draft {
     Step step;
     InFlight in_flight;
-    int32_t budget = 0;
+    int32_t budget = 0;           // tokens
+    int64_t admission_bytes = 0;  // that are left
   };
   enum class Admitted { kYes, kNotNow, kTooLarge };
 

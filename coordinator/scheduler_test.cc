@@ -260,6 +260,24 @@ TEST(SchedulerTest, ResultsOfRemovedSequencesAreDropped) {
   EXPECT_THAT(*scheduler.Finish(ResultOf(*next.step)), IsEmpty());
 }
 
+TEST(SchedulerTest, AdmissionsThatWouldMakeTheMessageTooLongWaitForTheNextStep) {
+  const int64_t two = 2 * AdmissionBytesMax(40, {});
+  Scheduler scheduler(
+      {.step_tokens_max = 400, .sequences_max = 8, .step_bytes_max = two - AdmissionsBytesMax(0, 8)});
+  ASSERT_EQ(scheduler.admissions_bytes_max(), two);
+  scheduler.Start(Epoch{1}, 64, /*stages=*/1);
+  for (uint64_t id = 1; id <= 3; ++id) scheduler.Add(id, Sequence(id, 40));
+  scheduler.Add(4, Sequence(4, 60));
+  scheduler.Add(5, Sequence(5, 1));
+  const Scheduler::Next first = scheduler.NextStep();
+  EXPECT_EQ(Describe(first), "1@0+40s 2@0+40s");
+  Report(&scheduler, *first.step);
+  const Scheduler::Next second = scheduler.NextStep();
+  EXPECT_EQ(Describe(second), "1@40+1s 2@40+1s 3@0+40s") << "5 would fit, but does not overtake 4";
+  Report(&scheduler, *second.step);
+  EXPECT_EQ(Describe(scheduler.NextStep()), "1@41+1s 2@41+1s 3@40+1s 4@0+60s 5@0+1s");
+}
+
 TEST(SchedulerTest, ANewEpochPrefillsWhatIsThereAgain) {
   Scheduler scheduler({.step_tokens_max = 100, .sequences_max = 8});
   scheduler.Start(Epoch{1}, 8, /*stages=*/1);

@@ -63,8 +63,7 @@ absl::StatusOr<AssignedPeer> Decode(const v1::Peer& message) {
   BW_RETURN_IF_ERROR(CheckText("peer.host_id", message.host_id()));
   BW_RETURN_IF_ERROR(CheckText("peer.unix_socket", message.unix_socket()));
   BW_RETURN_IF_ERROR(CheckText("peer.link_address", message.link_address()));
-  return AssignedPeer{.id = {message.worker_id()},
-                      .name = message.name(),
+  return AssignedPeer{.name = message.name(),
                       .stage = message.stage(),
                       .rank = message.rank(),
                       .host_id = message.host_id(),
@@ -140,7 +139,6 @@ void Encode(const AssignmentMessage& message, v1::Assignment* out) {
   out->set_link_secret(message.link_secret);
   for (const AssignedPeer& peer : message.peers) {
     v1::Peer* peer_out = out->add_peers();
-    peer_out->set_worker_id(peer.id.value);
     peer_out->set_name(peer.name);
     peer_out->set_stage(peer.stage);
     peer_out->set_rank(peer.rank);

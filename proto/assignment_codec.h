@@ -12,7 +12,6 @@ namespace bellwether {
 
 // One worker of a layout, as its peers need to know it.
 struct AssignedPeer {
-  WorkerId id;
   std::string name;
   int stage = 0;
   int rank = 0;

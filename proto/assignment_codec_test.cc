@@ -26,15 +26,10 @@ AssignmentMessage MakeAssignment() {
   assignment.context_tokens = 2048;
   assignment.step_tokens = 512;
   assignment.step_deadline = absl::Seconds(7);
-  message.peers = {{.id = {1},
-                    .name = "a",
-                    .stage = 0,
-                    .rank = 0,
-                    .host_id = "h",
-                    .unix_socket = "s1",
-                    .link_address = "x:1"},
-                   {.id = {2}, .name = "b", .stage = 0, .rank = 1, .host_id = "h", .unix_socket = "s2"},
-                   {.id = {3}, .name = "c", .stage = 1, .rank = 0, .host_id = "i", .link_address = "y:1"}};
+  message.peers = {
+      {.name = "a", .stage = 0, .rank = 0, .host_id = "h", .unix_socket = "s1", .link_address = "x:1"},
+      {.name = "b", .stage = 0, .rank = 1, .host_id = "h", .unix_socket = "s2"},
+      {.name = "c", .stage = 1, .rank = 0, .host_id = "i", .link_address = "y:1"}};
   message.link_secret = "secret";
   return message;
 }

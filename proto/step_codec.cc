@@ -202,7 +202,6 @@ void Encode(const StepResult& result, v1::StepResult* out) {
   out->set_epoch(result.epoch.value);
   out->set_id(result.id.value);
   for (const StepOutput& output : result.outputs) Encode(output, out->add_outputs());
-  out->set_seconds(result.seconds);
 }
 
 absl::StatusOr<StepResult> Decode(const v1::StepResult& message) {
@@ -214,7 +213,6 @@ absl::StatusOr<StepResult> Decode(const v1::StepResult& message) {
     BW_ASSIGN_OR_RETURN(StepOutput decoded, Decode(output));
     result.outputs.push_back(std::move(decoded));
   }
-  result.seconds = message.seconds();
   return result;
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "common/defaults.h"
 #include "common/step.h"
 
 namespace bellwether {
@@ -25,7 +26,7 @@ class SequenceTable {
     int32_t kv_blocks = 0;
     int32_t context_tokens = 0;
     int32_t step_tokens = 0;
-    int32_t sequences = 4096;
+    int32_t sequences = kSequencesMax;
   };
   explicit SequenceTable(const Limits& limits) : limits_(limits) {}
 

@@ -226,7 +226,6 @@ absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
       LogInfo("epoch ", message.end_epoch().epoch(), " ends: ", message.end_epoch().reason());
       runner_->End({message.end_epoch().epoch()}, message.end_epoch().reason());
       return absl::OkStatus();
-    case v1::CoordinatorMessage::kStart:
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       return absl::OkStatus();
   }

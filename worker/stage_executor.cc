@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "common/clock.h"
 #include "common/status.h"
 #include "kernels/kernels.h"
 #include "worker/decoder/batch.h"
@@ -95,7 +94,6 @@ TensorParallelGroup::Options Executor::GroupOptions() {
 }
 
 absl::StatusOr<StepResult> Executor::Run(const Step& step) {
-  const absl::Duration begin = Clock::Real()->Now();
   StepResult result{.epoch = step.epoch, .id = step.id};
   progress_->step = step.id.value;
   const absl::Status status = RunStep(step, result);
@@ -103,7 +101,6 @@ absl::StatusOr<StepResult> Executor::Run(const Step& step) {
     return Annotate(status, absl::StrCat("epoch ", step.epoch.value, ", step ", step.id.value, ", stage ",
                                          assignment_.stage, ", rank ", assignment_.rank));
   }
-  result.seconds = absl::ToDoubleSeconds(Clock::Real()->Now() - begin);
   return result;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/tokenizer/utf8.h"
 
@@ -108,7 +109,7 @@ absl::Status CheckOrder(const ChatTemplate& t, absl::Span<const ChatMessage> mes
       continue;
     }
     if (role != "user" && role != "assistant") {
-      return BadMessage(t, i, "role \"" + ToValidUtf8(role) + "\" is none of system, user and assistant");
+      return BadMessage(t, i, "role " + Quoted(role) + " is none of system, user and assistant");
     }
     if (!t.any_order && role != expected) {
       return BadMessage(t, i, absl::StrCat("role ", role, " where a turn of ", expected, " must come"));

@@ -44,7 +44,6 @@ struct ChatTemplate {
 
 // All families, in the order of docs/formats.md. They live for the whole process.
 absl::Span<const ChatTemplate> ChatTemplates();
-inline std::string_view ChatTemplateName(const ChatTemplate& chat_template) { return chat_template.name; }
 // nullptr when there is none of that name.
 const ChatTemplate* FindChatTemplate(std::string_view name);
 

@@ -107,6 +107,9 @@ TEST(ChatTemplateTest, TrimsWhereTheFamilyDoes) {
 TEST(ChatTemplateTest, RefusesWhatCannotBeWritten) {
   EXPECT_THAT(MustRender("belle-7b", {}), HasSubstr("at least one is needed"));
   EXPECT_THAT(MustRender("belle-7b", {{"tool", "x"}}), HasSubstr("role \"tool\" is none of"));
+  EXPECT_THAT(MustRender("belle-7b", {{std::string(5000, 'x') + "\n", "x"}}),
+              HasSubstr("xxx...\" (5001 bytes) is none of"));
+  EXPECT_THAT(MustRender("belle-7b", {{"a\nb", "x"}}), HasSubstr("role \"a\\nb\" is none of"));
   EXPECT_THAT(MustRender("belle-7b", {{"user", "a"}, {"user", "b"}}),
               HasSubstr("messages[1]: role user where"));
   EXPECT_THAT(MustRender("chatml", {{"user", "a"}, {"assistant", "b"}}), HasSubstr("last message must"));

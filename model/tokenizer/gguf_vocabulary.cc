@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/composed_tokenizer.h"
@@ -10,7 +11,6 @@
 #include "model/tokenizer/scored_bpe.h"
 #include "model/tokenizer/sentencepiece_model.h"
 #include "model/tokenizer/tokenizer.h"
-#include "model/tokenizer/utf8.h"
 
 namespace bellwether {
 namespace {
@@ -122,8 +122,8 @@ absl::Status AddMerges(const GgufVocabulary& v, RankedBpeSpec* spec) {
     const std::string left = merge.substr(0, space), right = merge.substr(space + 1);
     const auto a = ids.find(left), b = ids.find(right), joined = ids.find(left + right);
     if (a == ids.end() || b == ids.end() || joined == ids.end()) {
-      return Damaged(absl::StrCat("merge ", i, " (\"", ToValidUtf8(merge),
-                                  "\") has a part or a result that is not among the tokens"));
+      return Damaged(absl::StrCat("merge ", i, " (", Quoted(merge),
+                                  ") has a part or a result that is not among the tokens"));
     }
     spec->merges.push_back({a->second, b->second, joined->second});
   }
@@ -158,8 +158,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizerFromGguf(GgufVocabulary 
   } else if (vocabulary.model == "gpt2") {
     parts = MakeGpt2(vocabulary);
   } else {
-    return absl::UnimplementedError(absl::StrCat("tokenizer.ggml.model \"", ToValidUtf8(vocabulary.model),
-                                                 "\" is not supported; supported are llama and gpt2"));
+    return absl::UnimplementedError(absl::StrCat("tokenizer.ggml.model ", Quoted(vocabulary.model),
+                                                 " is not supported; supported are llama and gpt2"));
   }
   BW_RETURN_IF_ERROR(parts.status());
   return ComposeTokenizer(*std::move(parts));

@@ -3,7 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
-#include "model/tokenizer/utf8.h"
+#include "common/quote.h"
 
 namespace bellwether {
 
@@ -36,8 +36,8 @@ absl::StatusOr<KnownPreTokenizer> FindKnownPreTokenizer(std::string_view name) {
     return KnownPreTokenizer{{kPunctuationPattern, kGpt2Pattern, R"(\p{N}+)", "[0-9][0-9][0-9]"}};
   }
   return absl::UnimplementedError(absl::StrCat(
-      "tokenizer.ggml.pre \"", ToValidUtf8(name),
-      "\" is not supported; supported are gpt-2, llama-bpe, llama3, smollm, qwen2, bloom and default"));
+      "tokenizer.ggml.pre ", Quoted(name),
+      " is not supported; supported are gpt-2, llama-bpe, llama3, smollm, qwen2, bloom and default"));
 }
 
 }  // namespace bellwether

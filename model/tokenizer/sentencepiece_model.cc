@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/tokenizer/byte_piece.h"
 #include "model/tokenizer/bytes_map.h"
-#include "model/tokenizer/utf8.h"
 #include "model/tokenizer/wire_reader.h"
 
 namespace bellwether {
@@ -79,8 +79,8 @@ absl::Status ReadNormalizerSpec(std::string_view message, bool denormalizer, Sen
   }
   if (reader.damaged()) return Damaged("normalizer_spec");
   if (has_map) {
-    return absl::UnimplementedError(absl::StrCat("sentencepiece normalisation map \"", ToValidUtf8(name),
-                                                 "\" is not supported; only \"identity\" is"));
+    return absl::UnimplementedError(absl::StrCat("sentencepiece normalisation map ", Quoted(name),
+                                                 " is not supported; only \"identity\" is"));
   }
   return absl::OkStatus();
 }
@@ -118,8 +118,7 @@ absl::Status CheckSpellings(const SentencepieceModel& model) {
     if (text.empty()) return Damaged(absl::StrCat("piece ", id, " is empty"));
     const auto [other, is_new] = seen.emplace(text, id);
     if (!is_new) {
-      return Damaged(
-          absl::StrCat("pieces ", other->second, " and ", id, " are both \"", ToValidUtf8(text), "\""));
+      return Damaged(absl::StrCat("pieces ", other->second, " and ", id, " are both ", Quoted(text)));
     }
   }
   return absl::OkStatus();
@@ -160,8 +159,7 @@ absl::Status ValidateSentencepieceModel(const SentencepieceModel& model) {
       return Damaged(absl::StrCat("piece ", id, " has a score that is no number"));
     if (piece.type != PieceType::kByte) continue;
     const std::optional<uint8_t> byte = ByteOfPiece(piece.text);
-    if (!byte)
-      return Damaged(absl::StrCat("byte piece ", id, " is spelled \"", ToValidUtf8(piece.text), "\""));
+    if (!byte) return Damaged(absl::StrCat("byte piece ", id, " is spelled ", Quoted(piece.text)));
     bytes.set(*byte);
   }
   if (model.byte_fallback && !bytes.all()) {

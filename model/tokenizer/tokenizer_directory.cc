@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/json_object.h"
 #include "model/tokenizer/composed_tokenizer.h"
@@ -126,7 +127,7 @@ absl::Status FillPrefix(const SideFiles& files, const std::string& dir, bool is_
 absl::Status AddToken(AddedToken token, int64_t id, const std::string& file, TokenizerParts* parts) {
   if (id < 0 || id >= static_cast<int64_t>(kMaxVocabulary) || token.text.empty()) {
     return absl::InvalidArgumentError(
-        absl::StrCat(file, ": added token \"", token.text, "\" has the id ", id));
+        absl::StrCat(file, ": added token ", Quoted(token.text), " has the id ", id));
   }
   token.id = static_cast<TokenId>(id);
   if (static_cast<size_t>(id) >= parts->entries.size()) parts->entries.resize(static_cast<size_t>(id) + 1);

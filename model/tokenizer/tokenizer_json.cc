@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/json_object.h"
 #include "model/tokenizer/byte_level.h"
@@ -52,8 +53,8 @@ absl::Status ReadVocabulary(const json& vocabulary, Model* model) {
     BW_ASSIGN_OR_RETURN(const TokenId id, ReadId(value, "model.vocab"));
     VocabularyEntry& entry = EntryAt(id, model->parts);
     if (!entry.piece.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("model.vocab: \"", entry.piece, "\" and \"", piece, "\" have the same id ", id));
+      return absl::InvalidArgumentError(absl::StrCat("model.vocab: ", Quoted(entry.piece), " and ",
+                                                     Quoted(piece), " have the same id ", id));
     }
     entry.piece = piece;
     model->ids.emplace(piece, id);
@@ -88,8 +89,8 @@ absl::Status ReadMerges(const json& merges, Model* model) {
     const auto a = model->ids.find(left), b = model->ids.find(right), joined = model->ids.find(left + right);
     if (a == model->ids.end() || b == model->ids.end() || joined == model->ids.end()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("model.merges: entry ", i, " (\"", left, "\", \"", right,
-                       "\") has a part or a result that is not in the vocabulary"));
+          absl::StrCat("model.merges: entry ", i, " (", Quoted(left), ", ", Quoted(right),
+                       ") has a part or a result that is not in the vocabulary"));
     }
     model->spec->merges.push_back({a->second, b->second, joined->second});
   }

@@ -220,6 +220,11 @@ TEST_F(BadArguments, OfConversations) {
   v1::ChatRequest request;
   request.add_messages()->set_role("wizard");
   ExpectRefused(Chat(request), "wizard");
+  // More than fits in the metadata that a status travels in.
+  request.mutable_messages(0)->set_role(std::string(1 << 20, 'x') + "\n");
+  ExpectRefused(Chat(request), "(1048577 bytes) is none of");
+  request.mutable_messages(0)->set_role("a\nb");
+  ExpectRefused(Chat(request), "a\\nb");
   request.mutable_messages(0)->set_role("");
   ExpectRefused(Chat(request), "role");
 }

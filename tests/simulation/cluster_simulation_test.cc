@@ -15,6 +15,7 @@
 #include <variant>
 #include <vector>
 
+#include "common/step_bytes.h"
 #include "coordinator/engine.h"
 #include "coordinator/testing/fake_tokenizer.h"
 #include "gtest/gtest.h"
@@ -49,8 +50,8 @@ struct Client {
 
 // Counts over all seeds: a simulation that never meets a case proves nothing about it.
 struct Coverage {
-  int64_t preemptions = 0, forks = 0, layouts_lost = 0, too_large = 0, cancelled = 0, deadlines = 0,
-          stopped = 0, failed = 0;
+  int64_t preemptions = 0, forks = 0, layouts_lost = 0, too_large = 0, too_long = 0, cancelled = 0,
+          deadlines = 0, stopped = 0, failed = 0;
   int64_t finished = 0, scored = 0, readmissions = 0, layouts_replaced = 0, deepest = 0;
 };
 
@@ -77,6 +78,8 @@ class Simulation {
     options_.sequences_max = Draw(1, 16);
     options_.requests_queued_max = Draw(2, 16);
     options_.context_tokens_max = Draw(40, 220);
+    // From a single admission of middling length to several of the longest.
+    options_.step_bytes_max = AllButAdmissions() + Draw(500, 3000);
     options_.eos = {kEos};
     options_.seed = seed;
     arrivals_ = Draw(5, 100);
@@ -133,6 +136,7 @@ class Simulation {
     limits_.stages = Draw(1, 4);
     limits_.step_tokens_max = options_.step_tokens_max;
     limits_.sequences_max = options_.sequences_max;
+    limits_.step_bytes_max = options_.step_bytes_max;
     epoch_ = Epoch{epoch_.value + 1};
     CountCluster();
     cluster_.emplace(epoch_, limits_);
@@ -203,6 +207,8 @@ class Simulation {
     Handle(RequestArrived{std::move(request)});
   }
 
+  int64_t AllButAdmissions() const { return -AdmissionsBytesMax(0, options_.sequences_max); }
+
   absl::StatusCode Foresee(const EngineRequest& request) const {
     const int32_t prompt = static_cast<int32_t>(request.prompt.size());
     const int32_t positions = request.score ? prompt - 1 : prompt;
@@ -211,6 +217,15 @@ class Simulation {
     if (prompt + (request.score ? 0 : 1) > options_.context_tokens_max)
       return absl::StatusCode::kInvalidArgument;
     if (positions > limits_.kv_blocks * kKvBlockTokens) return absl::StatusCode::kResourceExhausted;
+    const int32_t output =
+        request.score ? 0 : std::min(request.max_tokens, options_.context_tokens_max - prompt);
+    SamplingOptions sampling = request.sampling;
+    sampling.ending_tokens = request.stop_token_ids;
+    if (!request.ignore_eos) sampling.ending_tokens.push_back(kEos);
+    if (AdmissionBytesMax(prompt + output, sampling) > options_.step_bytes_max - AllButAdmissions()) {
+      ++coverage_->too_long;
+      return absl::StatusCode::kInvalidArgument;
+    }
     return absl::StatusCode::kOk;
   }
 
@@ -439,6 +454,7 @@ TEST(ClusterSimulationTest, HundredsOfSeeds) {
                                       {"layouts lost", coverage.layouts_lost},
                                       {"layouts replaced", coverage.layouts_replaced},
                                       {"too large", coverage.too_large},
+                                      {"too long for a message", coverage.too_long},
                                       {"failed samples", coverage.failed},
                                       {"cancelled", coverage.cancelled},
                                       {"deadlines", coverage.deadlines},

@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "common/random.h"
 #include "common/status.h"
+#include "proto/step_codec.h"
 
 namespace bellwether {
 namespace {
@@ -55,6 +56,11 @@ absl::Status FakeCluster::Run(const Step& step, StepResult* result) {
   }
   last_step_ = step.id;
   if (step.entries.empty()) return Broken("an empty step");
+  v1::CoordinatorMessage message;
+  Encode(step, message.mutable_step());
+  if (const auto bytes = static_cast<int64_t>(message.ByteSizeLong()); bytes > limits_.step_bytes_max) {
+    return Broken("a step of %d bytes, %d allowed", bytes, limits_.step_bytes_max);
+  }
   result->epoch = step.epoch;
   result->id = step.id;
   BW_RETURN_IF_ERROR(Retire(step));

@@ -31,6 +31,7 @@ class FakeCluster {
     int32_t kv_blocks = 0;
     int32_t step_tokens_max = 0;
     int32_t sequences_max = 0;
+    int64_t step_bytes_max = 0;  // of the encoded step
     int32_t stages = 1;
   };
   FakeCluster(Epoch epoch, Limits limits);

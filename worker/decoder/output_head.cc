@@ -5,15 +5,10 @@
 
 #include "absl/synchronization/mutex.h"
 #include "common/status.h"
+#include "model/logit_rows.h"
 #include "worker/sampling/log_softmax.h"
 
 namespace bellwether {
-namespace {
-
-// Rows of logits held at once: with a vocabulary of 250,000 they are 64 MB.
-constexpr int64_t kLogitRowsMax = 64;
-
-}  // namespace
 
 OutputHead::OutputHead(const Options& options)
     : shard_(*options.shard), assignment_(*options.assignment), group_(*options.group), ops_(*options.ops) {

@@ -9,6 +9,7 @@
 #include "absl/synchronization/mutex.h"
 #include "common/status.h"
 #include "proto/bellwether/v1/link.grpc.pb.h"
+#include "proto/grpc_status.h"
 #include "worker/link/grpc_stream.h"
 
 namespace bellwether {
@@ -22,10 +23,7 @@ constexpr int kStreamsOfAConnectionMax = 16;
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::UnavailableError("the peer has closed the stream");
-  return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
-}
-grpc::Status ToGrpc(const absl::Status& status) {
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+  return ToAbsl(status);
 }
 
 // gRPC 1.51 breaks when one of its own threads destroys the last channel: it then waits for itself. So

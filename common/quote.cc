@@ -1,0 +1,28 @@
+#include "common/quote.h"
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+
+namespace bellwether {
+namespace {
+
+constexpr size_t kQuotedBytesMax = 64;
+
+}  // namespace
+
+std::string Quoted(std::string_view text) {
+  const std::string_view shown = CutText(text, kQuotedBytesMax);
+  const std::string escaped = absl::CHexEscape(absl::string_view(shown.data(), shown.size()));
+  if (shown.size() == text.size()) return absl::StrCat("\"", escaped, "\"");
+  return absl::StrCat("\"", escaped, "...\" (", text.size(), " bytes)");
+}
+
+std::string_view CutText(std::string_view text, size_t bytes_max) {
+  if (text.size() <= bytes_max) return text;
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xC0) == 0x80; };
+  size_t end = bytes_max;
+  while (end > 0 && bytes_max - end < 3 && continues(text[end])) --end;
+  return text.substr(0, end);
+}
+
+}  // namespace bellwether

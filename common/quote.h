@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace bellwether {
+
+// Text that somebody else wrote (a client, a peer, a file) for messages and logs, which must stay short and
+// on one line.
+
+// In quotes, with everything but printable ASCII escaped; of a long text the beginning and its length.
+std::string Quoted(std::string_view text);
+
+// The first `bytes_max` bytes, less if that would cut a UTF-8 character.
+std::string_view CutText(std::string_view text, size_t bytes_max);
+
+}  // namespace bellwether

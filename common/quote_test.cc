@@ -1,0 +1,27 @@
+#include "common/quote.h"
+
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+TEST(QuoteTest, EscapesAndCuts) {
+  EXPECT_EQ(Quoted("wizard"), "\"wizard\"");
+  EXPECT_EQ(Quoted("a\n\"b\"\x1b\xff"), "\"a\\n\\\"b\\\"\\x1b\\xff\"");
+  EXPECT_EQ(Quoted(std::string(64, 'x')), "\"" + std::string(64, 'x') + "\"");
+  EXPECT_EQ(Quoted(std::string(65, 'x')), "\"" + std::string(64, 'x') + "...\" (65 bytes)");
+}
+
+TEST(QuoteTest, CutsBetweenCharacters) {
+  EXPECT_EQ(CutText("abc", 3), "abc");
+  EXPECT_EQ(CutText("abc", 2), "ab");
+  EXPECT_EQ(CutText("a高b", 4), "a高");
+  EXPECT_EQ(CutText("a高b", 3), "a");
+  EXPECT_EQ(CutText("a高b", 2), "a");
+  EXPECT_EQ(CutText("a高b", 0), "");
+  // Not UTF-8: cut somewhere.
+  EXPECT_EQ(CutText(std::string(9, '\x80'), 8), std::string(5, '\x80'));
+}
+
+}  // namespace
+}  // namespace bellwether
