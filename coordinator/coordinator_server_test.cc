@@ -416,6 +416,7 @@ TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {
   const auto a = Worker("a");
   auto b = Worker("b");
   WaitUntilServing();
+  a->HoldSteps(true);  // else it may answer before the other fails
   b->FailStep(std::string(20000, 'x'));
   std::vector<v1::GenerateResponse> responses;
   const grpc::Status status = Generate(Request(3, 4), &responses);
