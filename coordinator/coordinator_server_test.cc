@@ -110,11 +110,14 @@ class FakeWorker {
   void Ready(const v1::Assignment& assignment) {
     reports_ = assignment.rank() == 0;
     sequences_.clear();
+    epoch_ = Epoch{assignment.epoch()};
     v1::WorkerMessage message;
     message.mutable_ready()->set_epoch(assignment.epoch());
     stream_->Write(message);
   }
   void Answer(const Step& step) {
+    // One that was on its way when its epoch ended may come behind the next assignment.
+    if (step.epoch != epoch_) return;
     for (const SequenceId id : step.retired) sequences_.erase(id);
     for (const Admission& it : step.admissions) sequences_[it.sequence] = {it.tokens, it.choice, it.score};
     StepResult result{.epoch = step.epoch, .id = {step.id.value + (misbehave_ ? 1 : 0)}};
@@ -159,6 +162,7 @@ class FakeWorker {
   std::unique_ptr<v1::Cluster::Stub> stub_;
   std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>> stream_;
   std::map<SequenceId, Sequence> sequences_;
+  Epoch epoch_;
   bool reports_ = false;
   std::atomic<bool> misbehave_{false};
   absl::Mutex mutex_;
@@ -412,6 +416,7 @@ TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {
   const auto a = Worker("a");
   auto b = Worker("b");
   WaitUntilServing();
+  a->HoldSteps(true);  // else it may answer before the other fails
   b->FailStep(std::string(20000, 'x'));
   std::vector<v1::GenerateResponse> responses;
   const grpc::Status status = Generate(Request(3, 4), &responses);
