@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/format_bytes.h"
 #include "common/status.h"
 
 namespace bellwether {
@@ -121,9 +122,8 @@ void ClusterView::ReportLoading() {
     const Worker& worker = workers_.at(member.id);
     const WorkerProgress& progress = worker.progress;
     if (progress.epoch != layout_->epoch) continue;
-    // Before it begins it may still tell what it loaded the last time, which is all of that.
-    const bool begun = progress.state != "loading" || progress.loaded_bytes < progress.total_bytes;
-    if (progress.state == "joined" || (!worker.ready && !begun)) continue;
+    // In another state it has not begun, and tells of what it did before.
+    if (!worker.ready && progress.state != "loading" && progress.state != "linking") continue;
     const auto bytes = static_cast<double>(progress.total_bytes);
     total += bytes;
     loaded += worker.ready ? bytes : std::min(bytes, static_cast<double>(progress.loaded_bytes));
@@ -133,8 +133,8 @@ void ClusterView::ReportLoading() {
   // Less than before: another worker has begun.
   if (percent <= loaded_percent_) return;
   loaded_percent_ = percent;
-  Report(absl::StrFormat("workers are loading the model (epoch %d): %d %% of %.1f GB", last_epoch_, percent,
-                         total / 1e9));
+  Report(absl::StrCat("workers are loading the model (epoch ", last_epoch_, "): ", percent, " % of ",
+                      FormatBytes(total)));
 }
 
 void ClusterView::On(const WorkerReady& event) {

@@ -103,6 +103,7 @@ TEST_F(ClusterViewTest, WaitsForEnoughWorkersThenServes) {
 }
 
 TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
+  constexpr int64_t kMiB = 1 << 20;
   Join(1, "a");
   Join(2, "b");
   const Epoch epoch = All<AssignLayout>().at(0).layout->epoch;
@@ -112,24 +113,24 @@ TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
   const auto told = [this] { return Has<ReportWaiting>() ? All<ReportWaiting>()[0].reason : ""; };
   Beat(1, loading(0, 0, epoch));
   EXPECT_EQ(told(), "");
-  Beat(1, loading(500'000'000, 500'000'000, Epoch{epoch.value - 1}));
+  Beat(1, loading(512 * kMiB, 512 * kMiB, Epoch{epoch.value - 1}));
   EXPECT_EQ(told(), "") << "of an epoch that is over";
-  Beat(1, loading(500'000'000, 500'000'000, epoch));
+  Beat(1, {.epoch = epoch, .state = "step", .loaded_bytes = 512 * kMiB, .total_bytes = 512 * kMiB});
   EXPECT_EQ(told(), "") << "what is left from the last time";
-  Beat(1, loading(60'000'000, 500'000'000, epoch));
-  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 10 % of 0.5 GB");
-  Beat(2, loading(0, 500'000'000, epoch));
+  Beat(1, loading(60 * kMiB, 512 * kMiB, epoch));
+  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 10 % of 512.0 MiB");
+  Beat(2, loading(0, 512 * kMiB, epoch));
   EXPECT_EQ(told(), "") << "less than before, as a second worker begins";
-  Beat(2, loading(139'999'999, 500'000'000, epoch));
+  Beat(2, loading(142 * kMiB, 512 * kMiB, epoch));
   EXPECT_EQ(told(), "");
-  Beat(2, loading(140'000'000, 500'000'000, epoch));
-  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 20 % of 1.0 GB");
+  Beat(2, loading(145 * kMiB, 512 * kMiB, epoch));
+  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 20 % of 1.0 GiB");
   Send(WorkerReady{{1}, epoch});
-  Beat(2, loading(250'000'000, 500'000'000, epoch));
-  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 70 % of 1.0 GB");
+  Beat(2, loading(256 * kMiB, 512 * kMiB, epoch));
+  EXPECT_EQ(told(), "workers are loading the model (epoch 1): 70 % of 1.0 GiB");
   Send(WorkerReady{{2}, epoch});
   EXPECT_TRUE(view_.serving());
-  Beat(2, loading(500'000'000, 500'000'000, epoch));
+  Beat(2, loading(512 * kMiB, 512 * kMiB, epoch));
   EXPECT_EQ(told(), "");
 }
 

@@ -189,8 +189,7 @@ absl::Status Engine::State::CheckBytes(const EngineRequest& request) const {
   if (bytes <= scheduler.admissions_bytes_max()) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrFormat("a prompt of %d tokens with max_tokens %d and %d entries of logit_bias may take %d "
-                      "bytes of a message to the "
-                      "workers, allowed are %d: ask for fewer tokens",
+                      "bytes of a message to the workers, allowed are %d: ask for fewer tokens",
                       prompt, output, sampling.logit_bias.size(), bytes, scheduler.admissions_bytes_max()));
 }
 

@@ -30,7 +30,7 @@ run asan
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp"
 threaded='common/.*|kernels/.*|worker/(link/(all_reduce|link|shm_link|tree_sum)|thread_pool)'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
-# One layout has all the threads that a matrix of them has, and this is fifty times slower.
+# One layout has all the threads that a matrix of them has; this would take the longest of all.
 GTEST_FILTER=-*FullMatrix* run tsan "^($threaded)_test$"
 run fuzz '_fuzz$'
 echo "check: all passed"

@@ -112,6 +112,7 @@ void EpochRunner::Start(const EpochTask& task) {
   const Epoch epoch = task.assignment.epoch;
   progress_.failed_peer = -1;
   progress_.waiting_for = -1;
+  progress_.loaded_bytes = progress_.total_bytes = 0;  // a shard that is still there is not loaded again
   if (const absl::Status status = Prepare(task); !status.ok()) Fail(epoch, status);
 }
 

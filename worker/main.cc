@@ -44,7 +44,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
       "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
   app->add_option("--name", session.name, "How messages call this worker");
   app->add_option("--threads", session.threads,
-                  "Threads that compute; 0: one for each CPU of the affinity mask");
+                  "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
   app->add_option(
       "--cpus", flags->cpus,
       "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes");
@@ -81,10 +81,11 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
     return absl::InvalidArgumentError("give one of --model and --model-root");
   }
   BW_ASSIGN_OR_RETURN(options.cpus, ParseCpus(flags.cpus));
-  if (options.threads == 0) {
-    options.threads = static_cast<int>(options.cpus.empty() ? AllowedCpus().size() : options.cpus.size());
+  if (!options.cpus.empty()) {
+    BW_RETURN_IF_ERROR(KeepToCpus(options.cpus));
+    options.cpus = AllowedCpus();
   }
-  if (!options.cpus.empty()) BW_RETURN_IF_ERROR(KeepToCpus(options.cpus));
+  if (options.threads == 0) options.threads = static_cast<int>(AllowedCpus().size());
   if (options.threads < 1 || options.threads > kWorkerThreadsMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", options.threads, ", allowed is 0 to ", kWorkerThreadsMax));

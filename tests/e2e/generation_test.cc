@@ -301,7 +301,7 @@ TEST_F(Generation, CancelFromAnotherThread) {
 }
 
 TEST_F(Generation, DeadlinesEndTheAnswer) {
-  // Sixteen answers of full length do not fit, so this would take very long.
+  // What the client sees. That the server lets go of the request at once: server_test.
   const GenerationOptions endless{.temperature = 1, .seed = 1, .ignore_eos = true, .n = 16};
   const CollectedAnswer answer =
       Generate(client(), Text("deadline"), endless, {.timeout = absl::Milliseconds(300)});
