@@ -2,23 +2,39 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 
 namespace bellwether {
 namespace {
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 constexpr int64_t kPageBytes = 4096;
+constexpr int64_t kCacheLineBytes = 64;
+
+constexpr int64_t AlignUp(int64_t value, int64_t alignment) {
+  return (value + alignment - 1) / alignment * alignment;
+}
 }  // namespace
 
-AlignedBuffer::~AlignedBuffer() {
-  if (mapping_ != nullptr) munmap(mapping_, mapping_bytes_);
-}
+class MemoryMapping {
+ public:
+  MemoryMapping(void* begin, size_t bytes) : begin_(begin), bytes_(bytes) {}
+  ~MemoryMapping() { munmap(begin_, bytes_); }
+  MemoryMapping(const MemoryMapping&) = delete;
+  MemoryMapping& operator=(const MemoryMapping&) = delete;
+
+ private:
+  void* const begin_;
+  const size_t bytes_;
+};
 
 AlignedBuffer& AlignedBuffer::operator=(AlignedBuffer&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
   std::swap(mapping_, other.mapping_);
-  std::swap(mapping_bytes_, other.mapping_bytes_);
   return *this;
 }
 
@@ -33,12 +49,28 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes) {
   if (mapping == MAP_FAILED) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
   }
-  const uintptr_t start = (reinterpret_cast<uintptr_t>(mapping) + alignment - 1) / alignment * alignment;
-  if (alignment == kHugePageBytes) madvise(reinterpret_cast<void*>(start), bytes, MADV_HUGEPAGE);
-  buffer.data_ = reinterpret_cast<std::byte*>(start);
+  buffer.mapping_ = std::make_shared<const MemoryMapping>(mapping, mapping_bytes);
+  const auto begin = reinterpret_cast<intptr_t>(mapping);
+  buffer.data_ = static_cast<std::byte*>(mapping) + (AlignUp(begin, alignment) - begin);
+  if (alignment == kHugePageBytes) madvise(buffer.data_, bytes, MADV_HUGEPAGE);
   buffer.size_ = bytes;
-  buffer.mapping_ = mapping;
-  buffer.mapping_bytes_ = mapping_bytes;
+  return buffer;
+}
+
+absl::StatusOr<BufferArena> BufferArena::Create(int64_t bytes) {
+  BW_ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Allocate(bytes));
+  BufferArena arena;
+  arena.memory_ = std::move(memory);
+  return arena;
+}
+
+absl::StatusOr<AlignedBuffer> BufferArena::Allocate(int64_t bytes) {
+  if (bytes <= 0 || bytes > memory_.size() - used_) return AlignedBuffer::Allocate(bytes);
+  AlignedBuffer buffer;
+  buffer.data_ = memory_.data() + used_;
+  buffer.size_ = bytes;
+  buffer.mapping_ = memory_.mapping_;
+  used_ = std::min(AlignUp(used_ + bytes, kCacheLineBytes), memory_.size());
   return buffer;
 }
 

@@ -2,19 +2,20 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 
 namespace bellwether {
 
-// Zero-filled anonymous memory, aligned to 64 bytes (to 2 MiB and on huge pages where it is large). Movable
-// only.
+// Anonymous memory from the system, given back with the last of those who share it.
+class MemoryMapping;
+
+// Zero-filled memory, aligned to 64 bytes (to 2 MiB and on huge pages where it is large). Movable only.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
-  ~AlignedBuffer();
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
 
@@ -29,10 +30,27 @@ class AlignedBuffer {
   }
 
  private:
+  friend class BufferArena;
+
   std::byte* data_ = nullptr;
   int64_t size_ = 0;
-  void* mapping_ = nullptr;
-  size_t mapping_bytes_ = 0;
+  std::shared_ptr<const MemoryMapping> mapping_;
+};
+
+// One piece of memory for many buffers that live as long as each other, such as the weights of a shard: they
+// follow each other without gaps, so that even the small ones and the ends of the large ones lie on huge
+// pages. The buffers may outlive the arena. One thread at a time.
+class BufferArena {
+ public:
+  // Room for buffers of `bytes` together; what does not fit gets memory of its own. Nothing is resident
+  // before it is written. ResourceExhausted as above.
+  static absl::StatusOr<BufferArena> Create(int64_t bytes);
+
+  absl::StatusOr<AlignedBuffer> Allocate(int64_t bytes);
+
+ private:
+  AlignedBuffer memory_;
+  int64_t used_ = 0;
 };
 
 }  // namespace bellwether

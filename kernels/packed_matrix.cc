@@ -69,12 +69,10 @@ absl::Status Validate(const MatrixSpec& spec) {
   return ValidateSlices(spec);
 }
 
-// Cuts the columns of `segment` where an activation group or a weight group ends. Returns how many sets of
-// scales stand before the blocks.
-int64_t AppendBlocks(const MatrixSpec& spec, PackedMatrix::Segment& segment, Layout& layout) {
+// Cuts the columns of `segment` where an activation group or a weight group ends.
+void AppendBlocks(const MatrixSpec& spec, PackedMatrix::Segment& segment, Layout& layout) {
   segment.block_begin = static_cast<int32_t>(layout.blocks.size());
   const int64_t end = segment.begin + segment.count;
-  int64_t scale_sets = 0;
   ForEachColumnBlock(segment.begin, end, spec.first_col, spec.group, [&](const ColumnBlock& columns) {
     const int64_t in_segment = columns.begin - segment.begin;
     PackedMatrix::Block block;
@@ -84,14 +82,13 @@ int64_t AppendBlocks(const MatrixSpec& spec, PackedMatrix::Segment& segment, Lay
     block.packed_begin = static_cast<int32_t>(layout.packed_cols);
     block.activation_group = layout.activation_groups + static_cast<int32_t>(in_segment / kActivationGroup);
     block.new_scales = columns.new_scales;
-    scale_sets += block.new_scales ? 1 : 0;
+    segment.scale_sets += block.new_scales ? 1 : 0;
     layout.packed_cols += block.padded;
     layout.blocks.push_back(block);
   });
   layout.activation_groups +=
       static_cast<int32_t>(RoundUp(segment.count, kActivationGroup) / kActivationGroup);
   segment.block_end = static_cast<int32_t>(layout.blocks.size());
-  return scale_sets;
 }
 
 absl::StatusOr<Layout> LayOut(const MatrixSpec& spec) {
@@ -112,7 +109,8 @@ absl::StatusOr<Layout> LayOut(const MatrixSpec& spec) {
       segment.additions = additions[slice - node.begin];
       segment.root = slice + 1 == node.end ? static_cast<int32_t>(root) : -1;
       if (IsQuantized(spec.format)) {
-        scale_sets += AppendBlocks(spec, segment, layout);
+        AppendBlocks(spec, segment, layout);
+        scale_sets += segment.scale_sets;
       } else {
         layout.packed_cols += RoundUp(segment.count, kFloatPadding);
       }
@@ -189,11 +187,12 @@ class BlockWalk {
 
 }  // namespace
 
-absl::StatusOr<PackedMatrix> PackedMatrix::Create(MatrixSpec spec) {
+absl::StatusOr<PackedMatrix> PackedMatrix::Create(MatrixSpec spec, BufferArena* arena) {
   BW_ASSIGN_OR_RETURN(Layout layout, LayOut(spec));
   PackedMatrix matrix;
+  const int64_t bytes = RoundUp(spec.rows, kLaneRows) * layout.row_bytes;
   BW_ASSIGN_OR_RETURN(matrix.buffer_,
-                      AlignedBuffer::Allocate(RoundUp(spec.rows, kLaneRows) * layout.row_bytes));
+                      arena == nullptr ? AlignedBuffer::Allocate(bytes) : arena->Allocate(bytes));
   matrix.spec_ = std::move(spec);
   matrix.segments_ = std::move(layout.segments);
   matrix.blocks_ = std::move(layout.blocks);

@@ -83,6 +83,7 @@ class PackedMatrix {
     int32_t begin = 0, count = 0;                // columns
     int32_t packed_begin = 0, packed_count = 0;  // columns with padding
     int32_t block_begin = 0, block_end = 0;      // quantised: its blocks
+    int32_t scale_sets = 0;                      // quantised: how many of them have new scales
     // After this segment's partial sum is pushed on a stack: add the two topmost sums this many times ...
     int32_t additions = 0;
     // ... and if not negative, pop the sum: it is this root of the reduction tree.
@@ -91,8 +92,8 @@ class PackedMatrix {
 
   PackedMatrix() = default;
 
-  // Lays out the memory (zeros). InvalidArgument if the spec contradicts itself.
-  static absl::StatusOr<PackedMatrix> Create(MatrixSpec spec);
+  // Lays out the memory (zeros), in `arena` if there is one. InvalidArgument if the spec contradicts itself.
+  static absl::StatusOr<PackedMatrix> Create(MatrixSpec spec, BufferArena* arena = nullptr);
   // Bytes that Create would allocate.
   static absl::StatusOr<int64_t> PackedBytes(const MatrixSpec& spec);
 

@@ -30,109 +30,134 @@ class PanelProduct {
         width_(matrix_.panel_width(panels.first)),
         output_begin_(panels.first * kPanelRows),
         outputs_(std::min(panels_ * kPanelRows, matrix_.rows() - output_begin_)),
-        sums_stride_(panels_ * kPanelRows),
         weights_(matrix_.panel_data(panels.first)),
         row_bytes_(matrix_.prepared_row_bytes()),
-        prepared_(args.prepared + row_begin * row_bytes_) {}
+        prepared_(args.prepared + row_begin * row_bytes_) {
+    tile_.activation_stride = row_bytes_;
+    tile_.width = width_;
+    tile_.second_panel = matrix_.panel_data(1) - matrix_.panel_data(0);
+    tile_.has_offset = matrix_.spec().has_offset;
+    tile_.half_scales = matrix_.spec().half_scales;
+    tile_.lowest_q = matrix_.lowest_q();
+  }
 
-  void Compute() {
-    const auto segments = matrix_.segments();
-    if (segments.size() == 1 && outputs_ == panels_ * width_) {  // straight to the result
-      Segment(segments[0], args_.y + row_begin_ * args_.stride + output_begin_, args_.stride);
-      return;
-    }
+  // One panel: every segment on its own, in pieces that the rows share.
+  void OnePanel() {
     alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRows];
+    tile_.stack_stride = kRowBlock * kPanelRows;
+    tile_.sums_stride = kPanelRows;
     int depth = 0;
-    for (const PackedMatrix::Segment& segment : segments) {
+    for (const PackedMatrix::Segment& segment : matrix_.segments()) {
       BW_CHECK_LT(depth, kPartialSumsMax);
-      Segment(segment, stack[depth++], sums_stride_);
-      for (int i = 0; i < segment.additions; ++i, --depth) {
-        tiles_.accumulate(stack[depth - 2], stack[depth - 1], rows_ * sums_stride_);
+      tile_.sums = stack[depth];
+      if (IsStraight()) WriteStraight();
+      if (IsQuantized(matrix_.format())) {
+        QuantizedSegment(segment);
+      } else {
+        FloatSegment(segment);
       }
+      depth += 1 - segment.additions;
       if (segment.root >= 0) WriteRoot(segment.root, stack[--depth]);
     }
   }
 
+  // Two panels: the segments of each root in one go.
+  void TwoPanels() {
+    alignas(64) float stack[kPartialSumsMax][2 * kPanelRows];
+    tile_.stack_stride = tile_.sums_stride = 2 * kPanelRows;
+    tile_.blocks = matrix_.blocks().data();
+    const auto segments = matrix_.segments();
+    for (size_t begin = 0, end = 0; begin < segments.size(); begin = end) {
+      tile_.sums = stack[0];
+      if (IsStraight()) WriteStraight();
+      tile_.weights = weights_;
+      tile_.activations = prepared_ + segments[begin].packed_begin;
+      tile_.block_scales = BlockScales(segments[begin].block_begin);
+      do {
+        weights_ += QuantizedBytes(segments[end]);
+      } while (segments[end++].root < 0);
+      tile_.segments = segments.subspan(begin, end - begin);
+      tiles_.two_panels(tile_);
+      WriteRoot(segments[end - 1].root, stack[0]);
+    }
+  }
+
  private:
+  // Whether the only sums are the result, and all of them are wanted.
+  bool IsStraight() const { return matrix_.segments().size() == 1 && outputs_ == panels_ * width_; }
+  void WriteStraight() {
+    tile_.sums = args_.y + row_begin_ * args_.stride + output_begin_;
+    tile_.sums_stride = args_.stride;
+  }
   void WriteRoot(int64_t root, const float* sums) {
+    if (IsStraight()) return;
     float* y = args_.y + root * args_.root_stride + row_begin_ * args_.stride + output_begin_;
     for (int64_t r = 0; r < rows_; ++r) {
-      std::memcpy(y + r * args_.stride, sums + r * sums_stride_, outputs_ * sizeof(float));
+      std::memcpy(y + r * args_.stride, sums + r * tile_.sums_stride, outputs_ * sizeof(float));
     }
   }
 
-  void Segment(const PackedMatrix::Segment& segment, float* sums, int64_t sums_stride) {
-    TileArgs tile;
-    tile.activations = tile.block_scales = prepared_;
-    tile.activation_stride = row_bytes_;
-    tile.width = width_;
-    tile.sums = sums;
-    tile.sums_stride = sums_stride;
-    tile.second_panel = matrix_.panel_data(1) - matrix_.panel_data(0);
-    if (IsQuantized(matrix_.format())) {
-      QuantizedSegment(segment, tile);
-    } else {
-      FloatSegment(segment, tile);
-    }
-  }
-
-  void FloatSegment(const PackedMatrix::Segment& segment, TileArgs tile) {
+  void FloatSegment(const PackedMatrix::Segment& segment) {
     const bool pairs = matrix_.format() == WeightFormat::kBF16;
     const int64_t step_bytes = width_ * (matrix_.format() == WeightFormat::kF16 ? 2 : 4);
     const int64_t steps = pairs ? segment.packed_count / 2 : segment.packed_count;
     const int64_t piece_steps = kPieceBytes / step_bytes;
-    tile.activations = prepared_ + segment.packed_begin / (pairs ? 2 : 1) * tiles_.activation_bytes;
+    tile_.activations = prepared_ + segment.packed_begin / (pairs ? 2 : 1) * tiles_.activation_bytes;
     int64_t begin = 0;
     do {
-      tile.weights = weights_;
-      tile.steps = std::min(piece_steps, steps - begin);
-      tile.first = begin == 0;
-      const int64_t bytes = tile.steps * step_bytes;
-      Piece(tile, bytes, step_bytes);
+      tile_.weights = weights_;
+      tile_.steps = std::min(piece_steps, steps - begin);
+      tile_.first = begin == 0;
+      tile_.additions = begin + tile_.steps == steps ? segment.additions : 0;
+      const int64_t bytes = tile_.steps * step_bytes;
+      Piece(bytes, step_bytes);
       weights_ += bytes;
-      tile.activations += tile.steps * tiles_.activation_bytes;
-      begin += tile.steps;
+      tile_.activations += tile_.steps * tiles_.activation_bytes;
+      begin += tile_.steps;
     } while (begin < steps);
   }
 
-  void QuantizedSegment(const PackedMatrix::Segment& segment, TileArgs tile) {
-    const MatrixSpec& spec = matrix_.spec();
-    const bool int4 = spec.format == WeightFormat::kInt4;
-    const int64_t scale_bytes = width_ * (spec.half_scales ? 2 : 4) * (spec.has_offset ? 2 : 1);
+  // Bytes of `columns` columns with padding, of one set of scales and offsets, and of a segment.
+  int64_t ColumnBytes(int64_t columns) const {
+    return width_ * columns / (matrix_.format() == WeightFormat::kInt4 ? 2 : 1);
+  }
+  int64_t ScaleBytes() const { return width_ * (tile_.half_scales ? 2 : 4) * (tile_.has_offset ? 2 : 1); }
+  int64_t QuantizedBytes(const PackedMatrix::Segment& segment) const {
+    return segment.scale_sets * ScaleBytes() + ColumnBytes(segment.packed_count);
+  }
+  const std::byte* BlockScales(int64_t block) const {
+    return prepared_ + RoundUp(matrix_.packed_cols(), 64) + block * sizeof(BlockScale);
+  }
+
+  void QuantizedSegment(const PackedMatrix::Segment& segment) {
     const auto blocks = matrix_.blocks();
-    tile.has_offset = spec.has_offset;
-    tile.half_scales = spec.half_scales;
-    tile.lowest_q = matrix_.lowest_q();
     const std::byte* scales = nullptr;
     int64_t begin = segment.block_begin;
     do {
-      tile.weights = weights_;
-      tile.weight_scales = scales;
+      tile_.weights = weights_;
+      tile_.weight_scales = scales;
       int64_t end = begin, bytes = 0;
       for (; end < segment.block_end && bytes < kPieceBytes; ++end) {
         if (blocks[end].new_scales) {
           scales = weights_ + bytes;
-          bytes += scale_bytes;
+          bytes += ScaleBytes();
         }
-        bytes += width_ * blocks[end].padded / (int4 ? 2 : 1);
+        bytes += ColumnBytes(blocks[end].padded);
       }
-      tile.blocks = blocks.data() + begin;
-      tile.block_count = end - begin;
-      tile.first = begin == segment.block_begin;
-      if (tile.block_count > 0) tile.activations = prepared_ + blocks[begin].packed_begin;
-      tile.block_scales = prepared_ + RoundUp(matrix_.packed_cols(), 64) + begin * sizeof(BlockScale);
-      Piece(tile, bytes, width_ * (int4 ? 4 : 8));
+      tile_.blocks = blocks.data() + begin;
+      tile_.block_count = end - begin;
+      tile_.first = begin == segment.block_begin;
+      tile_.additions = end == segment.block_end ? segment.additions : 0;
+      if (tile_.block_count > 0) tile_.activations = prepared_ + blocks[begin].packed_begin;
+      tile_.block_scales = BlockScales(begin);
+      Piece(bytes, ColumnBytes(8));
       weights_ += bytes;
       begin = end;
     } while (begin < segment.block_end);
   }
 
   // Every tile of rows over one piece of the weights, 64 or 16 outputs at a time.
-  void Piece(const TileArgs& piece, int64_t bytes, int64_t step_bytes) {
-    if (panels_ == 2) {
-      tiles_.two_panels(piece);
-      return;
-    }
+  void Piece(int64_t bytes, int64_t step_bytes) {
     const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
     // Even tiles: 8 rows are 4 + 4, not 6 + 2.
     const int64_t most_rows = (rows_ + tiles - 1) / tiles;
@@ -145,15 +170,15 @@ class PanelProduct {
     // that themselves: their blocks are too irregular a pace).
     const bool ahead = passes > 1 || !IsQuantized(matrix_.format());
     const int64_t share = ahead ? RoundUp((bytes + passes - 1) / passes, 64) : 0;
-    TileArgs tile = piece;
+    TileArgs tile = tile_;
     tile.prefetch_lines = static_cast<int>((step_bytes + 64 * passes - 1) / (64 * passes));
     tile.prefetch_end = tile.weights + (passes > 1 ? bytes : kStreamAhead);
     for (int64_t i = 0; i < tiles; ++i) {
       const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
-      tile.activations = piece.activations + begin * row_bytes_;
-      tile.block_scales = piece.block_scales + begin * row_bytes_;
+      tile.activations = tile_.activations + begin * row_bytes_;
+      tile.block_scales = tile_.block_scales + begin * row_bytes_;
       for (tile.first_output = 0; tile.first_output < width_; tile.first_output += outputs) {
-        tile.sums = piece.sums + begin * piece.sums_stride + tile.first_output;
+        tile.sums = tile_.sums + begin * tile_.sums_stride + tile.first_output;
         tile.prefetch = tile.prefetch_end;
         tile.prefetch_end += share;
         functions[end - begin](tile);
@@ -166,10 +191,10 @@ class PanelProduct {
   const PackedMatrix& matrix_;
   const int64_t row_begin_, rows_;
   const int64_t panels_, width_, output_begin_, outputs_;
-  const int64_t sums_stride_;  // of sums that wait
-  const std::byte* weights_;   // moves on from segment to segment
+  const std::byte* weights_;  // moves on from segment to segment
   const int64_t row_bytes_;
   const std::byte* const prepared_;
+  TileArgs tile_;
 };
 
 }  // namespace
@@ -182,7 +207,8 @@ void MultiplyByTiles(const MatmulArgs& args, const TileFunctions& tiles) {
                       matrix.panel_width(panels.first + 1) == kPanelRows;
     panels.count = pair ? 2 : 1;
     for (int64_t row = 0; row < args.rows; row += kRowBlock) {
-      PanelProduct(args, tiles, panels, row, std::min(kRowBlock, args.rows - row)).Compute();
+      PanelProduct product(args, tiles, panels, row, std::min(kRowBlock, args.rows - row));
+      pair ? product.TwoPanels() : product.OnePanel();
     }
   }
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "absl/types/span.h"
 #include "kernels/kernels.h"
 
 // How the AVX levels multiply: one walk over panels, segments and rows (avx_matmul.cc), which hands tiles of
@@ -13,7 +14,7 @@
 namespace bellwether::kernels {
 
 inline constexpr int kTileRowsMax = 6;
-inline constexpr int64_t kStreamAhead = 1024;  // bytes that a single pass fetches before it needs them
+inline constexpr int64_t kStreamAhead = 1280;  // bytes that a single pass fetches before it needs them
 
 // A piece of one segment: its columns are few enough for the weights to stay in the second-level cache while
 // every tile of rows passes over them.
@@ -23,9 +24,13 @@ struct TileArgs {
   const std::byte* weights = nullptr;      // of the whole panel's width, at the first column of the piece
   int64_t width = 0;                       // outputs of the panel
   int64_t first_output = 0;                // the tile's first one within the panel, a multiple of 16
-  int64_t second_panel = 0;                // tiles of two panels: bytes from the first one to the second
 
   int64_t steps = 0;  // float formats: columns, or pairs of columns if the weights are bf16
+
+  // Tiles of two panels: they walk the segments themselves. `blocks` are those of the matrix, `sums` is the
+  // bottom of the stack, where the sum of all segments ends.
+  absl::Span<const PackedMatrix::Segment> segments;
+  int64_t second_panel = 0;  // bytes from the first panel to the second
 
   // Quantised formats.
   const PackedMatrix::Block* blocks = nullptr;
@@ -40,6 +45,11 @@ struct TileArgs {
   float* sums = nullptr;    // fp32, row r at sums + r * sums_stride
   int64_t sums_stride = 0;  // floats
   bool first = true;        // start from zero, else from what `sums` holds
+  // The last piece of a segment that closes branches of the reduction tree: this many sums of earlier
+  // segments, each `stack_stride` floats before the next, are added and the result takes the place of the
+  // earliest.
+  int additions = 0;
+  int64_t stack_stride = 0;
 
   // Bytes that will be needed later, fetched while this one is computed.
   const std::byte* prefetch = nullptr;
@@ -52,13 +62,13 @@ using TileFunction = void (*)(const TileArgs&);
 struct TileFunctions {
   TileFunction one_lane[kTileRowsMax + 1] = {};    // [rows]: 16 outputs
   TileFunction four_lanes[kTileRowsMax + 1] = {};  // [rows]: 64 outputs; null: the tile is done lane by lane
-  // A single row by 128 outputs, or null: two streams of weights hide more of the memory's latency where a
-  // stream has much arithmetic between its loads.
+  // A single row of a quantised matrix by two neighbouring panels of 64 outputs, all of `segments` in one
+  // call, or null. Two streams of weights hide more of the memory's latency where a stream has much
+  // arithmetic between its loads, and every return from here to the walk is a time in which nothing is
+  // fetched.
   TileFunction two_panels = nullptr;
   int rows_max = kTileRowsMax;  // of these tiles
   int activation_bytes = 4;     // float formats: bytes of activations a step reads
-  // into[i] += from[i]; count is a multiple of 16
-  void (*accumulate)(float* into, const float* from, int64_t count) = nullptr;
 };
 
 // KernelTable::matmul with these tiles.

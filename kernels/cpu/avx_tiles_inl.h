@@ -66,13 +66,28 @@ BW_SIMD_INLINE void LoadSums(const TileArgs& tile, Vector (&sums)[kRows][kTileLa
     }
   }
 }
+// Puts the sums of a segment on the stack at `top` and adds `additions` sums of earlier segments; returns
+// where the result is. That happens while the sums are at hand: written and read back, they would cost a
+// tenth of the time where segments are short.
 template <int kRows, int kTileLanes>
-BW_SIMD_INLINE void StoreSums(const TileArgs& tile, const Vector (&sums)[kRows][kTileLanes]) {
+BW_SIMD_INLINE float* StoreSums(const TileArgs& tile, float* top, int additions,
+                                Vector (&sums)[kRows][kTileLanes]) {
+  for (int i = 0; i < additions; ++i) {
+    top -= tile.stack_stride;
+    BW_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      BW_UNROLL
+      for (int n = 0; n < kTileLanes; ++n) {
+        sums[r][n] = Add(Load(top + r * tile.sums_stride + 16 * n), sums[r][n]);
+      }
+    }
+  }
   BW_UNROLL
   for (int r = 0; r < kRows; ++r) {
     BW_UNROLL
-    for (int n = 0; n < kTileLanes; ++n) Store(sums[r][n], tile.sums + r * tile.sums_stride + 16 * n);
+    for (int n = 0; n < kTileLanes; ++n) Store(sums[r][n], top + r * tile.sums_stride + 16 * n);
   }
+  return top;
 }
 
 template <typename F, int kRows, int kTileLanes>
@@ -101,7 +116,7 @@ BW_SIMD void FloatTile(const TileArgs& tile) {
     weights += step_bytes;
     activations += F::kActivationBytes;
   }
-  StoreSums(tile, sums);
+  StoreSums(tile, tile.sums, tile.additions, sums);
 }
 
 BW_SIMD_INLINE Vector LoadScales(const std::byte* scales, int64_t output, bool half) {
@@ -141,68 +156,125 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
   }
 }
 
+// Where a tile of a quantised matrix has got to.
+struct QuantizedCursor {
+  explicit BW_SIMD_INLINE QuantizedCursor(const TileArgs& tile)
+      : weights(tile.weights),
+        scales(tile.weight_scales),
+        activations(tile.activations),
+        block_scales(tile.block_scales),
+        prefetch(tile.prefetch) {}
+
+  const std::byte* weights;
+  const std::byte* scales;  // in force
+  const std::byte* activations;
+  const std::byte* block_scales;
+  const std::byte* prefetch;
+};
+
+// dots += the products of 8 columns.
 template <typename Q, int kRows, int kTileLanes>
-BW_SIMD void QuantizedTile(const TileArgs& args) {
-  // A single row waits for memory alone, and what the processor fetches by itself is too little
-  // (kernels/matmul_bench.cc, M:1).
-  constexpr bool kFetchAhead = kTileLanes == 8;
-  const TileArgs tile = args;      // nothing that is written below can change it
-  Vector sums[kRows][kTileLanes];  // of many rows the compiler keeps them in memory
-  LoadSums(tile, sums);
-  const std::byte* weights = tile.weights;
+BW_SIMD_INLINE void AddColumns(const TileArgs& tile, const QuantizedCursor& at,
+                               typename Q::Sums (&dots)[kRows][kTileLanes]) {
+  BW_UNROLL
+  for (int part = 0; part < 2; ++part) {
+    const std::byte* weights =
+        at.weights + tile.first_output * 4 + (Q::kGroupBytes == 8 ? part * tile.width * 4 : 0);
+    typename Q::WeightOperand w[kTileLanes];
+    BW_UNROLL
+    for (int n = 0; n < kTileLanes; ++n) w[n] = Q::Weights(weights + n * 64, part);
+    BW_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const typename Q::ActivationOperand x =
+          Q::Activations(at.activations + r * tile.activation_stride + 4 * part);
+      BW_UNROLL
+      for (int n = 0; n < kTileLanes; ++n) dots[r][n] = Q::Accumulate(dots[r][n], w[n], x);
+    }
+  }
+}
+
+// The same for two panels of full width and one row, which waits for memory alone: what the processor fetches
+// by itself is too little (kernels/matmul_bench.cc, M:1). Both parts of a line of int4 are taken at once.
+template <typename Q>
+BW_SIMD_INLINE void AddColumnsOfTwoPanels(const TileArgs& tile, const QuantizedCursor& at,
+                                          typename Q::Sums (&dots)[1][8]) {
+  const typename Q::ActivationOperand x[] = {Q::Activations(at.activations),
+                                             Q::Activations(at.activations + 4)};
+  constexpr int kLines = Q::kGroupBytes / 4;
+  BW_UNROLL
+  for (int n = 0; n < 8; ++n) {
+    const std::byte* weights = at.weights + PanelOf(tile, n) + n % 4 * 64;
+    BW_UNROLL
+    for (int line = 0; line < kLines; ++line) {
+      const std::byte* ahead = weights + line * kPanelRows * 4 + kStreamAhead;
+      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
+    }
+    BW_UNROLL
+    for (int part = 0; part < 2; ++part) {
+      const std::byte* line = weights + (kLines == 2 ? part * kPanelRows * 4 : 0);
+      dots[0][n] = Q::Accumulate(dots[0][n], Q::Weights(line, part), x[part]);
+    }
+  }
+}
+
+// sums += the products of the blocks [begin, end).
+template <typename Q, int kRows, int kTileLanes>
+BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* begin,
+                              const PackedMatrix::Block* end, QuantizedCursor& at,
+                              Vector (&sums)[kRows][kTileLanes]) {
+  constexpr bool kTwoPanels = kTileLanes == 8;
   const int64_t group_bytes = tile.width * Q::kGroupBytes;
   const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
-  const std::byte* activations = tile.activations;
-  const std::byte* block_scales = tile.block_scales;
-  const std::byte* scales = tile.weight_scales;
-  const std::byte* prefetch = tile.prefetch;
-  const int64_t stride = tile.activation_stride;
-  for (const PackedMatrix::Block* block = tile.blocks; block != tile.blocks + tile.block_count; ++block) {
+  for (const PackedMatrix::Block* block = begin; block != end; ++block) {
     if (block->new_scales) {
-      scales = weights;
-      weights += scale_bytes;
+      at.scales = at.weights;
+      at.weights += scale_bytes;
     }
-    Prefetch(prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step more for the scales
+    if (!kTwoPanels) Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step for the scales
     typename Q::Sums dots[kRows][kTileLanes];
     BW_UNROLL
     for (int r = 0; r < kRows; ++r) {
-      const auto* row = reinterpret_cast<const BlockScale*>(block_scales + r * stride);
+      const auto* row = reinterpret_cast<const BlockScale*>(at.block_scales + r * tile.activation_stride);
       const typename Q::Sums start = Q::Start(tile.lowest_q * row->sum);
       BW_UNROLL
       for (int n = 0; n < kTileLanes; ++n) dots[r][n] = start;
     }
-    for (const std::byte* end = activations + block->padded; activations != end; activations += 8) {
-      Prefetch(prefetch, tile.prefetch_end, tile.prefetch_lines);
-      BW_UNROLL
-      for (int part = 0; part < 2; ++part) {
-        const std::byte* at =
-            weights + tile.first_output * 4 + (Q::kGroupBytes == 8 ? part * tile.width * 4 : 0);
-        typename Q::WeightOperand w[kTileLanes];
-        BW_UNROLL
-        for (int n = 0; n < kTileLanes; ++n) {
-          const std::byte* lane = at + PanelOf(tile, n) + n % 4 * 64;
-          if (kFetchAhead && (part == 0 || Q::kGroupBytes == 8)) {  // both parts of int4 read the same line
-            _mm_prefetch(reinterpret_cast<const char*>(lane + kStreamAhead), _MM_HINT_T1);
-          }
-          w[n] = Q::Weights(lane, part);
-        }
-        BW_UNROLL
-        for (int r = 0; r < kRows; ++r) {
-          const typename Q::ActivationOperand x = Q::Activations(activations + r * stride + 4 * part);
-          BW_UNROLL
-          for (int n = 0; n < kTileLanes; ++n) dots[r][n] = Q::Accumulate(dots[r][n], w[n], x);
-        }
+    const std::byte* block_end = at.activations + block->padded;
+    for (; at.activations != block_end; at.activations += 8, at.weights += group_bytes) {
+      if constexpr (kTwoPanels) {
+        AddColumnsOfTwoPanels<Q>(tile, at, dots);
+      } else {
+        Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);
+        AddColumns<Q, kRows, kTileLanes>(tile, at, dots);
       }
-      weights += group_bytes;
     }
-    AddBlock<Q, kRows, kTileLanes>(tile, scales, block_scales, dots, sums);
-    block_scales += sizeof(BlockScale);
+    AddBlock<Q, kRows, kTileLanes>(tile, at.scales, at.block_scales, dots, sums);
+    at.block_scales += sizeof(BlockScale);
   }
-  StoreSums(tile, sums);
 }
 
-BW_SIMD inline void AccumulateSums(float* into, const float* from, int64_t count) {
-  for (int64_t i = 0; i < count; i += 16) Store(Add(Load(into + i), Load(from + i)), into + i);
+template <typename Q, int kRows, int kTileLanes>
+BW_SIMD void QuantizedTile(const TileArgs& args) {
+  const TileArgs tile = args;      // nothing that is written below can change it
+  Vector sums[kRows][kTileLanes];  // of many rows the compiler keeps them in memory
+  LoadSums(tile, sums);
+  QuantizedCursor at(tile);
+  AddBlocks<Q, kRows, kTileLanes>(tile, tile.blocks, tile.blocks + tile.block_count, at, sums);
+  StoreSums(tile, tile.sums, tile.additions, sums);
+}
+
+template <typename Q>
+BW_SIMD void QuantizedPanels(const TileArgs& args) {
+  const TileArgs tile = args;
+  QuantizedCursor at(tile);
+  float* top = tile.sums;
+  for (const PackedMatrix::Segment& segment : tile.segments) {
+    Vector sums[1][8];
+    BW_UNROLL
+    for (int n = 0; n < 8; ++n) sums[0][n] = Zero();
+    AddBlocks<Q, 1, 8>(tile, tile.blocks + segment.block_begin, tile.blocks + segment.block_end, at, sums);
+    top = StoreSums(tile, top, segment.additions, sums) + tile.stack_stride;
+  }
 }
 
 template <typename F, int kTileLanes, int kRows, bool quantized>
@@ -224,7 +296,6 @@ constexpr TileFunctions FloatTiles() {
   FillTiles<F, 4, kWideRows, false>(tiles.four_lanes);
   tiles.rows_max = kNarrowRows;
   tiles.activation_bytes = F::kActivationBytes;
-  tiles.accumulate = AccumulateSums;
   return tiles;
 }
 template <typename Q, int kNarrowRows, int kWideRows>
@@ -232,9 +303,8 @@ constexpr TileFunctions QuantizedTiles() {
   TileFunctions tiles;
   FillTiles<Q, 1, kNarrowRows, true>(tiles.one_lane);
   FillTiles<Q, 4, kWideRows, true>(tiles.four_lanes);
-  if constexpr (kWideRows > 1) tiles.two_panels = QuantizedTile<Q, 1, 8>;
+  if constexpr (kWideRows > 1) tiles.two_panels = QuantizedPanels<Q>;
   tiles.rows_max = kNarrowRows;
-  tiles.accumulate = AccumulateSums;
   return tiles;
 }
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "common/aligned_buffer.h"
 #include "common/check.h"
 #include "common/packed_row.h"
 #include "common/status.h"
@@ -37,11 +38,12 @@ struct Part {
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const Assignment& assignment, const LoadOptions& options,
-         ExecutorProgress* progress)
+         BufferArena arena, ExecutorProgress* progress)
       : checkpoint_(checkpoint),
         config_(checkpoint.config()),
         assignment_(assignment),
         rank_(assignment.rank_layout()),
+        arena_(std::move(arena)),
         progress_(progress),
         pool_(options.threads, options.cpus),
         heads_(SliceHeads(config_, rank_.slices)),
@@ -71,6 +73,7 @@ class Loader {
   const ModelConfig& config_;
   const Assignment& assignment_;
   const RankLayout& rank_;
+  BufferArena arena_;
   ExecutorProgress* progress_;
   ThreadPool pool_;
   const Range heads_, kv_heads_, ffn_;
@@ -175,7 +178,7 @@ absl::Status Loader::LoadMatrix(const Part& part, PackedMatrix& matrix) {
                   .slices_total = part.slices_total};
   if (IsQuantized(format.format)) spec.group = format.group;
   for (int64_t bound : part.slice_bounds) spec.slice_bounds.push_back(bound - part.cols.begin);
-  auto created = PackedMatrix::Create(std::move(spec));
+  auto created = PackedMatrix::Create(std::move(spec), &arena_);
   if (!created.ok()) return Annotate(created.status(), Name(part.key));
   matrix = *std::move(created);
 
@@ -257,19 +260,22 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
                                                              const LoadOptions& options,
                                                              ExecutorProgress* progress) {
   BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint.config()));
+  const int64_t bytes = ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint),
+                                   assignment.numeric.quantize, assignment.stage_layout(), assignment.rank,
+                                   {assignment.first_stage(), assignment.last_stage()});
   if (progress != nullptr) {
     progress->loaded_bytes = 0;
-    progress->total_bytes = ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint),
-                                       assignment.numeric.quantize, assignment.stage_layout(),
-                                       assignment.rank, {assignment.first_stage(), assignment.last_stage()});
+    progress->total_bytes = bytes;
   }
+  auto arena = BufferArena::Create(bytes);
+  if (!arena.ok()) return Annotate(arena.status(), "weights");
   auto shard = std::make_shared<LoadedShard>();
   shard->config = checkpoint.config();
   shard->model_id = assignment.model_id;
   shard->layers = assignment.stage_layout().layers;
   shard->rank = assignment.rank_layout();
   shard->quantize = assignment.numeric.quantize;
-  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, progress).Load(*shard));
+  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, *std::move(arena), progress).Load(*shard));
   return shard;
 }
 
