@@ -7,45 +7,43 @@
 namespace bellwether::kernels {
 namespace {
 
-constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
+constexpr int64_t kRowBlock = 48;  // rows whose partial sums wait together
+constexpr int64_t kWideOutputs = 64;
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
 
-// One panel, or two neighbours of full width.
-struct Panels {
-  int64_t first = 0;
-  int64_t count = 1;
-};
-
-// These times one block of rows.
+// A panel times one block of rows.
 class PanelProduct {
  public:
-  PanelProduct(const MatmulArgs& args, const TileFunctions& tiles, Panels panels, int64_t row_begin,
+  PanelProduct(const MatmulArgs& args, const TileFunctions& tiles, int64_t panel, int64_t row_begin,
                int64_t rows)
       : args_(args),
         tiles_(tiles),
         matrix_(*args.weights),
         row_begin_(row_begin),
         rows_(rows),
-        panels_(panels.count),
-        width_(matrix_.panel_width(panels.first)),
-        output_begin_(panels.first * kPanelRows),
-        outputs_(std::min(panels_ * kPanelRows, matrix_.rows() - output_begin_)),
-        weights_(matrix_.panel_data(panels.first)),
+        width_(matrix_.panel_width(panel)),
+        output_begin_(panel * matrix_.panel_rows()),
+        outputs_(std::min(width_, matrix_.rows() - output_begin_)),
+        weights_(matrix_.panel_data(panel)),
         row_bytes_(matrix_.prepared_row_bytes()),
         prepared_(args.prepared + row_begin * row_bytes_) {
     tile_.activation_stride = row_bytes_;
     tile_.width = width_;
-    tile_.second_panel = matrix_.panel_data(1) - matrix_.panel_data(0);
     tile_.has_offset = matrix_.spec().has_offset;
     tile_.half_scales = matrix_.spec().half_scales;
     tile_.lowest_q = matrix_.lowest_q();
   }
 
-  // One panel: every segment on its own, in pieces that the rows share.
-  void OnePanel() {
-    alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRows];
-    tile_.stack_stride = kRowBlock * kPanelRows;
-    tile_.sums_stride = kPanelRows;
+  // Whether there is a tile for all of it.
+  bool FitsOneTile() const {
+    return rows_ == 1 && tiles_.whole_panel != nullptr && width_ == matrix_.panel_rows();
+  }
+
+  // Every segment on its own, in pieces that the rows share.
+  void ByPieces() {
+    alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRowsMax];
+    tile_.stack_stride = kRowBlock * kPanelRowsMax;
+    tile_.sums_stride = kPanelRowsMax;
     int depth = 0;
     for (const PackedMatrix::Segment& segment : matrix_.segments()) {
       BW_CHECK_LT(depth, kPartialSumsMax);
@@ -61,10 +59,10 @@ class PanelProduct {
     }
   }
 
-  // Two panels: the segments of each root in one go.
-  void TwoPanels() {
-    alignas(64) float stack[kPartialSumsMax][2 * kPanelRows];
-    tile_.stack_stride = tile_.sums_stride = 2 * kPanelRows;
+  // The segments of each root in one go.
+  void InOneTile() {
+    alignas(64) float stack[kPartialSumsMax][kPanelRowsMax];
+    tile_.stack_stride = tile_.sums_stride = kPanelRowsMax;
     tile_.blocks = matrix_.blocks().data();
     const auto segments = matrix_.segments();
     for (size_t begin = 0, end = 0; begin < segments.size(); begin = end) {
@@ -77,14 +75,14 @@ class PanelProduct {
         weights_ += QuantizedBytes(segments[end]);
       } while (segments[end++].root < 0);
       tile_.segments = segments.subspan(begin, end - begin);
-      tiles_.two_panels(tile_);
+      tiles_.whole_panel(tile_);
       WriteRoot(segments[end - 1].root, stack[0]);
     }
   }
 
  private:
   // Whether the only sums are the result, and all of them are wanted.
-  bool IsStraight() const { return matrix_.segments().size() == 1 && outputs_ == panels_ * width_; }
+  bool IsStraight() const { return matrix_.segments().size() == 1 && outputs_ == width_; }
   void WriteStraight() {
     tile_.sums = args_.y + row_begin_ * args_.stride + output_begin_;
     tile_.sums_stride = args_.stride;
@@ -161,10 +159,9 @@ class PanelProduct {
     const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
     // Even tiles: 8 rows are 4 + 4, not 6 + 2.
     const int64_t most_rows = (rows_ + tiles - 1) / tiles;
-    const bool wide = width_ == kPanelRows && tiles_.four_lanes[most_rows] != nullptr;
-    const TileFunction* functions = wide ? tiles_.four_lanes : tiles_.one_lane;
-    const int64_t outputs = wide ? kPanelRows : kLaneRows;
-    const int64_t passes = tiles * (width_ / outputs);
+    const int64_t wide_outputs =
+        tiles_.four_lanes[most_rows] != nullptr ? width_ / kWideOutputs * kWideOutputs : 0;
+    const int64_t passes = tiles * (wide_outputs / kWideOutputs + (width_ - wide_outputs) / kLaneRows);
     // Several passes share the work of fetching the next piece, so that memory is never idle. A single pass
     // streams and fetches a little ahead, which helps most where segments are short (quantised tiles see to
     // that themselves: their blocks are too irregular a pace).
@@ -177,11 +174,13 @@ class PanelProduct {
       const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
       tile.activations = tile_.activations + begin * row_bytes_;
       tile.block_scales = tile_.block_scales + begin * row_bytes_;
-      for (tile.first_output = 0; tile.first_output < width_; tile.first_output += outputs) {
+      for (tile.first_output = 0; tile.first_output < width_;) {
+        const bool wide = tile.first_output < wide_outputs;
         tile.sums = tile_.sums + begin * tile_.sums_stride + tile.first_output;
         tile.prefetch = tile.prefetch_end;
         tile.prefetch_end += share;
-        functions[end - begin](tile);
+        (wide ? tiles_.four_lanes : tiles_.one_lane)[end - begin](tile);
+        tile.first_output += wide ? kWideOutputs : kLaneRows;
       }
     }
   }
@@ -190,7 +189,7 @@ class PanelProduct {
   const TileFunctions& tiles_;
   const PackedMatrix& matrix_;
   const int64_t row_begin_, rows_;
-  const int64_t panels_, width_, output_begin_, outputs_;
+  const int64_t width_, output_begin_, outputs_;
   const std::byte* weights_;  // moves on from segment to segment
   const int64_t row_bytes_;
   const std::byte* const prepared_;
@@ -200,15 +199,10 @@ class PanelProduct {
 }  // namespace
 
 void MultiplyByTiles(const MatmulArgs& args, const TileFunctions& tiles) {
-  const PackedMatrix& matrix = *args.weights;
-  Panels panels;
-  for (panels.first = args.panel_begin; panels.first < args.panel_end; panels.first += panels.count) {
-    const bool pair = args.rows == 1 && tiles.two_panels != nullptr && panels.first + 1 < args.panel_end &&
-                      matrix.panel_width(panels.first + 1) == kPanelRows;
-    panels.count = pair ? 2 : 1;
+  for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
     for (int64_t row = 0; row < args.rows; row += kRowBlock) {
-      PanelProduct product(args, tiles, panels, row, std::min(kRowBlock, args.rows - row));
-      pair ? product.TwoPanels() : product.OnePanel();
+      PanelProduct product(args, tiles, panel, row, std::min(kRowBlock, args.rows - row));
+      product.FitsOneTile() ? product.InOneTile() : product.ByPieces();
     }
   }
 }

@@ -14,7 +14,7 @@
 namespace bellwether::kernels {
 
 inline constexpr int kTileRowsMax = 6;
-inline constexpr int64_t kStreamAhead = 1280;  // bytes that a single pass fetches before it needs them
+inline constexpr int64_t kStreamAhead = 1536;  // bytes that a single pass fetches before it needs them
 
 // A piece of one segment: its columns are few enough for the weights to stay in the second-level cache while
 // every tile of rows passes over them.
@@ -27,10 +27,9 @@ struct TileArgs {
 
   int64_t steps = 0;  // float formats: columns, or pairs of columns if the weights are bf16
 
-  // Tiles of two panels: they walk the segments themselves. `blocks` are those of the matrix, `sums` is the
-  // bottom of the stack, where the sum of all segments ends.
+  // Tiles of a whole panel: they walk the segments themselves. `blocks` are those of the matrix, `sums` is
+  // the bottom of the stack, where the sum of all segments ends.
   absl::Span<const PackedMatrix::Segment> segments;
-  int64_t second_panel = 0;  // bytes from the first panel to the second
 
   // Quantised formats.
   const PackedMatrix::Block* blocks = nullptr;
@@ -62,11 +61,9 @@ using TileFunction = void (*)(const TileArgs&);
 struct TileFunctions {
   TileFunction one_lane[kTileRowsMax + 1] = {};    // [rows]: 16 outputs
   TileFunction four_lanes[kTileRowsMax + 1] = {};  // [rows]: 64 outputs; null: the tile is done lane by lane
-  // A single row of a quantised matrix by two neighbouring panels of 64 outputs, all of `segments` in one
-  // call, or null. Two streams of weights hide more of the memory's latency where a stream has much
-  // arithmetic between its loads, and every return from here to the walk is a time in which nothing is
-  // fetched.
-  TileFunction two_panels = nullptr;
+  // A single row of a quantised matrix by a panel of full width, all of `segments` in one call, or null.
+  // Every return from here to the walk is a time in which nothing is fetched.
+  TileFunction whole_panel = nullptr;
   int rows_max = kTileRowsMax;  // of these tiles
   int activation_bytes = 4;     // float formats: bytes of activations a step reads
 };

@@ -124,9 +124,6 @@ BW_SIMD_INLINE Vector LoadScales(const std::byte* scales, int64_t output, bool h
   return Load(reinterpret_cast<const float*>(scales) + output);
 }
 
-// Where lane n's panel begins, relative to the tile's first one.
-BW_SIMD_INLINE int64_t PanelOf(const TileArgs& tile, int n) { return n < 4 ? 0 : tile.second_panel; }
-
 // sums += activation scale * (weight scale * dot + offset * sum of activations), for one block.
 template <typename Q, int kRows, int kTileLanes>
 BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, const std::byte* block_scales,
@@ -136,7 +133,7 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
   Vector scale[kTileLanes];
   BW_UNROLL
   for (int n = 0; n < kTileLanes; ++n) {
-    scale[n] = LoadScales(scales + PanelOf(tile, n), tile.first_output + 16 * (n % 4), tile.half_scales);
+    scale[n] = LoadScales(scales, tile.first_output + 16 * n, tile.half_scales);
   }
   BW_UNROLL
   for (int r = 0; r < kRows; ++r) {
@@ -147,14 +144,15 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
     for (int n = 0; n < kTileLanes; ++n) {
       Vector value = Multiply(scale[n], Q::Finish(dots[r][n], correction));
       if (offsets != nullptr) {
-        const Vector offset =
-            LoadScales(offsets + PanelOf(tile, n), tile.first_output + 16 * (n % 4), tile.half_scales);
+        const Vector offset = LoadScales(offsets, tile.first_output + 16 * n, tile.half_scales);
         value = MultiplyAdd(offset, Broadcast(static_cast<float>(block->sum)), value);
       }
       sums[r][n] = MultiplyAdd(activation_scale, value, sums[r][n]);
     }
   }
 }
+
+constexpr int kPanelLanes = kPanelRowsMax / 16;
 
 // Where a tile of a quantised matrix has got to.
 struct QuantizedCursor {
@@ -193,26 +191,23 @@ BW_SIMD_INLINE void AddColumns(const TileArgs& tile, const QuantizedCursor& at,
   }
 }
 
-// The same for two panels of full width and one row, which waits for memory alone: what the processor fetches
-// by itself is too little (kernels/matmul_bench.cc, M:1). Both parts of a line of int4 are taken at once.
+// The same for a whole panel and one row, which waits for memory alone: what the processor fetches by itself
+// is too little (kernels/matmul_bench.cc, M:1). Lines are taken in their order in memory, each only once.
 template <typename Q>
-BW_SIMD_INLINE void AddColumnsOfTwoPanels(const TileArgs& tile, const QuantizedCursor& at,
-                                          typename Q::Sums (&dots)[1][8]) {
+BW_SIMD_INLINE void AddColumnsOfPanel(const QuantizedCursor& at, typename Q::Sums (&dots)[1][kPanelLanes]) {
   const typename Q::ActivationOperand x[] = {Q::Activations(at.activations),
                                              Q::Activations(at.activations + 4)};
-  constexpr int kLines = Q::kGroupBytes / 4;
+  constexpr int kPartsOfLine = 8 / Q::kGroupBytes;  // int4: both
+  const std::byte* line = at.weights;
   BW_UNROLL
-  for (int n = 0; n < 8; ++n) {
-    const std::byte* weights = at.weights + PanelOf(tile, n) + n % 4 * 64;
+  for (int first_part = 0; first_part < 2; first_part += kPartsOfLine) {
     BW_UNROLL
-    for (int line = 0; line < kLines; ++line) {
-      const std::byte* ahead = weights + line * kPanelRows * 4 + kStreamAhead;
-      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T1);
-    }
-    BW_UNROLL
-    for (int part = 0; part < 2; ++part) {
-      const std::byte* line = weights + (kLines == 2 ? part * kPanelRows * 4 : 0);
-      dots[0][n] = Q::Accumulate(dots[0][n], Q::Weights(line, part), x[part]);
+    for (int n = 0; n < kPanelLanes; ++n, line += 64) {
+      _mm_prefetch(reinterpret_cast<const char*>(line + kStreamAhead), _MM_HINT_T1);
+      BW_UNROLL
+      for (int part = first_part; part < first_part + kPartsOfLine; ++part) {
+        dots[0][n] = Q::Accumulate(dots[0][n], Q::Weights(line, part), x[part]);
+      }
     }
   }
 }
@@ -222,7 +217,7 @@ template <typename Q, int kRows, int kTileLanes>
 BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* begin,
                               const PackedMatrix::Block* end, QuantizedCursor& at,
                               Vector (&sums)[kRows][kTileLanes]) {
-  constexpr bool kTwoPanels = kTileLanes == 8;
+  constexpr bool kWholePanel = kTileLanes == kPanelLanes;
   const int64_t group_bytes = tile.width * Q::kGroupBytes;
   const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
   for (const PackedMatrix::Block* block = begin; block != end; ++block) {
@@ -230,7 +225,7 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
       at.scales = at.weights;
       at.weights += scale_bytes;
     }
-    if (!kTwoPanels) Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step for the scales
+    if (!kWholePanel) Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step for the scales
     typename Q::Sums dots[kRows][kTileLanes];
     BW_UNROLL
     for (int r = 0; r < kRows; ++r) {
@@ -241,8 +236,8 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
     }
     const std::byte* block_end = at.activations + block->padded;
     for (; at.activations != block_end; at.activations += 8, at.weights += group_bytes) {
-      if constexpr (kTwoPanels) {
-        AddColumnsOfTwoPanels<Q>(tile, at, dots);
+      if constexpr (kWholePanel) {
+        AddColumnsOfPanel<Q>(at, dots);
       } else {
         Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);
         AddColumns<Q, kRows, kTileLanes>(tile, at, dots);
@@ -264,15 +259,16 @@ BW_SIMD void QuantizedTile(const TileArgs& args) {
 }
 
 template <typename Q>
-BW_SIMD void QuantizedPanels(const TileArgs& args) {
+BW_SIMD void QuantizedPanel(const TileArgs& args) {
   const TileArgs tile = args;
   QuantizedCursor at(tile);
   float* top = tile.sums;
   for (const PackedMatrix::Segment& segment : tile.segments) {
-    Vector sums[1][8];
+    Vector sums[1][kPanelLanes];
     BW_UNROLL
-    for (int n = 0; n < 8; ++n) sums[0][n] = Zero();
-    AddBlocks<Q, 1, 8>(tile, tile.blocks + segment.block_begin, tile.blocks + segment.block_end, at, sums);
+    for (int n = 0; n < kPanelLanes; ++n) sums[0][n] = Zero();
+    AddBlocks<Q, 1, kPanelLanes>(tile, tile.blocks + segment.block_begin, tile.blocks + segment.block_end, at,
+                                 sums);
     top = StoreSums(tile, top, segment.additions, sums) + tile.stack_stride;
   }
 }
@@ -303,7 +299,7 @@ constexpr TileFunctions QuantizedTiles() {
   TileFunctions tiles;
   FillTiles<Q, 1, kNarrowRows, true>(tiles.one_lane);
   FillTiles<Q, 4, kWideRows, true>(tiles.four_lanes);
-  if constexpr (kWideRows > 1) tiles.two_panels = QuantizedPanels<Q>;
+  if constexpr (kWideRows > 1) tiles.whole_panel = QuantizedPanel<Q>;
   tiles.rows_max = kNarrowRows;
   return tiles;
 }
