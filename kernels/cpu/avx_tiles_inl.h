@@ -299,7 +299,7 @@ constexpr TileFunctions QuantizedTiles() {
   TileFunctions tiles;
   FillTiles<Q, 1, kNarrowRows, true>(tiles.one_lane);
   FillTiles<Q, 4, kWideRows, true>(tiles.four_lanes);
-  if constexpr (kWideRows > 1) tiles.whole_panel = QuantizedPanel<Q>;
+  tiles.whole_panel = QuantizedPanel<Q>;
   tiles.rows_max = kNarrowRows;
   return tiles;
 }
