@@ -12,14 +12,15 @@ namespace bellwether {
 // Anonymous memory from the system, given back with the last of those who share it.
 class MemoryMapping;
 
-// Zero-filled memory, aligned to 64 bytes (to 2 MiB and on huge pages where it is large). Movable only.
+// Zero-filled memory, aligned to 64 bytes. Movable only.
 class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   AlignedBuffer(AlignedBuffer&& other) noexcept { *this = std::move(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept;
 
-  // ResourceExhausted, naming the size, when the system has not that much.
+  // Aligned to 2 MiB and on huge pages if it is as large. ResourceExhausted, naming the size, when the system
+  // has not that much.
   static absl::StatusOr<AlignedBuffer> Allocate(int64_t bytes);
 
   std::byte* data() const { return data_; }
@@ -38,8 +39,8 @@ class AlignedBuffer {
 };
 
 // One piece of memory for many buffers that live as long as each other, such as the weights of a shard: they
-// follow each other without gaps, so that even the small ones and the ends of the large ones lie on huge
-// pages. The buffers may outlive the arena. One thread at a time.
+// follow each other, each on the next cache line, so that even the small ones and the ends of the large ones
+// lie on huge pages. The buffers may outlive the arena. One thread at a time.
 class BufferArena {
  public:
   // Room for buffers of `bytes` together; what does not fit gets memory of its own. Nothing is resident

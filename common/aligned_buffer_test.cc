@@ -1,7 +1,9 @@
 #include "common/aligned_buffer.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -17,13 +19,20 @@ bool IsZero(const AlignedBuffer& buffer) {
 uintptr_t Address(const AlignedBuffer& buffer) { return reinterpret_cast<uintptr_t>(buffer.data()); }
 
 TEST(AlignedBufferTest, IsZeroAndAligned) {
-  for (int64_t bytes : {1, 63, 4096, 3 << 20}) {
+  for (int64_t bytes : {1, 63, 4096, 2 << 20, 3 << 20}) {
     const AlignedBuffer buffer = *AlignedBuffer::Allocate(bytes);
     EXPECT_EQ(buffer.size(), bytes);
-    EXPECT_EQ(Address(buffer) % (bytes > (2 << 20) ? 2 << 20 : 64), 0u);
+    EXPECT_EQ(Address(buffer) % (bytes >= (2 << 20) ? 2 << 20 : 64), 0u);
     EXPECT_TRUE(IsZero(buffer));
   }
   EXPECT_EQ(AlignedBuffer::Allocate(0)->size(), 0);
+}
+
+TEST(AlignedBufferTest, MovesWithItsMemory) {
+  AlignedBuffer from = *AlignedBuffer::Allocate(10);
+  from.data()[9] = std::byte{7};
+  const AlignedBuffer to = std::move(from);
+  EXPECT_EQ(to.data()[9], std::byte{7});
 }
 
 TEST(AlignedBufferTest, SaysHowMuchItCouldNotGet) {

@@ -110,7 +110,7 @@ void Matmul(benchmark::State& state, Shape shape, WeightFormat format, int64_t r
 
 bool RegisterAll() {
   const std::vector<Shape> shapes =
-      kTiny ? std::vector<Shape>{{80, 128, 1}, {64, 352, 4}}
+      kTiny ? std::vector<Shape>{{144, 128, 1}, {128, 352, 4}}
             : std::vector<Shape>{{4096, 4096, 1}, {4096, 11008, 16}, {2048, 2048, 1}};
   const std::vector<int64_t> row_counts =
       kTiny ? std::vector<int64_t>{1, 7} : std::vector<int64_t>{1, 2, 4, 8, 16, 64, 512};

@@ -43,7 +43,7 @@ class PanelProduct {
   void ByPieces() {
     alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRowsMax];
     tile_.stack_stride = kRowBlock * kPanelRowsMax;
-    tile_.sums_stride = kPanelRowsMax;
+    tile_.sums_stride = matrix_.panel_rows();
     int depth = 0;
     for (const PackedMatrix::Segment& segment : matrix_.segments()) {
       BW_CHECK_LT(depth, kPartialSumsMax);
@@ -74,6 +74,7 @@ class PanelProduct {
       do {
         weights_ += QuantizedBytes(segments[end]);
       } while (segments[end++].root < 0);
+      BW_CHECK_GE(size_t{kMatrixSlicesMax}, end - begin);  // what the stack is for
       tile_.segments = segments.subspan(begin, end - begin);
       tiles_.whole_panel(tile_);
       WriteRoot(segments[end - 1].root, stack[0]);
@@ -163,10 +164,8 @@ class PanelProduct {
         tiles_.four_lanes[most_rows] != nullptr ? width_ / kWideOutputs * kWideOutputs : 0;
     const int64_t passes = tiles * (wide_outputs / kWideOutputs + (width_ - wide_outputs) / kLaneRows);
     // Several passes share the work of fetching the next piece, so that memory is never idle. A single pass
-    // streams and fetches a little ahead, which helps most where segments are short (quantised tiles see to
-    // that themselves: their blocks are too irregular a pace).
-    const bool ahead = passes > 1 || !IsQuantized(matrix_.format());
-    const int64_t share = ahead ? RoundUp((bytes + passes - 1) / passes, 64) : 0;
+    // streams and fetches a little ahead, which helps most where segments are short.
+    const int64_t share = RoundUp((bytes + passes - 1) / passes, 64);
     TileArgs tile = tile_;
     tile.prefetch_lines = static_cast<int>((step_bytes + 64 * passes - 1) / (64 * passes));
     tile.prefetch_end = tile.weights + (passes > 1 ? bytes : kStreamAhead);

@@ -7,9 +7,9 @@
 #include "kernels/kernels.h"
 
 // How the AVX levels multiply: one walk over panels, segments and rows (avx_matmul.cc), which hands tiles of
-// at most 6 rows of activations by 16 or 64 outputs to a function of the level. Each (row, output) has one
-// accumulator that goes through the columns in order, whatever the tile: so neither the number of rows nor
-// how work is split between threads changes a bit.
+// at most 6 rows of activations by 16 or 64 outputs, or of one row by a whole quantised panel, to a function
+// of the level. Each (row, output) has one accumulator that goes through the columns in order, whatever the
+// tile: so neither the number of rows nor how work is split between threads changes a bit.
 
 namespace bellwether::kernels {
 
@@ -17,7 +17,7 @@ inline constexpr int kTileRowsMax = 6;
 inline constexpr int64_t kStreamAhead = 1536;  // bytes that a single pass fetches before it needs them
 
 // A piece of one segment: its columns are few enough for the weights to stay in the second-level cache while
-// every tile of rows passes over them.
+// every tile of rows passes over them. Or, for `whole_panel`, all segments of one root of the reduction tree.
 struct TileArgs {
   const std::byte* activations = nullptr;  // prepared rows, at the first column of the piece
   int64_t activation_stride = 0;           // bytes between rows

@@ -218,6 +218,7 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
                               const PackedMatrix::Block* end, QuantizedCursor& at,
                               Vector (&sums)[kRows][kTileLanes]) {
   constexpr bool kWholePanel = kTileLanes == kPanelLanes;
+  static_assert(!kWholePanel || kRows == 1);
   const int64_t group_bytes = tile.width * Q::kGroupBytes;
   const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
   for (const PackedMatrix::Block* block = begin; block != end; ++block) {
@@ -225,7 +226,8 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
       at.scales = at.weights;
       at.weights += scale_bytes;
     }
-    if (!kWholePanel) Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step for the scales
+    if constexpr (!kWholePanel)
+      Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);  // a step for the scales
     typename Q::Sums dots[kRows][kTileLanes];
     BW_UNROLL
     for (int r = 0; r < kRows; ++r) {

@@ -1,5 +1,6 @@
 #include <numeric>
 
+#include "common/packed_row.h"
 #include "gtest/gtest.h"
 #include "model/shard_size.h"
 #include "worker/weights/loaded_shard.h"
@@ -39,6 +40,9 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
             EXPECT_EQ(WeightBytes(**shard), expected)
                 << model << " stages " << stages << " ranks " << ranks << " stage " << assignment.stage;
             EXPECT_TRUE((*shard)->Serves(assignment));
+            // The matrices follow each other in one arena.
+            const LayerWeights& layer = (*shard)->layer_weights[0];
+            EXPECT_EQ(layer.key.panel_data(0), layer.query.panel_data(0) + RoundUp(layer.query.bytes(), 64));
             EXPECT_LE(progress.loaded_bytes, progress.total_bytes);
           }
         }
