@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/packed_row.h"
 #include "common/status.h"
 
 namespace bellwether {
@@ -13,10 +14,6 @@ namespace {
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 constexpr int64_t kPageBytes = 4096;
 constexpr int64_t kCacheLineBytes = 64;
-
-constexpr int64_t AlignUp(int64_t value, int64_t alignment) {
-  return (value + alignment - 1) / alignment * alignment;
-}
 }  // namespace
 
 class MemoryMapping {
@@ -51,7 +48,7 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes) {
   }
   buffer.mapping_ = std::make_shared<const MemoryMapping>(mapping, mapping_bytes);
   const auto begin = reinterpret_cast<intptr_t>(mapping);
-  buffer.data_ = static_cast<std::byte*>(mapping) + (AlignUp(begin, alignment) - begin);
+  buffer.data_ = static_cast<std::byte*>(mapping) + (RoundUp(begin, alignment) - begin);
   if (alignment == kHugePageBytes) madvise(buffer.data_, bytes, MADV_HUGEPAGE);
   buffer.size_ = bytes;
   return buffer;
@@ -70,7 +67,7 @@ absl::StatusOr<AlignedBuffer> BufferArena::Allocate(int64_t bytes) {
   buffer.data_ = memory_.data() + used_;
   buffer.size_ = bytes;
   buffer.mapping_ = memory_.mapping_;
-  used_ = std::min(AlignUp(used_ + bytes, kCacheLineBytes), memory_.size());
+  used_ = std::min(RoundUp(used_ + bytes, kCacheLineBytes), memory_.size());
   return buffer;
 }
 
