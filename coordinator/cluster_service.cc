@@ -105,8 +105,10 @@ WorkerProgress FromProto(const v1::Heartbeat& beat) {
 
 class ClusterService::Impl : public v1::Cluster::CallbackService {
  public:
-  explicit Impl(Options options)
-      : options_(std::move(options)), view_(options_.view, options_.plan), thread_([this] { Run(); }) {}
+  explicit Impl(Options options) : options_(std::move(options)), view_(options_.view, options_.plan) {
+    HandleEvent(MakeTick());  // whoever asks first is told what is waited for
+    thread_ = std::thread([this] { Run(); });
+  }
   ~Impl() override { Stop(); }
 
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Join(

@@ -10,7 +10,7 @@
 #include "common/step.h"
 #include "coordinator/layer_split.h"
 #include "coordinator/plan_report.h"
-#include "model/logit_rows.h"
+#include "model/row_limits.h"
 
 namespace bellwether {
 namespace {
@@ -309,13 +309,15 @@ double Planner::AllReduceSeconds(const std::vector<size_t>& stage) const {
   return options_.all_reduce_seconds;
 }
 
-// fp32 buffers for the tokens of a step, counted as if no width were split.
+// fp32 buffers: the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and the head
+// hold beside it. Counted as if no width were split, which also has room for a rank's partial sums.
 int64_t Planner::ActivationBytes(bool last_stage) const {
-  const int64_t heads = int64_t{config_.heads} + 2 * config_.kv_heads;
-  const int64_t widths =
-      int64_t{6} * config_.hidden + 2 * heads * config_.head_dim + int64_t{3} * config_.ffn;
+  const int64_t attention = (int64_t{config_.heads} + 2 * config_.kv_heads) * config_.head_dim;
+  const int64_t widest = std::max({attention, int64_t{config_.ffn}, int64_t{config_.hidden}});
+  const int64_t layer_rows = std::min<int64_t>(options_.step_tokens, kLayerRowsMax);
+  const int64_t layer = layer_rows * (config_.hidden + 3 * widest);  // one of them prepared for a product
   const int64_t logits = last_stage ? int64_t{kLogitRowsMax} * config_.vocab : 0;
-  return kProcessBytes + 4 * (widths * options_.step_tokens + logits);
+  return kProcessBytes + 4 * (int64_t{options_.step_tokens} * config_.hidden + layer + logits);
 }
 
 int32_t Planner::ContextBlocks() const {

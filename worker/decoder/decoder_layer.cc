@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "common/status.h"
+#include "model/row_limits.h"
 
 namespace bellwether {
 
@@ -25,56 +26,82 @@ DecoderLayer::DecoderLayer(const Options& options)
   if (config_.alibi) alibi_slopes_ = AlibiSlopes(config_.heads);
 }
 
-absl::Status DecoderLayer::Run(const LayerWeights& w, int64_t cache_layer, const Batch& batch,
-                               const MessageTag& tag, MutableRows residual) {
-  const int64_t rows = batch.rows();
+absl::Status DecoderLayer::Run(const LayerWeights& weights, int64_t cache_layer, const Batch& batch,
+                               MessageTag tag, MutableRows residual) {
+  const int64_t blocks = (batch.rows() + kLayerRowsMax - 1) / kLayerRowsMax;
+  for (int64_t i = 0; i < blocks; ++i) {
+    const Range rows{batch.rows() * i / blocks, batch.rows() * (i + 1) / blocks};
+    tag.rows = static_cast<int32_t>(rows.size());
+    BW_RETURN_IF_ERROR(RunBlock(weights, cache_layer, batch, rows, tag,
+                                {residual.row(rows.begin), rows.size(), residual.stride}));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status DecoderLayer::RunBlock(const LayerWeights& w, int64_t cache_layer, const Batch& batch,
+                                    Range rows, const MessageTag& tag, MutableRows residual) {
   const int64_t hidden = config_.hidden;
-  normed_ = normed_buffer_.Get(rows, hidden);
-  query_ = query_buffer_.Get(rows, heads_.size() * config_.head_dim);
-  key_ = key_buffer_.Get(rows, kv_heads_.size() * config_.head_dim);
-  value_ = value_buffer_.Get(rows, kv_heads_.size() * config_.head_dim);
-  attended_ = attended_buffer_.Get(rows, heads_.size() * config_.head_dim);
-  gate_ = gate_buffer_.Get(rows, ffn_);
-  up_ = up_buffer_.Get(rows, ffn_);
+  TakeScratch(rows.size());
 
   // x += attention(norm(x))
   ops_.Norm(AsConst(residual), w.attention_norm, hidden, config_.norm_epsilon, normed_);
   ops_.Multiply(AsConst(normed_), {{&w.query, &w.query_bias, query_.data, query_.stride},
                                    {&w.key, &w.key_bias, key_.data, key_.stride},
                                    {&w.value, &w.value_bias, value_.data, value_.stride}});
-  Attention(cache_layer, batch);
+  Attention(cache_layer, batch, rows);
   BW_RETURN_IF_ERROR(
       AddReduced(w.attention_output, w.attention_output_bias, AsConst(attended_), tag, residual));
 
   // x += mlp(norm(x))
   ops_.Norm(AsConst(residual), w.mlp_norm, hidden, config_.norm_epsilon, normed_);
   if (config_.gated_mlp) {
-    ops_.Multiply(AsConst(normed_), {{&w.gate, &w.gate_bias, gate_.data, gate_.stride},
+    ops_.Multiply(AsConst(normed_), {{&w.gate, &w.gate_bias, activated_.data, activated_.stride},
                                      {&w.up, &w.up_bias, up_.data, up_.stride}});
-    ops_.ForRows(rows, [&](int64_t begin, int64_t end) {
-      ops_.kernels().silu_multiply({gate_.row(begin), end - begin, gate_.stride},
+    ops_.ForRows(activated_.rows, [&](int64_t begin, int64_t end) {
+      ops_.kernels().silu_multiply({activated_.row(begin), end - begin, activated_.stride},
                                    {up_.row(begin), end - begin, up_.stride}, ffn_);
     });
-    return AddReduced(w.down, w.down_bias, AsConst(gate_), tag, residual);
+  } else {
+    ops_.Multiply(AsConst(normed_), {{&w.up, &w.up_bias, activated_.data, activated_.stride}});
+    ops_.ForRows(activated_.rows, [&](int64_t begin, int64_t end) {
+      ops_.kernels().gelu({activated_.row(begin), end - begin, activated_.stride}, ffn_);
+    });
   }
-  ops_.Multiply(AsConst(normed_), {{&w.up, &w.up_bias, up_.data, up_.stride}});
-  ops_.ForRows(rows, [&](int64_t begin, int64_t end) {
-    ops_.kernels().gelu({up_.row(begin), end - begin, up_.stride}, ffn_);
-  });
-  return AddReduced(w.down, w.down_bias, AsConst(up_), tag, residual);
+  return AddReduced(w.down, w.down_bias, AsConst(activated_), tag, residual);
+}
+
+// q, k, v -> attended -> partial sums -> their sum, then up -> activated -> partial sums -> their sum: each
+// is made from the one before and nothing older (but `normed_`), so two blocks of memory take turns.
+void DecoderLayer::TakeScratch(int64_t rows) {
+  const int64_t hidden = config_.hidden;
+  const int64_t query = heads_.size() * config_.head_dim;
+  const int64_t key = kv_heads_.size() * config_.head_dim;
+  const int64_t up = config_.gated_mlp ? ffn_ : 0;
+  normed_ = normed_buffer_.Get(rows, hidden);
+
+  float* even = even_buffer_.Get(rows, std::max({query + 2 * key, up, roots_ * hidden})).data;
+  query_ = {even, rows, query};
+  key_ = {query_.row(rows), rows, key};
+  value_ = {key_.row(rows), rows, key};
+  up_ = {even, rows, up};
+  partial_ = {even, roots_ * rows, hidden};
+
+  float* odd = odd_buffer_.Get(rows, std::max({query, ffn_, hidden})).data;
+  attended_ = {odd, rows, query};
+  activated_ = {odd, rows, ffn_};
+  sum_ = {odd, rows, hidden};
 }
 
 absl::Status DecoderLayer::AddReduced(const kernels::PackedMatrix& weights, const std::vector<float>& bias,
                                       ConstRows input, const MessageTag& tag, MutableRows residual) {
   const int64_t rows = input.rows;
   const int64_t hidden = config_.hidden;
-  const MutableRows partial = roots_buffer_.Get(roots_ * rows, hidden);
-  ops_.Multiply(input, {{&weights, nullptr, partial.data, hidden, /*root_stride=*/rows * hidden}});
+  ops_.Multiply(input, {{&weights, nullptr, partial_.data, hidden, /*root_stride=*/rows * hidden}});
 
-  MutableRows sum = partial;  // a rank that owns the whole tree has nothing to add
+  MutableRows sum = partial_;  // a rank that owns the whole tree has nothing to add
   if (group_.size() > 1) {
-    sum = reduced_buffer_.Get(rows, hidden);
-    BW_RETURN_IF_ERROR(group_.AllReduce(tag, absl::MakeConstSpan(partial.data, roots_ * rows * hidden),
+    sum = sum_;  // in place of `input`
+    BW_RETURN_IF_ERROR(group_.AllReduce(tag, absl::MakeConstSpan(partial_.data, roots_ * rows * hidden),
                                         absl::MakeSpan(sum.data, rows * hidden)));
   }
   ops_.ForRows(rows, [&](int64_t begin, int64_t end) {
@@ -86,31 +113,32 @@ absl::Status DecoderLayer::AddReduced(const kernels::PackedMatrix& weights, cons
   return absl::OkStatus();
 }
 
-void DecoderLayer::WriteKeysAndValues(int64_t cache_layer, const Batch& batch) {
+void DecoderLayer::WriteKeysAndValues(int64_t cache_layer, const Batch& batch, Range rows) {
   const int head_dim = config_.head_dim;
-  ops_.ForRows(batch.rows(), [&](int64_t begin, int64_t end) {
+  ops_.ForRows(rows.size(), [&](int64_t begin, int64_t end) {
     for (const Batch::Run& run : batch.runs) {
-      const int64_t first = std::max<int64_t>(begin, run.row);
-      const int64_t last = std::min<int64_t>(end, run.row + run.count);
+      const int64_t first = std::max<int64_t>(rows.begin + begin, run.row);
+      const int64_t last = std::min<int64_t>(rows.begin + end, run.row + run.count);
       for (int64_t row = first; row < last; ++row) {
+        const int64_t own = row - rows.begin;
         if (!config_.alibi) {
           const float* cosines = batch.cosines.data() + row * (head_dim / 2);
           const float* sines = batch.sines.data() + row * (head_dim / 2);
-          ops_.kernels().rope(query_.row(row), static_cast<int>(heads_.size()), head_dim, cosines, sines);
-          ops_.kernels().rope(key_.row(row), static_cast<int>(kv_heads_.size()), head_dim, cosines, sines);
+          ops_.kernels().rope(query_.row(own), static_cast<int>(heads_.size()), head_dim, cosines, sines);
+          ops_.kernels().rope(key_.row(own), static_cast<int>(kv_heads_.size()), head_dim, cosines, sines);
         }
         for (int64_t head = 0; head < kv_heads_.size(); ++head) {
           ops_.kernels().write_kv(kv_cache_.head(cache_layer, head, run.sequence->blocks.data()),
-                                  batch.positions[row], key_.row(row) + head * head_dim,
-                                  value_.row(row) + head * head_dim);
+                                  batch.positions[row], key_.row(own) + head * head_dim,
+                                  value_.row(own) + head * head_dim);
         }
       }
     }
   });
 }
 
-void DecoderLayer::Attention(int64_t cache_layer, const Batch& batch) {
-  WriteKeysAndValues(cache_layer, batch);
+void DecoderLayer::Attention(int64_t cache_layer, const Batch& batch, Range rows) {
+  WriteKeysAndValues(cache_layer, batch, rows);
   // A piece of work is one KV head and as many rows as one kernel call takes with all query heads of that KV
   // head.
   struct Piece {
@@ -121,20 +149,23 @@ void DecoderLayer::Attention(int64_t cache_layer, const Batch& batch) {
   const int64_t rows_per_piece = std::max<int64_t>(1, kernels::kAttentionQueriesMax / queries_per_kv_);
   std::vector<Piece> pieces;
   for (const Batch::Run& run : batch.runs) {
+    const int64_t first = std::max<int64_t>(rows.begin, run.row);
+    const int64_t last = std::min<int64_t>(rows.end, run.row + run.count);
     for (int64_t kv_head = 0; kv_head < kv_heads_.size(); ++kv_head) {
-      for (int64_t row = 0; row < run.count; row += rows_per_piece) {
-        pieces.push_back({&run, kv_head, {row, std::min<int64_t>(row + rows_per_piece, run.count)}});
+      for (int64_t row = first; row < last; row += rows_per_piece) {
+        pieces.push_back({&run, kv_head, {row, std::min(row + rows_per_piece, last)}});
       }
     }
   }
   ops_.ForItems(static_cast<int64_t>(pieces.size()), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      AttendRows(cache_layer, *pieces[i].run, pieces[i].kv_head, pieces[i].rows);
+      AttendRows(cache_layer, *pieces[i].run, pieces[i].kv_head, pieces[i].rows, rows.begin);
     }
   });
 }
 
-void DecoderLayer::AttendRows(int64_t cache_layer, const Batch::Run& run, int64_t kv_head, Range rows) {
+void DecoderLayer::AttendRows(int64_t cache_layer, const Batch::Run& run, int64_t kv_head, Range rows,
+                              int64_t first_row) {
   const int64_t head_dim = config_.head_dim;
   const kernels::KvHead cache = kv_cache_.head(cache_layer, kv_head, run.sequence->blocks.data());
   // The query heads of this KV head that are this rank's own.
@@ -148,12 +179,12 @@ void DecoderLayer::AttendRows(int64_t cache_layer, const Batch::Run& run, int64_
     if (count > 0) ops_.kernels().attention(cache, queries.data(), count, score_scale_);
     count = 0;
   };
-  for (int64_t i = rows.begin; i < rows.end; ++i) {
+  for (int64_t row = rows.begin; row < rows.end; ++row) {
     for (int64_t head = first_head; head < last_head; ++head) {
       const int64_t column = (head - heads_.begin) * head_dim;
-      queries[count++] = {.q = query_.row(run.row + i) + column,
-                          .out = attended_.row(run.row + i) + column,
-                          .position = run.position + static_cast<int32_t>(i),
+      queries[count++] = {.q = query_.row(row - first_row) + column,
+                          .out = attended_.row(row - first_row) + column,
+                          .position = run.position + static_cast<int32_t>(row - run.row),
                           .alibi_slope = alibi_slopes_.empty() ? 0.0f : alibi_slopes_[head]};
       if (count == kernels::kAttentionQueriesMax) flush();
     }

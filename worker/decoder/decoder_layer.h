@@ -43,13 +43,18 @@ class DecoderLayer {
 
   // residual [rows, hidden] -> the residual after the layer, in place, equal on all ranks. `cache_layer`
   // counts from this stage's first layer. Fails only if a link does.
-  absl::Status Run(const LayerWeights& weights, int64_t cache_layer, const Batch& batch,
-                   const MessageTag& tag, kernels::MutableRows residual);
+  absl::Status Run(const LayerWeights& weights, int64_t cache_layer, const Batch& batch, MessageTag tag,
+                   kernels::MutableRows residual);
 
  private:
-  void Attention(int64_t cache_layer, const Batch& batch);
-  void WriteKeysAndValues(int64_t cache_layer, const Batch& batch);
-  void AttendRows(int64_t cache_layer, const Batch::Run& run, int64_t kv_head, Range rows);
+  // The same for `rows` of the batch, of which `residual` and the scratch have only those.
+  absl::Status RunBlock(const LayerWeights& weights, int64_t cache_layer, const Batch& batch, Range rows,
+                        const MessageTag& tag, kernels::MutableRows residual);
+  void TakeScratch(int64_t rows);
+  void Attention(int64_t cache_layer, const Batch& batch, Range rows);
+  void WriteKeysAndValues(int64_t cache_layer, const Batch& batch, Range rows);
+  // `rows` of the batch, all of `run`; the scratch begins with row `first_row` of the batch.
+  void AttendRows(int64_t cache_layer, const Batch::Run& run, int64_t kv_head, Range rows, int64_t first_row);
   // residual (or, with residual_after_norm, the norm's output) += row-parallel product + bias
   absl::Status AddReduced(const kernels::PackedMatrix& weights, const std::vector<float>& bias,
                           kernels::ConstRows input, const MessageTag& tag, kernels::MutableRows residual);
@@ -65,9 +70,11 @@ class DecoderLayer {
   std::vector<float> alibi_slopes_;  // of every query head; empty with RoPE
   const float score_scale_;
 
-  kernels::MutableRows normed_, query_, key_, value_, attended_, gate_, up_;
-  RowBuffer normed_buffer_, query_buffer_, key_buffer_, value_buffer_, attended_buffer_, gate_buffer_,
-      up_buffer_, roots_buffer_, reduced_buffer_;
+  // Scratch of one block.
+  RowBuffer normed_buffer_, even_buffer_, odd_buffer_;
+  kernels::MutableRows normed_;
+  kernels::MutableRows query_, key_, value_, up_, partial_;  // in even_buffer_
+  kernels::MutableRows attended_, activated_, sum_;          // in odd_buffer_
 };
 
 }  // namespace bellwether

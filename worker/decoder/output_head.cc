@@ -5,7 +5,7 @@
 
 #include "absl/synchronization/mutex.h"
 #include "common/status.h"
-#include "model/logit_rows.h"
+#include "model/row_limits.h"
 #include "worker/sampling/log_softmax.h"
 
 namespace bellwether {
