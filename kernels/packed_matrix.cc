@@ -199,7 +199,7 @@ absl::StatusOr<PackedMatrix> PackedMatrix::Create(MatrixSpec spec, BufferArena* 
   matrix.roots_ = std::move(layout.roots);
   matrix.packed_cols_ = layout.packed_cols;
   matrix.activation_groups_ = layout.activation_groups;
-  matrix.full_panel_bytes_ = matrix.panel_rows() * layout.row_bytes;
+  matrix.full_panel_bytes_ = kPanelRows * layout.row_bytes;
   return matrix;
 }
 
@@ -209,15 +209,14 @@ absl::StatusOr<int64_t> PackedMatrix::PackedBytes(const MatrixSpec& spec) {
 }
 
 int PackedMatrix::panel_width(int64_t panel) const {
-  return static_cast<int>(
-      std::min<int64_t>(panel_rows(), RoundUp(spec_.rows - panel * panel_rows(), kLaneRows)));
+  return static_cast<int>(std::min<int64_t>(kPanelRows, RoundUp(spec_.rows - panel * kPanelRows, kLaneRows)));
 }
 
 void PackedMatrix::SetRow(int64_t row, absl::Span<const float> values) {
   BW_CHECK(!IsQuantized(spec_.format) && 0 <= row && row < spec_.rows);
   BW_CHECK_EQ(static_cast<int64_t>(values.size()), spec_.cols);
-  const int64_t panel = row / panel_rows();
-  const RowPlace place{buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % panel_rows()};
+  const int64_t panel = row / kPanelRows;
+  const RowPlace place{buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % kPanelRows};
   for (const Segment& segment : segments_) {
     for (int64_t i = 0; i < segment.count; ++i) {
       const float value = values[segment.begin + i];
@@ -232,8 +231,8 @@ void PackedMatrix::SetRow(int64_t row, absl::Span<const float> values) {
 void PackedMatrix::SetRow(int64_t row, const QuantizedSpan& values) {
   BW_CHECK(IsQuantized(spec_.format) && 0 <= row && row < spec_.rows);
   BW_CHECK(spec_.cols == 0 || (values.offsets != nullptr) == spec_.has_offset);
-  const int64_t panel = row / panel_rows();
-  BlockWalk walk(spec_, {buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % panel_rows()});
+  const int64_t panel = row / kPanelRows;
+  BlockWalk walk(spec_, {buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % kPanelRows});
   const int lowest = lowest_q(), highest = spec_.format == WeightFormat::kInt8 ? 127 : lowest + 15;
   const auto store_scale = [&](std::byte* at, float value) {
     spec_.half_scales ? Store(at, F16FromF32(value)) : Store(at, value);
@@ -266,8 +265,8 @@ void PackedMatrix::SetRow(int64_t row, const QuantizedSpan& values) {
 void PackedMatrix::GetRow(int64_t row, absl::Span<float> out) const {
   BW_CHECK(0 <= row && row < spec_.rows);
   BW_CHECK_EQ(static_cast<int64_t>(out.size()), spec_.cols);
-  const int64_t panel = row / panel_rows();
-  const RowPlace place{buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % panel_rows()};
+  const int64_t panel = row / kPanelRows;
+  const RowPlace place{buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % kPanelRows};
   if (!IsQuantized(spec_.format)) {
     for (const Segment& segment : segments_) {
       for (int64_t i = 0; i < segment.count; ++i) {

@@ -14,10 +14,9 @@
 // A weight matrix W [rows, cols] in the one form that every CPU kernel reads: y = x W^T, `rows` are outputs,
 // `cols` inputs. One contiguous pass over a panel serves one token and many alike.
 //
-// Panels. Rows are cut into panels of 64, or 128 in the quantised formats; the last one is as wide as its
-// rows rounded up to 16 (rows that do not exist hold zeros). Panels follow each other in memory. Inside a
-// panel the columns go from first to last and `w`, the panel's width, runs fastest, so 16 neighbouring
-// outputs fill one vector:
+// Panels. Rows are cut into panels of 64; the last one is as wide as its rows rounded up to 16 (rows that do
+// not exist hold zeros). Panels follow each other in memory. Inside a panel the columns go from first to last
+// and `w`, the panel's width, runs fastest, so 16 neighbouring outputs fill one vector:
 //   fp32, fp16   [k][w]
 //   bf16         [k / 2][w][2]
 //   int8         for each block: (scales [w], offsets [w])? then [k / 4][w][4] bytes, byte = q + 128
@@ -37,10 +36,7 @@
 
 namespace bellwether::kernels {
 
-// Rows of a panel. With few bytes for each row there is more arithmetic between two loads: a stream of
-// weights must be broader for enough of them to be under way.
-inline constexpr int kPanelRowsMax = 128;
-constexpr int PanelRows(WeightFormat format) { return IsQuantized(format) ? kPanelRowsMax : 64; }
+inline constexpr int kPanelRows = 64;
 // Limits of a matrix; with them no size below overflows.
 inline constexpr int64_t kMatrixRowsMax = int64_t{1} << 31;
 inline constexpr int64_t kMatrixColsMax = int64_t{1} << 24;
@@ -120,9 +116,8 @@ class PackedMatrix {
   // Roots of the reduction tree that a product with this matrix yields (1 for column-parallel ones).
   absl::Span<const SliceRange> roots() const { return roots_; }
 
-  int panel_rows() const { return PanelRows(spec_.format); }
-  int64_t panels() const { return (spec_.rows + panel_rows() - 1) / panel_rows(); }
-  int panel_width(int64_t panel) const;  // panel_rows(), or a smaller multiple of 16
+  int64_t panels() const { return (spec_.rows + kPanelRows - 1) / kPanelRows; }
+  int panel_width(int64_t panel) const;  // 16, 32, 48 or 64
   const std::byte* panel_data(int64_t panel) const { return buffer_.data() + panel * full_panel_bytes_; }
 
   // Bytes of one row of activations prepared for this matrix (KernelTable::prepare_rows), a multiple of 64.

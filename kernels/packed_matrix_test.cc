@@ -168,8 +168,8 @@ TEST(PackedMatrixTest, LaysOutFloatPanelsAsDocumented) {
 TEST(PackedMatrixTest, LaysOutQuantizedPanelsAsDocumented) {
   // Columns 40 ... 79 of the whole row: blocks of 24 (to the group's end at 64), 8 and 8 columns.
   MatrixSpec spec{
-      .rows = 128 + 20, .cols = 40, .group = 64, .has_offset = true, .half_scales = true, .first_col = 40};
-  const int64_t row = 128 + 18, lane = 18, width = 32;
+      .rows = 64 + 20, .cols = 40, .group = 64, .has_offset = true, .half_scales = true, .first_col = 40};
+  const int64_t row = 64 + 18, lane = 18, width = 32;
   for (WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
     spec.format = format;
     PackedMatrix matrix = *PackedMatrix::Create(spec);
@@ -177,7 +177,7 @@ TEST(PackedMatrixTest, LaysOutQuantizedPanelsAsDocumented) {
     matrix.SetRow(row, rows.row(row));
     const QuantizedSpan expected = rows.row(row);
     ASSERT_EQ(matrix.panels(), 2);
-    ASSERT_EQ(matrix.panel_width(0), 128);
+    ASSERT_EQ(matrix.panel_width(0), 64);
     ASSERT_EQ(matrix.panel_width(1), width);
     const std::byte* at = matrix.panel_data(1);
     int64_t group = -1;

@@ -22,7 +22,7 @@ class PanelProduct {
         row_begin_(row_begin),
         rows_(rows),
         width_(matrix_.panel_width(panel)),
-        output_begin_(panel * matrix_.panel_rows()),
+        output_begin_(panel * kPanelRows),
         outputs_(std::min(width_, matrix_.rows() - output_begin_)),
         weights_(matrix_.panel_data(panel)),
         row_bytes_(matrix_.prepared_row_bytes()),
@@ -35,15 +35,13 @@ class PanelProduct {
   }
 
   // Whether there is a tile for all of it.
-  bool FitsOneTile() const {
-    return rows_ == 1 && tiles_.whole_panel != nullptr && width_ == matrix_.panel_rows();
-  }
+  bool FitsOneTile() const { return rows_ == 1 && tiles_.whole_panel != nullptr && width_ == kPanelRows; }
 
   // Every segment on its own, in pieces that the rows share.
   void ByPieces() {
-    alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRowsMax];
-    tile_.stack_stride = kRowBlock * kPanelRowsMax;
-    tile_.sums_stride = matrix_.panel_rows();
+    alignas(64) float stack[kPartialSumsMax][kRowBlock * kPanelRows];
+    tile_.stack_stride = kRowBlock * kPanelRows;
+    tile_.sums_stride = kPanelRows;
     int depth = 0;
     for (const PackedMatrix::Segment& segment : matrix_.segments()) {
       BW_CHECK_LT(depth, kPartialSumsMax);
@@ -61,8 +59,8 @@ class PanelProduct {
 
   // The segments of each root in one go.
   void InOneTile() {
-    alignas(64) float stack[kPartialSumsMax][kPanelRowsMax];
-    tile_.stack_stride = tile_.sums_stride = kPanelRowsMax;
+    alignas(64) float stack[kPartialSumsMax][kPanelRows];
+    tile_.stack_stride = tile_.sums_stride = kPanelRows;
     tile_.blocks = matrix_.blocks().data();
     const auto segments = matrix_.segments();
     for (size_t begin = 0, end = 0; begin < segments.size(); begin = end) {

@@ -152,7 +152,7 @@ BW_SIMD_INLINE void AddBlock(const TileArgs& tile, const std::byte* scales, cons
   }
 }
 
-constexpr int kPanelLanes = kPanelRowsMax / 16;
+constexpr int kPanelLanes = kPanelRows / 16;
 
 // Where a tile of a quantised matrix has got to.
 struct QuantizedCursor {
@@ -191,35 +191,34 @@ BW_SIMD_INLINE void AddColumns(const TileArgs& tile, const QuantizedCursor& at,
   }
 }
 
-// The same for a whole panel and one row, which waits for memory alone: what the processor fetches by itself
-// is too little (kernels/matmul_bench.cc, M:1). Lines are taken in their order in memory, each only once.
+// The same for a whole panel and one row, 8 columns of int4 or 4 of int8: one line for each lane. That waits
+// for memory alone, and what the processor fetches by itself is too little (kernels/matmul_bench.cc, M:1).
+// It follows four neighbouring lines much better than eight or sixteen, so the loop around this is not
+// unrolled; lines are taken in their order in memory, each only once.
 template <typename Q>
-BW_SIMD_INLINE void AddColumnsOfPanel(const QuantizedCursor& at, typename Q::Sums (&dots)[1][kPanelLanes]) {
-  const typename Q::ActivationOperand x[] = {Q::Activations(at.activations),
-                                             Q::Activations(at.activations + 4)};
-  constexpr int kPartsOfLine = 8 / Q::kGroupBytes;  // int4: both
+BW_SIMD_INLINE void AddLines(const QuantizedCursor& at, typename Q::Sums (&dots)[1][kPanelLanes]) {
+  constexpr int kParts = 8 / Q::kGroupBytes;
+  typename Q::ActivationOperand x[kParts];
+  BW_UNROLL
+  for (int part = 0; part < kParts; ++part) x[part] = Q::Activations(at.activations + 4 * part);
   const std::byte* line = at.weights;
   BW_UNROLL
-  for (int first_part = 0; first_part < 2; first_part += kPartsOfLine) {
+  for (int n = 0; n < kPanelLanes; ++n, line += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(line + kStreamAhead), _MM_HINT_T1);
     BW_UNROLL
-    for (int n = 0; n < kPanelLanes; ++n, line += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(line + kStreamAhead), _MM_HINT_T1);
-      BW_UNROLL
-      for (int part = first_part; part < first_part + kPartsOfLine; ++part) {
-        dots[0][n] = Q::Accumulate(dots[0][n], Q::Weights(line, part), x[part]);
-      }
+    for (int part = 0; part < kParts; ++part) {
+      dots[0][n] = Q::Accumulate(dots[0][n], Q::Weights(line, part), x[part]);
     }
   }
 }
 
 // sums += the products of the blocks [begin, end).
-template <typename Q, int kRows, int kTileLanes>
+template <typename Q, int kRows, int kTileLanes, bool kWholePanel = false>
 BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* begin,
                               const PackedMatrix::Block* end, QuantizedCursor& at,
                               Vector (&sums)[kRows][kTileLanes]) {
-  constexpr bool kWholePanel = kTileLanes == kPanelLanes;
-  static_assert(!kWholePanel || kRows == 1);
-  const int64_t group_bytes = tile.width * Q::kGroupBytes;
+  constexpr int kColumns = kWholePanel && Q::kGroupBytes == 8 ? 4 : 8;  // at once
+  const int64_t step_bytes = tile.width * Q::kGroupBytes * kColumns / 8;
   const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
   for (const PackedMatrix::Block* block = begin; block != end; ++block) {
     if (block->new_scales) {
@@ -237,9 +236,9 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
       for (int n = 0; n < kTileLanes; ++n) dots[r][n] = start;
     }
     const std::byte* block_end = at.activations + block->padded;
-    for (; at.activations != block_end; at.activations += 8, at.weights += group_bytes) {
+    for (; at.activations != block_end; at.activations += kColumns, at.weights += step_bytes) {
       if constexpr (kWholePanel) {
-        AddColumnsOfPanel<Q>(at, dots);
+        AddLines<Q>(at, dots);
       } else {
         Prefetch(at.prefetch, tile.prefetch_end, tile.prefetch_lines);
         AddColumns<Q, kRows, kTileLanes>(tile, at, dots);
@@ -269,8 +268,8 @@ BW_SIMD void QuantizedPanel(const TileArgs& args) {
     Vector sums[1][kPanelLanes];
     BW_UNROLL
     for (int n = 0; n < kPanelLanes; ++n) sums[0][n] = Zero();
-    AddBlocks<Q, 1, kPanelLanes>(tile, tile.blocks + segment.block_begin, tile.blocks + segment.block_end, at,
-                                 sums);
+    AddBlocks<Q, 1, kPanelLanes, true>(tile, tile.blocks + segment.block_begin,
+                                       tile.blocks + segment.block_end, at, sums);
     top = StoreSums(tile, top, segment.additions, sums) + tile.stack_stride;
   }
 }

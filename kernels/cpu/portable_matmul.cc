@@ -196,7 +196,7 @@ void ComputeTile(const MatmulArgs& args, int64_t panel, int64_t lane, int64_t ro
                              lane,    args.prepared + row * stride, stride};
   tile.next = tile.panel;
   typename Tile<kRows, kVectors>::Sums stack[kPartialSumsMax];
-  const int64_t output = panel * weights.panel_rows() + lane;
+  const int64_t output = panel * kPanelRows + lane;
   const int64_t outputs = std::min<int64_t>(kVectors * kLanes, weights.rows() - output);
   int depth = 0;
   for (const PackedMatrix::Segment& segment : weights.segments()) {
@@ -236,8 +236,8 @@ void PrepareRows(const PackedMatrix& weights, ConstRows x, int64_t row_begin, in
 
 void Matmul(const MatmulArgs& args) {
   for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
-    const int64_t panel_rows = args.weights->panel_rows();
-    const int64_t width = std::min(panel_rows, args.weights->rows() - panel * panel_rows);  // without padding
+    const int64_t width =
+        std::min<int64_t>(kPanelRows, args.weights->rows() - panel * kPanelRows);  // without padding
     int64_t row = 0;
     // Four rows share what is loaded; a single row reads longer runs of memory instead.
     if (args.rows >= 4) {

@@ -60,8 +60,8 @@ void QuantizeSegment(const PackedMatrix& weights, const PackedMatrix::Segment& s
 // The segment's share of output `row` of the weights, float formats.
 float FloatSegment(const PackedMatrix& weights, const PackedMatrix::Segment& segment, int64_t row,
                    const std::byte* x) {
-  const std::byte* panel = weights.panel_data(row / weights.panel_rows());
-  const int64_t width = weights.panel_width(row / weights.panel_rows()), lane = row % weights.panel_rows();
+  const std::byte* panel = weights.panel_data(row / kPanelRows);
+  const int64_t width = weights.panel_width(row / kPanelRows), lane = row % kPanelRows;
   float sum = 0;
   for (int64_t k = segment.packed_begin; k < segment.packed_begin + segment.packed_count; ++k) {
     float w = 0;
@@ -80,9 +80,9 @@ class QuantizedOutput {
  public:
   QuantizedOutput(const PackedMatrix& weights, int64_t row)
       : weights_(weights),
-        next_(weights.panel_data(row / weights.panel_rows())),
-        width_(weights.panel_width(row / weights.panel_rows())),
-        lane_(row % weights.panel_rows()) {}
+        next_(weights.panel_data(row / kPanelRows)),
+        width_(weights.panel_width(row / kPanelRows)),
+        lane_(row % kPanelRows) {}
 
   float Segment(const PackedMatrix::Segment& segment, const std::byte* x) {
     float sum = 0;
@@ -160,9 +160,9 @@ void PrepareRows(const PackedMatrix& weights, ConstRows x, int64_t row_begin, in
 }
 
 void Matmul(const MatmulArgs& args) {
-  const int64_t output_end = std::min(args.panel_end * args.weights->panel_rows(), args.weights->rows());
+  const int64_t output_end = std::min(args.panel_end * kPanelRows, args.weights->rows());
   for (int64_t row = 0; row < args.rows; ++row) {
-    for (int64_t output = args.panel_begin * args.weights->panel_rows(); output < output_end; ++output) {
+    for (int64_t output = args.panel_begin * kPanelRows; output < output_end; ++output) {
       ComputeOutput(args, row, output);
     }
   }

@@ -82,9 +82,8 @@ void ParallelOps::MultiplyPrepared(int64_t rows, absl::Span<const Product> produ
                        .stride = product.stride,
                        .root_stride = product.root_stride});
       if (product.bias == nullptr || product.bias->empty()) continue;
-      const int64_t panel_rows = product.weights->panel_rows();
-      const int64_t column = from * panel_rows;
-      const int64_t columns = std::min(to * panel_rows, product.weights->rows()) - column;
+      const int64_t column = from * kernels::kPanelRows;
+      const int64_t columns = std::min(to * kernels::kPanelRows, product.weights->rows()) - column;
       kernels_.add_bias({product.y + column, rows, product.stride}, product.bias->data() + column, columns);
     }
   });
