@@ -134,7 +134,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   void OnResult(WorkerStream& stream, const v1::StepResult& message);
   void Push(ClusterEvent event);
 
-  // On the service's own thread.
+  // On the service's own thread, once it runs.
   void Run();
   void HandleEvent(const ClusterEvent& event);
   void Do(const AcceptWorker& action);
@@ -152,7 +152,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   const Options options_;
   std::atomic<uint64_t> last_worker_{0};
   BoundedQueue<ClusterEvent> events_{kEventsMax};
-  ClusterView view_;  // the thread's own
+  ClusterView view_;  // the thread's own, and the constructor's before
 
   mutable absl::Mutex mutex_;  // never held while a stream is called
   absl::flat_hash_map<WorkerId, std::shared_ptr<WorkerStream>> streams_ ABSL_GUARDED_BY(mutex_);

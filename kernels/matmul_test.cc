@@ -267,11 +267,11 @@ double Tolerance(const KernelTable& kernels, const PackedMatrix& matrix, double 
 
 TEST_P(MatmulTest, StaysWithinTheDerivedBound) {
   constexpr int64_t kRows = 3;
-  for (int64_t cols : {33, 257, 3500}) {
+  for (int64_t cols : {33, 257, 4200}) {
     for (MatrixSpec spec : Variants({.rows = 144, .cols = cols})) {
       if (cols == 257) spec = WithSlices(spec, {0, 64, 80, 81, 200, 257});
       // Segments that kernels cut into several pieces.
-      if (cols == 3500) spec = WithSlices(spec, {0, 900, 3500});
+      if (cols == 4200) spec = WithSlices(spec, {0, 900, 4200});
       SCOPED_TRACE(Describe(spec));
       const Weights weights = MakeWeights(spec);
       TestRandom random(3);

@@ -8,7 +8,7 @@
 namespace bellwether {
 
 // In a layer. Its weights come from memory once for each such block of rows: blocks of 512 would be no faster
-// with bf16 weights and 4 % with int4, for twice the memory.
+// with bf16 weights and 4 % faster with int4, for twice the memory.
 inline constexpr int64_t kLayerRowsMax = 256;
 
 // Of logits: with a vocabulary of 250,000 these are 64 MB.

@@ -78,7 +78,7 @@ struct Int4 {
 }  // namespace
 
 const TileFunctions& Tiles(WeightFormat format) {
-  // 16 registers: 64 outputs, or a whole quantised panel, only for a single row.
+  // 16 registers: 64 outputs only for a single row.
   static constexpr TileFunctions kTiles[] = {FloatTiles<Float32, 6, 1>(), FloatTiles<BFloat16, 6, 1>(),
                                              FloatTiles<Float16, 6, 1>(), QuantizedTiles<Int8, 4, 1>(),
                                              QuantizedTiles<Int4, 4, 1>()};

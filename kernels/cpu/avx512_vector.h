@@ -24,8 +24,10 @@
 
 #if defined(__clang__)
 #define BW_UNROLL _Pragma("clang loop unroll(full)")
+#define BW_NO_UNROLL _Pragma("clang loop unroll(disable)")
 #else
 #define BW_UNROLL _Pragma("GCC unroll 16")
+#define BW_NO_UNROLL _Pragma("GCC unroll 1")
 #endif
 
 namespace bellwether::kernels::BW_LEVEL {

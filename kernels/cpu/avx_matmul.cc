@@ -8,7 +8,6 @@ namespace bellwether::kernels {
 namespace {
 
 constexpr int64_t kRowBlock = 48;  // rows whose partial sums wait together
-constexpr int64_t kWideOutputs = 64;
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
 
 // A panel times one block of rows.
@@ -158,9 +157,9 @@ class PanelProduct {
     const int64_t tiles = (rows_ + tiles_.rows_max - 1) / tiles_.rows_max;
     // Even tiles: 8 rows are 4 + 4, not 6 + 2.
     const int64_t most_rows = (rows_ + tiles - 1) / tiles;
-    const int64_t wide_outputs =
-        tiles_.four_lanes[most_rows] != nullptr ? width_ / kWideOutputs * kWideOutputs : 0;
-    const int64_t passes = tiles * (wide_outputs / kWideOutputs + (width_ - wide_outputs) / kLaneRows);
+    const bool wide = width_ == kPanelRows && tiles_.four_lanes[most_rows] != nullptr;
+    const int64_t tile_outputs = wide ? kPanelRows : kLaneRows;
+    const int64_t passes = tiles * (width_ / tile_outputs);
     // Several passes share the work of fetching the next piece, so that memory is never idle. A single pass
     // streams and fetches a little ahead, which helps most where segments are short.
     const int64_t share = RoundUp((bytes + passes - 1) / passes, 64);
@@ -171,13 +170,11 @@ class PanelProduct {
       const int64_t begin = rows_ * i / tiles, end = rows_ * (i + 1) / tiles;
       tile.activations = tile_.activations + begin * row_bytes_;
       tile.block_scales = tile_.block_scales + begin * row_bytes_;
-      for (tile.first_output = 0; tile.first_output < width_;) {
-        const bool wide = tile.first_output < wide_outputs;
+      for (tile.first_output = 0; tile.first_output < width_; tile.first_output += tile_outputs) {
         tile.sums = tile_.sums + begin * tile_.sums_stride + tile.first_output;
         tile.prefetch = tile.prefetch_end;
         tile.prefetch_end += share;
         (wide ? tiles_.four_lanes : tiles_.one_lane)[end - begin](tile);
-        tile.first_output += wide ? kWideOutputs : kLaneRows;
       }
     }
   }

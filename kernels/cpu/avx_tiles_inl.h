@@ -217,7 +217,7 @@ template <typename Q, int kRows, int kTileLanes, bool kWholePanel = false>
 BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* begin,
                               const PackedMatrix::Block* end, QuantizedCursor& at,
                               Vector (&sums)[kRows][kTileLanes]) {
-  constexpr int kColumns = kWholePanel && Q::kGroupBytes == 8 ? 4 : 8;  // at once
+  constexpr int kColumns = kWholePanel ? 32 / Q::kGroupBytes : 8;  // at once
   const int64_t step_bytes = tile.width * Q::kGroupBytes * kColumns / 8;
   const int64_t scale_bytes = tile.width * (tile.half_scales ? 2 : 4) * (tile.has_offset ? 2 : 1);
   for (const PackedMatrix::Block* block = begin; block != end; ++block) {
@@ -236,6 +236,7 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
       for (int n = 0; n < kTileLanes; ++n) dots[r][n] = start;
     }
     const std::byte* block_end = at.activations + block->padded;
+    BW_NO_UNROLL  // AddLines
     for (; at.activations != block_end; at.activations += kColumns, at.weights += step_bytes) {
       if constexpr (kWholePanel) {
         AddLines<Q>(at, dots);
@@ -274,9 +275,10 @@ BW_SIMD void QuantizedPanel(const TileArgs& args) {
   }
 }
 
+// From `kRows` rows down; a single row of a quantised panel is QuantizedPanel's.
 template <typename F, int kTileLanes, int kRows, bool quantized>
 constexpr void FillTiles(TileFunction (&tiles)[kTileRowsMax + 1]) {
-  if constexpr (kRows > 0) {
+  if constexpr (kRows > (quantized && kTileLanes == kPanelLanes ? 1 : 0)) {
     if constexpr (quantized) {
       tiles[kRows] = QuantizedTile<F, kRows, kTileLanes>;
     } else {

@@ -9,6 +9,7 @@
 #include "common/status.h"
 #include "gtest/gtest.h"
 #include "kernels/kernels.h"
+#include "model/row_limits.h"
 #include "tests/layouts/engine_driver.h"
 
 namespace bellwether {
@@ -117,6 +118,11 @@ class LayoutEquality : public ::testing::TestWithParam<Subject> {
     ASSERT_TRUE(expected.ok()) << expected.status();
     expected_ = *std::move(expected);
     ASSERT_EQ(expected_.size(), 18u) << "17 requests, one of them with two choices";
+    int64_t prompts = 0;
+    for (const EngineRequest& request : Requests(/*vocab=*/100, Variant().requests, 0)) {
+      prompts += static_cast<int64_t>(request.prompt.size());
+    }
+    ASSERT_GT(prompts, kLayerRowsMax) << "the first step is to take more rows than a layer takes at once";
   }
   void ExpectEqual(const Variant& variant, const std::string& what) {
     const auto answers = AnswersOf(*checkpoint_, GetParam(), level_, variant);

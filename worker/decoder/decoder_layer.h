@@ -12,7 +12,7 @@
 
 namespace bellwether {
 
-// fp32 rows that grow to the largest batch and stay.
+// fp32 rows that grow to the largest call and stay.
 class RowBuffer {
  public:
   // At least rows x cols, contents unspecified.
@@ -53,9 +53,10 @@ class DecoderLayer {
   void TakeScratch(int64_t rows);
   void Attention(int64_t cache_layer, const Batch& batch, Range rows);
   void WriteKeysAndValues(int64_t cache_layer, const Batch& batch, Range rows);
-  // `rows` of the batch, all of `run`; the scratch begins with row `first_row` of the batch.
+  // `rows` of the batch, all within `run`; the scratch begins with row `first_row` of the batch.
   void AttendRows(int64_t cache_layer, const Batch::Run& run, int64_t kv_head, Range rows, int64_t first_row);
-  // residual (or, with residual_after_norm, the norm's output) += row-parallel product + bias
+  // residual (or, with residual_after_norm, the norm's output) += row-parallel product + bias. `input` lies in
+  // odd_buffer_ and is used up.
   absl::Status AddReduced(const kernels::PackedMatrix& weights, const std::vector<float>& bias,
                           kernels::ConstRows input, const MessageTag& tag, kernels::MutableRows residual);
 
@@ -70,7 +71,7 @@ class DecoderLayer {
   std::vector<float> alibi_slopes_;  // of every query head; empty with RoPE
   const float score_scale_;
 
-  // Scratch of one block.
+  // Scratch of one block. What is made from rows of one of the last two buffers goes to the other.
   RowBuffer normed_buffer_, even_buffer_, odd_buffer_;
   kernels::MutableRows normed_;
   kernels::MutableRows query_, key_, value_, up_, partial_;  // in even_buffer_
