@@ -309,8 +309,9 @@ double Planner::AllReduceSeconds(const std::vector<size_t>& stage) const {
   return options_.all_reduce_seconds;
 }
 
-// fp32 buffers: the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and the logits
-// take beside it. Counted as if no width were split: so there is room for the partial sums of an even split.
+// fp32 buffers: the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and the
+// logits take beside it. Counted as if no width were split: so there is room for the partial sums of an even
+// split.
 int64_t Planner::ActivationBytes(bool last_stage) const {
   const int64_t attention = (int64_t{config_.heads} + 2 * config_.kv_heads) * config_.head_dim;
   const int64_t widest = std::max({attention, int64_t{config_.ffn}, int64_t{config_.hidden}});

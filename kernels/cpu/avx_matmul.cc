@@ -7,7 +7,7 @@
 namespace bellwether::kernels {
 namespace {
 
-constexpr int64_t kRowBlock = 48;  // rows whose partial sums wait together
+constexpr int64_t kRowBlock = 48;           // rows whose partial sums wait together
 constexpr int64_t kPieceBytes = 96 * 1024;  // of weights; a piece is passed over once for each tile of rows
 
 // A panel times one block of rows.

@@ -55,8 +55,8 @@ class DecoderLayer {
   void WriteKeysAndValues(int64_t cache_layer, const Batch& batch, Range rows);
   // `rows` of the batch, all within `run`; the scratch begins with row `first_row` of the batch.
   void AttendRows(int64_t cache_layer, const Batch::Run& run, int64_t kv_head, Range rows, int64_t first_row);
-  // residual (or, with residual_after_norm, the norm's output) += row-parallel product + bias. `input` lies in
-  // odd_buffer_ and is used up.
+  // residual (or, with residual_after_norm, the norm's output) += row-parallel product + bias. `input` lies
+  // in odd_buffer_ and is used up.
   absl::Status AddReduced(const kernels::PackedMatrix& weights, const std::vector<float>& bias,
                           kernels::ConstRows input, const MessageTag& tag, kernels::MutableRows residual);
 
