@@ -207,7 +207,7 @@ BW_SIMD_INLINE void AddColumns(const TileArgs& tile, const QuantizedCursor& at,
 // The same for a whole panel and one row, 8 columns of int4 or 4 of int8: one line for each lane. That waits
 // for memory alone, and what the processor fetches by itself is too little (kernels/matmul_bench.cc, M:1).
 // It follows four neighbouring lines much better than eight or sixteen, so the loop around this is not
-// unrolled; lines are taken in their order in memory, each only once.
+// unrolled; lines are taken in their order in memory.
 template <typename Q>
 BW_SIMD_INLINE void AddLines(const QuantizedCursor& at, typename Q::Sums (&dots)[1][kPanelLanes]) {
   constexpr int kParts = 8 / Q::kGroupBytes;
@@ -253,8 +253,8 @@ BW_SIMD_INLINE void AddBlocks(const TileArgs& tile, const PackedMatrix::Block* b
       for (int n = 0; n < kTileLanes; ++n) dots[r][n] = start;
     }
     const std::byte* block_end = at.activations + block->padded;
-    BW_NO_UNROLL  // AddLines
-        for (; at.activations != block_end; at.activations += kColumns, at.weights += step_bytes) {
+    BW_NO_UNROLL
+    for (; at.activations != block_end; at.activations += kColumns, at.weights += step_bytes) {
       if constexpr (kWholePanel) {
         AddLines<Q>(at, dots);
       } else {
