@@ -23,8 +23,9 @@
 // Arithmetic: Fma(a, b, c) Sqrt(x) FloatBits(x) BitsFloat(word)
 //             PackBF16(low, high)          two floats rounded to nearest even, NaN becomes 0x7fff
 //             SubBF16(word, word)          of each half, rounded to nearest even
-//             HalfToFloat(bits16)
-//             Mma(c, a, b)                 tensor core step m16n8k16, bf16 -> fp32, on fragments (below)
+//             HalfToFloat(bits16) FloatToHalf(x)    fp16; to nearest even, overflow to infinity, NaN becomes
+//             0x7fff Mma(c, a, b)                 tensor core step m16n8k16, bf16 -> fp32, on fragments
+//             (below)
 // Global:     Load(p) Store(p, value)      4-, 8- or 16-byte types and smaller; naturally aligned
 //             LoadStream(p)                16 bytes that are read once: not kept in the L1 cache
 //             Words2, Words4               8 and 16 bytes as uint32_t x, y(, z, w)
@@ -40,6 +41,11 @@
 // (sm_90a)
 //             d: float [kN / 2], the m64nNk16 accumulator of this thread; a: 4 words, this thread's fragment
 //             (as Mma's, warp w of the four has rows 16 w ...); b: SharedTile, the k16 x kN operand
+//             LowerRegisters<n>() RaiseRegisters<n>()      of each thread of the warpgroup
+//             SharedTile{start, k_stride, n_stride}: core matrices of 8 columns x 16 bytes (8 values along
+//             k), 128 contiguous
+//                                          bytes each, and the bytes from one to the next along k and along
+//                                          columns
 // Grids:      WaitForPreviousKernel()      before the first read of what the kernel before wrote
 //             LetNextKernelStart()         the next kernel may begin (and wait)
 //

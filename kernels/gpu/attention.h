@@ -1,0 +1,538 @@
+#pragma once
+
+// softmax(scale * q.k + ALiBi) v over the KV cache.
+//
+// The contract: positions are taken in tiles of 64 from position 0. Each tile is on its own: scores by tensor
+// core steps along the head dimension from 0, its maximum m, weights e^(s - m) rounded to bf16, their sum l
+// and the weighted sum o of the values by tensor core steps along the positions from 0. Tiles are folded in
+// ascending order:
+//   M' = max(M, m);  (O, L) = e^(M - M') (O, L) + e^(m - M') (o, l)      a tile with nothing to attend to is
+//   passed over
+// and the answer is O / L. So no bit depends on which warp takes which tile, or on who shares a block.
+// (Online softmax: Milakov and Gimelshein, arXiv 1805.02867; its tiled form: Dao et al., arXiv 2205.14135.)
+//
+// Keys and values are the M operand, queries (a position and a head each: a *column*) the N operand, so one
+// kernel serves a prompt and a token. The cache holds both as A fragments, in blocks of 32 positions for each
+// KV head:
+//   keys    [2 tiles of positions][head steps][lane][4 words]
+//   values  [2 steps of positions][head tiles][lane][4 words]       (transposed)
+
+#include "kernels/gpu/device_math.h"
+#include "kernels/gpu/simt.h"
+
+namespace bellwether::gpu {
+
+constexpr int kKvBlockPositions = 32;
+constexpr int kAttentionTile = 64;
+constexpr int kTileSteps = kAttentionTile / 16;
+
+// A run of columns of one sequence and one KV head.
+struct AttentionItem {
+  int32_t table = 0;         // where the sequence's block table begins
+  int32_t row = 0;           // of query and out: column c is row `row` + c / heads
+  int32_t position = 0;      // of that row
+  int32_t column_begin = 0;  // columns [begin, end) of the sequence's
+  int32_t column_end = 0;
+  int32_t head =
+      0;  // first query head of this KV head, among this rank's: column c is head `head` + c % heads
+  int32_t heads = 0;
+  int32_t kv_head = 0;  // among this rank's
+};
+
+struct AttentionArgs {
+  const AttentionItem* items = nullptr;
+  const int32_t* tables = nullptr;  // KV blocks
+  const char* cache =
+      nullptr;  // of this layer: block b of KV head h lies at b * block_stride + h * head_bytes
+  int64_t block_stride = 0;
+  int64_t head_bytes = 0;
+  const float* query = nullptr;   // [rows][stride], RoPE applied
+  float* out = nullptr;           // [rows][stride]
+  const float* slopes = nullptr;  // ALiBi slope of each of this rank's query heads, or null
+  int64_t stride = 0;
+  float scale = 0;
+  int32_t head_dim = 0;
+  int32_t item_count = 0;
+};
+
+BW_DEVICE int HeadSteps(int head_dim) { return (head_dim + 15) / 16; }
+
+// The sums of one tile, or of all tiles so far, of a warp: kHeadSteps * 16 values of each column, in C
+// fragments.
+template <int kHeadSteps, int kColumns8>
+struct AttentionSums {
+  float o[kHeadSteps][kColumns8][4];
+  float l[kColumns8][2];  // of columns 2t and 2t + 1
+  float m[kColumns8][2];
+};
+
+template <int kHeadSteps, int kColumns8>
+struct AttentionWarp {
+  using Sums = AttentionSums<kHeadSteps, kColumns8>;
+
+  const AttentionArgs& args;
+  const AttentionItem item;
+  const int steps;
+  int last_position;            // of any column
+  int positions[kColumns8][2];  // of columns 2t and 2t + 1; -1 if there is none
+  float slopes[kColumns8][2];
+  uint32_t q[kHeadSteps][kColumns8][2];  // B fragments
+
+  BW_DEVICE AttentionWarp(const AttentionArgs& a, const AttentionItem& i)
+      : args(a),
+        item(i),
+        steps(HeadSteps(a.head_dim)),
+        last_position(i.position + (i.column_end - 1) / i.heads) {
+    const int g = Lane() / 4, t = Lane() % 4;
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int column = item.column_begin + 8 * n + 2 * t + j;
+        positions[n][j] = column < item.column_end ? item.position + column / item.heads : -1;
+        slopes[n][j] = args.slopes != nullptr && column < item.column_end
+                           ? Load(args.slopes + item.head + column % item.heads)
+                           : 0.0f;
+      }
+      const int column = item.column_begin + 8 * n + g;
+      const bool there = column < item.column_end;
+      const float* row = args.query + (item.row + column / item.heads) * args.stride +
+                         static_cast<int64_t>(item.head + column % item.heads) * args.head_dim;
+#pragma unroll
+      for (int s = 0; s < kHeadSteps; ++s) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const int d = 16 * s + 8 * half + 2 * t;
+          const float low = there && d < args.head_dim ? Load(row + d) : 0.0f;
+          const float high = there && d + 1 < args.head_dim ? Load(row + d + 1) : 0.0f;
+          q[s][n][half] = PackBF16(low, high);
+        }
+      }
+    }
+  }
+  BW_DEVICE int tiles() const { return last_position / kAttentionTile + 1; }
+
+  // Keys (or with `half` 1, values) of positions [16 step, 16 step + 16) of a tile, this lane's words; null
+  // past the last position.
+  BW_DEVICE const Words4* Fragments(int tile, int step, int half) const {
+    const int position = tile * kAttentionTile + step * 16;
+    if (position > last_position) return nullptr;
+    const int block = Load(args.tables + item.table + position / kKvBlockPositions);
+    const char* head = args.cache + block * args.block_stride + item.kv_head * args.head_bytes;
+    return reinterpret_cast<const Words4*>(head) + (half * 2 + step % 2) * steps * 32 + Lane();
+  }
+
+  BW_DEVICE void RunTile(int tile, Sums& sums) const {
+    float s[kTileSteps][kColumns8][4];
+    Scores(tile, s);
+    Maximum(s, sums);
+    uint32_t p[kTileSteps][kColumns8][2];
+    Weights(s, sums, p);
+    WeightedValues(tile, p, sums);
+  }
+
+  BW_DEVICE void Scores(int tile, float (&s)[kTileSteps][kColumns8][4]) const {
+    const int g = Lane() / 4;
+#pragma unroll
+    for (int i = 0; i < kTileSteps; ++i) {
+#pragma unroll
+      for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) s[i][n][c] = 0;
+      }
+      const Words4* keys = Fragments(tile, i, 0);
+#pragma unroll
+      for (int k = 0; k < kHeadSteps; ++k) {
+        if (k >= steps || keys == nullptr) break;
+        const Words4 words = Load(keys + k * 32);
+        const uint32_t a[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+        for (int n = 0; n < kColumns8; ++n) Mma(s[i][n], a, q[k][n]);
+      }
+#pragma unroll
+      for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          const int position = tile * kAttentionTile + 16 * i + g + c / 2 * 8;
+          const float scaled = s[i][n][c] * args.scale;
+          const float score =
+              args.slopes != nullptr ? Fma(slopes[n][c % 2], static_cast<float>(position), scaled) : scaled;
+          s[i][n][c] = position <= positions[n][c % 2] ? score : -kInfinity;
+        }
+      }
+    }
+  }
+
+  BW_DEVICE void Maximum(const float (&s)[kTileSteps][kColumns8][4], Sums& sums) const {
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float m = -kInfinity;
+#pragma unroll
+        for (int i = 0; i < kTileSteps; ++i) m = Max(m, Max(s[i][n][j], s[i][n][j + 2]));
+#pragma unroll
+        for (int mask = 4; mask < 32; mask *= 2) m = Max(m, ShuffleXor(m, mask));
+        sums.m[n][j] = m;
+      }
+    }
+  }
+
+  // e^(s - m), turned from C fragments [position][column] into B fragments.
+  BW_DEVICE void Weights(const float (&s)[kTileSteps][kColumns8][4], const Sums& sums,
+                         uint32_t (&p)[kTileSteps][kColumns8][2]) const {
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+      const float m0 = sums.m[n][0] == -kInfinity ? 0.0f : sums.m[n][0];
+      const float m1 = sums.m[n][1] == -kInfinity ? 0.0f : sums.m[n][1];
+#pragma unroll
+      for (int i = 0; i < kTileSteps; ++i) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          p[i][n][half] =
+              Transpose8x8(PackBF16(Exp(s[i][n][2 * half] - m0), Exp(s[i][n][2 * half + 1] - m1)));
+        }
+      }
+    }
+  }
+
+  // Values of positions that have not been written must not be touched, not even by a weight of 0.
+  BW_DEVICE uint32_t Masked(uint32_t word, int position) const {
+    const uint32_t keep = position + 1 <= last_position ? 0xffffffffu
+                          : position <= last_position   ? 0xffffu
+                                                        : 0u;
+    return word & keep;
+  }
+
+  BW_DEVICE void WeightedValues(int tile, const uint32_t (&p)[kTileSteps][kColumns8][2], Sums& sums) const {
+    const int t = Lane() % 4;
+    float l[kColumns8][4];
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) {
+        l[n][c] = 0;
+#pragma unroll
+        for (int j = 0; j < kHeadSteps; ++j) sums.o[j][n][c] = 0;
+      }
+    }
+    const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
+#pragma unroll
+    for (int i = 0; i < kTileSteps; ++i) {
+      const Words4* values = Fragments(tile, i, 1);
+      if (values == nullptr) break;
+      const int position = tile * kAttentionTile + 16 * i + 2 * t;
+      const bool whole = tile * kAttentionTile + 16 * i + 15 <= last_position;
+#pragma unroll
+      for (int n = 0; n < kColumns8; ++n) Mma(l[n], ones, p[i][n]);
+#pragma unroll
+      for (int j = 0; j < kHeadSteps; ++j) {
+        if (j >= steps) break;
+        const Words4 words = Load(values + j * 32);
+        uint32_t a[4] = {words.x, words.y, words.z, words.w};
+        if (!whole) {
+          a[0] = Masked(a[0], position), a[1] = Masked(a[1], position);
+          a[2] = Masked(a[2], position + 8), a[3] = Masked(a[3], position + 8);
+        }
+#pragma unroll
+        for (int n = 0; n < kColumns8; ++n) Mma(sums.o[j][n], a, p[i][n]);
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) sums.l[n][0] = l[n][0], sums.l[n][1] = l[n][1];
+  }
+
+  BW_DEVICE static void Fold(const Sums& tile, Sums& all) {
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float m = tile.m[n][j];
+        if (m == -kInfinity) continue;
+        const float highest = Max(all.m[n][j], m);
+        const float before = Exp(all.m[n][j] - highest), now = Exp(m - highest);
+        all.m[n][j] = highest;
+        all.l[n][j] = Fma(tile.l[n][j], now, all.l[n][j] * before);
+#pragma unroll
+        for (int d = 0; d < kHeadSteps; ++d) {
+          all.o[d][n][j] = Fma(tile.o[d][n][j], now, all.o[d][n][j] * before);
+          all.o[d][n][j + 2] = Fma(tile.o[d][n][j + 2], now, all.o[d][n][j + 2] * before);
+        }
+      }
+    }
+  }
+  BW_DEVICE static void Clear(Sums& all) {
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        all.m[n][j] = -kInfinity;
+        all.l[n][j] = 0;
+#pragma unroll
+        for (int d = 0; d < kHeadSteps; ++d) all.o[d][n][j] = all.o[d][n][j + 2] = 0;
+      }
+    }
+  }
+
+  BW_DEVICE void Write(const Sums& all) const {
+    const int g = Lane() / 4, t = Lane() % 4;
+#pragma unroll
+    for (int n = 0; n < kColumns8; ++n) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const int column = item.column_begin + 8 * n + 2 * t + j;
+        if (column >= item.column_end) continue;
+        float* out = args.out + (item.row + column / item.heads) * args.stride +
+                     static_cast<int64_t>(item.head + column % item.heads) * args.head_dim;
+#pragma unroll
+        for (int k = 0; k < kHeadSteps; ++k) {
+#pragma unroll
+          for (int high = 0; high < 2; ++high) {
+            const int d = 16 * k + 8 * high + g;
+            if (d < args.head_dim) Store(out + d, all.o[k][n][j + 2 * high] / all.l[n][j]);
+          }
+        }
+      }
+    }
+  }
+};
+
+// A warp an item of at most 8 kColumns8 columns: prompts. Grid: ceil(items / warps of a block).
+template <int kHeadSteps, int kColumns8>
+BW_DEVICE void AttendByWarp(const AttentionArgs& args) {
+  using Work = AttentionWarp<kHeadSteps, kColumns8>;
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int index = BlockX() * (BlockThreads() / 32) + Warp();
+  if (index >= args.item_count) return;
+  const Work work(args, Load(args.items + index));
+  typename Work::Sums all, tile;
+  Work::Clear(all);
+  for (int i = 0; i < work.tiles(); ++i) {
+    work.RunTile(i, tile);
+    Work::Fold(tile, all);
+  }
+  work.Write(all);
+}
+
+// A block an item of at most 8 columns, a warp a tile: few rows. Grid: items.
+template <int kHeadSteps>
+BW_DEVICE void AttendByBlock(const AttentionArgs& args) {
+  using Work = AttentionWarp<kHeadSteps, 1>;
+  using Sums = typename Work::Sums;
+  // What a lane keeps of a tile, and where: value v of lane l of warp w at (v * warps + w) * 32 + l.
+  constexpr int kValues = kHeadSteps * 4 + 4;
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  auto* shared = reinterpret_cast<float*>(SharedMemory());
+  const int warps = BlockThreads() / 32;
+  const Work work(args, Load(args.items + BlockX()));
+  Sums all, tile;
+  Work::Clear(all);
+  for (int first = 0; first < work.tiles(); first += warps) {
+    const int count = work.tiles() - first < warps ? work.tiles() - first : warps;
+    if (Warp() < count) {
+      work.RunTile(first + Warp(), tile);
+      float* to = shared + Warp() * 32 + Lane();
+#pragma unroll
+      for (int v = 0; v < kHeadSteps * 4; ++v) to[v * warps * 32] = tile.o[v / 4][0][v % 4];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        to[(kHeadSteps * 4 + j) * warps * 32] = tile.l[0][j];
+        to[(kHeadSteps * 4 + 2 + j) * warps * 32] = tile.m[0][j];
+      }
+    }
+    SyncBlock();
+    if (Warp() == 0) {
+      for (int w = 0; w < count; ++w) {
+        const float* from = shared + w * 32 + Lane();
+#pragma unroll
+        for (int v = 0; v < kHeadSteps * 4; ++v) tile.o[v / 4][0][v % 4] = from[v * warps * 32];
+#pragma unroll
+        for (int j = 0; j < 2; ++j) {
+          tile.l[0][j] = from[(kHeadSteps * 4 + j) * warps * 32];
+          tile.m[0][j] = from[(kHeadSteps * 4 + 2 + j) * warps * 32];
+        }
+        Work::Fold(tile, all);
+      }
+    }
+    if (first + warps < work.tiles()) SyncBlock();
+  }
+  static_assert(kValues == kHeadSteps * 4 + 4);
+  if (Warp() == 0) work.Write(all);
+}
+
+constexpr int AttendByBlockSharedBytes(int head_steps, int warps) {
+  return (head_steps * 4 + 4) * warps * 32 * 4;
+}
+
+// RoPE on queries and keys, then keys and values to the cache.
+struct StoreKvArgs {
+  float* query = nullptr;  // [rows][query_stride], in place
+  const float* key = nullptr;
+  const float* value = nullptr;  // [rows][kv_stride]
+  int64_t query_stride = 0, kv_stride = 0;
+  const float* cosines = nullptr;  // [position][head_dim / 2]; null without RoPE
+  const float* sines = nullptr;
+  const int32_t* positions = nullptr;   // [rows]
+  const int32_t* row_tables = nullptr;  // [rows]: where the block table of the row's sequence begins
+  const int32_t* tables = nullptr;
+  char* cache = nullptr;  // as AttentionArgs
+  int64_t block_stride = 0;
+  int64_t head_bytes = 0;
+  int32_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
+  enum Type : int32_t { kBF16, kF32, kF16 } type = kBF16;
+};
+
+// Where (position, d) of a head's block lies, counted in elements. bf16: as fragments; else keys
+// [head_dim][32], values [32][head_dim].
+BW_DEVICE int KeyIndex(StoreKvArgs::Type type, int position, int d, int head_dim) {
+  if (type != StoreKvArgs::kBF16) return d * kKvBlockPositions + position;
+  const int row = position % 16, column = d % 16;
+  const int word = ((position / 16 * HeadSteps(head_dim) + d / 16) * 32 + row % 8 * 4 + column % 8 / 2) * 4 +
+                   row / 8 + column / 8 * 2;
+  return word * 2 + column % 2;
+}
+BW_DEVICE int ValueIndex(StoreKvArgs::Type type, int position, int d, int head_dim) {
+  if (type != StoreKvArgs::kBF16) return kKvBlockPositions * head_dim + position * head_dim + d;
+  const int row = d % 16, column = position % 16;
+  const int word =
+      (((2 + position / 16) * HeadSteps(head_dim) + d / 16) * 32 + row % 8 * 4 + column % 8 / 2) * 4 +
+      row / 8 + column / 8 * 2;
+  return word * 2 + column % 2;
+}
+
+BW_DEVICE void StoreElement(StoreKvArgs::Type type, char* head, int index, float value) {
+  if (type == StoreKvArgs::kF32) {
+    Store(reinterpret_cast<float*>(head) + index, value);
+  } else {
+    const uint32_t bits = type == StoreKvArgs::kBF16 ? PackBF16(value, 0.0f) & 0xffffu : FloatToHalf(value);
+    Store(reinterpret_cast<uint16_t*>(head) + index, static_cast<uint16_t>(bits));
+  }
+}
+
+// A thread a pair of values (d, d + head_dim / 2) of a head. Grid: x: rows, y: heads + kv_heads, threads:
+// any.
+BW_DEVICE void StoreKv(const StoreKvArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int row = BlockX();
+  const bool is_query = BlockY() < args.heads;
+  const int head = is_query ? BlockY() : BlockY() - args.heads;
+  const int half = args.head_dim / 2;
+  const int position = Load(args.positions + row);
+  char* cache = nullptr;
+  if (!is_query) {
+    const int block = Load(args.tables + Load(args.row_tables + row) + position / kKvBlockPositions);
+    cache = args.cache + block * args.block_stride + head * args.head_bytes;
+  }
+  const int in_block = position % kKvBlockPositions;
+  for (int i = ThreadIndex(); i < args.head_dim; i += BlockThreads()) {
+    if (!is_query) {
+      const float value = Load(args.value + row * args.kv_stride + head * args.head_dim + i);
+      StoreElement(args.type, cache, ValueIndex(args.type, in_block, i, args.head_dim), value);
+    }
+    if (args.cosines == nullptr) {
+      if (is_query) return;
+      const float key = Load(args.key + row * args.kv_stride + head * args.head_dim + i);
+      StoreElement(args.type, cache, KeyIndex(args.type, in_block, i, args.head_dim), key);
+      continue;
+    }
+    if (i >= half) continue;
+    const float* from = is_query ? args.query + row * args.query_stride + head * args.head_dim
+                                 : args.key + row * args.kv_stride + head * args.head_dim;
+    const float x = Load(from + i), y = Load(from + i + half);
+    const float cosine = Load(args.cosines + static_cast<int64_t>(position) * half + i);
+    const float sine = Load(args.sines + static_cast<int64_t>(position) * half + i);
+    const float turned_x = Fma(x, cosine, -(y * sine)), turned_y = Fma(y, cosine, x * sine);
+    if (is_query) {
+      float* to = args.query + row * args.query_stride + head * args.head_dim;
+      Store(to + i, turned_x);
+      Store(to + i + half, turned_y);
+    } else {
+      StoreElement(args.type, cache, KeyIndex(args.type, in_block, i, args.head_dim), turned_x);
+      StoreElement(args.type, cache, KeyIndex(args.type, in_block, i + half, args.head_dim), turned_y);
+    }
+  }
+}
+
+// The same contract in fp32 for caches of fp32 and fp16: scalar dot products along the head dimension,
+// weights unrounded, sums along the positions in ascending order. A warp a column. Grid: items (of one column
+// each).
+BW_DEVICE float LoadElement(StoreKvArgs::Type type, const char* head, int index) {
+  if (type == StoreKvArgs::kF32) return Load(reinterpret_cast<const float*>(head) + index);
+  return HalfToFloat(Load(reinterpret_cast<const uint16_t*>(head) + index));
+}
+
+struct ScalarAttentionArgs {
+  AttentionArgs common;
+  StoreKvArgs::Type type = StoreKvArgs::kF32;
+};
+constexpr int kScalarHeadDims = 16;  // values of a head a lane keeps: head sizes up to 512
+
+BW_DEVICE void AttendScalar(const ScalarAttentionArgs& scalar_args) {
+  const AttentionArgs& args = scalar_args.common;
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const AttentionItem item = Load(args.items + BlockX());
+  const int row = item.row + item.column_begin / item.heads,
+            head = item.head + item.column_begin % item.heads;
+  const int last_position = item.position + item.column_begin / item.heads;
+  const float* q = args.query + row * args.stride + static_cast<int64_t>(head) * args.head_dim;
+  const float slope = args.slopes != nullptr ? Load(args.slopes + head) : 0.0f;
+  float all_m = -kInfinity, all_l = 0, all_o[kScalarHeadDims];
+  for (int j = 0; j < kScalarHeadDims; ++j) all_o[j] = 0;
+  for (int tile = 0; tile * kAttentionTile <= last_position; ++tile) {
+    const char* blocks[2] = {nullptr, nullptr};
+    float s[2];  // of positions lane and lane + 32 of the tile
+    for (int b = 0; b < 2; ++b) {
+      s[b] = -kInfinity;
+      const int position = tile * kAttentionTile + b * kKvBlockPositions;
+      if (position > last_position) continue;
+      const int block = Load(args.tables + item.table + position / kKvBlockPositions);
+      blocks[b] = args.cache + block * args.block_stride + item.kv_head * args.head_bytes;
+      if (position + Lane() > last_position) continue;
+      float dot = 0;
+      for (int d = 0; d < args.head_dim; ++d) {
+        dot = Fma(
+            Load(q + d),
+            LoadElement(scalar_args.type, blocks[b], KeyIndex(scalar_args.type, Lane(), d, args.head_dim)),
+            dot);
+      }
+      const float scaled = dot * args.scale;
+      s[b] = args.slopes != nullptr ? Fma(slope, static_cast<float>(position + Lane()), scaled) : scaled;
+    }
+    float m = Max(s[0], s[1]);
+    for (int mask = 1; mask < 32; mask *= 2) m = Max(m, ShuffleXor(m, mask));
+    const float p[2] = {Exp(s[0] - m), Exp(s[1] - m)};
+    float l = 0, o[kScalarHeadDims];
+    for (int j = 0; j < kScalarHeadDims; ++j) o[j] = 0;
+    for (int i = 0; i < kAttentionTile; ++i) {
+      const float weight = Shuffle(p[i / 32], i % 32);
+      if (tile * kAttentionTile + i > last_position) continue;
+      l += weight;
+#pragma unroll
+      for (int j = 0; j < kScalarHeadDims; ++j) {
+        const int d = j * 32 + Lane();
+        if (d >= args.head_dim) continue;
+        o[j] = Fma(weight,
+                   LoadElement(scalar_args.type, blocks[i / 32],
+                               ValueIndex(scalar_args.type, i % 32, d, args.head_dim)),
+                   o[j]);
+      }
+    }
+    const float highest = Max(all_m, m);
+    const float before = Exp(all_m - highest), now = Exp(m - highest);
+    all_m = highest;
+    all_l = Fma(l, now, all_l * before);
+#pragma unroll
+    for (int j = 0; j < kScalarHeadDims; ++j) all_o[j] = Fma(o[j], now, all_o[j] * before);
+  }
+  float* out = args.out + row * args.stride + static_cast<int64_t>(head) * args.head_dim;
+#pragma unroll
+  for (int j = 0; j < kScalarHeadDims; ++j) {
+    if (j * 32 + Lane() < args.head_dim) Store(out + j * 32 + Lane(), all_o[j] / all_l);
+  }
+}
+
+}  // namespace bellwether::gpu

@@ -1,0 +1,329 @@
+#pragma once
+
+// Everything between the products: norms, activations, sums, and bringing rows into the forms that products
+// read.
+
+#include "kernels/gpu/device_math.h"
+#include "kernels/gpu/operand.h"
+#include "kernels/gpu/simt.h"
+#include "kernels/gpu/weights.h"
+
+namespace bellwether::gpu {
+
+// Where a kernel also leaves its rows as an operand for the product that follows. Packed columns must be
+// columns.
+struct OperandOut {
+  uint32_t* words = nullptr;  // null: nowhere
+  int64_t k_count = 0;
+  OperandOrder order = OperandOrder::kFragments;
+};
+BW_DEVICE void StoreOperand(const OperandOut& out, int64_t row, int64_t column, float low, float high) {
+  if (out.words != nullptr)
+    Store(out.words + OperandWord(out.order, row, column, out.k_count), PackBF16(low, high));
+}
+
+// Columns [begin, begin + count) of the rows are packed columns [16 s, 16 s + count); the rest of the step is
+// zero.
+struct ColumnStep {
+  int32_t begin = 0, count = 0;
+};
+
+struct PrepareArgs {
+  const float* x = nullptr;  // [rows][stride]
+  int64_t stride = 0;
+  int32_t rows = 0, cols = 0;
+  const ColumnStep* steps = nullptr;  // [k_count / 16]; null: packed columns are columns
+  OperandOut out;
+};
+// A thread a pair of packed columns. Grid: x: ceil(k_count / 2 / threads), y: rows.
+BW_DEVICE void Prepare(const PrepareArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int64_t k = 2 * (static_cast<int64_t>(BlockX()) * BlockThreads() + ThreadIndex());
+  if (k >= args.out.k_count) return;
+  int64_t column = k, end = args.cols;
+  if (args.steps != nullptr) {
+    const ColumnStep step = Load(args.steps + k / kStepCols);
+    column = step.begin + k % kStepCols;
+    end = step.begin + step.count;
+  }
+  for (int row = BlockY(); row < args.rows; row += GridY()) {
+    const float* x = args.x + row * args.stride;
+    const float low = column < end ? Load(x + column) : 0.0f;
+    const float high = column + 1 < end ? Load(x + column + 1) : 0.0f;
+    StoreOperand(args.out, row, k, low, high);
+  }
+}
+
+struct SetSumsArgs {
+  const float* x = nullptr;
+  int64_t stride = 0;
+  int32_t rows = 0, sets = 0;
+  const ColumnStep* columns = nullptr;  // [sets]
+  float* sums = nullptr;                // [rows / 8][sets][8]
+};
+// The sum of each set's columns, of values rounded to bf16, ascending. A thread a set. Grid: x: ceil(sets /
+// threads), y: rows.
+BW_DEVICE void SetSums(const SetSumsArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int set = BlockX() * BlockThreads() + ThreadIndex();
+  if (set >= args.sets) return;
+  const ColumnStep columns = Load(args.columns + set);
+  for (int row = BlockY(); row < args.rows; row += GridY()) {
+    const float* x = args.x + row * args.stride + columns.begin;
+    float sum = 0;
+    for (int i = 0; i < columns.count; ++i) sum += BitsFloat(PackBF16(Load(x + i), 0.0f) << 16);
+    Store(args.sums + (static_cast<int64_t>(row / 8) * args.sets + set) * 8 + row % 8, sum);
+  }
+}
+
+// The sum over a block's threads, the same bits in all: lanes by halves, then warps in ascending order.
+BW_DEVICE float SumOverBlock(float value, float* shared) {
+#pragma unroll
+  for (int mask = 16; mask > 0; mask /= 2) value += ShuffleXor(value, mask);
+  SyncBlock();
+  if (Lane() == 0) shared[Warp()] = value;
+  SyncBlock();
+  float sum = shared[0];
+  for (int w = 1; w < BlockThreads() / 32; ++w) sum += shared[w];
+  return sum;
+}
+
+// RMSNorm, or LayerNorm if there is a bias, of x; or of before + (sum + add_bias), which is stored first.
+struct NormArgs {
+  const float* x = nullptr;  // [rows][stride]
+  int64_t stride = 0;
+  const float* sum = nullptr;       // null: nothing is added
+  const float* add_bias = nullptr;  // [cols] or null
+  int64_t sum_stride = 0;
+  float* total = nullptr;  // x + (sum + add_bias) goes here; may be x
+  int64_t total_stride = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float* out = nullptr;  // may be x
+  int64_t out_stride = 0;
+  OperandOut operand;
+  int32_t cols = 0;
+  float epsilon = 0;
+};
+constexpr int kNormThreads = 512;  // part of the contract: a thread sums every 512th pair
+constexpr int kNormSharedBytes = 64 * 4;
+// Grid: rows. `cols` is even.
+BW_DEVICE void Norm(const NormArgs& args) {
+  LetNextKernelStart();
+  auto* shared = reinterpret_cast<float*>(SharedMemory());
+  WaitForPreviousKernel();
+  const int64_t row = BlockX();
+  const float* x = args.x + row * args.stride;
+  if (args.sum != nullptr) {
+    const float* sum = args.sum + row * args.sum_stride;
+    float* total = args.total + row * args.total_stride;
+    for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        const float added =
+            args.add_bias != nullptr ? Load(sum + c + j) + Load(args.add_bias + c + j) : Load(sum + c + j);
+        Store(total + c + j, Load(x + c + j) + added);
+      }
+    }
+    x = total;  // each thread reads what it wrote
+  }
+  const auto count = static_cast<float>(args.cols);
+  float mean = 0;
+  if (args.bias != nullptr) {
+    float partial = 0;
+    for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads)
+      partial += Load(x + c) + Load(x + c + 1);
+    mean = SumOverBlock(partial, shared) / count;
+  }
+  float squares = 0;
+  for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
+    const float low = Load(x + c) - mean, high = Load(x + c + 1) - mean;
+    squares = Fma(high, high, Fma(low, low, squares));
+  }
+  const float factor = 1.0f / Sqrt(SumOverBlock(squares, shared) / count + args.epsilon);
+  float* out = args.out + row * args.out_stride;
+  for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
+    float y[2];
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      const float scaled = (Load(x + c + j) - mean) * factor;
+      y[j] = args.bias != nullptr ? Fma(scaled, Load(args.weight + c + j), Load(args.bias + c + j))
+                                  : scaled * Load(args.weight + c + j);
+    }
+    Store(out + c, y[0]);
+    Store(out + c + 1, y[1]);
+    StoreOperand(args.operand, row, c, y[0], y[1]);
+  }
+}
+
+struct ActivateArgs {
+  float* gate = nullptr;      // silu(gate) * up, or gelu(gate), in place
+  const float* up = nullptr;  // null: GELU
+  int64_t gate_stride = 0, up_stride = 0;
+  int32_t rows = 0, cols = 0;
+  OperandOut operand;
+};
+// A thread a pair of columns. Grid: x: ceil(cols / 2 / threads), y: rows.
+BW_DEVICE void Activate(const ActivateArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int column = 2 * (BlockX() * BlockThreads() + ThreadIndex());
+  if (column >= args.cols) return;
+  for (int row = BlockY(); row < args.rows; row += GridY()) {
+    float* gate = args.gate + row * args.gate_stride + column;
+    float y[2] = {0, 0};
+#pragma unroll
+    for (int j = 0; j < 2; ++j) {
+      if (column + j >= args.cols) break;
+      const float g = Load(gate + j);
+      y[j] = args.up == nullptr ? Gelu(g) : Silu(g) * Load(args.up + row * args.up_stride + column + j);
+      Store(gate + j, y[j]);
+    }
+    StoreOperand(args.operand, row, column, y[0], y[1]);
+  }
+}
+
+struct AddArgs {
+  const float* before = nullptr;
+  const float* sum = nullptr;
+  const float* bias = nullptr;  // [cols] or null
+  float* out = nullptr;         // before + (sum + bias)
+  int64_t before_stride = 0, sum_stride = 0, out_stride = 0;
+  int32_t rows = 0, cols = 0;
+};
+// Grid: x: ceil(cols / threads), y: rows.
+BW_DEVICE void Add(const AddArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int column = BlockX() * BlockThreads() + ThreadIndex();
+  if (column >= args.cols) return;
+  for (int row = BlockY(); row < args.rows; row += GridY()) {
+    float sum = Load(args.sum + row * args.sum_stride + column);
+    if (args.bias != nullptr) sum += Load(args.bias + column);
+    Store(args.out + row * args.out_stride + column,
+          Load(args.before + row * args.before_stride + column) + sum);
+  }
+}
+
+// Sums of a tree: leaves are pushed on a stack in order; after leaf i the two topmost are added additions[i]
+// times, and if ends[i] is set the sum is a root and leaves the stack.
+constexpr int kLeavesMax = 128;
+struct SumTreeArgs {
+  const float* leaves = nullptr;  // leaf i, row n, column c: leaves[i * leaf_stride + n * stride + c]
+  int64_t leaf_stride = 0;
+  int64_t stride = 0;
+  float* out = nullptr;  // root r: out[r * root_stride + n * out_stride + c]
+  int64_t root_stride = 0;
+  int64_t out_stride = 0;
+  const float* bias = nullptr;  // [cols] or null
+  int32_t rows = 0, cols = 0, leaf_count = 0;
+  uint8_t additions[kLeavesMax] = {};
+  uint8_t ends[kLeavesMax] = {};
+};
+// Grid: x: ceil(cols / threads), y: rows.
+BW_DEVICE void SumTree(const SumTreeArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int column = BlockX() * BlockThreads() + ThreadIndex();
+  if (column >= args.cols) return;
+  for (int row = BlockY(); row < args.rows; row += GridY()) {
+    float stack[kSumsMax];
+    int depth = 0, root = 0;
+    for (int i = 0; i < args.leaf_count; ++i) {
+      stack[depth++] = Load(args.leaves + i * args.leaf_stride + row * args.stride + column);
+      for (int n = args.additions[i]; n > 0; --n) {
+        --depth;
+        stack[depth - 1] += stack[depth];
+      }
+      if (args.ends[i] == 0) continue;
+      float sum = stack[--depth];
+      if (args.bias != nullptr) sum += Load(args.bias + column);
+      Store(args.out + root++ * args.root_stride + row * args.out_stride + column, sum);
+    }
+  }
+}
+
+constexpr int kPicksMax = 64;
+struct PickRowsArgs {
+  const float* x = nullptr;
+  float* out = nullptr;
+  int64_t stride = 0, out_stride = 0;
+  int32_t cols = 0, count = 0;
+  const int32_t* picks = nullptr;
+};
+// Grid: x: ceil(cols / threads), y: count.
+BW_DEVICE void PickRows(const PickRowsArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int column = BlockX() * BlockThreads() + ThreadIndex();
+  if (column >= args.cols) return;
+  const int64_t row = Load(args.picks + BlockY());
+  Store(args.out + BlockY() * args.out_stride + column, Load(args.x + row * args.stride + column));
+}
+
+// One weight, dequantised as scale * q + offset. The matrix is not cut into slices: packed columns are
+// columns.
+enum class Storage : int32_t { kF32, kF16, kBF16, kInt8, kInt4 };
+struct EmbedArgs {
+  WeightView weights;
+  Storage storage = Storage::kF32;
+  int32_t group = 0;                // columns of a set
+  const int32_t* tokens = nullptr;  // [rows]
+  int32_t first = 0;                // token of the matrix's first row; others are passed over
+  float* out = nullptr;
+  int64_t stride = 0;
+  int32_t cols = 0;
+};
+
+BW_DEVICE float WeightAt(const EmbedArgs& args, int row, int column) {
+  const WeightView& w = args.weights;
+  const int64_t packed_cols = w.table.units;  // of scalar formats
+  if (args.storage == Storage::kF32 || args.storage == Storage::kF16) {
+    const int64_t index =
+        (row / kScalarTileRows * packed_cols + column) * kScalarTileRows + row % kScalarTileRows;
+    if (args.storage == Storage::kF32) return Load(static_cast<const float*>(w.values) + index);
+    return HalfToFloat(Load(static_cast<const uint16_t*>(w.values) + index));
+  }
+  const TensorFormat format = args.storage == Storage::kBF16   ? TensorFormat::kBF16
+                              : args.storage == Storage::kInt8 ? TensorFormat::kInt8
+                                                               : TensorFormat::kInt4;
+  const int steps = StepsPerUnit(format);
+  const int step = column / kStepCols, r = row % kTileRows, c = column % kStepCols;
+  const int lane = r % 8 * 4 + c % 8 / 2, part = r / 8 + c / 8 * 2;  // a[part] of the fragment
+  const auto* unit = static_cast<const uint32_t*>(w.values) +
+                     UnitOffset(format, row / kTileRows, step / steps, w.table.units) / 4;
+  if (format == TensorFormat::kBF16) {
+    const uint32_t word = Load(unit + step % steps * 128 + lane * 4 + part);
+    return BitsFloat(c % 2 == 0 ? word << 16 : word & 0xffff0000u);
+  }
+  int q = 0;
+  if (format == TensorFormat::kInt8) {
+    const uint32_t word = Load(unit + lane * 4 + step % steps * 2 + part / 2);
+    q = static_cast<int>(word >> (8 * (part % 2 + 2 * (c % 2))) & 0xffu) - 128;
+  } else {
+    const uint32_t word = Load(unit + lane * 4 + step % steps);
+    q = static_cast<int>(word >> (4 * (part + 4 * (c % 2))) & 0xfu) - (w.offsets != nullptr ? 0 : 8);
+  }
+  const int64_t pair =
+      (static_cast<int64_t>(row / kTileRows) * w.table.sets + column / args.group) * 8 + r % 8;
+  const auto value = [&](const void* values) {
+    if (w.half_scales) return HalfToFloat(Load(static_cast<const uint16_t*>(values) + pair * 2 + r / 8));
+    return Load(static_cast<const float*>(values) + pair * 2 + r / 8);
+  };
+  const float product = value(w.scales) * static_cast<float>(q);
+  return w.offsets != nullptr ? product + value(w.offsets) : product;
+}
+// Grid: x: ceil(cols / threads), y: rows.
+BW_DEVICE void Embed(const EmbedArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int column = BlockX() * BlockThreads() + ThreadIndex();
+  if (column >= args.cols) return;
+  const int token = Load(args.tokens + BlockY()) - args.first;
+  if (token < 0 || token >= args.weights.rows) return;
+  Store(args.out + BlockY() * args.stride + column, WeightAt(args, token, column));
+}
+
+}  // namespace bellwether::gpu

@@ -1,0 +1,440 @@
+#pragma once
+
+// y = x W^T for few rows: the weights are streamed once from device memory into registers, as tensor core
+// fragments, and everything else hides behind that.
+//
+// A block owns kTilesM tiles of 16 outputs and all columns; each of its warps takes a run of segments.
+// Weights are the M operand, rows of x (in blocks of 8) the N operand. When all segments are done their sums
+// are added in shared memory, in the order of the root they belong to. No bit depends on the number of rows,
+// of warps, or of tiles a warp takes.
+
+#include "kernels/gpu/operand.h"
+#include "kernels/gpu/simt.h"
+#include "kernels/gpu/weights.h"
+
+namespace bellwether::gpu {
+
+constexpr int kProductsMax = 3;
+// Floats between columns of a tile's sums in shared memory: no bank conflicts when fragments are written.
+constexpr int kSumStride = kTileRows + 4;
+
+struct StreamMatmulArgs {
+  struct Output {
+    WeightView weights;
+    float* y = nullptr;           // root r, row n, output m: y[r * root_stride + n * stride + m]
+    const float* bias = nullptr;  // [rows of weights] or null
+    int64_t root_stride = 0;
+    int64_t stride = 0;
+  };
+  Output outputs[kProductsMax];  // blocks of the first come first; all have the same table
+  int32_t output_count = 0;
+  int32_t rows = 0;              // of x, at most 8 kTilesN
+  uint32_t magic = 0x43004300u;  // kMagic
+  const Words4* x = nullptr;     // operand in fragments
+  const float* set_sums =
+      nullptr;  // [rows / 8][sets][8]: sum of x over each set's columns; formats with offsets
+};
+
+// 128 in both halves, from a register: with two constants a logic operation would be two instructions.
+constexpr uint32_t kMagic = 0x43004300u;
+
+// The A fragment of step `step` of a unit. `magic` is kMagic, zero_point that of int4.
+template <TensorFormat kFormat>
+BW_DEVICE void UnpackStep(const Words4 (&unit)[PartsPerUnit(kFormat)], int step, uint32_t magic,
+                          uint32_t zero_point, uint32_t (&a)[4]) {
+  if constexpr (kFormat == TensorFormat::kBF16) {
+    const Words4& words = unit[step];
+    a[0] = words.x, a[1] = words.y, a[2] = words.z, a[3] = words.w;
+  } else if constexpr (kFormat == TensorFormat::kInt8) {
+    const uint32_t words[2] = {step == 0 ? unit[0].x : unit[0].z, step == 0 ? unit[0].y : unit[0].w};
+    for (int j = 0; j < 4; ++j) {
+      // u = q + 128 in each half. 128 + u % 128 is a bf16 whose mantissa is u % 128; from it 128 goes if u's
+      // top bit is set, else 256.
+      const uint32_t pair = words[j / 2] >> (j % 2 * 8);
+      a[j] = SubBF16((pair & 0x007f007fu) | magic, (pair & 0x00800080u) ^ (magic ^ 0x00800080u));
+    }
+  } else {
+    const uint32_t word = step == 0 ? unit[0].x : step == 1 ? unit[0].y : step == 2 ? unit[0].z : unit[0].w;
+    // 0x4300 + n is 128 + n in bf16; the zero point is 128 or 136.
+    for (int j = 0; j < 4; ++j) a[j] = SubBF16((word >> (4 * j) & 0x000f000fu) | magic, zero_point);
+  }
+}
+
+BW_DEVICE uint32_t ZeroPoint(const WeightView& weights) {
+  return weights.offsets != nullptr ? 0x43004300u : 0x43084308u;
+}
+
+// Scales or offsets of rows g and g + 8 as they are stored, so that a load need not be waited for.
+BW_DEVICE Words2 LoadRowPair(const void* at, bool half) {
+  Words2 words{0, 0};
+  if (half) {
+    words.x = Load(static_cast<const uint32_t*>(at));
+  } else {
+    words = Load(static_cast<const Words2*>(at));
+  }
+  return words;
+}
+struct RowPair {
+  float low, high;  // of rows g and g + 8
+};
+BW_DEVICE RowPair Value(const Words2& words, bool half) {
+  const float low = HalfToFloat(static_cast<uint16_t>(words.x & 0xffffu));
+  const float high = HalfToFloat(static_cast<uint16_t>(words.x >> 16));
+  return {half ? low : BitsFloat(words.x), half ? high : BitsFloat(words.y)};
+}
+
+BW_DEVICE int FirstUnit(const WeightTable& table, int segment) {
+  if (segment <= WeightTable::kInline) return table.unit_bounds[segment];
+  return segment < table.segment_count ? Load(&table.segments[segment].unit_begin) : table.units;
+}
+
+// One warp walks its segments: sums of each for kTilesM x kTilesN tiles.
+template <TensorFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
+struct WarpStream {
+  static constexpr bool kQuantized = kFormat != TensorFormat::kBF16;
+  static constexpr int kSteps = StepsPerUnit(kFormat);
+  static constexpr int kParts = PartsPerUnit(kFormat);
+  static constexpr int kPairs = kSteps / 2;                     // of steps: what a lane loads of x at once
+  static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
+  // Units in flight: 2 KB a warp, which with 24 warps or more covers the latency of device memory.
+  static constexpr int kDepth = kTilesM * kParts >= 2 ? 2 : 4;
+
+  const StreamMatmulArgs& args;
+  const WeightView& weights;
+  // This lane's next unit of each tile, of x, and scales of the next set.
+  const Words4* next_unit[kTilesM];
+  const Words4* next_x;
+  const char* next_scale_at[kTilesM];
+  bool rows_left[kTilesN];  // whether this lane's row of x is there
+  const uint32_t magic, zero_point;
+
+  float sum[kTilesM][kTilesN][4];
+  float dot[kQuantized ? kTilesM : 1][kTilesN][4];  // of the set at hand
+  Words4 a_ring[kDepth][kTilesM][kParts];
+  Words4 x_ring[kDepth][kTilesN][kPairs];
+  int set = 0, set_units_left = 0;
+  Words2 scale[kTilesM], next_scale[kTilesM];
+
+  BW_DEVICE WarpStream(const StreamMatmulArgs& a, const WeightView& w, int first_tile, int begin)
+      : args(a), weights(w), magic(a.magic), zero_point(ZeroPoint(w)) {
+    for (int m = 0; m < kTilesM; ++m) {
+      // Past the last tile the last one is read again, and its sums are not written.
+      const int tile = first_tile + m < w.tiles ? first_tile + m : w.tiles - 1;
+      next_unit[m] = static_cast<const Words4*>(w.values) +
+                     UnitOffset(kFormat, tile, begin, w.table.units) / static_cast<int64_t>(sizeof(Words4)) +
+                     Lane();
+      next_scale_at[m] = static_cast<const char*>(w.scales) +
+                         (static_cast<int64_t>(tile) * w.table.sets * 8 + Lane() / 4) * ScaleBytes();
+    }
+    next_x = a.x + static_cast<int64_t>(begin) * kPairs * 32 + Lane();
+    for (int n = 0; n < kTilesN; ++n) rows_left[n] = n * 8 + Lane() / 4 < a.rows;
+    for (int i = 0; i < kDepth; ++i) {
+      for (int n = 0; n < kTilesN; ++n) {
+        for (int p = 0; p < kPairs; ++p)
+          x_ring[i][n][p] = Words4{0, 0, 0, 0};  // and so it stays for rows that are not there
+      }
+    }
+    Clear();
+  }
+  BW_DEVICE int ScaleBytes() const { return weights.half_scales ? 4 : 8; }  // of a pair of rows
+
+  BW_DEVICE void Clear() {
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) {
+#pragma unroll
+      for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          sum[m][n][c] = 0;
+          if constexpr (kQuantized) dot[m][n][c] = 0;
+        }
+      }
+    }
+  }
+
+  BW_DEVICE void LoadWeights(int slot) {
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) {
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) a_ring[slot][m][p] = LoadStream(next_unit[m] + p * 32);
+      next_unit[m] += kUnitWords;
+    }
+  }
+  BW_DEVICE void LoadX(int slot) {
+#pragma unroll
+    for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+      for (int p = 0; p < kPairs; ++p) {
+        if (rows_left[n]) x_ring[slot][n][p] = Load(next_x + (n * weights.table.units * kPairs + p) * 32);
+      }
+    }
+    next_x += kPairs * 32;
+  }
+  // Of the set after the one whose scale was loaded last. There is one more than the matrix has
+  // (device_matrix.h).
+  BW_DEVICE void LoadNextScale() {
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) {
+      next_scale[m] = LoadRowPair(next_scale_at[m], weights.half_scales);
+      next_scale_at[m] += 8 * ScaleBytes();
+    }
+  }
+  BW_DEVICE void FirstSet(int first) {
+    set = first;
+    set_units_left = weights.table.set_units;
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) next_scale_at[m] += static_cast<int64_t>(first) * 8 * ScaleBytes();
+    LoadNextScale();
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
+    LoadNextScale();
+  }
+
+  // The set's scale times its dot product, and its offset times the sum of x.
+  BW_DEVICE void EndSet() {
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) {
+      const RowPair factor = Value(scale[m], weights.half_scales);
+#pragma unroll
+      for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+        for (int c = 0; c < 4; ++c) {
+          sum[m][n][c] = Fma(c < 2 ? factor.low : factor.high, dot[m][n][c], sum[m][n][c]);
+          dot[m][n][c] = 0;
+        }
+      }
+    }
+    if (weights.offsets != nullptr) AddOffsets();
+    ++set;
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
+    LoadNextScale();
+  }
+  BW_DEVICE void AddOffsets() {
+    // Two sets on from here is where the scales are read; the offsets lie alike.
+    const int64_t to_offsets =
+        static_cast<const char*>(weights.offsets) - static_cast<const char*>(weights.scales);
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) {
+      const RowPair offset =
+          Value(LoadRowPair(next_scale_at[m] - 16 * ScaleBytes() + to_offsets, weights.half_scales),
+                weights.half_scales);
+#pragma unroll
+      for (int n = 0; n < kTilesN; ++n) {
+        if (n * 8 >= args.rows) continue;
+        const float* x_sums = args.set_sums + (n * weights.table.sets + set) * 8 + 2 * (Lane() % 4);
+#pragma unroll
+        for (int c = 0; c < 4; ++c)
+          sum[m][n][c] = Fma(c < 2 ? offset.low : offset.high, Load(x_sums + c % 2), sum[m][n][c]);
+      }
+    }
+  }
+
+  BW_DEVICE void MultiplyStep(int slot, int step) {
+    uint32_t b[kTilesN][2];
+#pragma unroll
+    for (int n = 0; n < kTilesN; ++n) {
+      const Words4& words = x_ring[slot][n][step / 2];
+      b[n][0] = step % 2 == 0 ? words.x : words.z;
+      b[n][1] = step % 2 == 0 ? words.y : words.w;
+    }
+#pragma unroll
+    for (int m = 0; m < kTilesM; ++m) {
+      uint32_t a[4];
+      UnpackStep<kFormat>(a_ring[slot][m], step, magic, zero_point, a);
+#pragma unroll
+      for (int n = 0; n < kTilesN; ++n) {
+        if constexpr (kQuantized) {
+          Mma(dot[m][n], a, b[n]);
+        } else {
+          Mma(sum[m][n], a, b[n]);
+        }
+      }
+    }
+  }
+  BW_DEVICE void MultiplyUnit(int slot, int unit) {
+    if constexpr (!kQuantized) {
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, step);
+    } else if constexpr (kSetEnds == SetEnds::kUnits) {
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, step);
+      if (--set_units_left == 0) {
+        EndSet();
+        set_units_left = weights.table.set_units;
+      }
+    } else if constexpr (kSetEnds == SetEnds::kHalves) {
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        MultiplyStep(slot, step);
+        if (step % 2 == 1) EndSet();
+      }
+    } else {
+      const uint32_t ends = Load(weights.table.set_ends + unit);
+#pragma unroll
+      for (int step = 0; step < kSteps; ++step) {
+        MultiplyStep(slot, step);
+        if (ends >> step & 1) EndSet();
+      }
+    }
+  }
+  // A segment's end is a set's end.
+  BW_DEVICE void EndSegment() {
+    if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
+      if (set_units_left != weights.table.set_units) EndSet();
+      set_units_left = weights.table.set_units;
+    }
+  }
+
+  // To shared memory: sums[column * kSumStride + row].
+  BW_DEVICE void Write(int m, float* sums) const {
+    const int g = Lane() / 4, t = Lane() % 4;
+#pragma unroll
+    for (int n = 0; n < kTilesN; ++n) {
+#pragma unroll
+      for (int c = 0; c < 4; ++c) sums[(n * 8 + 2 * t + c % 2) * kSumStride + g + c / 2 * 8] = sum[m][n][c];
+    }
+  }
+
+  // The weights of the first units: they do not wait for the kernel before.
+  BW_DEVICE void Begin(int units) {
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      if (i < units) LoadWeights(i);
+    }
+  }
+
+  // Segments [segment, segment_end), units [begin, end); finish(segment) when a segment's sum is complete.
+  template <typename Finish>
+  BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
+    if constexpr (kQuantized) FirstSet(Load(&weights.table.segments[segment].set_begin));
+#pragma unroll
+    for (int i = 0; i < kDepth; ++i) {
+      if (begin + i < end) LoadX(i);
+    }
+    int bound = FirstUnit(weights.table, segment + 1);
+    const auto finish_segment = [&] {
+      EndSegment();
+      finish(segment++);
+      Clear();
+      bound = FirstUnit(weights.table, segment + 1);
+    };
+    for (int unit = begin; unit < end; unit += kDepth) {
+#pragma unroll
+      for (int i = 0; i < kDepth; ++i) {
+        if (unit + i >= end) break;
+        while (unit + i == bound) finish_segment();
+        MultiplyUnit(i, unit + i);
+        if (unit + i + kDepth < end) {
+          LoadWeights(i);
+          LoadX(i);
+        }
+      }
+    }
+    while (segment < segment_end) finish_segment();
+  }
+};
+
+// Sums of neighbouring segments, `step` floats apart, halves first.
+template <int kCount>
+BW_DEVICE float BalancedSum(const float* sums, int step) {
+  if constexpr (kCount == 1) {
+    return sums[0];
+  } else {
+    return BalancedSum<kCount / 2>(sums, step) + BalancedSum<kCount / 2>(sums + kCount / 2 * step, step);
+  }
+}
+
+BW_DEVICE float StackSum(const WeightTable& table, const Root& root, const float* first, int step) {
+  float stack[kSumsMax];
+  int depth = 0;
+  for (int i = 0; i < root.segment_end - root.segment_begin; ++i) {
+    stack[depth++] = first[i * step];
+    for (int n = Load(&table.segments[root.segment_begin + i].additions); n > 0; --n) {
+      --depth;
+      stack[depth - 1] += stack[depth];
+    }
+  }
+  return stack[0];
+}
+
+// The sum of a root's segments; segment s lies at sums + s * step.
+BW_DEVICE float SumRoot(const WeightTable& table, const Root& root, const float* sums, int step) {
+  const int count = root.segment_end - root.segment_begin;
+  const float* first = sums + root.segment_begin * step;
+  if (root.order == Root::kBalanced) {
+    if (count == 16) return BalancedSum<16>(first, step);
+    if (count == 8) return BalancedSum<8>(first, step);
+    if (count == 4) return BalancedSum<4>(first, step);
+    if (count == 2) return BalancedSum<2>(first, step);
+    return first[0];
+  }
+  if (root.order == Root::kFold) {
+    float sum = first[0];
+#pragma unroll 8
+    for (int i = 1; i < count; ++i) sum += first[i * step];
+    return sum;
+  }
+  return StackSum(table, root, first, step);
+}
+
+// Writes the outputs of one tile, whose segments' sums are in shared memory.
+template <int kTilesN>
+BW_DEVICE void WriteTile(const StreamMatmulArgs& args, const StreamMatmulArgs::Output& output, int tile,
+                         const float* sums) {
+  const WeightTable& table = output.weights.table;
+  constexpr int step = kTilesN * 8 * kSumStride;
+  for (int e = ThreadIndex(); e < kTileRows * 8 * kTilesN; e += BlockThreads()) {
+    const int row = e / kTileRows, column = tile * kTileRows + e % kTileRows;
+    if (row >= args.rows || column >= output.weights.rows) continue;
+    for (int r = 0; r < table.root_count; ++r) {
+      const Root root =
+          table.root_count == 1 ? Root{0, table.segment_count, table.order} : Load(&table.roots[r]);
+      float sum = SumRoot(table, root, sums + row * kSumStride + e % kTileRows, step);
+      if (output.bias != nullptr) sum += Load(output.bias + column);
+      Store(output.y + r * output.root_stride + row * output.stride + column, sum);
+    }
+  }
+}
+
+constexpr int64_t StreamMatmulSharedBytes(int segments, int tiles_m, int tiles_n) {
+  return static_cast<int64_t>(segments) * tiles_m * tiles_n * 8 * kSumStride * 4;
+}
+
+// Grid: a block for each kTilesM tiles of each output. Shared memory: StreamMatmulSharedBytes.
+template <TensorFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
+BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
+  int block = BlockX(), index = 0;
+  while (index + 1 < args.output_count) {
+    const int blocks = (args.outputs[index].weights.tiles + kTilesM - 1) / kTilesM;
+    if (block < blocks) break;
+    block -= blocks;
+    ++index;
+  }
+  const StreamMatmulArgs::Output& output = args.outputs[index];
+  const WeightTable& table = output.weights.table;
+  const int first_tile = block * kTilesM;
+  auto* sums = reinterpret_cast<float*>(SharedMemory());
+  constexpr int step = kTilesN * 8 * kSumStride;
+  const int warps = BlockThreads() / 32;
+  const int segment_begin = Warp() * table.segment_count / warps;
+  const int segment_end = (Warp() + 1) * table.segment_count / warps;
+  const int begin = FirstUnit(table, segment_begin), end = FirstUnit(table, segment_end);
+
+  LetNextKernelStart();
+  WarpStream<kFormat, kSetEnds, kTilesM, kTilesN> stream(args, output.weights, first_tile, begin);
+  stream.Begin(end - begin);
+  WaitForPreviousKernel();
+  if (segment_begin < segment_end) {
+    stream.Run(segment_begin, segment_end, begin, end, [&](int segment) {
+#pragma unroll
+      for (int m = 0; m < kTilesM; ++m) stream.Write(m, sums + (m * table.segment_count + segment) * step);
+    });
+  }
+  SyncBlock();
+#pragma unroll
+  for (int m = 0; m < kTilesM; ++m)
+    WriteTile<kTilesN>(args, output, first_tile + m, sums + m * table.segment_count * step);
+}
+
+}  // namespace bellwether::gpu

@@ -1,0 +1,352 @@
+#pragma once
+
+// y = x W^T for many rows on Hopper: 128 outputs x kRows (64 or 128) rows a block, by wgmma.
+//
+// One thread copies stages of four column steps into shared memory, weights (still packed, quantised ones
+// too) beside pieces of the operand: both lie in memory as they are needed, so that a stage is a few
+// contiguous copies. Two warpgroups take 64 outputs each: weights go from shared memory to registers
+// (quantised ones become bf16 there, exactly) and are the register operand of wgmma.
+//
+// Registers hold few sums of that size at once, so a block computes one *part*: a run of segments whose sums
+// add up with a stack of one, or of two (bf16 only: quantised formats need room for a set's dot products). A
+// matrix with more than one part writes the sums of parts to a workspace, and SumParts (rows.h) adds them up.
+
+#include "kernels/gpu/operand.h"
+#include "kernels/gpu/simt.h"
+#include "kernels/gpu/stream_matmul.h"
+#include "kernels/gpu/weights.h"
+
+namespace bellwether::gpu {
+
+constexpr int kTileMatmulOutputs = kBlockTiles * kTileRows;  // two warpgroups of 64
+constexpr int kTileMatmulThreads = 3 * 128;
+constexpr int kStageSteps = 4;
+constexpr int kStageHalves = kStageSteps / 2;  // of 32 columns
+
+struct Part {
+  int32_t segment_begin = 0, segment_end = 0;
+};
+
+struct TileMatmulArgs {
+  struct Output {
+    WeightView weights;
+    // Sum of part p, row n, output m: y[p * part_stride + n * stride + m]
+    float* y = nullptr;
+    const float* bias = nullptr;  // if there is one part
+    int64_t part_stride = 0;
+    int64_t stride = 0;
+  };
+  Output outputs[kProductsMax];  // blocks of the first come first; all have the same table
+  int32_t output_count = 0;
+  int32_t rows = 0;
+  uint32_t magic = kMagic;
+  const Part* parts = nullptr;      // grid z
+  const char* x = nullptr;          // operand in pieces
+  const float* set_sums = nullptr;  // as in StreamMatmulArgs
+};
+
+constexpr int StageWeightBytes(TensorFormat format) {
+  return kBlockTiles * (kStageSteps / StepsPerUnit(format)) * UnitBytes(format);
+}
+constexpr int StageOperandBytes(int rows) { return rows / 8 * kStageHalves * 512; }
+// As many stages as hide the latency of memory and fit.
+constexpr int StageCount(TensorFormat format, int rows) {
+  const int count = 196608 / (StageWeightBytes(format) + StageOperandBytes(rows));
+  return count < 8 ? count : 8;
+}
+constexpr int TileMatmulSharedBytes(TensorFormat format, int rows) {
+  return StageCount(format, rows) * (StageWeightBytes(format) + StageOperandBytes(rows) + 16);
+}
+
+template <TensorFormat kFormat, int kRows, int kStackDepth>
+struct TileMatmulBlock {
+  static_assert(kStackDepth == 1 || (kStackDepth == 2 && kFormat == TensorFormat::kBF16));
+  static constexpr int kStepsPerUnit = StepsPerUnit(kFormat);
+  static constexpr int kParts = PartsPerUnit(kFormat);
+  static constexpr int kUnitsPerStage = kStageSteps / kStepsPerUnit;
+  static constexpr int kWeightBytes = StageWeightBytes(kFormat);
+  static constexpr int kOperandBytes = StageOperandBytes(kRows);
+  static constexpr int kStages = StageCount(kFormat, kRows);
+  static constexpr bool kQuantized = kFormat != TensorFormat::kBF16;
+  static constexpr int kValues = kRows / 2;  // accumulators of a thread
+  using UnitWords = Words4[kParts];
+
+  const TileMatmulArgs& args;
+  const TileMatmulArgs::Output& output;
+  const Part part;
+  const int block;  // of 128 outputs
+  const int first_row;
+  char* const shared;     // [kStages] operands, [kStages] weights: wgmma wants its operand aligned
+  uint64_t* const full;   // [kStages] the copies of a stage have landed
+  uint64_t* const empty;  // [kStages] both warpgroups have used it
+
+  BW_DEVICE TileMatmulBlock(const TileMatmulArgs& a, int output_index, int block_index)
+      : args(a),
+        output(a.outputs[output_index]),
+        part(Load(a.parts + BlockZ())),
+        block(block_index),
+        first_row(BlockX() * kRows),
+        shared(SharedMemory()),
+        full(reinterpret_cast<uint64_t*>(shared + kStages * (kWeightBytes + kOperandBytes))),
+        empty(full + kStages) {}
+
+  BW_DEVICE char* StageOperand(int stage) const { return shared + stage * kOperandBytes; }
+  BW_DEVICE char* StageWeights(int stage) const {
+    return shared + kStages * kOperandBytes + stage * kWeightBytes;
+  }
+
+  // One thread keeps the stages filled.
+  BW_DEVICE void Produce() const {
+    const WeightTable& table = output.weights.table;
+    const auto* weights = static_cast<const char*>(output.weights.values);
+    const int64_t halves = static_cast<int64_t>(table.units) * kStepsPerUnit / 2;  // of 32 columns in all
+    const int pieces = (args.rows - first_row + kPieceRows - 1) / kPieceRows;
+    const int row_blocks = pieces < kRows / kPieceRows ? pieces : kRows / kPieceRows;
+    int round = 0;
+    for (int s = part.segment_begin; s < part.segment_end; ++s) {
+      const int end = FirstUnit(table, s + 1);
+      for (int unit = FirstUnit(table, s); unit < end; unit += kUnitsPerStage, ++round) {
+        const int stage = round % kStages;
+        if (round >= kStages) BarrierWait(&empty[stage], (round / kStages + 1) % 2);
+        const int units = end - unit < kUnitsPerStage ? end - unit : kUnitsPerStage;
+        const int weight_bytes = units * kBlockTiles * UnitBytes(kFormat);
+        const int half = unit * kStepsPerUnit / 2, half_count = units * kStepsPerUnit / 2;
+        BarrierArriveExpect(&full[stage], weight_bytes + row_blocks * half_count * 4096);
+        CopyBulk(StageWeights(stage), weights + UnitOffset(kFormat, block * kBlockTiles, unit, table.units),
+                 weight_bytes, &full[stage]);
+        for (int r = 0; r < row_blocks; ++r) {
+          for (int h = 0; h < half_count; ++h) {
+            CopyBulk(StageOperand(stage) + (h * (kRows / kPieceRows) + r) * 4096,
+                     args.x + ((first_row / kPieceRows + r) * halves + half + h) * 4096, 4096, &full[stage]);
+          }
+        }
+      }
+    }
+  }
+
+  // Waits for a stage and takes this warp's weights of it.
+  BW_DEVICE void TakeWeights(int group, int round, UnitWords (&weights)[kUnitsPerStage]) const {
+    const int stage = round % kStages;
+    BarrierWait(&full[stage], round / kStages % 2);
+    const auto* words = reinterpret_cast<const Words4*>(StageWeights(stage)) +
+                        (group * 4 + Warp() % 4) * kParts * 32 + Lane();
+#pragma unroll
+    for (int u = 0; u < kUnitsPerStage; ++u) {
+#pragma unroll
+      for (int p = 0; p < kParts; ++p) weights[u][p] = words[(u * kBlockTiles * kParts + p) * 32];
+    }
+  }
+  BW_DEVICE SharedTile StepOperand(int round, int step) const {
+    return {StageOperand(round % kStages) + step / 2 * (kRows / 8 * 512) + step % 2 * 256, 128, 512};
+  }
+  BW_DEVICE void ReleaseStage(int round) const {
+    if (ThreadIndex() % 128 == 0) BarrierArrive(&empty[round % kStages]);
+  }
+  BW_DEVICE static void Zero(float (&values)[kValues]) {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) values[i] = 0;
+  }
+
+  // Issues the products of one stage, of which `units` units are there.
+  BW_DEVICE void IssueStage(int round, int units, const UnitWords (&weights)[kUnitsPerStage], bool fresh,
+                            float (&sum)[kValues]) const {
+    WgmmaFence();
+#pragma unroll
+    for (int step = 0; step < kStageSteps; ++step) {
+      if (step / kStepsPerUnit >= units) break;
+      uint32_t a[4];
+      UnpackStep<kFormat>(weights[step / kStepsPerUnit], step % kStepsPerUnit, kMagic, 0, a);
+      Wgmma<kRows>(sum, a, StepOperand(round, step), !(fresh && step == 0));
+    }
+    WgmmaCommit();
+  }
+
+  // The sum of one segment of bf16 weights into `sum`; `round` counts stages. While the tensor cores work on
+  // a stage, the weights of the next one come from shared memory to registers.
+  BW_DEVICE void SumFloats(int group, int begin, int end, int& round, float (&sum)[kValues]) const {
+    if (begin == end) return Zero(sum);
+    UnitWords even[kUnitsPerStage], odd[kUnitsPerStage];
+    TakeWeights(group, round, even);
+    bool fresh = true;
+    for (int unit = begin;;) {
+      IssueStage(round, end - unit, even, fresh, sum);
+      if (!fresh) {
+        WgmmaWait<1>();
+        ReleaseStage(round - 1);
+      }
+      fresh = false;
+      ++round;
+      if ((unit += kUnitsPerStage) >= end) break;
+      TakeWeights(group, round, odd);
+      IssueStage(round, end - unit, odd, false, sum);
+      WgmmaWait<1>();
+      ReleaseStage(round - 1);
+      ++round;
+      if ((unit += kUnitsPerStage) >= end) break;
+      TakeWeights(group, round, even);
+    }
+    WgmmaWait<0>();
+    ReleaseStage(round - 1);
+  }
+
+  BW_DEVICE void EndSet(int group, int set, const float (&dot)[kValues], float (&sum)[kValues]) const {
+    const WeightView& weights = output.weights;
+    const int tile = block * kBlockTiles + group * 4 + Warp() % 4;
+    const int safe_tile = tile < weights.tiles ? tile : weights.tiles - 1;
+    const int64_t at = ((static_cast<int64_t>(safe_tile) * weights.table.sets + set) * 8 + Lane() / 4) *
+                       (weights.half_scales ? 4 : 8);
+    const RowPair scale = Value(
+        LoadRowPair(static_cast<const char*>(weights.scales) + at, weights.half_scales), weights.half_scales);
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) sum[i] = Fma(i % 4 < 2 ? scale.low : scale.high, dot[i], sum[i]);
+    if (weights.offsets == nullptr) return;
+    const RowPair offset =
+        Value(LoadRowPair(static_cast<const char*>(weights.offsets) + at, weights.half_scales),
+              weights.half_scales);
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) {
+      const int row_block = first_row / 8 + i / 4;
+      if (row_block * 8 >= args.rows) continue;
+      const float* x_sums = args.set_sums + (static_cast<int64_t>(row_block) * weights.table.sets + set) * 8;
+      sum[i] = Fma(i % 4 < 2 ? offset.low : offset.high, Load(x_sums + 2 * (Lane() % 4) + i % 2), sum[i]);
+    }
+  }
+
+  // The same for quantised weights: the dot product of each set is finished before its scale is applied.
+  BW_DEVICE void SumQuantized(int group, int begin, int end, int set, int& round,
+                              float (&sum)[kValues]) const {
+    const uint32_t zero_point = ZeroPoint(output.weights);
+    float dot[kValues];
+    Zero(sum);
+    bool fresh = true;
+    for (int unit = begin; unit < end; unit += kUnitsPerStage, ++round) {
+      UnitWords weights[kUnitsPerStage];
+      TakeWeights(group, round, weights);
+#pragma unroll
+      for (int u = 0; u < kUnitsPerStage; ++u) {
+        if (unit + u >= end) break;
+        const uint32_t ends = Load(output.weights.table.set_ends + unit + u);
+#pragma unroll
+        for (int s = 0; s < kStepsPerUnit; ++s) {
+          uint32_t a[4];
+          UnpackStep<kFormat>(weights[u], s, args.magic, zero_point, a);
+          WgmmaFence();
+          Wgmma<kRows>(dot, a, StepOperand(round, u * kStepsPerUnit + s), !fresh);
+          WgmmaCommit();
+          fresh = false;
+          if (ends >> s & 1) {
+            WgmmaWait<0>();
+            EndSet(group, set++, dot, sum);
+            fresh = true;
+          }
+        }
+      }
+      WgmmaWait<0>();
+      ReleaseStage(round);
+    }
+  }
+
+  BW_DEVICE void SumSegment(int group, int segment, int& round, float (&sum)[kValues]) const {
+    const WeightTable& table = output.weights.table;
+    const int begin = FirstUnit(table, segment), end = FirstUnit(table, segment + 1);
+    if constexpr (kQuantized) {
+      SumQuantized(group, begin, end, Load(&table.segments[segment].set_begin), round, sum);
+    } else {
+      SumFloats(group, begin, end, round, sum);
+    }
+  }
+
+  BW_DEVICE void Write(int group, const float (&sum)[kValues]) const {
+    const int column = (block * kBlockTiles + group * 4 + Warp() % 4) * kTileRows + Lane() / 4;
+    float* y = output.y + BlockZ() * output.part_stride + column;
+#pragma unroll
+    for (int high = 0; high < 2; ++high) {
+      if (column + 8 * high >= output.weights.rows) continue;
+      const float bias = output.bias != nullptr ? Load(output.bias + column + 8 * high) : 0.0f;
+#pragma unroll
+      for (int i = 0; i < kValues / 2; ++i) {
+        const int row = first_row + i / 2 * 8 + 2 * (Lane() % 4) + i % 2;
+        if (row >= args.rows) continue;
+        const float value = sum[i / 2 * 4 + high * 2 + i % 2];
+        Store(y + row * output.stride + 8 * high, output.bias != nullptr ? value + bias : value);
+      }
+    }
+  }
+
+  BW_DEVICE static void Add(float (&to)[kValues], const float (&value)[kValues]) {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) to[i] += value[i];
+  }
+  BW_DEVICE static void Copy(float (&to)[kValues], const float (&value)[kValues]) {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) to[i] = value[i];
+  }
+
+  BW_DEVICE void Consume(int group) const {
+    float current[kValues], bottom[kValues];
+    int round = 0;
+    SumSegment(group, part.segment_begin, round, bottom);
+    if constexpr (kStackDepth == 1) {
+      for (int s = part.segment_begin + 1; s < part.segment_end; ++s) {
+        SumSegment(group, s, round, current);
+        Add(bottom, current);
+      }
+    } else {
+      // What is on the stack above `bottom`. A part is cut so that no third sum is ever left there.
+      float top[kValues];
+      bool has_top = false;
+      for (int s = part.segment_begin + 1; s < part.segment_end; ++s) {
+        SumSegment(group, s, round, current);
+        const int additions = Load(&output.weights.table.segments[s].additions);
+        if (!has_top && additions == 0) {
+          Copy(top, current);
+          has_top = true;
+          continue;
+        }
+        if (!has_top) {
+          Add(bottom, current);
+          continue;
+        }
+        Add(top, current);
+        if (additions > 1) {
+          Add(bottom, top);
+          has_top = false;
+        }
+      }
+    }
+    Write(group, bottom);
+  }
+};
+
+// Grid: x: ceil(rows / kRows), y: 128 outputs each of all outputs, z: parts. Threads: kTileMatmulThreads.
+template <TensorFormat kFormat, int kRows, int kStackDepth>
+BW_DEVICE void TileMatmul(const TileMatmulArgs& args) {
+  int block_index = BlockY(), index = 0;
+  while (index + 1 < args.output_count) {
+    const int blocks = (args.outputs[index].weights.tiles + kBlockTiles - 1) / kBlockTiles;
+    if (block_index < blocks) break;
+    block_index -= blocks;
+    ++index;
+  }
+  const TileMatmulBlock<kFormat, kRows, kStackDepth> block(args, index, block_index);
+  if (ThreadIndex() == 0) {
+    for (int stage = 0; stage < block.kStages; ++stage) {
+      BarrierInit(&block.full[stage], 1);
+      BarrierInit(&block.empty[stage], 2);
+    }
+    FenceBarrierInit();
+  }
+  SyncBlock();
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int group = ThreadIndex() / 128;
+  if (group == 2) {
+    LowerRegisters<24>();
+    if (ThreadIndex() == 256) block.Produce();
+  } else {
+    RaiseRegisters<240>();
+    block.Consume(group);
+  }
+}
+
+}  // namespace bellwether::gpu

@@ -1,0 +1,99 @@
+#pragma once
+
+// Weight matrices as GPU kernels read them: W [rows, cols], y = x W^T, outputs in tiles of 16, columns in
+// steps of 16.
+//
+// Columns. A matrix is cut into segments, each summed on its own from 0. A segment's columns are cut into
+// steps of at most 16 that share a weight group, ascending; a step that is shorter, and the steps that fill
+// up a segment to a whole unit, are zeros. The packed column of step s is 16 s. device_matrix.h has the rule.
+//
+// Tensor core formats (bf16, int8, int4). A unit is what a warp takes at once: 2 steps, or 4 of int4.
+//   values  [tiles / 8][unit][8 tiles][part][lane][16 bytes]; each step is an A fragment (simt.h), and 128
+//   outputs of some
+//           columns are one contiguous copy
+//     bf16: two parts, one for each step: the words of its fragment
+//     int8: two words a step, the first for a[0] and a[1], the second for a[2] and a[3]; bytes q + 128 in the
+//     order
+//           low half of the first, low of the second, high of the first, high of the second
+//     int4: one word a step, nibble i + 4 h = half h of a[i], nibble = q - lowest
+//   scales  [tile][set][8]{row g, row g + 8}: fp32 or fp16; offsets likewise. A set is the columns of one
+//   weight group
+//           in one segment.
+// Scalar formats (fp32, fp16)
+//   values  [rows / 32][packed column][32]
+
+#include <cstdint>
+
+namespace bellwether::gpu {
+
+constexpr int kTileRows = 16;
+constexpr int kStepCols = 16;
+constexpr int kScalarTileRows = 32;
+
+enum class TensorFormat { kBF16, kInt8, kInt4 };
+
+constexpr int StepsPerUnit(TensorFormat format) { return format == TensorFormat::kInt4 ? 4 : 2; }
+constexpr int PartsPerUnit(TensorFormat format) { return format == TensorFormat::kBF16 ? 2 : 1; }
+constexpr int UnitBytes(TensorFormat format) { return PartsPerUnit(format) * 512; }
+
+struct Segment {
+  int32_t unit_begin = 0, unit_end = 0;  // scalar formats: packed columns
+  int32_t set_begin = 0;                 // quantised formats
+  // After this segment's sum is pushed on a stack: add the two topmost sums this many times.
+  int32_t additions = 0;
+};
+
+// Segments [begin, end) add up to one root of the reduction tree.
+struct Root {
+  int32_t segment_begin = 0, segment_end = 0;
+  // How they add up. kStack goes by `additions` and serves for all; the others are faster.
+  enum Order : int32_t {
+    kStack,
+    kFold,      // ((s0 + s1) + s2) ...
+    kBalanced,  // a power of two up to 16 of them, halves first
+  } order = kStack;
+};
+constexpr int kSumsMax = 12;  // on the stack at once
+
+// How the sets of a quantised matrix lie in its units: kernels are faster where it is one of the first two.
+enum class SetEnds : int32_t {
+  kUnits,     // every unit belongs to one set; set_units of them from a segment's start on
+  kHalves,    // int4: a set is half a unit
+  kAnywhere,  // as set_ends says
+};
+
+// What is the same for every tile of a matrix.
+struct WeightTable {
+  const Segment* segments = nullptr;
+  const Root* roots = nullptr;
+  const uint8_t* set_ends = nullptr;  // [units]: bit i: a set ends with step i of the unit
+  int32_t segment_count = 0, root_count = 0;
+  int32_t units = 0;  // of a tile
+  int32_t sets = 0;   // of a tile
+  SetEnds set_ends_at = SetEnds::kAnywhere;
+  int32_t set_units = 1;
+  // Copies of what short tables say, which a kernel then has at once: the first 32 segments' first units (and
+  // one more bound), and the only root's order.
+  static constexpr int kInline = 32;
+  int32_t unit_bounds[kInline + 1] = {};
+  Root::Order order = Root::kStack;
+};
+
+constexpr int kBlockTiles = 8;
+
+struct WeightView {
+  WeightTable table;
+  const void* values = nullptr;
+  const void* scales = nullptr;
+  const void* offsets = nullptr;  // null if the format has none
+  int32_t rows = 0;
+  int32_t tiles = 0;
+  bool half_scales = false;
+};
+
+// Where the bytes of (tile, unit) begin.
+constexpr int64_t UnitOffset(TensorFormat format, int64_t tile, int64_t unit, int64_t units) {
+  return ((tile / kBlockTiles * units + unit) * kBlockTiles + tile % kBlockTiles) * UnitBytes(format);
+}
+
+}  // namespace bellwether::gpu
