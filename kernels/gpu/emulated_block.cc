@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/gpu/fragments.h"
 
 namespace bellwether::gpu::emulated {
 
@@ -18,6 +19,7 @@ constexpr int kSharedAlignment = 1024;
 constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when the block has ended
 constexpr int64_t kBarrierBytesMax = (1 << 20) - 1;
 constexpr int kTurnsBetweenMoods = 32;
+constexpr int kCoreMatrixBytes = 128;
 // Written to an initialised barrier's word; plain code that overwrites it is found.
 constexpr uint64_t kBarrierMark = 0xba881e88ba881e88u;
 
@@ -68,7 +70,6 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
     warp.arrived = 0;
     warp.wgmmas.clear();
     warp.wgmma_groups = 0;
-    warp.wgmma_issued = 0;
     warp.wgmma_fenced = false;
   }
   for (Group& group : groups_) {
@@ -414,8 +415,7 @@ void Block::LandSome() {
   }
   if (!bulks_.empty() && (random >> 2 & 3) == 0) LandBulk((random >> 8) % bulks_.size());
   if (pending_wgmmas_ > 0 && (random >> 4 & 3) == 0) {
-    Warp& warp = warps_[(random >> 8) % warps()];
-    PerformWgmmasBefore(warp, std::min<size_t>(1, warp.wgmmas.size()));
+    PerformWgmma(static_cast<int>(random >> 8) % warpgroups());
   }
 }
 
@@ -509,7 +509,7 @@ void Block::LandBulk(size_t index) {
 
 void Block::FenceAsyncShared() {}
 
-// ---- Warpgroups. Each warp's rows are independent of the others'.
+// ---- Warpgroups
 
 void Block::WgmmaFence(const Where& where) {
   WarpOperation(
@@ -518,70 +518,79 @@ void Block::WgmmaFence(const Where& where) {
 }
 
 void Block::Wgmma(WgmmaOperand operand, const Where& where) {
+  const SharedTile& b = operand.b;
   if (task_.shape.threads % 128 != 0) Fail("Wgmma in a block that is not made of warpgroups", where);
-  const int64_t k_end = int64_t{operand.b.k_stride_bytes} + 128;
-  const int64_t bytes = int64_t{operand.columns / 8 - 1} * operand.b.n_stride_bytes + k_end;
-  if (operand.b.k_stride_bytes <= 0 || operand.b.n_stride_bytes <= 0 || operand.b.k_stride_bytes % 16 != 0 ||
-      operand.b.n_stride_bytes % 16 != 0 || operand.b.k_stride_bytes >= 1 << 18 ||
-      operand.b.n_stride_bytes >= 1 << 18)
+  const auto fits = [](int stride) { return stride > 0 && stride % 16 == 0 && stride < 1 << 18; };
+  if (!fits(b.k_stride) || !fits(b.n_stride))
     Fail("Wgmma with strides that a descriptor does not hold", where);
-  CheckShared(operand.b.start, bytes, 16, "Wgmma", where);
+  const int64_t bytes = int64_t{operand.columns / 8 - 1} * b.n_stride + b.k_stride + kCoreMatrixBytes;
+  CheckShared(b.start, bytes, 16, "Wgmma", where);
   if (!current_warp().wgmma_fenced) Fail("Wgmma without a WgmmaFence since the last WgmmaCommit", where);
   WarpOperation(
       "Wgmma", &operand,
       [](Block& block, const LaneOperands& lanes) {
         Warp& warp = block.current_warp();
-        PendingWgmma op;
-        op.shared = *static_cast<WgmmaOperand*>(lanes[0]);
+        PendingWgmma& op = warp.wgmmas.emplace_back();
+        op.operand = *static_cast<WgmmaOperand*>(lanes[0]);
+        op.where = warp.where;
         op.group = warp.wgmma_groups;
         for (int i = 0; i < 32; ++i) {
           const auto& lane = *static_cast<WgmmaOperand*>(lanes[i]);
           op.d[i] = lane.d;
-          op.a[i] = lane.a;
+          std::copy_n(lane.a, 4, op.a[i].begin());
         }
-        warp.wgmmas.push_back(op);
-        ++warp.wgmma_issued;
         ++block.pending_wgmmas_;
-        if (block.Chance(128)) block.PerformWgmmasBefore(warp, warp.wgmmas.size());
+        const int warpgroup = running.thread / 128;
+        while (block.Chance(128) && block.PerformWgmma(warpgroup)) {
+        }
       },
       where);
 }
 
-void Block::PerformWgmmasBefore(Warp& warp, size_t count) {
-  for (size_t i = 0; i < count; ++i) PerformWgmma(warp.wgmmas[i]);
-  warp.wgmmas.erase(warp.wgmmas.begin(), warp.wgmmas.begin() + static_cast<int64_t>(count));
-  pending_wgmmas_ -= static_cast<int>(count);
+// The oldest one of a warpgroup. False if there is none that all its warps have issued.
+bool Block::PerformWgmma(int warpgroup) {
+  Warp* const first = &warps_[warpgroup * 4];
+  for (int i = 0; i < 4; ++i) {
+    if (first[i].wgmmas.empty()) return false;
+  }
+  const WgmmaOperand& operand = first->wgmmas.front().operand;
+  for (int i = 0; i < 4; ++i) {
+    const PendingWgmma& op = first[i].wgmmas.front();
+    const SharedTile& b = op.operand.b;
+    if (b.start != operand.b.start || b.k_stride != operand.b.k_stride || b.n_stride != operand.b.n_stride ||
+        op.operand.columns != operand.columns || op.operand.accumulate != operand.accumulate)
+      Fail(absl::StrCat("divergent Wgmma: the warps of warpgroup ", warpgroup, " do not agree"), op.where);
+  }
+  for (int i = 0; i < 4; ++i) {
+    MultiplyAdd(first[i].wgmmas.front());
+    first[i].wgmmas.erase(first[i].wgmmas.begin());
+  }
+  pending_wgmmas_ -= 4;
+  for (int i = warpgroup * 128; i < (warpgroup + 1) * 128; ++i) {
+    if (threads_[i].state == State::kWgmma) Wake(i / 32, 1u << i % 32);
+  }
+  return true;
 }
 
-void Block::PerformWgmma(const PendingWgmma& op) {
+// The 16 rows of one warp.
+void Block::MultiplyAdd(const PendingWgmma& op) const {
   uint32_t pairs_a[16][8];
-  for (int lane = 0; lane < 32; ++lane) {
-    const int row = lane / 4;
-    const int pair = lane % 4;
-    pairs_a[row][pair] = op.a[lane][0];
-    pairs_a[row + 8][pair] = op.a[lane][1];
-    pairs_a[row][pair + 4] = op.a[lane][2];
-    pairs_a[row + 8][pair + 4] = op.a[lane][3];
-  }
+  for (int lane = 0; lane < 32; ++lane) PutFragmentA(lane, op.a[lane].data(), pairs_a);
   const TensorCoreRows rows(pairs_a);
-  const SharedTile& b = op.shared.b;
-  for (int j = 0; j < op.shared.columns / 8; ++j) {
+  const SharedTile& b = op.operand.b;
+  for (int j = 0; j < op.operand.columns / 8; ++j) {
     uint32_t pairs_b[8][8];
-    float c[16][8] = {};
-    const char* core = static_cast<const char*>(b.start) + int64_t{j} * b.n_stride_bytes;
+    const char* core = static_cast<const char*>(b.start) + int64_t{j} * b.n_stride;
     for (int pair = 0; pair < 8; ++pair) {
       for (int column = 0; column < 8; ++column)
-        std::memcpy(&pairs_b[pair][column], core + pair / 4 * b.k_stride_bytes + column * 16 + pair % 4 * 4,
-                    4);
+        std::memcpy(&pairs_b[pair][column], core + pair / 4 * b.k_stride + column * 16 + pair % 4 * 4, 4);
     }
-    const auto value = [&](int lane, int i) -> float& { return op.d[lane][4 * j + i]; };
-    if (op.shared.accumulate) {
-      for (int lane = 0; lane < 32; ++lane)
-        for (int i = 0; i < 4; ++i) c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2] = value(lane, i);
+    float c[16][8] = {};
+    if (op.operand.accumulate) {
+      for (int lane = 0; lane < 32; ++lane) PutFragmentC(lane, op.d[lane] + 4 * j, c);
     }
     rows.MultiplyAdd(task_.tensor_core, pairs_b, c);
-    for (int lane = 0; lane < 32; ++lane)
-      for (int i = 0; i < 4; ++i) value(lane, i) = c[lane / 4 + i / 2 * 8][lane % 4 * 2 + i % 2];
+    for (int lane = 0; lane < 32; ++lane) TakeFragmentC(lane, c, op.d[lane] + 4 * j);
   }
 }
 
@@ -596,16 +605,15 @@ void Block::WgmmaCommit(const Where& where) {
 }
 
 void Block::WgmmaWait(int groups, const Where& where) {
-  WarpOperation(
-      "WgmmaWait", &groups,
-      [](Block& block, const LaneOperands& lanes) {
-        Warp& warp = block.current_warp();
-        const int before = warp.wgmma_groups - *static_cast<int*>(lanes[0]);
-        const auto end = std::find_if(warp.wgmmas.begin(), warp.wgmmas.end(),
-                                      [&](const PendingWgmma& op) { return op.group >= before; });
-        block.PerformWgmmasBefore(warp, end - warp.wgmmas.begin());
-      },
-      where);
+  WarpOperation("WgmmaWait", nullptr, nullptr, where);
+  const Warp& warp = current_warp();
+  const auto waits = [&] {
+    return !warp.wgmmas.empty() && warp.wgmmas.front().group < warp.wgmma_groups - groups;
+  };
+  // Whoever comes first performs them; they take all warps of the warpgroup.
+  while (waits()) {
+    if (!PerformWgmma(running.thread / 128)) Wait(State::kWgmma, "WgmmaWait", where);
+  }
 }
 
 }  // namespace bellwether::gpu::emulated

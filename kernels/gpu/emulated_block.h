@@ -43,9 +43,9 @@ struct LaunchShape {
 // The k16 x n operand B of Wgmma in shared memory: "core matrices" of 8 columns (n) of 8 values (k) each, 16
 // bytes a column, 128 contiguous bytes in all.
 struct SharedTile {
-  const void* start;   // 16-byte aligned
-  int k_stride_bytes;  // from one core matrix to the next along k (8 values)
-  int n_stride_bytes;  // and along n (8 columns)
+  const void* start;  // 16-byte aligned
+  int k_stride;       // bytes from one core matrix to the next along k (8 values)
+  int n_stride;       // and along n (8 columns)
 };
 
 namespace emulated {
@@ -119,7 +119,7 @@ class Block {
   [[noreturn]] void Fail(std::string what, const Where& where);
 
  private:
-  enum class State : uint8_t { kReady, kWarp, kGroup, kBarrier, kEnded };
+  enum class State : uint8_t { kReady, kWarp, kGroup, kBarrier, kWgmma, kEnded };
   struct PendingCopy {
     void* to;
     const void* from;
@@ -136,9 +136,10 @@ class Block {
     int copy_groups = 0;              // committed
   };
   struct PendingWgmma {
-    WgmmaOperand shared;  // b, columns and accumulate of lane 0, which are those of all
+    WgmmaOperand operand;  // lane 0's; b, columns and accumulate are those of all
     std::array<float*, 32> d;
-    std::array<const uint32_t*, 32> a;
+    std::array<std::array<uint32_t, 4>, 32> a;
+    Where where;
     int group;
   };
   struct Warp {
@@ -149,10 +150,10 @@ class Block {
     const char* word = "";
     Where where;
     LaneOperands operands;
-    // Warpgroup operations.
-    std::vector<PendingWgmma> wgmmas;  // in order
-    int wgmma_groups = 0;              // committed
-    int64_t wgmma_issued = 0;
+    // Of Wgmma.
+    std::vector<PendingWgmma>
+        wgmmas;            // in order; they begin when all warps of the warpgroup have issued them
+    int wgmma_groups = 0;  // committed
     bool wgmma_fenced = false;
   };
   struct Group {
@@ -190,6 +191,7 @@ class Block {
   bool Chance(uint32_t numerator) { return (Random() & 255) < numerator; }
 
   int warps() const { return task_.shape.threads / 32; }
+  int warpgroups() const { return task_.shape.threads / 128; }
   Thread& thread(int index) { return threads_[index]; }
   Thread& current() { return threads_[running.thread]; }
   Warp& current_warp() { return warps_[running.thread / 32]; }
@@ -210,8 +212,8 @@ class Block {
   void CompletePhase(Barrier& barrier);
   void LandBulk(size_t index);
   void LandSome();
-  void PerformWgmma(const PendingWgmma& op);
-  void PerformWgmmasBefore(Warp& warp, size_t count);
+  bool PerformWgmma(int warpgroup);
+  void MultiplyAdd(const PendingWgmma& op) const;
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
   std::string ThreadName(int index) const;
   std::string DescribeWaits() const;

@@ -4,6 +4,9 @@
 #include <immintrin.h>
 #endif
 
+#include "absl/strings/str_cat.h"
+#include "kernels/gpu/fragments.h"
+
 namespace bellwether::gpu::emulated {
 namespace {
 
@@ -63,23 +66,12 @@ void PerformMma(Block& block, const Block::LaneOperands& lanes) {
   float c[16][8];
   for (int i = 0; i < 32; ++i) {
     const auto& lane = *static_cast<MmaOperand*>(lanes[i]);
-    const int group = i / 4;
-    const int pair = i % 4;
-    pairs_a[group][pair] = lane.a[0];
-    pairs_a[group + 8][pair] = lane.a[1];
-    pairs_a[group][pair + 4] = lane.a[2];
-    pairs_a[group + 8][pair + 4] = lane.a[3];
-    pairs_b[pair][group] = lane.b[0];
-    pairs_b[pair + 4][group] = lane.b[1];
-    std::memcpy(&c[group][2 * pair], lane.c, 8);
-    std::memcpy(&c[group + 8][2 * pair], lane.c + 2, 8);
+    PutFragmentA(i, lane.a, pairs_a);
+    PutFragmentB(i, lane.b, pairs_b);
+    PutFragmentC(i, lane.c, c);
   }
   TensorCoreRows(pairs_a).MultiplyAdd(block.tensor_core(), pairs_b, c);
-  for (int i = 0; i < 32; ++i) {
-    const auto& lane = *static_cast<MmaOperand*>(lanes[i]);
-    std::memcpy(lane.c, &c[i / 4][i % 4 * 2], 8);
-    std::memcpy(lane.c + 2, &c[i / 4 + 8][i % 4 * 2], 8);
-  }
+  for (int i = 0; i < 32; ++i) TakeFragmentC(i, c, static_cast<MmaOperand*>(lanes[i])->c);
 }
 
 }  // namespace

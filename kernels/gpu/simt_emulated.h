@@ -87,14 +87,12 @@ inline void Mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
 
 template <typename T>
 T Load(const T* p, const Where& where = Where::current()) {
-  static_assert(sizeof(T) <= 16 && std::has_single_bit(sizeof(T)));
-  emulated::running.block->CheckGlobal(p, sizeof(T), sizeof(T), "Load", where);
+  emulated::running.block->CheckGlobal(p, sizeof(T), alignof(T), "Load", where);
   return *p;
 }
 template <typename T>
 void Store(T* p, T value, const Where& where = Where::current()) {
-  static_assert(sizeof(T) <= 16 && std::has_single_bit(sizeof(T)));
-  emulated::running.block->CheckGlobal(p, sizeof(T), sizeof(T), "Store", where);
+  emulated::running.block->CheckGlobal(p, sizeof(T), alignof(T), "Store", where);
   *p = value;
 }
 inline Words4 LoadStream(const void* p, const Where& where = Where::current()) {
@@ -133,6 +131,10 @@ inline void CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar,
 }
 inline void FenceAsyncShared() { emulated::running.block->FenceAsyncShared(); }
 
+template <int kRegisters>
+void LowerRegisters() {}
+template <int kRegisters>
+void RaiseRegisters() {}
 inline void WgmmaFence(const Where& where = Where::current()) { emulated::running.block->WgmmaFence(where); }
 template <int kColumns>
 void Wgmma(float (&d)[kColumns / 2], const uint32_t (&a)[4], SharedTile b, bool accumulate,
