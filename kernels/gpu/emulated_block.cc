@@ -1,0 +1,619 @@
+#include "kernels/gpu/emulated_block.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "kernels/gpu/fragments.h"
+
+namespace bellwether::gpu::emulated {
+
+constinit thread_local Running running;
+
+namespace {
+
+constexpr int kSharedAlignment = 1024;
+constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when the block has ended
+constexpr int64_t kBarrierBytesMax = (1 << 20) - 1;
+constexpr int kTurnsBetweenMoods = 32;
+constexpr int kCoreMatrixBytes = 128;
+// Written to an initialised barrier's word; plain code that overwrites it is found.
+constexpr uint64_t kBarrierMark = 0xba881e88ba881e88u;
+
+std::string At(const Where& where) { return absl::StrCat(where.file_name(), ":", where.line()); }
+
+bool SamePlace(const Where& a, const Where& b) { return a.line() == b.line() && a.column() == b.column(); }
+
+}  // namespace
+
+Block::Block()
+    : threads_(std::make_unique<Thread[]>(kThreadsMax)),
+      shared_storage_(std::make_unique<char[]>(kSharedBytesMax + kSharedGuardBytes + kSharedAlignment)) {
+  const auto start = reinterpret_cast<uintptr_t>(shared_storage_.get());
+  shared_ = shared_storage_.get() + (kSharedAlignment - start % kSharedAlignment) % kSharedAlignment;
+}
+
+// ---- Run
+
+absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
+  task_ = task;
+  failure_.clear();
+  const LaunchShape& shape = task.shape;
+  if (absl::Status status = stacks_.Reserve(shape.threads); !status.ok()) return status;
+  random_key_ = {static_cast<uint32_t>(seed),
+                 static_cast<uint32_t>(seed >> 32) ^ static_cast<uint32_t>(index)};
+  random_counter_ = 0;
+
+  running = {.block = this,
+             .block_threads = shape.threads,
+             .block_x = static_cast<int>(index % shape.grid_x),
+             .block_y = static_cast<int>(index / shape.grid_x % shape.grid_y),
+             .block_z = static_cast<int>(index / shape.grid_x / shape.grid_y),
+             .grid_x = shape.grid_x,
+             .grid_y = shape.grid_y,
+             .grid_z = shape.grid_z,
+             .shared = shared_};
+  Poison(shared_, shape.shared_bytes + kSharedGuardBytes);
+  for (int i = 0; i < shape.threads; ++i) {
+    Thread& thread = threads_[i];
+    thread.fiber.Start(stacks_.stack(i), FiberStacks::kBytes - i % 32 * 128, ThreadEntry);
+    thread.state = State::kReady;
+    thread.copies.clear();
+    thread.copy_groups = 0;
+  }
+  for (int i = 0; i < warps(); ++i) {
+    Warp& warp = warps_[i];
+    warp.live = warp.ready = ~0u;
+    warp.arrived = 0;
+    warp.wgmmas.clear();
+    warp.wgmma_groups = 0;
+    warp.wgmma_fenced = false;
+  }
+  for (Group& group : groups_) {
+    group.arrived = 0;
+    group.waiting.fill(0);
+  }
+  barriers_.clear();
+  bulks_.clear();
+  live_ = shape.threads;
+  pending_copies_ = pending_wgmmas_ = 0;
+  turn_position_ = 32;
+  turns_ = 0;
+  ranges_.fill({});
+  main_.emplace();
+  return absl::OkStatus();
+}
+
+absl::Status Block::Run(const Task& task, int64_t index, uint64_t seed) {
+  if (absl::Status status = Prepare(task, index, seed); !status.ok()) return status;
+  if (const int first = NextThread(); first >= 0) {
+    running.thread = first;
+    main_->SwitchTo(threads_[first].fiber);
+  }
+  const absl::Status status = Finish();
+  running = {};
+  return status;
+}
+
+absl::Status Block::Finish() {
+  if (failure_.empty()) {
+    const char* guard = shared_ + task_.shape.shared_bytes;
+    std::array<char, kSharedGuardBytes> untouched;
+    Poison(untouched.data(), untouched.size());
+    // The pattern continues from shared memory's first byte.
+    const bool odd = task_.shape.shared_bytes % 2 != 0;
+    if (std::memcmp(guard + odd, untouched.data(), kSharedGuardBytes - 1) != 0) {
+      failed_thread_ = -1;
+      failure_ = absl::StrCat("wrote behind the ", task_.shape.shared_bytes, " bytes of shared memory");
+    }
+  }
+  if (failure_.empty()) return absl::OkStatus();
+  std::string place =
+      absl::StrCat("block (", running.block_x, ", ", running.block_y, ", ", running.block_z, ")");
+  if (failed_thread_ >= 0) absl::StrAppend(&place, " thread ", failed_thread_);
+  return absl::InternalError(absl::StrCat(task_.shape.name, ": ", place, ": ", failure_));
+}
+
+void Block::Fail(std::string what, const Where& where) {
+  failure_ = where.line() == 0 ? std::move(what) : absl::StrCat(what, " (", At(where), ")");
+  failed_thread_ = where.line() == 0 ? -1 : running.thread;
+  std::string().swap(what);  // the fiber never comes back, and nothing of it is destroyed
+  Leave();
+  __builtin_unreachable();
+}
+
+// Back to Run, for good.
+void Block::Leave() { current().fiber.SwitchTo(*main_); }
+
+uint32_t Block::Random() {
+  const uint32_t at = random_counter_++;
+  if (at % 4 == 0) random_words_ = Philox4x32({at / 4, 0, 0, 0}, random_key_);
+  return random_words_[at % 4];
+}
+
+// ---- Threads take turns
+
+void Block::ThreadEntry() {
+  Block* block = running.block;
+  Fiber::Entered(*block->main_);
+  block->task_.body(block->task_.args);
+  block->EndThread();
+}
+
+void Block::EndThread() {
+  const int index = running.thread;
+  Thread& thread = threads_[index];
+  Warp& warp = current_warp();
+  const uint32_t bit = 1u << (index % 32);
+  thread.state = State::kEnded;
+  warp.live &= ~bit;
+  warp.ready &= ~bit;
+  --live_;
+  pending_copies_ -= static_cast<int>(thread.copies.size());
+  thread.copies.clear();
+  if (!warp.wgmmas.empty()) Fail("ended before it waited for its Wgmma", Where());
+  // Threads that have ended are not waited for.
+  Group& all = groups_[0];
+  if (all.arrived > 0 && all.arrived == live_) Release(0);
+  SwitchToNext();
+}
+
+void Block::Wait(State state, const char* word, const Where& where) {
+  Thread& thread = current();
+  thread.state = state;
+  thread.word = word;
+  thread.where = where;
+  current_warp().ready &= ~(1u << (running.thread % 32));
+  SwitchToNext();
+}
+
+// Lets others run first, sometimes: for words that do not wait, but after which others may go ahead.
+void Block::GiveWay() {
+  if (Chance(128)) SwitchToNext();
+}
+
+void Block::Wake(int warp, uint32_t lanes) {
+  warps_[warp].ready |= lanes;
+  for (uint32_t left = lanes; left != 0; left &= left - 1)
+    threads_[warp * 32 + std::countr_zero(left)].state = State::kReady;
+}
+
+void Block::SwitchToNext() {
+  const int from = running.thread;
+  const int next = NextThread();
+  if (next == from) return;
+  if (next < 0) {
+    Leave();
+    return;
+  }
+  running.thread = next;
+  threads_[from].fiber.SwitchTo(threads_[next].fiber);
+}
+
+// -1 if the block has ended.
+int Block::NextThread() {
+  while (true) {
+    if (const int next = NextOfTurn(); next >= 0) return next;
+    if (live_ == 0) {
+      if (!bulks_.empty()) failure_ = "ended before a CopyBulk had landed";
+      failed_thread_ = -1;
+      return -1;
+    }
+    if (BeginTurn()) continue;
+    // Nobody can run: something must land first.
+    if (bulks_.empty()) {
+      failure_ = absl::StrCat("deadlock: ", DescribeWaits());
+      failed_thread_ = -1;
+      return -1;
+    }
+    LandBulk(Random() % bulks_.size());
+  }
+}
+
+int Block::NextOfTurn() {
+  const uint32_t ready = warps_[turn_warp_].ready;
+  while (turn_position_ < 32) {
+    const int lane = (turn_first_ + turn_step_ * turn_position_++) & 31;
+    if ((ready >> lane & 1) != 0) return turn_warp_ * 32 + lane;
+  }
+  return -1;
+}
+
+// Chooses a warp and the order of its lanes. False if no thread can run.
+bool Block::BeginTurn() {
+  // Some schedules take warps in turn, others let one run far ahead.
+  if (turns_++ % kTurnsBetweenMoods == 0) {
+    constexpr uint32_t kMoods[] = {0, 128, 240, 256};
+    stay_ = kMoods[Random() % 4];
+  }
+  if (pending_copies_ + pending_wgmmas_ + static_cast<int>(bulks_.size()) > 0) LandSome();
+  const uint32_t random = Random();
+  turn_first_ = random & 31;
+  turn_step_ = (random >> 5 & 31) | 1;
+  turn_position_ = 0;
+  if (warps_[turn_warp_].ready != 0 && turn_warp_ < warps() && (random >> 10 & 255) < stay_) return true;
+  const int first = static_cast<int>((random >> 18) % warps());
+  for (int i = 0; i < warps(); ++i) {
+    turn_warp_ = (first + i) % warps();
+    if (warps_[turn_warp_].ready != 0) return true;
+  }
+  return false;
+}
+
+std::string Block::ThreadName(int index) const { return absl::StrCat("thread ", index); }
+
+// "threads 0-31 wait at SyncBlock (x.h:12); threads 32-63 have ended"
+std::string Block::DescribeWaits() const {
+  std::vector<std::string> parts;
+  const auto text_of = [&](const Thread& thread) {
+    if (thread.state == State::kEnded) return std::string("ended");
+    std::string text = absl::StrCat("wait at ", thread.word);
+    if (thread.state == State::kGroup && thread.detail != 0) absl::StrAppend(&text, " ", thread.detail);
+    if (thread.state == State::kBarrier) {
+      const Barrier* barrier = nullptr;
+      for (const Barrier& b : barriers_) barrier = b.at == thread.object ? &b : barrier;
+      absl::StrAppend(&text, " for parity ", thread.detail, " of the barrier at byte ",
+                      static_cast<const char*>(thread.object) - shared_);
+      if (barrier != nullptr)
+        absl::StrAppend(&text, ", which lacks ", barrier->pending, " arrivals and ", barrier->bytes,
+                        " bytes");
+    }
+    return absl::StrCat(text, " (", At(thread.where), ")");
+  };
+  for (int begin = 0; begin < task_.shape.threads;) {
+    const std::string text = text_of(threads_[begin]);
+    int end = begin + 1;
+    while (end < task_.shape.threads && text_of(threads_[end]) == text) ++end;
+    parts.push_back(end - begin == 1 ? absl::StrCat("thread ", begin, " ", text)
+                                     : absl::StrCat("threads ", begin, "-", end - 1, " ", text));
+    begin = end;
+  }
+  return absl::StrJoin(parts, "; ");
+}
+
+// ---- Barriers of threads
+
+void Block::SyncGroup(int id, int threads, const char* word, const Where& where) {
+  if (id < 0 || id >= kGroups) Fail(absl::StrCat(word, " with barrier number ", id), where);
+  if (id != 0 && (threads <= 0 || threads % 32 != 0 || threads > task_.shape.threads))
+    Fail(absl::StrCat(word, " among ", threads, " threads"), where);
+  Group& group = groups_[id];
+  const int warp = running.thread / 32;
+  if (group.arrived == 0) {
+    group.expected = threads;
+    group.where = where;
+    group.first = running.thread;
+  } else if (group.expected != threads) {
+    Fail(absl::StrCat(word, " ", id, " among ", threads, " threads, but ", group.expected, " for thread ",
+                      group.first, " (", At(group.where), ")"),
+         where);
+  }
+  // All threads of a warp must come to the same barrier of the program; for SyncBlock, all of the block.
+  const bool same =
+      id == 0 ? SamePlace(group.where, where) : group.waiting[warp] == 0 || group.lines[warp] == where.line();
+  if (!same)
+    Fail(absl::StrCat("divergent ", word, ": thread ", group.first, " waits at another (", At(group.where),
+                      ")"),
+         where);
+  group.lines[warp] = where.line();
+  group.waiting[warp] |= 1u << (running.thread % 32);
+  ++group.arrived;
+  current().detail = id;
+  if (group.arrived == (id == 0 ? live_ : group.expected)) {
+    Release(id);
+    turn_position_ = 32;
+    SwitchToNext();
+  } else {
+    Wait(State::kGroup, word, where);
+  }
+}
+
+void Block::Release(int id) {
+  Group& group = groups_[id];
+  for (int i = 0; i < warps(); ++i) {
+    if (group.waiting[i] == 0) continue;
+    if (group.waiting[i] != warps_[i].live)
+      Fail(absl::StrCat("divergent SyncGroup ", id, ": not all threads of warp ", i, " came to it"),
+           group.where);
+    Wake(i, group.waiting[i]);
+    group.waiting[i] = 0;
+  }
+  group.arrived = 0;
+}
+
+void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block&, const LaneOperands&),
+                          const Where& where) {
+  Warp& warp = current_warp();
+  const int lane = running.thread % 32;
+  if (warp.arrived == 0) {
+    warp.word = word;
+    warp.where = where;
+  } else if (!SamePlace(warp.where, where)) {
+    Fail(absl::StrCat("divergent ", word, ": another lane is at ", warp.word, " (", At(warp.where), ")"),
+         where);
+  }
+  warp.operands[lane] = operand;
+  warp.arrived |= 1u << lane;
+  if (warp.arrived != ~0u) {
+    Wait(State::kWarp, word, where);
+    return;
+  }
+  warp.arrived = 0;
+  if (perform != nullptr) perform(*this, warp.operands);
+  Wake(running.thread / 32, ~0u);
+  turn_position_ = 32;
+  SwitchToNext();
+}
+
+// ---- Memory
+
+void Block::CheckGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
+  const auto address = reinterpret_cast<uintptr_t>(p);
+  if (address % alignment != 0)
+    Fail(absl::StrCat(word, " of ", bytes, " bytes at an address that is no multiple of ", alignment), where);
+  for (const EmulatedMemory::Range& range : ranges_) {
+    if (address >= range.begin && address + bytes <= range.end) return;
+  }
+  const EmulatedMemory::Range range = task_.memory->Find(p);
+  if (range.end == 0 || address + bytes > range.end)
+    Fail(absl::StrCat(word, " of ", bytes, " bytes out of bounds: ", task_.memory->Describe(p)), where);
+  ranges_[next_range_] = range;
+  next_range_ = (next_range_ + 1) % kCachedRanges;
+}
+
+void Block::CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where) {
+  const int64_t offset = static_cast<const char*>(p) - shared_;
+  if (offset < 0 || offset + bytes > task_.shape.shared_bytes)
+    Fail(absl::StrCat(word, " of ", bytes, " bytes at byte ", offset, " of ", task_.shape.shared_bytes,
+                      " of shared memory"),
+         where);
+  if (offset % alignment != 0)
+    Fail(absl::StrCat(word, " at byte ", offset, " of shared memory, which is no multiple of ", alignment),
+         where);
+}
+
+void Block::CopyAsync16(void* shared, const void* global, const Where& where) {
+  CheckShared(shared, 16, 16, "CopyAsync16", where);
+  CheckGlobal(global, 16, 16, "CopyAsync16", where);
+  if (Chance(128)) {
+    std::memcpy(shared, global, 16);
+    return;
+  }
+  Thread& thread = current();
+  thread.copies.push_back({shared, global, thread.copy_groups});
+  ++pending_copies_;
+}
+
+void Block::CopyAsyncCommit() { ++current().copy_groups; }
+
+void Block::CopyAsyncWait(int groups) {
+  Thread& thread = current();
+  size_t kept = 0;
+  for (const PendingCopy& copy : thread.copies) {
+    if (copy.group < thread.copy_groups - groups) {
+      std::memcpy(copy.to, copy.from, 16);
+    } else {
+      thread.copies[kept++] = copy;
+    }
+  }
+  pending_copies_ -= static_cast<int>(thread.copies.size() - kept);
+  thread.copies.resize(kept);
+  GiveWay();
+}
+
+// Some of what is under way takes effect.
+void Block::LandSome() {
+  const uint32_t random = Random();
+  if (pending_copies_ > 0 && (random & 3) == 0) {
+    Thread& thread = threads_[(random >> 8) % task_.shape.threads];
+    for (const PendingCopy& copy : thread.copies) std::memcpy(copy.to, copy.from, 16);
+    pending_copies_ -= static_cast<int>(thread.copies.size());
+    thread.copies.clear();
+  }
+  if (!bulks_.empty() && (random >> 2 & 3) == 0) LandBulk((random >> 8) % bulks_.size());
+  if (pending_wgmmas_ > 0 && (random >> 4 & 3) == 0) {
+    PerformWgmma(static_cast<int>(random >> 8) % warpgroups());
+  }
+}
+
+// ---- Barriers in shared memory, and bulk copies
+
+Block::Barrier& Block::FindBarrier(uint64_t* bar, const char* word, const Where& where) {
+  for (Barrier& barrier : barriers_) {
+    if (barrier.at != bar) continue;
+    if (*bar != kBarrierMark) Fail(absl::StrCat(word, " on a barrier that was overwritten"), where);
+    return barrier;
+  }
+  Fail(absl::StrCat(word, " on a barrier that was not initialised"), where);
+}
+
+void Block::BarrierInit(uint64_t* bar, int arrivals, const Where& where) {
+  CheckShared(bar, 8, 8, "BarrierInit", where);
+  if (arrivals <= 0 || arrivals >= 1 << 20)
+    Fail(absl::StrCat("BarrierInit for ", arrivals, " arrivals"), where);
+  std::erase_if(barriers_, [&](const Barrier& barrier) { return barrier.at == bar; });
+  barriers_.push_back(
+      {.at = bar, .arrivals = arrivals, .pending = arrivals, .initialised_by = running.thread});
+  *bar = kBarrierMark;
+  GiveWay();
+}
+
+void Block::FenceBarrierInit() {
+  for (Barrier& barrier : barriers_) barrier.fenced |= barrier.initialised_by == running.thread;
+}
+
+void Block::CompletePhase(Barrier& barrier) {
+  if (barrier.pending != 0 || barrier.bytes != 0) return;
+  ++barrier.phase;
+  barrier.pending = barrier.arrivals;
+  for (int i = 0; i < task_.shape.threads; ++i) {
+    if (threads_[i].state == State::kBarrier && threads_[i].object == barrier.at) Wake(i / 32, 1u << i % 32);
+  }
+}
+
+void Block::BarrierArrive(uint64_t* bar, int bytes, const char* word, const Where& where) {
+  Barrier& barrier = FindBarrier(bar, word, where);
+  if (bytes < 0 || barrier.bytes + bytes > kBarrierBytesMax)
+    Fail(absl::StrCat(word, " expects ", bytes, " bytes"), where);
+  if (barrier.pending == 0)
+    Fail(absl::StrCat(word, " beyond the ", barrier.arrivals, " arrivals of a phase"), where);
+  barrier.bytes += bytes;
+  --barrier.pending;
+  CompletePhase(barrier);
+  GiveWay();
+}
+
+void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
+  const Barrier& barrier = FindBarrier(bar, "BarrierWait", where);
+  if (parity != 0 && parity != 1) Fail(absl::StrCat("BarrierWait for parity ", parity), where);
+  if ((barrier.phase & 1) != parity) {
+    GiveWay();
+    return;
+  }
+  Thread& thread = current();
+  thread.object = bar;
+  thread.detail = parity;
+  Wait(State::kBarrier, "BarrierWait", where);
+}
+
+void Block::CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar, const Where& where) {
+  if (bytes <= 0 || bytes % 16 != 0) Fail(absl::StrCat("CopyBulk of ", bytes, " bytes"), where);
+  CheckShared(shared, bytes, 16, "CopyBulk", where);
+  CheckGlobal(global, bytes, 16, "CopyBulk", where);
+  const Barrier& barrier = FindBarrier(bar, "CopyBulk", where);
+  if (!barrier.fenced) Fail("CopyBulk on a barrier without FenceBarrierInit", where);
+  // Up to four pieces, each of which lands when it likes.
+  const int piece = (bytes / 16 + 3) / 4 * 16;
+  for (int begin = 0; begin < bytes; begin += piece) {
+    bulks_.push_back({static_cast<char*>(shared) + begin, static_cast<const char*>(global) + begin,
+                      std::min(piece, bytes - begin), bar});
+    if (Chance(128)) LandBulk(bulks_.size() - 1);
+  }
+  GiveWay();
+}
+
+void Block::LandBulk(size_t index) {
+  const PendingBulk bulk = bulks_[index];
+  bulks_[index] = bulks_.back();
+  bulks_.pop_back();
+  std::memcpy(bulk.to, bulk.from, bulk.bytes);
+  for (Barrier& barrier : barriers_) {
+    if (barrier.at != bulk.bar) continue;
+    barrier.bytes -= bulk.bytes;
+    CompletePhase(barrier);
+  }
+}
+
+void Block::FenceAsyncShared() {}
+
+// ---- Warpgroups
+
+void Block::WgmmaFence(const Where& where) {
+  WarpOperation(
+      "WgmmaFence", nullptr,
+      [](Block& block, const LaneOperands&) { block.current_warp().wgmma_fenced = true; }, where);
+}
+
+void Block::Wgmma(WgmmaOperand operand, const Where& where) {
+  const SharedTile& b = operand.b;
+  if (task_.shape.threads % 128 != 0) Fail("Wgmma in a block that is not made of warpgroups", where);
+  const auto fits = [](int stride) { return stride > 0 && stride % 16 == 0 && stride < 1 << 18; };
+  if (!fits(b.k_stride) || !fits(b.n_stride))
+    Fail("Wgmma with strides that a descriptor does not hold", where);
+  const int64_t bytes = int64_t{operand.columns / 8 - 1} * b.n_stride + b.k_stride + kCoreMatrixBytes;
+  CheckShared(b.start, bytes, 16, "Wgmma", where);
+  if (!current_warp().wgmma_fenced) Fail("Wgmma without a WgmmaFence since the last WgmmaCommit", where);
+  WarpOperation(
+      "Wgmma", &operand,
+      [](Block& block, const LaneOperands& lanes) {
+        Warp& warp = block.current_warp();
+        PendingWgmma& op = warp.wgmmas.emplace_back();
+        op.operand = *static_cast<WgmmaOperand*>(lanes[0]);
+        op.where = warp.where;
+        op.group = warp.wgmma_groups;
+        for (int i = 0; i < 32; ++i) {
+          const auto& lane = *static_cast<WgmmaOperand*>(lanes[i]);
+          op.d[i] = lane.d;
+          std::copy_n(lane.a, 4, op.a[i].begin());
+        }
+        ++block.pending_wgmmas_;
+        const int warpgroup = running.thread / 128;
+        while (block.Chance(128) && block.PerformWgmma(warpgroup)) {
+        }
+      },
+      where);
+}
+
+// The oldest one of a warpgroup. False if there is none that all its warps have issued.
+bool Block::PerformWgmma(int warpgroup) {
+  Warp* const first = &warps_[warpgroup * 4];
+  for (int i = 0; i < 4; ++i) {
+    if (first[i].wgmmas.empty()) return false;
+  }
+  const WgmmaOperand& operand = first->wgmmas.front().operand;
+  for (int i = 0; i < 4; ++i) {
+    const PendingWgmma& op = first[i].wgmmas.front();
+    const SharedTile& b = op.operand.b;
+    if (b.start != operand.b.start || b.k_stride != operand.b.k_stride || b.n_stride != operand.b.n_stride ||
+        op.operand.columns != operand.columns || op.operand.accumulate != operand.accumulate)
+      Fail(absl::StrCat("divergent Wgmma: the warps of warpgroup ", warpgroup, " do not agree"), op.where);
+  }
+  for (int i = 0; i < 4; ++i) {
+    MultiplyAdd(first[i].wgmmas.front());
+    first[i].wgmmas.erase(first[i].wgmmas.begin());
+  }
+  pending_wgmmas_ -= 4;
+  for (int i = warpgroup * 128; i < (warpgroup + 1) * 128; ++i) {
+    if (threads_[i].state == State::kWgmma) Wake(i / 32, 1u << i % 32);
+  }
+  return true;
+}
+
+// The 16 rows of one warp.
+void Block::MultiplyAdd(const PendingWgmma& op) const {
+  uint32_t pairs_a[16][8];
+  for (int lane = 0; lane < 32; ++lane) PutFragmentA(lane, op.a[lane].data(), pairs_a);
+  const TensorCoreRows rows(pairs_a);
+  const SharedTile& b = op.operand.b;
+  for (int j = 0; j < op.operand.columns / 8; ++j) {
+    uint32_t pairs_b[8][8];
+    const char* core = static_cast<const char*>(b.start) + int64_t{j} * b.n_stride;
+    for (int pair = 0; pair < 8; ++pair) {
+      for (int column = 0; column < 8; ++column)
+        std::memcpy(&pairs_b[pair][column], core + pair / 4 * b.k_stride + column * 16 + pair % 4 * 4, 4);
+    }
+    float c[16][8] = {};
+    if (op.operand.accumulate) {
+      for (int lane = 0; lane < 32; ++lane) PutFragmentC(lane, op.d[lane] + 4 * j, c);
+    }
+    rows.MultiplyAdd(task_.tensor_core, pairs_b, c);
+    for (int lane = 0; lane < 32; ++lane) TakeFragmentC(lane, c, op.d[lane] + 4 * j);
+  }
+}
+
+void Block::WgmmaCommit(const Where& where) {
+  WarpOperation(
+      "WgmmaCommit", nullptr,
+      [](Block& block, const LaneOperands&) {
+        ++block.current_warp().wgmma_groups;
+        block.current_warp().wgmma_fenced = false;
+      },
+      where);
+}
+
+void Block::WgmmaWait(int groups, const Where& where) {
+  WarpOperation("WgmmaWait", nullptr, nullptr, where);
+  const Warp& warp = current_warp();
+  const auto waits = [&] {
+    return !warp.wgmmas.empty() && warp.wgmmas.front().group < warp.wgmma_groups - groups;
+  };
+  // Whoever comes first performs them; they take all warps of the warpgroup.
+  while (waits()) {
+    if (!PerformWgmma(running.thread / 128)) Wait(State::kWgmma, "WgmmaWait", where);
+  }
+}
+
+}  // namespace bellwether::gpu::emulated
