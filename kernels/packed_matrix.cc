@@ -1,6 +1,7 @@
 #include "kernels/packed_matrix.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <utility>
 
@@ -278,20 +279,34 @@ void PackedMatrix::GetRow(int64_t row, absl::Span<float> out) const {
     }
     return;
   }
-  BlockWalk walk(spec_, place);
+  GetQuantizedRow(row, [&](const QuantizedBlock& block) {
+    for (int i = 0; i < block.count; ++i) {
+      const float product = block.scale * static_cast<float>(block.q[i]);
+      out[block.begin + i] = spec_.has_offset ? product + block.offset : product;
+    }
+  });
+}
+
+void PackedMatrix::GetQuantizedRow(int64_t row, absl::FunctionRef<void(const QuantizedBlock&)> use) const {
+  BW_CHECK(IsQuantized(spec_.format) && 0 <= row && row < spec_.rows);
+  const int64_t panel = row / kPanelRows;
+  BlockWalk walk(spec_, {buffer_.data() + panel * full_panel_bytes_, panel_width(panel), row % kPanelRows});
   const auto load_scale = [&](const std::byte* at) {
     return spec_.half_scales ? F32FromF16(Load<uint16_t>(at)) : Load<float>(at);
   };
+  std::array<int8_t, kActivationGroup> q;
   for (const Block& block : blocks_) {
     walk.Enter(block);
-    const float scale = load_scale(walk.scale());
-    const float offset = spec_.has_offset ? load_scale(walk.offset()) : 0.0f;
     for (int i = 0; i < block.count; ++i) {
       const int bits = std::to_integer<int>(*walk.byte(i));
       const int stored = spec_.format == WeightFormat::kInt8 ? bits : walk.high(i) ? bits >> 4 : bits & 15;
-      const float product = scale * static_cast<float>(stored + lowest_q());
-      out[block.begin + i] = spec_.has_offset ? product + offset : product;
+      q[i] = static_cast<int8_t>(stored + lowest_q());
     }
+    use({.begin = block.begin,
+         .count = block.count,
+         .q = q.data(),
+         .scale = load_scale(walk.scale()),
+         .offset = spec_.has_offset ? load_scale(walk.offset()) : 0.0f});
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/aligned_buffer.h"
@@ -102,6 +103,13 @@ class PackedMatrix {
   void SetRow(int64_t row, const QuantizedSpan& values);     // quantised formats
   // out[cols] = the row's values, dequantised as scale * q + offset.
   void GetRow(int64_t row, absl::Span<float> out) const;
+  // The blocks of a quantised row, from first to last, as they were set.
+  struct QuantizedBlock {
+    int32_t begin = 0, count = 0;  // columns
+    const int8_t* q = nullptr;     // [count]
+    float scale = 0, offset = 0;   // offset 0 if the spec has none
+  };
+  void GetQuantizedRow(int64_t row, absl::FunctionRef<void(const QuantizedBlock&)> use) const;
 
   const MatrixSpec& spec() const { return spec_; }
   int64_t rows() const { return spec_.rows; }

@@ -7,6 +7,8 @@
 #include <cstdint>
 
 #define BW_DEVICE __device__ __forceinline__
+#define BW_UNROLL _Pragma("unroll")
+#define BW_UNROLL_8 _Pragma("unroll 8")
 
 namespace bellwether::gpu {
 

@@ -12,6 +12,8 @@
 #include "kernels/gpu/emulated_block.h"
 
 #define BW_DEVICE inline
+#define BW_UNROLL
+#define BW_UNROLL_8
 
 namespace bellwether::gpu {
 
@@ -80,6 +82,7 @@ inline float HalfToFloat(uint16_t bits) {
   const float value = F32FromF16(bits);
   return value != value ? BitsFloat(0x7fffffffu) : value;
 }
+inline uint16_t FloatToHalf(float x) { return x != x ? uint16_t{0x7fff} : F16FromF32(x); }
 inline void Mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2],
                 const Where& where = Where::current()) {
   emulated::MmaStep(c, a, b, where);

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "kernels/gpu/rows.h"
+#include "kernels/gpu/tile_matmul.h"
+#include "kernels/gpu/weights.h"
+#include "kernels/packed_matrix.h"
+
+// From a PackedMatrix, the CPU's form, to what GPU kernels read (weights.h). Pure host code.
+//
+// The segment rule. Segments belong to the model: a matrix that is not cut into slices has segments of 256 columns,
+// which add up from left to right; a slice is a segment, or several of 1024 columns if it is longer, which add up from
+// left to right too; slices add up by the tree (common/slice_tree.h). So 256 columns are enough work for a warp at
+// decode, and a prompt's kernel stops for a sum every 256 columns only.
+
+namespace bellwether::gpu {
+
+inline constexpr int64_t kSegmentColumns = 256;
+inline constexpr int64_t kSliceSegmentColumns = 1024;
+
+// How a matrix of one shape lies on a GPU, the same for all its tiles.
+struct DeviceForm {
+  WeightFormat format = WeightFormat::kF32;
+  bool has_offset = false;
+  bool half_scales = false;
+  int64_t rows = 0, cols = 0;
+  int32_t tiles = 0;
+
+  std::vector<Segment> segments;
+  std::vector<Root> roots;
+  int32_t units = 0;  // of a tile; scalar formats: columns
+  int32_t sets = 0;
+  std::vector<ColumnStep> steps;        // [packed columns / 16] of the tensor core formats: which columns they are
+  std::vector<ColumnStep> set_columns;  // [sets]
+  std::vector<uint8_t> set_ends;        // [units]
+  SetEnds set_ends_at = SetEnds::kAnywhere;
+  int32_t set_units = 1;
+  bool packed_columns_are_columns = false;  // and there is no padding
+
+  // For tile_matmul with a stack of one and of two sums: the parts, and how their sums add up to the roots.
+  struct PartSums {
+    std::vector<Part> parts;
+    std::vector<uint8_t> additions, ends;  // as SumTreeArgs'
+  };
+  PartSums parts[2];
+
+  bool scalar() const { return format == WeightFormat::kF32 || format == WeightFormat::kF16; }
+  TensorFormat tensor_format() const {
+    return format == WeightFormat::kBF16 ? TensorFormat::kBF16
+           : format == WeightFormat::kInt8 ? TensorFormat::kInt8 : TensorFormat::kInt4;
+  }
+  int64_t packed_cols() const { return scalar() ? cols : static_cast<int64_t>(steps.size()) * kStepCols; }
+  int64_t value_bytes() const;
+  int64_t scale_bytes() const;  // of the scales; as many again of offsets if there are
+};
+
+// InvalidArgument where the spec is beyond what kernels take.
+absl::StatusOr<DeviceForm> DeviceFormOf(const kernels::MatrixSpec& spec);
+
+// Whether rows prepared for one serve the other.
+bool SamePreparation(const DeviceForm& a, const DeviceForm& b);
+
+// Writes rows [16 tile, ...) (32 of the scalar formats) of `matrix` into the whole matrix's values (and scales and offsets,
+// or null), which were zero before. Different tiles may be written by different threads.
+void PackTile(const kernels::PackedMatrix& matrix, const DeviceForm& form, int64_t tile, char* values, char* scales,
+              char* offsets);
+
+}  // namespace bellwether::gpu
