@@ -9,6 +9,7 @@
 #include "absl/strings/str_split.h"
 #include "common/build_id.h"
 #include "common/defaults.h"
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "common/program_flags.h"
 #include "common/status.h"
@@ -132,6 +133,10 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("worker", ParseLogLevel(flags.log_level));
+  if (const absl::Status enough = RaiseDescriptorLimit(); !enough.ok()) {
+    LogError(enough.message());
+    return 1;
+  }
   absl::StatusOr<WorkerSession::Options> options = SessionOptions(flags);
   if (!options.ok()) {
     std::fprintf(stderr, "%s\n", std::string(options.status().message()).c_str());
