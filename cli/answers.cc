@@ -14,7 +14,7 @@
 #include "cli/stop.h"
 #include "cli/terminal.h"
 #include "common/status.h"
-#include "model/tokenizer/utf8.h"
+#include "common/utf8.h"
 #include "nlohmann/json.hpp"
 
 namespace bellwether {

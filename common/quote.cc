@@ -2,6 +2,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {
@@ -15,6 +16,23 @@ std::string Quoted(std::string_view text) {
   const std::string escaped = absl::CHexEscape(absl::string_view(shown.data(), shown.size()));
   if (shown.size() == text.size()) return absl::StrCat("\"", escaped, "\"");
   return absl::StrCat("\"", escaped, "...\" (", text.size(), " bytes)");
+}
+
+std::string Printable(std::string_view text) {
+  std::string out;
+  out.reserve(text.size());
+  while (!text.empty()) {
+    const Utf8Step step = ReadUtf8(text);
+    const std::string_view bytes = text.substr(0, step.length);
+    if (step.kind == Utf8Step::Kind::kCharacter) {
+      out.append(bytes);
+    } else {
+      for (const char byte : bytes)
+        absl::StrAppend(&out, "\\x", absl::Hex(static_cast<unsigned char>(byte), absl::kZeroPad2));
+    }
+    text.remove_prefix(step.length);
+  }
+  return out;
 }
 
 std::string_view CutText(std::string_view text, size_t bytes_max) {

@@ -12,6 +12,10 @@ namespace bellwether {
 // In quotes, with everything but printable ASCII escaped; of a long text the beginning and its length.
 std::string Quoted(std::string_view text);
 
+// For people and for formats that are UTF-8 by definition (JSON, protobuf): what is UTF-8 stays as it is, of
+// other bytes each becomes "\xNN". Names of files, hosts and flags are bytes and may be anything.
+std::string Printable(std::string_view text);
+
 // The first `bytes_max` bytes, less if that would cut a UTF-8 character.
 std::string_view CutText(std::string_view text, size_t bytes_max);
 

@@ -12,6 +12,13 @@ TEST(QuoteTest, EscapesAndCuts) {
   EXPECT_EQ(Quoted(std::string(65, 'x')), "\"" + std::string(64, 'x') + "...\" (65 bytes)");
 }
 
+TEST(QuoteTest, PrintableIsUtf8AndLeavesUtf8Alone) {
+  EXPECT_EQ(Printable("a\n高 \x1b"), "a\n高 \x1b");
+  EXPECT_EQ(Printable("m\xE9.gguf"), "m\\xe9.gguf");
+  EXPECT_EQ(Printable("\xE9\xAB"), "\\xe9\\xab");  // the start of a character
+  EXPECT_EQ(Printable("\xED\xA0\x80"), "\\xed\\xa0\\x80");
+}
+
 TEST(QuoteTest, CutsBetweenCharacters) {
   EXPECT_EQ(CutText("abc", 3), "abc");
   EXPECT_EQ(CutText("abc", 2), "ab");

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "common/step.h"
@@ -19,7 +20,7 @@
 #include "model/chat_template/chat_template_hints.h"
 #include "model/layout_text.h"
 #include "model/option_names.h"
-#include "proto/grpc_deadline.h"
+#include "proto/grpc_server.h"
 
 namespace bellwether {
 namespace {
@@ -34,28 +35,21 @@ uint64_t SystemSeed() {
   return seed;
 }
 
-// Listens on `address` and replaces its port by the one in use.
-absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(grpc::Service* service, int64_t message_bytes_max,
-                                                          std::string* address) {
+// Which of the process's descriptors connections may take; the rest is for files.
+constexpr double kClientDescriptors[] = {0.25, 0.75};
+constexpr double kWorkerDescriptors[] = {0.75, 1.0};
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, int64_t message_bytes_max,
+                                                        TcpListener::Options listen) {
   grpc::ServerBuilder builder;
-  // A second server on the same port is an error, not a share of its connections.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // Peers that vanish without a word are noticed, and may check on us as often as they like.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 100);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
   builder.SetMaxReceiveMessageSize(static_cast<int>(message_bytes_max));
-  int port = 0;
-  builder.AddListeningPort(*address, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(service);
-  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
-  if (server == nullptr || port == 0) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        "cannot listen on ", *address, ": give a host:port that is free and belongs to this machine"));
-  }
-  *address = absl::StrCat(address->substr(0, address->rfind(':')), ":", port);
-  return server;
+  return GrpcServer::Start(&builder, {.listen = std::move(listen)});
 }
 
 absl::Status CheckNumbers(const CoordinatorOptions& options) {
@@ -233,19 +227,27 @@ absl::Status CoordinatorServer::Listen() {
   grpc::EnableDefaultHealthCheckService(true);
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   inference_ = std::make_unique<InferenceService>(InferenceOptions());
-  client_address_ = options_.listen;
-  BW_ASSIGN_OR_RETURN(client_server_,
-                      StartServer(inference_->service(), kClientMessageBytesMax, &client_address_));
+  BW_ASSIGN_OR_RETURN(
+      client_server_,
+      StartServer(inference_->service(), kClientMessageBytesMax,
+                  {.address = options_.listen,
+                   .name = "clients",
+                   .descriptors = DescriptorsBetween(kClientDescriptors[0], kClientDescriptors[1])}));
+  client_address_ = client_server_->address();
   ShowServing(serving_);
-  worker_address_ = options_.worker_listen;
-  BW_ASSIGN_OR_RETURN(worker_server_,
-                      StartServer(cluster_->service(), kControlMessageBytesMax, &worker_address_));
+  BW_ASSIGN_OR_RETURN(
+      worker_server_,
+      StartServer(cluster_->service(), kControlMessageBytesMax,
+                  {.address = options_.worker_listen,
+                   .name = "workers",
+                   .descriptors = DescriptorsBetween(kWorkerDescriptors[0], kWorkerDescriptors[1])}));
+  worker_address_ = worker_server_->address();
   return absl::OkStatus();
 }
 
 void CoordinatorServer::ShowServing(bool serving) {
   if (client_server_ == nullptr) return;
-  grpc::HealthCheckServiceInterface* health = client_server_->GetHealthCheckService();
+  grpc::HealthCheckServiceInterface* health = client_server_->health();
   if (health == nullptr) return;
   const bool shown = serving && !draining_;
   health->SetServingStatus(kHealthName, shown);
@@ -276,9 +278,9 @@ void CoordinatorServer::Shutdown(absl::Duration drain) {
   }
   // Calls that are left are cancelled, which the engine answers with their end.
   if (client_server_ != nullptr)
-    client_server_->Shutdown(GrpcDeadlineAfter(drain > absl::ZeroDuration() ? kShutdownGrace : drain));
+    client_server_->Shutdown(drain > absl::ZeroDuration() ? kShutdownGrace : drain);
   if (cluster_ != nullptr) cluster_->Stop();
-  if (worker_server_ != nullptr) worker_server_->Shutdown(GrpcDeadlineAfter(kShutdownGrace));
+  if (worker_server_ != nullptr) worker_server_->Shutdown(kShutdownGrace);
   if (engine_ != nullptr) engine_->Stop();
 }
 

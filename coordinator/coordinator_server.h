@@ -12,11 +12,9 @@
 #include "model/checkpoint/checkpoint.h"
 #include "model/shard_size.h"
 
-namespace grpc {
-class Server;
-}
-
 namespace bellwether {
+
+class GrpcServer;
 
 // A whole coordinator: the model's description, the engine, and two gRPC servers, one for clients (with
 // health and reflection) and one for workers.
@@ -58,8 +56,8 @@ class CoordinatorServer {
   std::unique_ptr<ClusterService> cluster_;
   std::unique_ptr<EngineLoop> engine_;
   std::unique_ptr<InferenceService> inference_;
-  std::unique_ptr<grpc::Server> worker_server_;
-  std::unique_ptr<grpc::Server> client_server_;
+  std::unique_ptr<GrpcServer> worker_server_;
+  std::unique_ptr<GrpcServer> client_server_;
   std::string client_address_, worker_address_;
 };
 

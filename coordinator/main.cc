@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/build_id.h"
 #include "common/defaults.h"
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "common/program_flags.h"
 #include "common/stop_signal.h"
@@ -93,6 +94,10 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("coordinator", ParseLogLevel(flags.log_level));
+  if (const absl::Status enough = RaiseDescriptorLimit(); !enough.ok()) {
+    LogError(enough.message());
+    return 1;
+  }
   return Serve(flags);
 }
 

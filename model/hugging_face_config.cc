@@ -13,8 +13,6 @@
 namespace bellwether {
 namespace {
 
-using nlohmann::json;
-
 constexpr int kLlamaPositionsDefault = 2048;  // configs of 2023 lack the key
 constexpr int kBloomPositionsDefault = 2048;
 
@@ -58,32 +56,27 @@ constexpr ForeignKey kForeignFactors[] = {
 };
 
 // Off: absent, null, false, 0, or an empty list or object.
-bool IsOff(const json& value) {
+bool IsOff(const Json& value) {
   if (value.is_null()) return true;
   if (value.is_boolean()) return !value.get<bool>();
   if (value.is_number()) return value.get<double>() == 0;
   return (value.is_array() || value.is_object()) && value.empty();
 }
 
-void RefuseForeignKeys(const json& object, JsonFields& fields) {
+void RefuseForeignKeys(const Json& object, JsonFields& fields) {
   const bool window_off = object.contains("use_sliding_window") && IsOff(object["use_sliding_window"]);
   for (const ForeignKey& key : kForeignKeys) {
-    const auto found = object.find(key.name);
-    if (found == object.end() || IsOff(*found)) continue;
+    if (IsOff(object[key.name])) continue;
     if (window_off && std::string(key.name) == "sliding_window") continue;
     fields.Fail(absl::StrCat("'", key.name, "' asks for ", key.means, ", which is not supported"));
   }
   for (const ForeignKey& key : kForeignFactors) {
-    const auto found = object.find(key.name);
-    if (found == object.end() || found->is_null()) continue;
-    if (found->is_number() && found->get<double>() == 1) continue;
+    const Json& found = object[key.name];
+    if (found.is_null() || found == Json(1)) continue;
     fields.Fail(absl::StrCat("'", key.name, "' asks for ", key.means, ", which is not supported"));
   }
-  const auto types = object.find("layer_types");
-  if (types != object.end() && types->is_array()) {
-    for (const json& type : *types) {
-      if (type != "full_attention") fields.Fail("'layer_types' asks for layers without full attention");
-    }
+  for (const Json& type : object["layer_types"]) {
+    if (type != "full_attention") fields.Fail("'layer_types' asks for layers without full attention");
   }
 }
 
@@ -109,7 +102,7 @@ void ReadTokenIds(JsonFields& fields, ModelConfig& config) {
 
 // One dictionary of rotary settings: rope_scaling of transformers 4 (with the older key "type") or
 // rope_parameters of transformers 5, which holds the base too.
-void ReadRopeObject(const char* name, const json& object, JsonFields& fields, ModelConfig& config) {
+void ReadRopeObject(const char* name, const Json& object, JsonFields& fields, ModelConfig& config) {
   if (!object.is_object()) return fields.Fail(absl::StrCat("'", name, "' should be an object"));
   JsonFields rope(object);
   const std::string type = rope.Text({"rope_type", "type"}, "default");
@@ -139,14 +132,14 @@ void ReadRopeObject(const char* name, const json& object, JsonFields& fields, Mo
   if (!rope.status().ok()) fields.Fail(absl::StrCat("'", name, "': ", std::string(rope.status().message())));
 }
 
-void ReadRope(const json& object, JsonFields& fields, ModelConfig& config) {
+void ReadRope(const Json& object, JsonFields& fields, ModelConfig& config) {
   config.rope_theta = fields.Number({"rope_theta", "rotary_emb_base"}, 10000);
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
     if (fields.Has(name)) ReadRopeObject(name, object[name], fields, config);
   }
 }
 
-void ReadLlama(const json& object, JsonFields& fields, ModelConfig& config) {
+void ReadLlama(const Json& object, JsonFields& fields, ModelConfig& config) {
   config.hidden = Dimension(fields, {"hidden_size"}, std::nullopt, kHiddenMax);
   config.ffn = Dimension(fields, {"intermediate_size"}, std::nullopt, kFfnMax);
   config.layers = Dimension(fields, {"num_hidden_layers"}, std::nullopt, kLayersMax);
@@ -200,12 +193,10 @@ void ReadBloom(JsonFields& fields, ModelConfig& config) {
 }
 
 // "llama", "bloom", or what the file calls itself.
-std::string FamilyOf(const json& object, JsonFields& fields) {
+std::string FamilyOf(const Json& object, JsonFields& fields) {
   std::string type = fields.Text({"model_type"}, "");
   if (!type.empty()) return type;
-  const auto names = object.find("architectures");
-  if (names == object.end() || !names->is_array() || names->empty() || !names->front().is_string()) return "";
-  std::string name = names->front().get<std::string>();
+  const std::string& name = object["architectures"].front().text();
   if (name == "LlamaForCausalLM" || name == "LLaMAForCausalLM" || name == "LlamaModel") return "llama";
   if (name == "BloomForCausalLM" || name == "BloomModel") return "bloom";
   return name;
@@ -214,7 +205,7 @@ std::string FamilyOf(const json& object, JsonFields& fields) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> ParseHuggingFaceConfig(const std::string& json_text) {
-  BW_ASSIGN_OR_RETURN(const json object, ParseJsonObject(json_text));
+  BW_ASSIGN_OR_RETURN(const Json object, ParseJsonObject(json_text));
   JsonFields fields(object);
   ModelConfig config;
   const std::string family = FamilyOf(object, fields);
@@ -238,7 +229,7 @@ absl::StatusOr<ModelConfig> ParseHuggingFaceConfig(const std::string& json_text)
 }
 
 absl::Status MergeGenerationConfig(const std::string& json_text, ModelConfig& config) {
-  BW_ASSIGN_OR_RETURN(const json object, ParseJsonObject(json_text));
+  BW_ASSIGN_OR_RETURN(const Json object, ParseJsonObject(json_text));
   JsonFields fields(object);
   ModelConfig generation;
   ReadTokenIds(fields, generation);

@@ -1,6 +1,8 @@
 #include "model/json_object.h"
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
+#include "common/status.h"
 
 namespace bellwether {
 namespace {
@@ -8,49 +10,37 @@ namespace {
 // At most this much of a wrong value is shown.
 constexpr size_t kShownBytes = 40;
 
-std::string Show(const nlohmann::json& value) {
-  std::string text = value.dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
-  if (text.size() > kShownBytes) text = text.substr(0, kShownBytes) + "...";
-  return text;
+std::string Show(const Json& value) {
+  if (value.is_not_finite()) return "a number that is not finite";
+  const std::string text = WriteJson(value);
+  return text.size() <= kShownBytes ? text : std::string(CutText(text, kShownBytes)) + "...";
 }
 
 }  // namespace
 
-absl::StatusOr<nlohmann::json> ParseJsonObject(const std::string& text) {
-  if (text.size() > kJsonBytesMax) {
+absl::StatusOr<Json> ParseJsonObject(std::string_view text, size_t bytes_max) {
+  if (text.size() > bytes_max) {
     return absl::InvalidArgumentError(
-        absl::StrCat(text.size(), " bytes of JSON where at most ", kJsonBytesMax, " are read"));
+        absl::StrCat(text.size(), " bytes of JSON where at most ", bytes_max, " are read"));
   }
-  bool too_deep = false;
-  const auto watch_depth = [&](int depth, nlohmann::json::parse_event_t, nlohmann::json&) {
-    too_deep |= depth > kJsonDepthMax;
-    return !too_deep;  // what lies deeper is dropped at once
-  };
-  nlohmann::json value = nlohmann::json::parse(text, watch_depth, /*allow_exceptions=*/false);
-  if (too_deep) {
-    return absl::InvalidArgumentError(absl::StrCat("JSON nested deeper than ", kJsonDepthMax, " levels"));
-  }
-  if (value.is_discarded()) return absl::InvalidArgumentError("not valid JSON");
+  BW_ASSIGN_OR_RETURN(Json value, ParseJson(text));
   if (!value.is_object()) return absl::InvalidArgumentError("not a JSON object");
   return value;
 }
 
-bool JsonFields::Has(const char* name) const {
-  const auto found = object_.find(name);
-  return found != object_.end() && !found->is_null();
-}
+bool JsonFields::Has(const char* name) const { return !object_[name].is_null(); }
 
-const nlohmann::json* JsonFields::Find(Names names) {
-  const nlohmann::json* result = nullptr;
+const Json* JsonFields::Find(Names names) {
+  const Json* result = nullptr;
   const char* result_name = nullptr;
   for (const char* name : names) {
-    const auto found = object_.find(name);
-    if (found == object_.end() || found->is_null()) continue;
-    if (result != nullptr && *result != *found) {
-      Fail(absl::StrCat("'", result_name, "' is ", Show(*result), " but '", name, "' is ", Show(*found)));
+    const Json& found = object_[name];
+    if (found.is_null()) continue;
+    if (result != nullptr && *result != found) {
+      Fail(absl::StrCat("'", result_name, "' is ", Show(*result), " but '", name, "' is ", Show(found)));
     }
     if (result == nullptr) {
-      result = &*found;
+      result = &found;
       result_name = name;
     }
   }
@@ -58,7 +48,7 @@ const nlohmann::json* JsonFields::Find(Names names) {
 }
 
 int64_t JsonFields::Integer(Names names, std::optional<int64_t> absent) {
-  const nlohmann::json* value = Find(names);
+  const Json* value = Find(names);
   if (value == nullptr) {
     if (!absent.has_value()) Fail(absl::StrCat("'", *names.begin(), "' is missing"));
     return absent.value_or(0);
@@ -72,7 +62,7 @@ int64_t JsonFields::Integer(Names names, std::optional<int64_t> absent) {
 }
 
 double JsonFields::Number(Names names, std::optional<double> absent) {
-  const nlohmann::json* value = Find(names);
+  const Json* value = Find(names);
   if (value == nullptr) {
     if (!absent.has_value()) Fail(absl::StrCat("'", *names.begin(), "' is missing"));
     return absent.value_or(0);
@@ -85,7 +75,7 @@ double JsonFields::Number(Names names, std::optional<double> absent) {
 }
 
 bool JsonFields::Bool(Names names, bool absent) {
-  const nlohmann::json* value = Find(names);
+  const Json* value = Find(names);
   if (value == nullptr) return absent;
   if (!value->is_boolean()) {
     Fail(absl::StrCat("'", *names.begin(), "' should be true or false, not ", Show(*value)));
@@ -95,7 +85,7 @@ bool JsonFields::Bool(Names names, bool absent) {
 }
 
 std::string JsonFields::Text(Names names, const std::string& absent) {
-  const nlohmann::json* value = Find(names);
+  const Json* value = Find(names);
   if (value == nullptr) return absent;
   if (!value->is_string()) {
     Fail(absl::StrCat("'", *names.begin(), "' should be a string, not ", Show(*value)));
@@ -106,9 +96,9 @@ std::string JsonFields::Text(Names names, const std::string& absent) {
 
 std::vector<int64_t> JsonFields::Integers(const char* name) {
   std::vector<int64_t> result;
-  const nlohmann::json* value = Find({name});
+  const Json* value = Find({name});
   if (value == nullptr) return result;
-  const auto add = [&](const nlohmann::json& element) {
+  const auto add = [&](const Json& element) {
     if (element.is_number_integer() &&
         !(element.is_number_unsigned() && element.get<uint64_t>() > uint64_t{INT64_MAX})) {
       result.push_back(element.get<int64_t>());
@@ -117,7 +107,7 @@ std::vector<int64_t> JsonFields::Integers(const char* name) {
     }
   };
   if (value->is_array()) {
-    for (const nlohmann::json& element : *value) add(element);
+    for (const Json& element : *value) add(element);
   } else {
     add(*value);
   }

@@ -4,21 +4,21 @@
 #include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "nlohmann/json.hpp"
+#include "common/json.h"
 
 namespace bellwether {
 
 // Largest configuration file that is read: config.json is some KB, a sharded index a few hundred.
 inline constexpr size_t kJsonBytesMax = size_t{16} << 20;
-inline constexpr int kJsonDepthMax = 64;
 
-// The JSON object in `text`. InvalidArgument: longer than kJsonBytesMax, nested deeper than kJsonDepthMax,
-// not JSON or not an object.
-absl::StatusOr<nlohmann::json> ParseJsonObject(const std::string& text);
+// The JSON object in `text`. InvalidArgument: longer than `bytes_max`, not JSON (common/json.h) or not an
+// object.
+absl::StatusOr<Json> ParseJsonObject(std::string_view text, size_t bytes_max = kJsonBytesMax);
 
 // Typed access to the fields of a JSON object whose writers spell keys in several ways. `names` are aliases:
 // none need be there, and two that contradict each other are an error. null counts as absent. The first error
@@ -28,11 +28,11 @@ class JsonFields {
   using Names = std::initializer_list<const char*>;
 
   // `object` must outlive this.
-  explicit JsonFields(const nlohmann::json& object) : object_(object) {}
+  explicit JsonFields(const Json& object) : object_(object) {}
 
   bool Has(const char* name) const;
   int64_t Integer(Names names, std::optional<int64_t> absent);  // absent without a value: an error
-  double Number(Names names, std::optional<double> absent);
+  double Number(Names names, std::optional<double> absent);     // finite
   bool Bool(Names names, bool absent);
   std::string Text(Names names, const std::string& absent);
   // An integer or a list of integers; empty if absent.
@@ -44,9 +44,9 @@ class JsonFields {
 
  private:
   // Null if no name is there or a value is null.
-  const nlohmann::json* Find(Names names);
+  const Json* Find(Names names);
 
-  const nlohmann::json& object_;
+  const Json& object_;
   absl::Status status_;
 };
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -9,10 +10,12 @@
 #include "absl/strings/str_split.h"
 #include "common/build_id.h"
 #include "common/defaults.h"
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "common/program_flags.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
+#include "worker/device/cpu_device.h"
 #include "worker/inventory.h"
 #include "worker/session.h"
 
@@ -101,6 +104,7 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
     }
     options.kernel_levels.erase(at + 1, options.kernel_levels.end());
   }
+  options.device = std::make_shared<CpuDevice>(options.threads, options.cpus);
   options.build_id = BuildId();
   return options;
 }
@@ -132,6 +136,10 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("worker", ParseLogLevel(flags.log_level));
+  if (const absl::Status enough = RaiseDescriptorLimit(); !enough.ok()) {
+    LogError(enough.message());
+    return 1;
+  }
   absl::StatusOr<WorkerSession::Options> options = SessionOptions(flags);
   if (!options.ok()) {
     std::fprintf(stderr, "%s\n", std::string(options.status().message()).c_str());

@@ -19,8 +19,6 @@
 namespace bellwether {
 namespace {
 
-using nlohmann::json;
-
 constexpr size_t kDirectoryEntriesMax = 100'000;
 constexpr size_t kShardsMax = 4096;
 
@@ -42,9 +40,9 @@ std::vector<std::string> ListFiles(const std::string& dir) {
   return names;
 }
 
-absl::StatusOr<json> ReadJson(const std::string& path) {
+absl::StatusOr<Json> ReadJson(const std::string& path) {
   BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kJsonBytesMax));
-  absl::StatusOr<json> object = ParseJsonObject(text);
+  absl::StatusOr<Json> object = ParseJsonObject(text);
   if (!object.ok()) return Annotate(object.status(), path);
   return object;
 }
@@ -83,13 +81,13 @@ absl::Status RefuseOtherContainers(const std::string& dir, const std::vector<std
 absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& dir,
                                                        const std::string& index_name) {
   const std::string path = absl::StrCat(dir, "/", index_name);
-  BW_ASSIGN_OR_RETURN(const json index, ReadJson(path));
-  const auto map = index.find("weight_map");
-  if (map == index.end() || !map->is_object()) {
+  BW_ASSIGN_OR_RETURN(const Json index, ReadJson(path));
+  const Json& map = index["weight_map"];
+  if (!map.is_object()) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": no 'weight_map'"));
   }
   std::set<std::string> names;
-  for (const auto& [tensor, file] : map->items()) {
+  for (const auto& [tensor, file] : map.items()) {
     if (!file.is_string())
       return absl::InvalidArgumentError(absl::StrCat(path, ": no file for '", tensor, "'"));
     const std::string name = file.get<std::string>();
@@ -247,17 +245,12 @@ absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
   if (Exists(template_path)) return ReadSmallFile(template_path, kJsonBytesMax);
   const std::string config_path = absl::StrCat(dir, "/tokenizer_config.json");
   if (!Exists(config_path)) return std::string();
-  BW_ASSIGN_OR_RETURN(const json object, ReadJson(config_path));
-  const auto found = object.find("chat_template");
-  if (found == object.end()) return std::string();
-  if (found->is_string()) return found->get<std::string>();
-  if (!found->is_array()) return std::string();
-  for (const json& named : *found) {
-    if (!named.is_object() || named.value("name", json()) != "default") continue;
-    const auto text = named.find("template");
-    if (text != named.end() && text->is_string()) return text->get<std::string>();
+  BW_ASSIGN_OR_RETURN(const Json object, ReadJson(config_path));
+  const Json& found = object["chat_template"];
+  for (const Json& named : found) {
+    if (named["name"] == "default" && named["template"].is_string()) return named["template"].text();
   }
-  return std::string();
+  return found.text();
 }
 
 }  // namespace

@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/json.h"
 #include "common/status.h"
-#include "nlohmann/json.hpp"
 
 namespace bellwether {
 namespace {
@@ -31,39 +31,27 @@ std::string Quote(const std::string& name) {
 }
 
 // Builds entries while the JSON is read, so that a huge header never becomes a tree of nodes.
-class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
+class HeaderReader : public JsonEvents {
  public:
   std::vector<SafetensorsEntry> entries;
-  std::string error;
 
-  bool null() override { return Fail("null"); }
-  bool boolean(bool) override { return Fail("true or false"); }
-  bool number_float(double, const std::string& text) override { return Fail(text); }
-  bool number_integer(int64_t value) override { return Fail(absl::StrCat(value)); }  // only negative ones
-  bool number_unsigned(uint64_t value) override;
-  bool string(std::string& value) override;
-  bool binary(binary_t&) override { return Fail("binary"); }
-  bool start_object(size_t) override;
-  bool end_object() override;
-  bool key(std::string& name) override;
-  bool start_array(size_t) override;
-  bool end_array() override;
-  bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception&) override {
-    if (error.empty()) error = absl::StrCat("the header is not valid JSON at byte ", position);
-    return false;
-  }
+  absl::Status Scalar(Json value) override;
+  absl::Status BeginObject() override;
+  absl::Status Key(std::string name) override;
+  absl::Status EndObject() override;
+  absl::Status BeginArray() override;
+  absl::Status EndArray() override;
 
  private:
   enum class State { kStart, kTop, kMetadata, kEntry, kShape, kOffsets, kEnd };
   enum Field { kDtype = 1, kShapeField = 2, kOffsetsField = 4, kAllFields = 7 };
 
-  bool Fail(const std::string& what) {
-    if (error.empty()) {
-      error = entries.empty() ? absl::StrCat("unexpected ", what, " in the header")
-                              : absl::StrCat("unexpected ", what, " at tensor ", Quote(entries.back().name));
-    }
-    return false;
+  absl::Status Fail(const std::string& what) const {
+    return absl::InvalidArgumentError(
+        entries.empty() ? absl::StrCat("unexpected ", what, " in the header")
+                        : absl::StrCat("unexpected ", what, " at tensor ", Quote(entries.back().name)));
   }
+  absl::Status Size(uint64_t value);
 
   State state_ = State::kStart;
   bool metadata_seen_ = false;
@@ -73,45 +61,44 @@ class HeaderReader : public nlohmann::json_sax<nlohmann::json> {
   std::vector<uint64_t> offsets_;
 };
 
-bool HeaderReader::start_object(size_t) {
+absl::Status HeaderReader::BeginObject() {
   if (state_ == State::kStart) {
     state_ = State::kTop;
-    return true;
+    return absl::OkStatus();
   }
   if (state_ != State::kTop) return Fail("object");
   state_ = entry_pending_ ? State::kEntry : State::kMetadata;
   fields_ = 0;
   field_ = 0;
-  return true;
+  return absl::OkStatus();
 }
 
-bool HeaderReader::end_object() {
+absl::Status HeaderReader::EndObject() {
   if (state_ == State::kTop) {
     state_ = State::kEnd;
-    return true;
+    return absl::OkStatus();
   }
   if (state_ == State::kEntry && fields_ != kAllFields)
     return Fail("end: dtype, shape or data_offsets is missing");
   state_ = State::kTop;
   entry_pending_ = false;
-  return true;
+  return absl::OkStatus();
 }
 
-bool HeaderReader::key(std::string& name) {
-  if (state_ == State::kMetadata) return true;
+absl::Status HeaderReader::Key(std::string name) {
+  if (state_ == State::kMetadata) return absl::OkStatus();
   if (state_ == State::kTop) {
     if (name == "__metadata__") {
       if (metadata_seen_) return Fail("second __metadata__");
       metadata_seen_ = true;
-      return true;
+      return absl::OkStatus();
     }
     if (entries.size() == kSafetensorsTensorsMax) {
-      error = absl::StrCat("more than ", kSafetensorsTensorsMax, " tensors");
-      return false;
+      return absl::InvalidArgumentError(absl::StrCat("more than ", kSafetensorsTensorsMax, " tensors"));
     }
-    entries.emplace_back().name = name;
+    entries.emplace_back().name = std::move(name);
     entry_pending_ = true;
-    return true;
+    return absl::OkStatus();
   }
   field_ = name == "dtype"          ? kDtype
            : name == "shape"        ? kShapeField
@@ -120,44 +107,46 @@ bool HeaderReader::key(std::string& name) {
   if (field_ == 0) return Fail(absl::StrCat("field ", Quote(name)));
   if ((fields_ & field_) != 0) return Fail(absl::StrCat("second ", name));
   fields_ |= field_;
-  return true;
+  return absl::OkStatus();
 }
 
-bool HeaderReader::string(std::string& value) {
-  if (state_ == State::kMetadata) return true;
-  if (state_ != State::kEntry || field_ != kDtype) return Fail(absl::StrCat("string ", Quote(value)));
-  entries.back().dtype = value;
-  return true;
+absl::Status HeaderReader::Scalar(Json value) {
+  if (value.is_number_unsigned()) return Size(value.get<uint64_t>());
+  if (!value.is_string()) return Fail(value.is_boolean() ? "true or false" : WriteJson(value));
+  if (state_ == State::kMetadata) return absl::OkStatus();
+  if (state_ != State::kEntry || field_ != kDtype) return Fail(absl::StrCat("string ", Quote(value.text())));
+  entries.back().dtype = value.text();
+  return absl::OkStatus();
 }
 
-bool HeaderReader::start_array(size_t) {
+absl::Status HeaderReader::BeginArray() {
   if (state_ != State::kEntry || (field_ != kShapeField && field_ != kOffsetsField)) return Fail("list");
   state_ = field_ == kShapeField ? State::kShape : State::kOffsets;
   offsets_.clear();
-  return true;
+  return absl::OkStatus();
 }
 
-bool HeaderReader::end_array() {
+absl::Status HeaderReader::EndArray() {
   if (state_ == State::kOffsets) {
     if (offsets_.size() != 2 || offsets_[0] > offsets_[1]) return Fail("data_offsets that are no range");
     entries.back().offset = offsets_[0];
     entries.back().bytes = offsets_[1] - offsets_[0];
   }
   state_ = State::kEntry;
-  return true;
+  return absl::OkStatus();
 }
 
-bool HeaderReader::number_unsigned(uint64_t value) {
+absl::Status HeaderReader::Size(uint64_t value) {
   if (value > uint64_t{INT64_MAX}) return Fail(absl::StrCat(value));
   if (state_ == State::kShape) {
     if (entries.back().shape.size() == kSafetensorsRankMax) return Fail("shape of too many dimensions");
     entries.back().shape.push_back(static_cast<int64_t>(value));
-    return true;
+    return absl::OkStatus();
   }
   if (state_ == State::kOffsets) {
     if (offsets_.size() == 2) return Fail("third of data_offsets");
     offsets_.push_back(value);
-    return true;
+    return absl::OkStatus();
   }
   return Fail(absl::StrCat(value));
 }
@@ -246,9 +235,7 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::Span<const 
     return absl::InvalidArgumentError("the header does not begin with '{'");
 
   HeaderReader reader;
-  if (!nlohmann::json::sax_parse(header, header + header_bytes, &reader) || !reader.error.empty()) {
-    return absl::InvalidArgumentError(reader.error);
-  }
+  BW_RETURN_IF_ERROR(Annotate(ReadJson({header, header_bytes}, reader), "the header"));
   std::vector<SafetensorsEntry> entries = std::move(reader.entries);
   BW_RETURN_IF_ERROR(CheckNamesDiffer(entries));
   for (const SafetensorsEntry& entry : entries) BW_RETURN_IF_ERROR(CheckSize(entry));

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "model/tokenizer/utf8.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {

@@ -1,6 +1,6 @@
 #include "model/tokenizer/incremental_detokenizer.h"
 
-#include "model/tokenizer/utf8.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 

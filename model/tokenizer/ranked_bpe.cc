@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_format.h"
 #include "common/status.h"
+#include "common/utf8.h"
 #include "model/tokenizer/symbol_merger.h"
-#include "model/tokenizer/utf8.h"
 
 namespace bellwether {
 namespace {

@@ -7,11 +7,11 @@
 
 #include "absl/strings/str_replace.h"
 #include "common/status.h"
+#include "common/utf8.h"
 #include "model/tokenizer/byte_piece.h"
 #include "model/tokenizer/bytes_map.h"
 #include "model/tokenizer/longest_match.h"
 #include "model/tokenizer/symbol_merger.h"
-#include "model/tokenizer/utf8.h"
 
 namespace bellwether {
 namespace {

@@ -8,7 +8,6 @@
 #include "common/status.h"
 #include "model/json_object.h"
 #include "model/tokenizer/composed_tokenizer.h"
-#include "model/tokenizer/json_member.h"
 #include "model/tokenizer/scored_bpe.h"
 #include "model/tokenizer/sentencepiece_model.h"
 #include "model/tokenizer/tokenizer.h"
@@ -16,8 +15,6 @@
 
 namespace bellwether {
 namespace {
-
-using nlohmann::json;
 
 constexpr size_t kMaxFileBytes = size_t{128} << 20;  // the largest tokenizer.json known has 33 MB
 
@@ -37,21 +34,21 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
 }
 
 // An empty object when there is no such file.
-absl::StatusOr<json> ReadJson(const std::string& path) {
+absl::StatusOr<Json> ReadJson(const std::string& path) {
   const absl::StatusOr<std::string> bytes = ReadFile(path);
-  if (absl::IsNotFound(bytes.status())) return json::object();
+  if (absl::IsNotFound(bytes.status())) return Json::object();
   BW_RETURN_IF_ERROR(bytes.status());
-  absl::StatusOr<json> parsed = ParseJsonObject(*bytes);
+  absl::StatusOr<Json> parsed = ParseJsonObject(*bytes);
   if (!parsed.ok()) return Annotate(parsed.status(), path);
   return parsed;
 }
 
 // What the files beside the tokenizer say of it.
 struct SideFiles {
-  json config;          // tokenizer_config.json
-  json special_tokens;  // special_tokens_map.json
-  json added_tokens;    // added_tokens.json
-  json generation;      // generation_config.json
+  Json config;          // tokenizer_config.json
+  Json special_tokens;  // special_tokens_map.json
+  Json added_tokens;    // added_tokens.json
+  Json generation;      // generation_config.json
 };
 
 absl::StatusOr<SideFiles> ReadSideFiles(const std::string& dir) {
@@ -64,8 +61,8 @@ absl::StatusOr<SideFiles> ReadSideFiles(const std::string& dir) {
 }
 
 // A token's spelling: a string, or an object with "content". "" for anything else.
-std::string Spelling(const json& token) {
-  const json& text = token.is_object() ? JsonMember(token, "content") : token;
+std::string Spelling(const Json& token) {
+  const Json& text = token.is_object() ? token["content"] : token;
   return text.is_string() ? text.get<std::string>() : "";
 }
 
@@ -80,8 +77,8 @@ std::optional<TokenId> FindPiece(const TokenizerParts& parts, const std::string&
 // The id of "bos_token" or "eos_token". Converters of 2023 wrote these as "": that says nothing, so the id
 // that the tokenizer itself has stands.
 std::optional<TokenId> NamedToken(const SideFiles& files, const char* key, const TokenizerParts& parts) {
-  for (const json* file : {&files.config, &files.special_tokens}) {
-    if (const auto id = FindPiece(parts, Spelling(JsonMember(*file, key)))) return id;
+  for (const Json* file : {&files.config, &files.special_tokens}) {
+    if (const auto id = FindPiece(parts, Spelling((*file)[key]))) return id;
   }
   return std::nullopt;
 }
@@ -143,7 +140,7 @@ absl::Status AddToken(AddedToken token, int64_t id, const std::string& file, Tok
 // Tokens that transformers adds to a sentencepiece model: added_tokens.json of old, added_tokens_decoder
 // since 2023.
 absl::Status AddTokens(const SideFiles& files, const std::string& dir, TokenizerParts* parts) {
-  const json& decoder = JsonMember(files.config, "added_tokens_decoder");
+  const Json& decoder = files.config["added_tokens_decoder"];
   for (const auto& [id, object] : decoder.items()) {
     if (!object.is_object() || id.size() > 9 || id.find_first_not_of("0123456789") != std::string::npos ||
         id.empty()) {

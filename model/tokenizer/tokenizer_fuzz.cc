@@ -7,9 +7,9 @@
 
 #include "absl/strings/str_format.h"
 #include "common/check.h"
+#include "common/utf8.h"
 #include "model/tokenizer/incremental_detokenizer.h"
 #include "model/tokenizer/tokenizer.h"
-#include "model/tokenizer/utf8.h"
 
 namespace bellwether {
 namespace {

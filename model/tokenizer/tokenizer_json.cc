@@ -8,20 +8,17 @@
 #include "absl/strings/str_cat.h"
 #include "common/quote.h"
 #include "common/status.h"
+#include "common/utf8.h"
 #include "model/json_object.h"
 #include "model/tokenizer/byte_level.h"
 #include "model/tokenizer/byte_piece.h"
-#include "model/tokenizer/json_member.h"
 #include "model/tokenizer/known_patterns.h"
 #include "model/tokenizer/ranked_bpe.h"
 #include "model/tokenizer/sentencepiece_model.h"
 #include "model/tokenizer/tokenizer_json_steps.h"
-#include "model/tokenizer/utf8.h"
 
 namespace bellwether {
 namespace {
-
-using nlohmann::json;
 
 struct Model {
   RankedBpeSpec* spec;
@@ -29,7 +26,7 @@ struct Model {
   BytesMap<TokenId> ids;  // by spelling, before the added tokens
 };
 
-absl::StatusOr<TokenId> ReadId(const json& value, absl::string_view where) {
+absl::StatusOr<TokenId> ReadId(const Json& value, absl::string_view where) {
   if (value.is_number_integer()) {
     const int64_t id =
         value.is_number_unsigned() && value.get<uint64_t>() > kMaxVocabulary ? -1 : value.get<int64_t>();
@@ -43,7 +40,7 @@ VocabularyEntry& EntryAt(TokenId id, TokenizerParts* parts) {
   return parts->entries[id];
 }
 
-absl::Status ReadVocabulary(const json& vocabulary, Model* model) {
+absl::Status ReadVocabulary(const Json& vocabulary, Model* model) {
   if (!vocabulary.is_object() || vocabulary.empty())
     return absl::InvalidArgumentError("model.vocab: no pieces");
   if (vocabulary.size() > kMaxVocabulary) {
@@ -63,9 +60,9 @@ absl::Status ReadVocabulary(const json& vocabulary, Model* model) {
 }
 
 // A merge is ["a", "b"], or "a b" in older files.
-bool SplitMerge(const json& merge, std::string* left, std::string* right) {
+bool SplitMerge(const Json& merge, std::string* left, std::string* right) {
   if (merge.is_string()) {
-    const std::string& text = merge.get_ref<const std::string&>();
+    const std::string& text = merge.text();
     const size_t space = text.find(' ', 1);
     if (space == std::string::npos) return false;
     *left = text.substr(0, space);
@@ -78,7 +75,7 @@ bool SplitMerge(const json& merge, std::string* left, std::string* right) {
   return true;
 }
 
-absl::Status ReadMerges(const json& merges, Model* model) {
+absl::Status ReadMerges(const Json& merges, Model* model) {
   if (!merges.is_array()) return absl::InvalidArgumentError("model.merges: no list");
   model->spec->merges.reserve(merges.size());
   std::string left, right;
@@ -97,7 +94,7 @@ absl::Status ReadMerges(const json& merges, Model* model) {
   return absl::OkStatus();
 }
 
-absl::Status ReadModel(const json& object, Model* model) {
+absl::Status ReadModel(const Json& object, Model* model) {
   if (!object.is_object()) return absl::InvalidArgumentError("model: missing");
   JsonFields fields(object);
   const std::string type = fields.Text({"type"}, "BPE");
@@ -117,17 +114,17 @@ absl::Status ReadModel(const json& object, Model* model) {
   }
   BW_RETURN_IF_ERROR(Annotate(fields.status(), "model"));
   if (dropout != 0.0) return absl::UnimplementedError("model.dropout is not supported");
-  BW_RETURN_IF_ERROR(ReadVocabulary(JsonMember(object, "vocab"), model));
-  BW_RETURN_IF_ERROR(ReadMerges(JsonMember(object, "merges"), model));
+  BW_RETURN_IF_ERROR(ReadVocabulary(object["vocab"], model));
+  BW_RETURN_IF_ERROR(ReadMerges(object["merges"], model));
   const auto found = model->ids.find(unknown);
   if (found != model->ids.end()) spec.unknown_id = found->second;
   return absl::OkStatus();
 }
 
-absl::Status ReadAddedTokens(const json& list, TokenizerParts* parts) {
+absl::Status ReadAddedTokens(const Json& list, TokenizerParts* parts) {
   if (list.is_null()) return absl::OkStatus();
   if (!list.is_array()) return absl::InvalidArgumentError("added_tokens: no list");
-  for (const json& object : list) {
+  for (const Json& object : list) {
     if (!object.is_object()) return absl::InvalidArgumentError("added_tokens: an entry is no object");
     JsonFields fields(object);
     AddedToken token;
@@ -137,7 +134,7 @@ absl::Status ReadAddedTokens(const json& list, TokenizerParts* parts) {
     token.rstrip = fields.Bool({"rstrip"}, false);
     token.single_word = fields.Bool({"single_word"}, false);
     BW_RETURN_IF_ERROR(Annotate(fields.status(), "added_tokens"));
-    BW_ASSIGN_OR_RETURN(token.id, ReadId(JsonMember(object, "id"), "added_tokens"));
+    BW_ASSIGN_OR_RETURN(token.id, ReadId(object["id"], "added_tokens"));
     if (token.text.empty()) return absl::InvalidArgumentError("added_tokens: an entry without content");
     VocabularyEntry& entry = EntryAt(token.id, parts);
     entry.piece = token.text;
@@ -174,38 +171,20 @@ absl::Status FillBytes(const DecoderRule& decoder, Model* model) {
   return absl::OkStatus();
 }
 
-// Whether brackets nest deeper than any real file's. Checked before parsing, as much of what handles JSON
-// recurses.
-bool TooDeep(std::string_view file) {
-  constexpr int kMaxDepth = 64;
-  int depth = 0;
-  bool in_string = false;
-  for (size_t i = 0; i < file.size(); ++i) {
-    const char c = file[i];
-    if (in_string && c == '\\') ++i;
-    if (c == '"') in_string = !in_string;
-    if (in_string) continue;
-    if (c == '[' || c == '{') ++depth;
-    if (c == ']' || c == '}') --depth;
-    if (depth > kMaxDepth) return true;
-  }
-  return false;
-}
-
-absl::StatusOr<TokenizerParts> Read(const json& file) {
+absl::StatusOr<TokenizerParts> Read(const Json& file) {
   if (!file.is_object()) return absl::InvalidArgumentError("not a JSON object");
   TokenizerParts parts;
   RankedBpeSpec spec;
   Model model{&spec, &parts};
-  BW_RETURN_IF_ERROR(ReadModel(JsonMember(file, "model"), &model));
-  BW_RETURN_IF_ERROR(ReadAddedTokens(JsonMember(file, "added_tokens"), &parts));
-  BW_RETURN_IF_ERROR(ReadNormalizer(JsonMember(file, "normalizer"), &spec.normalizer));
-  BW_RETURN_IF_ERROR(ReadPreTokenizer(JsonMember(file, "pre_tokenizer"), &spec));
-  BW_ASSIGN_OR_RETURN(const DecoderRule decoder, ReadDecoder(JsonMember(file, "decoder")));
+  BW_RETURN_IF_ERROR(ReadModel(file["model"], &model));
+  BW_RETURN_IF_ERROR(ReadAddedTokens(file["added_tokens"], &parts));
+  BW_RETURN_IF_ERROR(ReadNormalizer(file["normalizer"], &spec.normalizer));
+  BW_RETURN_IF_ERROR(ReadPreTokenizer(file["pre_tokenizer"], &spec));
+  BW_ASSIGN_OR_RETURN(const DecoderRule decoder, ReadDecoder(file["decoder"]));
   if (decoder.byte_level != spec.byte_level) {
     return absl::UnimplementedError("pre_tokenizer and decoder: one is ByteLevel and the other is not");
   }
-  BW_RETURN_IF_ERROR(ReadPostProcessor(JsonMember(file, "post_processor"), &parts));
+  BW_RETURN_IF_ERROR(ReadPostProcessor(file["post_processor"], &parts));
   BW_RETURN_IF_ERROR(FillBytes(decoder, &model));
   parts.strips_leading_space = decoder.strips_leading_space;
   parts.encoder = MakeRankedBpe(std::move(spec));
@@ -215,11 +194,9 @@ absl::StatusOr<TokenizerParts> Read(const json& file) {
 }  // namespace
 
 absl::StatusOr<TokenizerParts> ParseTokenizerJson(std::string_view file) {
-  if (TooDeep(file)) return absl::InvalidArgumentError("tokenizer.json: nested too deep");
-  const json parsed = json::parse(file.begin(), file.end(), /*callback=*/nullptr, /*allow_exceptions=*/false);
-  if (parsed.is_discarded())
-    return absl::InvalidArgumentError("tokenizer.json: not JSON; is the file cut short?");
-  absl::StatusOr<TokenizerParts> parts = Read(parsed);
+  const absl::StatusOr<Json> parsed = ParseJson(file);
+  if (!parsed.ok()) return Annotate(parsed.status(), "tokenizer.json");
+  absl::StatusOr<TokenizerParts> parts = Read(*parsed);
   if (!parts.ok()) return Annotate(parts.status(), "tokenizer.json");
   return parts;
 }

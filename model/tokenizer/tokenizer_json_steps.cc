@@ -8,13 +8,10 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "model/json_object.h"
-#include "model/tokenizer/json_member.h"
 #include "model/tokenizer/known_patterns.h"
 
 namespace bellwether {
 namespace {
-
-using nlohmann::json;
 
 constexpr int kMaxNesting = 8;  // of Sequence in Sequence
 
@@ -25,7 +22,7 @@ absl::Status Unsupported(const std::string& where, const std::string& what) {
 // Calls `visit(type, component)` for a component, or for each one within a Sequence (whose list is called
 // `list_key`).
 template <typename Visit>
-absl::Status ForEach(const json& component, const char* list_key, const std::string& where,
+absl::Status ForEach(const Json& component, const char* list_key, const std::string& where,
                      const Visit& visit, int nesting = 0) {
   if (component.is_null()) return absl::OkStatus();
   if (!component.is_object()) return absl::InvalidArgumentError(where + ": no object");
@@ -33,11 +30,11 @@ absl::Status ForEach(const json& component, const char* list_key, const std::str
   const std::string type = fields.Text({"type"}, "");
   BW_RETURN_IF_ERROR(Annotate(fields.status(), where));
   if (type != "Sequence") return visit(type, component);
-  const json& list = JsonMember(component, list_key);
+  const Json& list = component[list_key];
   if (!list.is_array())
     return absl::InvalidArgumentError(absl::StrCat(where, ": a Sequence without ", list_key));
   if (nesting == kMaxNesting) return absl::InvalidArgumentError(where + ": nested too deep");
-  for (const json& member : list) BW_RETURN_IF_ERROR(ForEach(member, list_key, where, visit, nesting + 1));
+  for (const Json& member : list) BW_RETURN_IF_ERROR(ForEach(member, list_key, where, visit, nesting + 1));
   return absl::OkStatus();
 }
 
@@ -47,8 +44,8 @@ struct Pattern {
   bool is_regex = false;
 };
 
-absl::StatusOr<Pattern> ReadPattern(const json& component, const std::string& where) {
-  const json& pattern = JsonMember(component, "pattern");
+absl::StatusOr<Pattern> ReadPattern(const Json& component, const std::string& where) {
+  const Json& pattern = component["pattern"];
   for (const char* kind : {"String", "Regex"}) {
     if (!pattern.is_object() || !pattern.contains(kind)) continue;
     JsonFields fields(pattern);
@@ -59,7 +56,7 @@ absl::StatusOr<Pattern> ReadPattern(const json& component, const std::string& wh
   return absl::InvalidArgumentError(where + ": no pattern");
 }
 
-absl::StatusOr<TextNormalizer::Replace> ReadReplace(const json& component, const std::string& where) {
+absl::StatusOr<TextNormalizer::Replace> ReadReplace(const Json& component, const std::string& where) {
   BW_ASSIGN_OR_RETURN(const Pattern pattern, ReadPattern(component, where));
   if (pattern.is_regex) return Unsupported(where, "Replace with a Regex");
   JsonFields fields(component);
@@ -85,7 +82,7 @@ absl::Status AddPattern(const std::string& pattern, PreTokenizer* pre_tokenizer)
   return absl::OkStatus();
 }
 
-absl::Status ReadSplit(const json& component, PreTokenizer* pre_tokenizer) {
+absl::Status ReadSplit(const Json& component, PreTokenizer* pre_tokenizer) {
   const std::string where = "pre_tokenizer Split";
   BW_ASSIGN_OR_RETURN(const Pattern pattern, ReadPattern(component, where));
   JsonFields fields(component);
@@ -101,7 +98,7 @@ absl::Status ReadSplit(const json& component, PreTokenizer* pre_tokenizer) {
   return absl::OkStatus();
 }
 
-absl::Status ReadByteLevel(const json& component, RankedBpeSpec* spec) {
+absl::Status ReadByteLevel(const Json& component, RankedBpeSpec* spec) {
   JsonFields fields(component);
   const bool prefix_space = fields.Bool({"add_prefix_space"}, true);
   const bool use_regex = fields.Bool({"use_regex"}, true);
@@ -112,7 +109,7 @@ absl::Status ReadByteLevel(const json& component, RankedBpeSpec* spec) {
 }
 
 // Newer files say prepend_scheme, older ones add_prefix_space.
-absl::StatusOr<PreTokenizer::Metaspace> ReadMetaspace(const json& component, const std::string& where) {
+absl::StatusOr<PreTokenizer::Metaspace> ReadMetaspace(const Json& component, const std::string& where) {
   using Prepend = PreTokenizer::Metaspace::Prepend;
   JsonFields fields(component);
   PreTokenizer::Metaspace metaspace;
@@ -131,7 +128,7 @@ absl::StatusOr<PreTokenizer::Metaspace> ReadMetaspace(const json& component, con
   return metaspace;
 }
 
-absl::Status ReadStrip(const json& component, DecoderRule* rule) {
+absl::Status ReadStrip(const Json& component, DecoderRule* rule) {
   const std::string where = "decoder Strip";
   JsonFields fields(component);
   const std::string content = fields.Text({"content"}, "");
@@ -143,7 +140,7 @@ absl::Status ReadStrip(const json& component, DecoderRule* rule) {
   return absl::OkStatus();
 }
 
-absl::Status AppendTemplatePiece(const json& piece, const json& tokens, bool* text_seen,
+absl::Status AppendTemplatePiece(const Json& piece, const Json& tokens, bool* text_seen,
                                  TokenizerParts* parts) {
   const std::string where = "post_processor TemplateProcessing";
   if (piece.is_object() && piece.contains("Sequence")) {
@@ -151,12 +148,12 @@ absl::Status AppendTemplatePiece(const json& piece, const json& tokens, bool* te
     *text_seen = true;
     return absl::OkStatus();
   }
-  const json& name = JsonMember(JsonMember(piece, "SpecialToken"), "id");
+  const Json& name = piece["SpecialToken"]["id"];
   if (!name.is_string() || !tokens.is_object())
     return absl::InvalidArgumentError(where + ": a piece of no known kind");
-  const json& ids = JsonMember(JsonMember(tokens, name.get_ref<const std::string&>().c_str()), "ids");
+  const Json& ids = tokens[name.text().c_str()]["ids"];
   if (!ids.is_array()) return absl::InvalidArgumentError(where + ": a special token without ids");
-  for (const json& id : ids) {
+  for (const Json& id : ids) {
     const bool known = id.is_number_unsigned() && id.get<uint64_t>() < parts->entries.size();
     if (!known) return absl::InvalidArgumentError(where + ": an id that is not in the vocabulary");
     (*text_seen ? parts->suffix : parts->prefix).push_back(id.get<TokenId>());
@@ -166,8 +163,8 @@ absl::Status AppendTemplatePiece(const json& piece, const json& tokens, bool* te
 
 }  // namespace
 
-absl::Status ReadNormalizer(const json& component, TextNormalizer* normalizer) {
-  return ForEach(component, "normalizers", "normalizer", [&](const std::string& type, const json& step) {
+absl::Status ReadNormalizer(const Json& component, TextNormalizer* normalizer) {
+  return ForEach(component, "normalizers", "normalizer", [&](const std::string& type, const Json& step) {
     if (type == "Prepend") {
       JsonFields fields(step);
       normalizer->Add(TextNormalizer::Prepend{fields.Text({"prepend"}, "")});
@@ -186,8 +183,8 @@ absl::Status ReadNormalizer(const json& component, TextNormalizer* normalizer) {
   });
 }
 
-absl::Status ReadPreTokenizer(const json& component, RankedBpeSpec* spec) {
-  return ForEach(component, "pretokenizers", "pre_tokenizer", [&](const std::string& type, const json& step) {
+absl::Status ReadPreTokenizer(const Json& component, RankedBpeSpec* spec) {
+  return ForEach(component, "pretokenizers", "pre_tokenizer", [&](const std::string& type, const Json& step) {
     if (spec->byte_level) return Unsupported("pre_tokenizer", type + " after ByteLevel");
     if (type == "Split") return ReadSplit(step, &spec->pre_tokenizer);
     if (type == "ByteLevel") return ReadByteLevel(step, spec);
@@ -206,13 +203,13 @@ absl::Status ReadPreTokenizer(const json& component, RankedBpeSpec* spec) {
   });
 }
 
-absl::StatusOr<DecoderRule> ReadDecoder(const json& component) {
+absl::StatusOr<DecoderRule> ReadDecoder(const Json& component) {
   if (component.is_null())
     return absl::UnimplementedError("decoder: none; ByteLevel, Metaspace or a Sequence is needed");
   DecoderRule rule;
   bool fused = false;
   BW_RETURN_IF_ERROR(
-      ForEach(component, "decoders", "decoder", [&](const std::string& type, const json& step) {
+      ForEach(component, "decoders", "decoder", [&](const std::string& type, const Json& step) {
         if (type == "ByteLevel") {
           rule.byte_level = true;
         } else if (type == "ByteFallback") {
@@ -238,16 +235,16 @@ absl::StatusOr<DecoderRule> ReadDecoder(const json& component) {
   return rule;
 }
 
-absl::Status ReadPostProcessor(const json& component, TokenizerParts* parts) {
-  return ForEach(component, "processors", "post_processor", [&](const std::string& type, const json& step) {
+absl::Status ReadPostProcessor(const Json& component, TokenizerParts* parts) {
+  return ForEach(component, "processors", "post_processor", [&](const std::string& type, const Json& step) {
     if (type == "ByteLevel") return absl::OkStatus();  // moves offsets, adds no token
     if (type != "TemplateProcessing") return Unsupported("post_processor", "type " + type);
-    const json& single = JsonMember(step, "single");
+    const Json& single = step["single"];
     if (!single.is_array())
       return absl::InvalidArgumentError("post_processor TemplateProcessing: no \"single\" list");
     bool text_seen = false;
-    for (const json& piece : single) {
-      BW_RETURN_IF_ERROR(AppendTemplatePiece(piece, JsonMember(step, "special_tokens"), &text_seen, parts));
+    for (const Json& piece : single) {
+      BW_RETURN_IF_ERROR(AppendTemplatePiece(piece, step["special_tokens"], &text_seen, parts));
     }
     return absl::OkStatus();
   });

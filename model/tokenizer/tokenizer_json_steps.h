@@ -2,20 +2,20 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/json.h"
 #include "model/tokenizer/composed_tokenizer.h"
 #include "model/tokenizer/ranked_bpe.h"
 #include "model/tokenizer/text_normalizer.h"
-#include "nlohmann/json.hpp"
 
 namespace bellwether {
 
 // The components of a tokenizer.json around its model. Each takes the component's JSON, null included; a type
 // that is not supported is UNIMPLEMENTED by name.
 
-absl::Status ReadNormalizer(const nlohmann::json& component, TextNormalizer* normalizer);
+absl::Status ReadNormalizer(const Json& component, TextNormalizer* normalizer);
 
 // Fills pre_tokenizer and byte_level.
-absl::Status ReadPreTokenizer(const nlohmann::json& component, RankedBpeSpec* spec);
+absl::Status ReadPreTokenizer(const Json& component, RankedBpeSpec* spec);
 
 struct DecoderRule {
   bool byte_level = false;
@@ -23,9 +23,9 @@ struct DecoderRule {
   TextNormalizer replace;      // applied to every other piece
   bool strips_leading_space = false;
 };
-absl::StatusOr<DecoderRule> ReadDecoder(const nlohmann::json& component);
+absl::StatusOr<DecoderRule> ReadDecoder(const Json& component);
 
 // Fills prefix and suffix.
-absl::Status ReadPostProcessor(const nlohmann::json& component, TokenizerParts* parts);
+absl::Status ReadPostProcessor(const Json& component, TokenizerParts* parts);
 
 }  // namespace bellwether

@@ -113,7 +113,7 @@ TEST(TokenizerJsonTest, DamageIsNamed) {
 TEST(TokenizerJsonTest, DeepNestingIsRefused) {
   const std::string deep = std::string(1000000, '[') + std::string(1000000, ']');
   EXPECT_THAT(ParseTokenizerJson(R"({"model": {"type": )" + deep + "}}").status().ToString(),
-              HasSubstr("nested too deep"));
+              HasSubstr("nested deeper than 64"));
   json sequence = {{"type", "NFC"}};
   for (int i = 0; i < 12; ++i) sequence = {{"type", "Sequence"}, {"normalizers", json::array({sequence})}};
   EXPECT_THAT(ErrorWith("/normalizer", sequence), HasSubstr("nested too deep"));

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
-#include "model/tokenizer/utf8.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {

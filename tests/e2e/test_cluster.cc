@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/status.h"
-#include "model/tokenizer/utf8.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {
@@ -70,6 +70,20 @@ TestCluster::~TestCluster() {
 
 std::string TestCluster::WorkerName(int index) { return absl::StrCat("sheep-", index); }
 
+absl::StatusOr<ChildProcess> TestCluster::StartProgram(const std::string& name,
+                                                       std::vector<std::string> arguments,
+                                                       const std::string& log_name) const {
+  std::string program = Program(name);
+  if (options_.open_files_max > 0) {
+    const std::string limited = absl::StrCat("ulimit -n ", options_.open_files_max, " && exec \"$@\"");
+    arguments.insert(arguments.begin(), {"-c", limited, "sh", program});
+    program = "/bin/sh";
+  }
+  return ChildProcess::Start({.program = std::move(program),
+                              .arguments = std::move(arguments),
+                              .log_file = absl::StrCat(directory_, "/", log_name, ".log")});
+}
+
 absl::Status TestCluster::StartCoordinator() {
   coordinator_ = ChildProcess();
   const bool again = !address_.empty();
@@ -97,9 +111,8 @@ absl::Status TestCluster::StartCoordinator() {
                                         "--log-level",
                                         "info"};
   arguments.insert(arguments.end(), options_.coordinator_flags.begin(), options_.coordinator_flags.end());
-  BW_ASSIGN_OR_RETURN(coordinator_, ChildProcess::Start({.program = Program("bellwether-coordinator"),
-                                                         .arguments = std::move(arguments),
-                                                         .log_file = directory_ + "/coordinator.log"}));
+  BW_ASSIGN_OR_RETURN(coordinator_,
+                      StartProgram("bellwether-coordinator", std::move(arguments), "coordinator"));
   return ReadPorts();
 }
 
@@ -127,9 +140,7 @@ absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(std::vector<std::st
     arguments.insert(arguments.end(),
                      {"--host-id", absl::StrCat("host-", host), "--link-listen", "127.0.0.1:0"});
   }
-  return ChildProcess::Start({.program = Program("bellwether-worker"),
-                              .arguments = std::move(arguments),
-                              .log_file = absl::StrCat(directory_, "/", name, ".log")});
+  return StartProgram("bellwether-worker", std::move(arguments), name);
 }
 
 absl::Status TestCluster::StartWorker(int index) {

@@ -21,6 +21,7 @@ struct TestClusterOptions {
   std::string kv_type = "auto";
   std::vector<std::string> coordinator_flags, worker_flags;
   bool separate_hosts = false;  // workers say that they share no memory, so their links are gRPC streams
+  int open_files_max = 0;       // hard limit of each process; 0: ours
   std::string model_root;       // where workers look for the model; empty: they are given it
 };
 
@@ -56,6 +57,8 @@ class TestCluster {
  private:
   explicit TestCluster(const TestClusterOptions& options) : options_(options) {}
   absl::Status ReadPorts();
+  absl::StatusOr<ChildProcess> StartProgram(const std::string& name, std::vector<std::string> arguments,
+                                            const std::string& log_name) const;
   absl::StatusOr<ChildProcess> StartWorkerProcess(std::vector<std::string> arguments, const std::string& name,
                                                   int host);
 

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/dtype.h"
@@ -22,13 +23,15 @@
 // them, but reads and writes through them only by way of DeviceOps::Read and Write.
 //
 // Time. An operation may return before its work is done; operations of one DeviceOps take effect in the order
-// of the calls. Whatever the host gave to an operation (spans, batches) is read before it returns. What goes
-// wrong on the way is reported by the next Read or Finish, after which the DeviceOps is of no more use.
+// of the calls. What the host gave to an operation (spans of host memory) is read before it returns; a batch
+// stays as it is until the next one begins. What goes wrong on the way is reported by the next Read or
+// Finish, after which the DeviceOps is of no more use.
 
 namespace bellwether {
 
 using kernels::ConstRows;
 using kernels::MutableRows;
+inline ConstRows AsConst(MutableRows rows) { return {rows.data, rows.rows, rows.stride}; }
 
 // fp32 values in the memory of a device, owned by the shard they belong to.
 struct DeviceVector {
@@ -84,12 +87,14 @@ class DeviceOps {
 
   // fp32 values, contents unspecified, for as long as this object lives. ResourceExhausted, naming the size.
   virtual absl::StatusOr<float*> Allocate(int64_t floats) = 0;
+  // Host memory that Read and Write are fast with (pinned, for a GPU), else as above.
+  virtual absl::StatusOr<float*> AllocateHost(int64_t floats) = 0;
   // Bytes of the KV cache.
   virtual int64_t kv_bytes() const = 0;
 
   // -- A step
 
-  // The batch that the following operations speak of; rows are counted in it. Valid until the next Begin.
+  // The batch that the following operations speak of, until the next Begin; rows are counted in it.
   virtual void Begin(const Batch& batch) = 0;
 
   // out row r = the embedding of the batch's token r, for the tokens in [first, first + embedding.rows());
@@ -111,8 +116,9 @@ class DeviceOps {
   virtual void SiluMultiply(MutableRows gate, ConstRows up, int64_t cols) = 0;
   // x = gelu(x), tanh form
   virtual void Gelu(MutableRows x, int64_t cols) = 0;
-  // residual = before + (sum + bias); `before` may be `residual`, bias may be empty.
-  virtual void Add(ConstRows before, ConstRows sum, DeviceVector bias, MutableRows residual) = 0;
+  // residual = before + (sum + bias), rows of `hidden` values without gaps. `sum` is used up, `before` may be
+  // `residual`, bias may be empty.
+  virtual void Add(ConstRows before, MutableRows sum, DeviceVector bias, MutableRows residual) = 0;
   // out row i = x row picks[i].
   virtual void PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols, MutableRows out) = 0;
   // out = the sum of `roots` ([count] floats each, covering the whole tree from left to right) in tree order.
@@ -127,9 +133,17 @@ class DeviceOps {
   virtual absl::Status Write(absl::Span<const float> from, float* to) = 0;
   // Waits until all that was asked for is done.
   virtual absl::Status Finish() = 0;
-  // Where host and device share memory, the host's view of `data` once Finish has returned; null elsewhere.
-  // Lets links and sampling work in place on a CPU.
+  // `data`, where the host works on the device's memory itself and operations are done when they return; null
+  // elsewhere. Lets links and sampling work in place on a CPU.
   virtual float* HostView(float* data) = 0;
+
+  // -- On the host
+
+  // body(begin, end) for parts of [0, items), on as many threads as this has on the host; returns when all
+  // are done. For what the host does in a step, such as sampling.
+  virtual void OnHost(int64_t items, absl::FunctionRef<void(int64_t begin, int64_t end)> body) {
+    if (items > 0) body(0, items);
+  }
 };
 
 // One CPU (with its threads) or one GPU.
@@ -137,6 +151,7 @@ class Device {
  public:
   struct OpsOptions {
     const ModelConfig* config = nullptr;  // outlives the ops
+    std::string kernel_level;             // of the assignment
     RankLayout rank;
     int64_t layers = 0;  // of this stage
     int32_t kv_blocks = 0;
@@ -147,13 +162,14 @@ class Device {
   };
 
   virtual ~Device() = default;
-  // "cpu avx2, 2 threads"
+  // "cpu, 2 threads"
   virtual std::string Describe() const = 0;
   // Rows of a batch that a layer takes at once (model/row_limits.h).
   virtual int64_t layer_rows_max() const = 0;
   // `bytes`: what the shard's weights take, as the planner counts it.
   virtual absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) = 0;
-  // ResourceExhausted, saying what for, if the KV cache or scratch does not fit.
+  // ResourceExhausted, saying what for, if the KV cache or scratch does not fit; InvalidArgument or
+  // FailedPrecondition if this device cannot compute as `kernel_level` says.
   virtual absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) = 0;
 };
 

@@ -7,8 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "common/descriptors.h"
 #include "common/status.h"
 #include "proto/bellwether/v1/link.grpc.pb.h"
+#include "proto/grpc_server.h"
 #include "proto/grpc_status.h"
 #include "worker/link/grpc_stream.h"
 
@@ -20,6 +22,9 @@ constexpr int kKeepaliveTimeMs = 1000;
 constexpr int kKeepaliveTimeoutMs = 2000;
 constexpr int kMessageBytesMax = static_cast<int>(kFrameBytesMax) + 4096;
 constexpr int kStreamsOfAConnectionMax = 16;
+// Which of the process's descriptors accepted connections may take; the rest is for files, links over shared
+// memory, and connections of our own.
+constexpr double kLinkDescriptors[] = {0.5, 1.0};
 
 absl::Status FromGrpc(const grpc::Status& status) {
   if (status.ok()) return absl::UnavailableError("the peer has closed the stream");
@@ -217,38 +222,34 @@ class GrpcLinkListenerImpl final : public GrpcLinkListener {
  public:
   explicit GrpcLinkListenerImpl(IncomingPeerHandler handler) : service_(std::move(handler)) {}
   ~GrpcLinkListenerImpl() override {
-    if (server_ != nullptr) server_->Shutdown(std::chrono::system_clock::now());
+    server_ = nullptr;
     FinishedChannels::Clear();
   }
 
   absl::Status Listen(const std::string& listen_address) {
     grpc::ServerBuilder builder;
-    int port = 0;
-    builder.AddListeningPort(listen_address, grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
     builder.SetMaxReceiveMessageSize(kMessageBytesMax);
-    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
     builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kStreamsOfAConnectionMax);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
     builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 100);
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
-    server_ = builder.BuildAndStart();
-    if (server_ == nullptr || port == 0) {
-      return absl::UnavailableError(absl::StrCat("cannot listen for links on ", listen_address,
-                                                 ": choose a free host:port (port 0: any)"));
-    }
-    address_ = absl::StrCat(listen_address.substr(0, listen_address.rfind(':')), ":", port);
+    absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(
+        &builder, {.listen = {.address = listen_address,
+                              .name = "workers",
+                              .descriptors = DescriptorsBetween(kLinkDescriptors[0], kLinkDescriptors[1])}});
+    if (!server.ok()) return absl::UnavailableError(absl::StrCat("links: ", server.status().message()));
+    server_ = *std::move(server);
     return absl::OkStatus();
   }
 
-  std::string address() const override { return address_; }
+  std::string address() const override { return server_->address(); }
 
  private:
   LinkService service_;
-  std::unique_ptr<grpc::Server> server_;
-  std::string address_;
+  std::unique_ptr<GrpcServer> server_;
 };
 
 }  // namespace

@@ -48,15 +48,6 @@ int PollTimeout(absl::Duration limit) {
 
 }  // namespace
 
-UniqueFd& UniqueFd::operator=(UniqueFd&& other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
-UniqueFd::~UniqueFd() {
-  if (fd_ >= 0) close(fd_);
-}
-
 absl::StatusOr<UniqueFd> ListenUnix(std::string_view name) {
   BW_ASSIGN_OR_RETURN(const Address address, AbstractAddress(name));
   BW_ASSIGN_OR_RETURN(UniqueFd fd, NewSocket());

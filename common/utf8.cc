@@ -1,4 +1,4 @@
-#include "model/tokenizer/utf8.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {
@@ -72,6 +72,12 @@ size_t ValidUtf8Prefix(std::string_view bytes) {
     at += step.length;
   }
   return at;
+}
+
+std::string_view WithoutByteOrderMark(std::string_view text) {
+  constexpr std::string_view kMark = "\xEF\xBB\xBF";
+  if (text.starts_with(kMark)) text.remove_prefix(kMark.size());
+  return text;
 }
 
 std::string ToValidUtf8(std::string_view bytes) {

@@ -30,6 +30,9 @@ void AppendUtf8(uint32_t code_point, std::string* out);
 // Length of the longest prefix that is valid UTF-8, in bytes.
 size_t ValidUtf8Prefix(std::string_view bytes);
 
+// Without the byte-order mark that some editors write before a text.
+std::string_view WithoutByteOrderMark(std::string_view text);
+
 // Broken bytes, and an unfinished character at the end, become U+FFFD.
 std::string ToValidUtf8(std::string_view bytes);
 

@@ -1,0 +1,44 @@
+#include "proto/grpc_server.h"
+
+#include <utility>
+
+#include "common/status.h"
+#include "proto/grpc_deadline.h"
+
+namespace bellwether {
+namespace {
+
+// A connection that does not greet within this time is cut: it holds a descriptor that others could use.
+constexpr int kHandshakeTimeoutMs = 10000;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(grpc::ServerBuilder* builder, Options options) {
+  std::unique_ptr<GrpcServer> server(new GrpcServer);
+  BW_ASSIGN_OR_RETURN(server->listener_, TcpListener::Bind(std::move(options.listen)));
+  using ConnectionType = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  server->acceptor_ = builder->experimental().AddExternalConnectionAcceptor(ConnectionType::FROM_FD,
+                                                                            std::move(options.credentials));
+  builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
+  server->server_ = builder->BuildAndStart();
+  if (server->server_ == nullptr) {
+    return absl::InternalError(absl::StrCat("gRPC starts no server for ", server->address()));
+  }
+  server->listener_->Run([acceptor = server->acceptor_.get()](int listener, UniqueFd connection) {
+    grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+    parameters.listener_fd = listener;
+    parameters.fd = connection.Release();  // gRPC closes it
+    acceptor->HandleNewConnection(&parameters);
+  });
+  return server;
+}
+
+GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
+
+void GrpcServer::Shutdown(absl::Duration grace) {
+  // First: a connection that comes after the server's end would never be closed.
+  if (listener_ != nullptr) listener_->Stop();
+  if (server_ != nullptr) server_->Shutdown(GrpcDeadlineAfter(grace));
+}
+
+}  // namespace bellwether
