@@ -3,12 +3,15 @@
 #   x_test.cc   a GoogleTest program, run by ctest as NAME/x_test
 #   x_bench.cc  a Google Benchmark program; ctest runs it on tiny input so that it cannot rot
 #   x_fuzz.cc   a libFuzzer program (preset "fuzz")
-# `main.cc` is left out: add_program names it.
+# `main.cc` is left out: add_program names it. EXCEPT names sources that are added elsewhere, if at all.
 function(add_module name)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "DEPS;EXCEPT" ${ARGN})
   file(GLOB_RECURSE all CONFIGURE_DEPENDS ${name}/*.cc)
   set(sources ${all})
   list(FILTER sources EXCLUDE REGEX "(_test|_bench|_fuzz|/main)\\.cc$")
+  foreach(source ${ARG_EXCEPT})
+    list(REMOVE_ITEM sources ${CMAKE_SOURCE_DIR}/${source})
+  endforeach()
   add_library(bellwether_${name} STATIC ${sources})
   target_link_libraries(bellwether_${name} PUBLIC ${ARG_DEPS})
   foreach(source ${all})

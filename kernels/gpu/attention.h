@@ -84,9 +84,9 @@ struct AttentionWarp {
         steps(HeadSteps(a.head_dim)),
         last_position(i.position + (i.column_end - 1) / i.heads) {
     const int g = Lane() / 4, t = Lane() % 4;
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         const int column = item.column_begin + 8 * n + 2 * t + j;
         positions[n][j] = column < item.column_end ? item.position + column / item.heads : -1;
@@ -98,9 +98,9 @@ BW_UNROLL
       const bool there = column < item.column_end;
       const float* row = args.query + (item.row + column / item.heads) * args.stride +
                          static_cast<int64_t>(item.head + column % item.heads) * args.head_dim;
-BW_UNROLL
+      BW_UNROLL
       for (int s = 0; s < kHeadSteps; ++s) {
-BW_UNROLL
+        BW_UNROLL
         for (int half = 0; half < 2; ++half) {
           const int d = 16 * s + 8 * half + 2 * t;
           const float low = there && d < args.head_dim ? Load(row + d) : 0.0f;
@@ -133,25 +133,25 @@ BW_UNROLL
 
   BW_DEVICE void Scores(int tile, float (&s)[kTileSteps][kColumns8][4]) const {
     const int g = Lane() / 4;
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kTileSteps; ++i) {
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+        BW_UNROLL
         for (int c = 0; c < 4; ++c) s[i][n][c] = 0;
       }
       const Words4* keys = Fragments(tile, i, 0);
-BW_UNROLL
+      BW_UNROLL
       for (int k = 0; k < kHeadSteps; ++k) {
         if (k >= steps || keys == nullptr) break;
         const Words4 words = Load(keys + k * 32);
         const uint32_t a[4] = {words.x, words.y, words.z, words.w};
-BW_UNROLL
+        BW_UNROLL
         for (int n = 0; n < kColumns8; ++n) Mma(s[i][n], a, q[k][n]);
       }
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+        BW_UNROLL
         for (int c = 0; c < 4; ++c) {
           const int position = tile * kAttentionTile + 16 * i + g + c / 2 * 8;
           const float scaled = s[i][n][c] * args.scale;
@@ -164,14 +164,14 @@ BW_UNROLL
   }
 
   BW_DEVICE void Maximum(const float (&s)[kTileSteps][kColumns8][4], Sums& sums) const {
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         float m = -kInfinity;
-BW_UNROLL
+        BW_UNROLL
         for (int i = 0; i < kTileSteps; ++i) m = Max(m, Max(s[i][n][j], s[i][n][j + 2]));
-BW_UNROLL
+        BW_UNROLL
         for (int mask = 4; mask < 32; mask *= 2) m = Max(m, ShuffleXor(m, mask));
         sums.m[n][j] = m;
       }
@@ -181,13 +181,13 @@ BW_UNROLL
   // e^(s - m), turned from C fragments [position][column] into B fragments.
   BW_DEVICE void Weights(const float (&s)[kTileSteps][kColumns8][4], const Sums& sums,
                          uint32_t (&p)[kTileSteps][kColumns8][2]) const {
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
       const float m0 = sums.m[n][0] == -kInfinity ? 0.0f : sums.m[n][0];
       const float m1 = sums.m[n][1] == -kInfinity ? 0.0f : sums.m[n][1];
-BW_UNROLL
+      BW_UNROLL
       for (int i = 0; i < kTileSteps; ++i) {
-BW_UNROLL
+        BW_UNROLL
         for (int half = 0; half < 2; ++half) {
           p[i][n][half] =
               Transpose8x8(PackBF16(Exp(s[i][n][2 * half] - m0), Exp(s[i][n][2 * half + 1] - m1)));
@@ -207,25 +207,25 @@ BW_UNROLL
   BW_DEVICE void WeightedValues(int tile, const uint32_t (&p)[kTileSteps][kColumns8][2], Sums& sums) const {
     const int t = Lane() % 4;
     float l[kColumns8][4];
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int c = 0; c < 4; ++c) {
         l[n][c] = 0;
-BW_UNROLL
+        BW_UNROLL
         for (int j = 0; j < kHeadSteps; ++j) sums.o[j][n][c] = 0;
       }
     }
     const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kTileSteps; ++i) {
       const Words4* values = Fragments(tile, i, 1);
       if (values == nullptr) break;
       const int position = tile * kAttentionTile + 16 * i + 2 * t;
       const bool whole = tile * kAttentionTile + 16 * i + 15 <= last_position;
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) Mma(l[n], ones, p[i][n]);
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < kHeadSteps; ++j) {
         if (j >= steps) break;
         const Words4 words = Load(values + j * 32);
@@ -234,18 +234,18 @@ BW_UNROLL
           a[0] = Masked(a[0], position), a[1] = Masked(a[1], position);
           a[2] = Masked(a[2], position + 8), a[3] = Masked(a[3], position + 8);
         }
-BW_UNROLL
+        BW_UNROLL
         for (int n = 0; n < kColumns8; ++n) Mma(sums.o[j][n], a, p[i][n]);
       }
     }
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) sums.l[n][0] = l[n][0], sums.l[n][1] = l[n][1];
   }
 
   BW_DEVICE static void Fold(const Sums& tile, Sums& all) {
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         const float m = tile.m[n][j];
         if (m == -kInfinity) continue;
@@ -253,7 +253,7 @@ BW_UNROLL
         const float before = Exp(all.m[n][j] - highest), now = Exp(m - highest);
         all.m[n][j] = highest;
         all.l[n][j] = Fma(tile.l[n][j], now, all.l[n][j] * before);
-BW_UNROLL
+        BW_UNROLL
         for (int d = 0; d < kHeadSteps; ++d) {
           all.o[d][n][j] = Fma(tile.o[d][n][j], now, all.o[d][n][j] * before);
           all.o[d][n][j + 2] = Fma(tile.o[d][n][j + 2], now, all.o[d][n][j + 2] * before);
@@ -262,13 +262,13 @@ BW_UNROLL
     }
   }
   BW_DEVICE static void Clear(Sums& all) {
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         all.m[n][j] = -kInfinity;
         all.l[n][j] = 0;
-BW_UNROLL
+        BW_UNROLL
         for (int d = 0; d < kHeadSteps; ++d) all.o[d][n][j] = all.o[d][n][j + 2] = 0;
       }
     }
@@ -276,17 +276,17 @@ BW_UNROLL
 
   BW_DEVICE void Write(const Sums& all) const {
     const int g = Lane() / 4, t = Lane() % 4;
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         const int column = item.column_begin + 8 * n + 2 * t + j;
         if (column >= item.column_end) continue;
         float* out = args.out + (item.row + column / item.heads) * args.stride +
                      static_cast<int64_t>(item.head + column % item.heads) * args.head_dim;
-BW_UNROLL
+        BW_UNROLL
         for (int k = 0; k < kHeadSteps; ++k) {
-BW_UNROLL
+          BW_UNROLL
           for (int high = 0; high < 2; ++high) {
             const int d = 16 * k + 8 * high + g;
             if (d < args.head_dim) Store(out + d, all.o[k][n][j + 2 * high] / all.l[n][j]);
@@ -334,9 +334,9 @@ BW_DEVICE void AttendByBlock(const AttentionArgs& args) {
     if (Warp() < count) {
       work.RunTile(first + Warp(), tile);
       float* to = shared + Warp() * 32 + Lane();
-BW_UNROLL
+      BW_UNROLL
       for (int v = 0; v < kHeadSteps * 4; ++v) to[v * warps * 32] = tile.o[v / 4][0][v % 4];
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         to[(kHeadSteps * 4 + j) * warps * 32] = tile.l[0][j];
         to[(kHeadSteps * 4 + 2 + j) * warps * 32] = tile.m[0][j];
@@ -346,9 +346,9 @@ BW_UNROLL
     if (Warp() == 0) {
       for (int w = 0; w < count; ++w) {
         const float* from = shared + w * 32 + Lane();
-BW_UNROLL
+        BW_UNROLL
         for (int v = 0; v < kHeadSteps * 4; ++v) tile.o[v / 4][0][v % 4] = from[v * warps * 32];
-BW_UNROLL
+        BW_UNROLL
         for (int j = 0; j < 2; ++j) {
           tile.l[0][j] = from[(kHeadSteps * 4 + j) * warps * 32];
           tile.m[0][j] = from[(kHeadSteps * 4 + 2 + j) * warps * 32];
@@ -511,7 +511,7 @@ BW_DEVICE void AttendScalar(const ScalarAttentionArgs& scalar_args) {
       const float weight = Shuffle(p[i / 32], i % 32);
       if (tile * kAttentionTile + i > last_position) continue;
       l += weight;
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < kScalarHeadDims; ++j) {
         const int d = j * 32 + Lane();
         if (d >= args.head_dim) continue;
@@ -525,11 +525,11 @@ BW_UNROLL
     const float before = Exp(all_m - highest), now = Exp(m - highest);
     all_m = highest;
     all_l = Fma(l, now, all_l * before);
-BW_UNROLL
+    BW_UNROLL
     for (int j = 0; j < kScalarHeadDims; ++j) all_o[j] = Fma(o[j], now, all_o[j] * before);
   }
   float* out = args.out + row * args.stride + static_cast<int64_t>(head) * args.head_dim;
-BW_UNROLL
+  BW_UNROLL
   for (int j = 0; j < kScalarHeadDims; ++j) {
     if (j * 32 + Lane() < args.head_dim) Store(out + j * 32 + Lane(), all_o[j] / all_l);
   }

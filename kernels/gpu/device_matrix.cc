@@ -37,7 +37,8 @@ class FormBuilder {
 
  private:
   int32_t Units() const {
-    return static_cast<int32_t>(form_.scalar() ? columns_ : static_cast<int64_t>(form_.steps.size()) / unit_steps_);
+    return static_cast<int32_t>(form_.scalar() ? columns_
+                                               : static_cast<int64_t>(form_.steps.size()) / unit_steps_);
   }
 
   void AddSlices() {
@@ -121,11 +122,13 @@ class FormBuilder {
       form_.set_ends_at = SetEnds::kUnits;
       form_.set_units = static_cast<int32_t>(group_steps / unit_steps_);
     } else if (unit_steps_ == 4 && group_steps == 2 &&
-               std::all_of(form_.set_ends.begin(), form_.set_ends.end(), [](uint8_t ends) { return ends == 0b1010; })) {
+               std::all_of(form_.set_ends.begin(), form_.set_ends.end(),
+                           [](uint8_t ends) { return ends == 0b1010; })) {
       form_.set_ends_at = SetEnds::kHalves;
     }
   }
-  // Whether sets are `set_units` units each, counted from their segment's start, but for a segment's last one.
+  // Whether sets are `set_units` units each, counted from their segment's start, but for a segment's last
+  // one.
   bool SetsAreUnits(int64_t set_units) const {
     for (const Segment& segment : form_.segments) {
       for (int32_t unit = segment.unit_begin; unit < segment.unit_end; ++unit) {
@@ -157,7 +160,8 @@ class FormBuilder {
 // Cuts roots into nodes of the tree whose sums need at most `depth` places on the stack.
 class PartCutter {
  public:
-  PartCutter(const DeviceForm& form, int depth, DeviceForm::PartSums& sums) : form_(form), depth_(depth), sums_(sums) {}
+  PartCutter(const DeviceForm& form, int depth, DeviceForm::PartSums& sums)
+      : form_(form), depth_(depth), sums_(sums) {}
 
   void Cut(const Root& root) {
     CutNode(root.segment_begin, root.segment_end, root.order == Root::kFold);
@@ -177,8 +181,8 @@ class PartCutter {
     CutNode(middle, end, false);
     ++sums_.additions.back();
   }
-  // Where the second operand of the node's last addition begins: the shortest run from the right that adds up to one sum
-  // when its last segment's additions are one fewer.
+  // Where the second operand of the node's last addition begins: the shortest run from the right that adds up
+  // to one sum when its last segment's additions are one fewer.
   int32_t RightChild(int32_t begin, int32_t end) const {
     int open = 1;  // sums still to be found on the left, of the additions within
     int32_t first = end;
@@ -228,20 +232,20 @@ struct QuantizedRow {
 
 class TilePacker {
  public:
-  TilePacker(const PackedMatrix& matrix, const DeviceForm& form, int64_t tile, char* values, char* scales, char* offsets)
-      : matrix_(matrix), form_(form), tile_(tile), values_(values), scales_(scales), offsets_(offsets) {}
+  TilePacker(const PackedMatrix& matrix, const DeviceForm& form, int64_t tile, const TilePlace& place)
+      : matrix_(matrix), form_(form), tile_(tile), place_(place) {}
 
   void PackScalar() {
     std::vector<float> row(form_.cols);
     for (int r = 0; r < kScalarTileRows && tile_ * kScalarTileRows + r < form_.rows; ++r) {
       matrix_.GetRow(tile_ * kScalarTileRows + r, absl::MakeSpan(row));
       for (int64_t col = 0; col < form_.cols; ++col) {
-        const int64_t index = (tile_ * form_.units + col) * kScalarTileRows + r;
+        const int64_t index = (place_.tile * form_.units + col) * kScalarTileRows + r;
         if (form_.format == WeightFormat::kF32) {
-          std::memcpy(values_ + index * 4, &row[col], 4);
+          std::memcpy(place_.values + index * 4, &row[col], 4);
         } else {
           const uint16_t bits = F16FromF32(row[col]);
-          std::memcpy(values_ + index * 2, &bits, 2);
+          std::memcpy(place_.values + index * 2, &bits, 2);
         }
       }
     }
@@ -283,31 +287,34 @@ class TilePacker {
           StoreWord(at, LoadWord(at) | bits << shift);
         }
       }
-      StoreScales(r, scales, scales_);
-      if (form_.has_offset) StoreScales(r, offsets, offsets_);
+      StoreScales(r, scales, place_.scales);
+      if (form_.has_offset) StoreScales(r, offsets, place_.offsets);
     }
   }
 
  private:
   char* Unit(int64_t step) {
     const TensorFormat format = form_.tensor_format();
-    return values_ + UnitOffset(format, tile_, step / StepsPerUnit(format), form_.units);
+    return place_.values + UnitOffset(format, place_.tile, step / StepsPerUnit(format), form_.units);
   }
   template <typename Use>
   void ForEachValue(int row, const Use& use) {
     for (size_t s = 0; s < form_.steps.size(); ++s) {
       char* unit = Unit(static_cast<int64_t>(s));
       const int step = static_cast<int>(s) % StepsPerUnit(form_.tensor_format());
-      for (int c = 0; c < form_.steps[s].count; ++c) use(unit, step, FragmentPlace(row, c), form_.steps[s].begin + c);
+      for (int c = 0; c < form_.steps[s].count; ++c)
+        use(unit, step, FragmentPlace(row, c), form_.steps[s].begin + c);
     }
   }
-  // The row's groups in the order of the checkpoint become sets: a group that a slice cuts has one on each side.
+  // The row's groups in the order of the checkpoint become sets: a group that a slice cuts has one on each
+  // side.
   void GetRow(int64_t row, std::vector<int8_t>& q, std::vector<float>& scales, std::vector<float>& offsets) {
     matrix_.GetQuantizedRow(row, [&](const PackedMatrix::QuantizedBlock& block) {
       std::copy_n(block.q, block.count, q.begin() + block.begin);
-      const auto set = std::upper_bound(form_.set_columns.begin(), form_.set_columns.end(), block.begin,
-                                        [](int32_t col, const ColumnStep& columns) { return col < columns.begin; }) -
-                       form_.set_columns.begin() - 1;
+      const auto set =
+          std::upper_bound(form_.set_columns.begin(), form_.set_columns.end(), block.begin,
+                           [](int32_t col, const ColumnStep& columns) { return col < columns.begin; }) -
+          form_.set_columns.begin() - 1;
       scales[set] = block.scale;
       if (form_.has_offset) offsets[set] = block.offset;
     });
@@ -327,9 +334,7 @@ class TilePacker {
   const PackedMatrix& matrix_;
   const DeviceForm& form_;
   const int64_t tile_;
-  char* const values_;
-  char* const scales_;
-  char* const offsets_;
+  const TilePlace& place_;
 };
 
 }  // namespace
@@ -358,23 +363,25 @@ absl::StatusOr<DeviceForm> DeviceFormOf(const MatrixSpec& spec) {
     PartCutter cutter(form, depth, form.parts[depth - 1]);
     for (const Root& root : form.roots) cutter.Cut(root);
     if (form.parts[depth - 1].parts.size() > kLeavesMax) {
-      return absl::InvalidArgumentError(absl::StrCat("a matrix of ", form.parts[depth - 1].parts.size(),
-                                                     " parts, more than ", kLeavesMax));
+      return absl::InvalidArgumentError(
+          absl::StrCat("a matrix of ", form.parts[depth - 1].parts.size(), " parts, more than ", kLeavesMax));
     }
   }
   return form;
 }
 
 bool SamePreparation(const DeviceForm& a, const DeviceForm& b) {
-  const auto same = [](const ColumnStep& x, const ColumnStep& y) { return x.begin == y.begin && x.count == y.count; };
+  const auto same = [](const ColumnStep& x, const ColumnStep& y) {
+    return x.begin == y.begin && x.count == y.count;
+  };
   return a.scalar() == b.scalar() && a.cols == b.cols &&
          std::equal(a.steps.begin(), a.steps.end(), b.steps.begin(), b.steps.end(), same) &&
-         std::equal(a.set_columns.begin(), a.set_columns.end(), b.set_columns.begin(), b.set_columns.end(), same);
+         std::equal(a.set_columns.begin(), a.set_columns.end(), b.set_columns.begin(), b.set_columns.end(),
+                    same);
 }
 
-void PackTile(const PackedMatrix& matrix, const DeviceForm& form, int64_t tile, char* values, char* scales,
-              char* offsets) {
-  TilePacker packer(matrix, form, tile, values, scales, offsets);
+void PackTile(const PackedMatrix& matrix, const DeviceForm& form, int64_t tile, const TilePlace& place) {
+  TilePacker packer(matrix, form, tile, place);
   if (form.scalar()) return packer.PackScalar();
   if (form.format == WeightFormat::kBF16) return packer.PackFloats();
   packer.PackQuantized();

@@ -12,10 +12,10 @@
 
 // From a PackedMatrix, the CPU's form, to what GPU kernels read (weights.h). Pure host code.
 //
-// The segment rule. Segments belong to the model: a matrix that is not cut into slices has segments of 256 columns,
-// which add up from left to right; a slice is a segment, or several of 1024 columns if it is longer, which add up from
-// left to right too; slices add up by the tree (common/slice_tree.h). So 256 columns are enough work for a warp at
-// decode, and a prompt's kernel stops for a sum every 256 columns only.
+// The segment rule. Segments belong to the model: a matrix that is not cut into slices has segments of 256
+// columns, which add up from left to right; a slice is a segment, or several of 1024 columns if it is longer,
+// which add up from left to right too; slices add up by the tree (common/slice_tree.h). So 256 columns are
+// enough work for a warp at decode, and a prompt's kernel stops for a sum every 256 columns only.
 
 namespace bellwether::gpu {
 
@@ -34,7 +34,7 @@ struct DeviceForm {
   std::vector<Root> roots;
   int32_t units = 0;  // of a tile; scalar formats: columns
   int32_t sets = 0;
-  std::vector<ColumnStep> steps;        // [packed columns / 16] of the tensor core formats: which columns they are
+  std::vector<ColumnStep> steps;  // [packed columns / 16] of the tensor core formats: which columns they are
   std::vector<ColumnStep> set_columns;  // [sets]
   std::vector<uint8_t> set_ends;        // [units]
   SetEnds set_ends_at = SetEnds::kAnywhere;
@@ -50,8 +50,9 @@ struct DeviceForm {
 
   bool scalar() const { return format == WeightFormat::kF32 || format == WeightFormat::kF16; }
   TensorFormat tensor_format() const {
-    return format == WeightFormat::kBF16 ? TensorFormat::kBF16
-           : format == WeightFormat::kInt8 ? TensorFormat::kInt8 : TensorFormat::kInt4;
+    return format == WeightFormat::kBF16   ? TensorFormat::kBF16
+           : format == WeightFormat::kInt8 ? TensorFormat::kInt8
+                                           : TensorFormat::kInt4;
   }
   int64_t packed_cols() const { return scalar() ? cols : static_cast<int64_t>(steps.size()) * kStepCols; }
   int64_t value_bytes() const;
@@ -64,9 +65,16 @@ absl::StatusOr<DeviceForm> DeviceFormOf(const kernels::MatrixSpec& spec);
 // Whether rows prepared for one serve the other.
 bool SamePreparation(const DeviceForm& a, const DeviceForm& b);
 
-// Writes rows [16 tile, ...) (32 of the scalar formats) of `matrix` into the whole matrix's values (and scales and offsets,
-// or null), which were zero before. Different tiles may be written by different threads.
-void PackTile(const kernels::PackedMatrix& matrix, const DeviceForm& form, int64_t tile, char* values, char* scales,
-              char* offsets);
+// Where a tile goes, in memory that was zero before.
+struct TilePlace {
+  char* values = nullptr;
+  int64_t tile = 0;         // of those in `values`
+  char* scales = nullptr;   // of the whole matrix; null if the format has none
+  char* offsets = nullptr;  // likewise
+};
+// Writes rows [16 tile, ...) (32 of the scalar formats) of `matrix`. Different tiles may be written by
+// different threads.
+void PackTile(const kernels::PackedMatrix& matrix, const DeviceForm& form, int64_t tile,
+              const TilePlace& place);
 
 }  // namespace bellwether::gpu

@@ -80,7 +80,7 @@ BW_DEVICE void SetSums(const SetSumsArgs& args) {
 
 // The sum over a block's threads, the same bits in all: lanes by halves, then warps in ascending order.
 BW_DEVICE float SumOverBlock(float value, float* shared) {
-BW_UNROLL
+  BW_UNROLL
   for (int mask = 16; mask > 0; mask /= 2) value += ShuffleXor(value, mask);
   SyncBlock();
   if (Lane() == 0) shared[Warp()] = value;
@@ -120,7 +120,7 @@ BW_DEVICE void Norm(const NormArgs& args) {
     const float* sum = args.sum + row * args.sum_stride;
     float* total = args.total + row * args.total_stride;
     for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
-BW_UNROLL
+      BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         const float added =
             args.add_bias != nullptr ? Load(sum + c + j) + Load(args.add_bias + c + j) : Load(sum + c + j);
@@ -146,7 +146,7 @@ BW_UNROLL
   float* out = args.out + row * args.out_stride;
   for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
     float y[2];
-BW_UNROLL
+    BW_UNROLL
     for (int j = 0; j < 2; ++j) {
       const float scaled = (Load(x + c + j) - mean) * factor;
       y[j] = args.bias != nullptr ? Fma(scaled, Load(args.weight + c + j), Load(args.bias + c + j))
@@ -174,7 +174,7 @@ BW_DEVICE void Activate(const ActivateArgs& args) {
   for (int row = BlockY(); row < args.rows; row += GridY()) {
     float* gate = args.gate + row * args.gate_stride + column;
     float y[2] = {0, 0};
-BW_UNROLL
+    BW_UNROLL
     for (int j = 0; j < 2; ++j) {
       if (column + j >= args.cols) break;
       const float g = Load(gate + j);

@@ -139,11 +139,11 @@ struct WarpStream {
   BW_DEVICE int ScaleBytes() const { return weights.half_scales ? 4 : 8; }  // of a pair of rows
 
   BW_DEVICE void Clear() {
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
-BW_UNROLL
+        BW_UNROLL
         for (int c = 0; c < 4; ++c) {
           sum[m][n][c] = 0;
           if constexpr (kQuantized) dot[m][n][c] = 0;
@@ -153,17 +153,17 @@ BW_UNROLL
   }
 
   BW_DEVICE void LoadWeights(int slot) {
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-BW_UNROLL
+      BW_UNROLL
       for (int p = 0; p < kParts; ++p) a_ring[slot][m][p] = LoadStream(next_unit[m] + p * 32);
       next_unit[m] += kUnitWords;
     }
   }
   BW_DEVICE void LoadX(int slot) {
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int p = 0; p < kPairs; ++p) {
         if (rows_left[n]) x_ring[slot][n][p] = Load(next_x + (n * weights.table.units * kPairs + p) * 32);
       }
@@ -173,7 +173,7 @@ BW_UNROLL
   // Of the set after the one whose scale was loaded last. There is one more than the matrix has
   // (device_matrix.h).
   BW_DEVICE void LoadNextScale() {
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       next_scale[m] = LoadRowPair(next_scale_at[m], weights.half_scales);
       next_scale_at[m] += 8 * ScaleBytes();
@@ -182,22 +182,22 @@ BW_UNROLL
   BW_DEVICE void FirstSet(int first) {
     set = first;
     set_units_left = weights.table.set_units;
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) next_scale_at[m] += static_cast<int64_t>(first) * 8 * ScaleBytes();
     LoadNextScale();
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
     LoadNextScale();
   }
 
   // The set's scale times its dot product, and its offset times the sum of x.
   BW_DEVICE void EndSet() {
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       const RowPair factor = Value(scale[m], weights.half_scales);
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
-BW_UNROLL
+        BW_UNROLL
         for (int c = 0; c < 4; ++c) {
           sum[m][n][c] = Fma(c < 2 ? factor.low : factor.high, dot[m][n][c], sum[m][n][c]);
           dot[m][n][c] = 0;
@@ -206,7 +206,7 @@ BW_UNROLL
     }
     if (weights.offsets != nullptr) AddOffsets();
     ++set;
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
     LoadNextScale();
   }
@@ -214,16 +214,16 @@ BW_UNROLL
     // Two sets on from here is where the scales are read; the offsets lie alike.
     const int64_t to_offsets =
         static_cast<const char*>(weights.offsets) - static_cast<const char*>(weights.scales);
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       const RowPair offset =
           Value(LoadRowPair(next_scale_at[m] - 16 * ScaleBytes() + to_offsets, weights.half_scales),
                 weights.half_scales);
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         if (n * 8 >= args.rows) continue;
         const float* x_sums = args.set_sums + (n * weights.table.sets + set) * 8 + 2 * (Lane() % 4);
-BW_UNROLL
+        BW_UNROLL
         for (int c = 0; c < 4; ++c)
           sum[m][n][c] = Fma(c < 2 ? offset.low : offset.high, Load(x_sums + c % 2), sum[m][n][c]);
       }
@@ -232,17 +232,17 @@ BW_UNROLL
 
   BW_DEVICE void MultiplyStep(int slot, int step) {
     uint32_t b[kTilesN][2];
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
       const Words4& words = x_ring[slot][n][step / 2];
       b[n][0] = step % 2 == 0 ? words.x : words.z;
       b[n][1] = step % 2 == 0 ? words.y : words.w;
     }
-BW_UNROLL
+    BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       uint32_t a[4];
       UnpackStep<kFormat>(a_ring[slot][m], step, magic, zero_point, a);
-BW_UNROLL
+      BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         if constexpr (kQuantized) {
           Mma(dot[m][n], a, b[n]);
@@ -254,24 +254,24 @@ BW_UNROLL
   }
   BW_DEVICE void MultiplyUnit(int slot, int unit) {
     if constexpr (!kQuantized) {
-BW_UNROLL
+      BW_UNROLL
       for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, step);
     } else if constexpr (kSetEnds == SetEnds::kUnits) {
-BW_UNROLL
+      BW_UNROLL
       for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, step);
       if (--set_units_left == 0) {
         EndSet();
         set_units_left = weights.table.set_units;
       }
     } else if constexpr (kSetEnds == SetEnds::kHalves) {
-BW_UNROLL
+      BW_UNROLL
       for (int step = 0; step < kSteps; ++step) {
         MultiplyStep(slot, step);
         if (step % 2 == 1) EndSet();
       }
     } else {
       const uint32_t ends = Load(weights.table.set_ends + unit);
-BW_UNROLL
+      BW_UNROLL
       for (int step = 0; step < kSteps; ++step) {
         MultiplyStep(slot, step);
         if (ends >> step & 1) EndSet();
@@ -289,16 +289,16 @@ BW_UNROLL
   // To shared memory: sums[column * kSumStride + row].
   BW_DEVICE void Write(int m, float* sums) const {
     const int g = Lane() / 4, t = Lane() % 4;
-BW_UNROLL
+    BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
-BW_UNROLL
+      BW_UNROLL
       for (int c = 0; c < 4; ++c) sums[(n * 8 + 2 * t + c % 2) * kSumStride + g + c / 2 * 8] = sum[m][n][c];
     }
   }
 
   // The weights of the first units: they do not wait for the kernel before.
   BW_DEVICE void Begin(int units) {
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kDepth; ++i) {
       if (i < units) LoadWeights(i);
     }
@@ -308,7 +308,7 @@ BW_UNROLL
   template <typename Finish>
   BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
     if constexpr (kQuantized) FirstSet(Load(&weights.table.segments[segment].set_begin));
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kDepth; ++i) {
       if (begin + i < end) LoadX(i);
     }
@@ -320,7 +320,7 @@ BW_UNROLL
       bound = FirstUnit(weights.table, segment + 1);
     };
     for (int unit = begin; unit < end; unit += kDepth) {
-BW_UNROLL
+      BW_UNROLL
       for (int i = 0; i < kDepth; ++i) {
         if (unit + i >= end) break;
         while (unit + i == bound) finish_segment();
@@ -371,7 +371,7 @@ BW_DEVICE float SumRoot(const WeightTable& table, const Root& root, const float*
   }
   if (root.order == Root::kFold) {
     float sum = first[0];
-BW_UNROLL_8
+    BW_UNROLL_8
     for (int i = 1; i < count; ++i) sum += first[i * step];
     return sum;
   }
@@ -427,12 +427,12 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
   WaitForPreviousKernel();
   if (segment_begin < segment_end) {
     stream.Run(segment_begin, segment_end, begin, end, [&](int segment) {
-BW_UNROLL
+      BW_UNROLL
       for (int m = 0; m < kTilesM; ++m) stream.Write(m, sums + (m * table.segment_count + segment) * step);
     });
   }
   SyncBlock();
-BW_UNROLL
+  BW_UNROLL
   for (int m = 0; m < kTilesM; ++m)
     WriteTile<kTilesN>(args, output, first_tile + m, sums + m * table.segment_count * step);
 }

@@ -130,9 +130,9 @@ struct TileMatmulBlock {
     BarrierWait(&full[stage], round / kStages % 2);
     const auto* words = reinterpret_cast<const Words4*>(StageWeights(stage)) +
                         (group * 4 + Warp() % 4) * kParts * 32 + Lane();
-BW_UNROLL
+    BW_UNROLL
     for (int u = 0; u < kUnitsPerStage; ++u) {
-BW_UNROLL
+      BW_UNROLL
       for (int p = 0; p < kParts; ++p) weights[u][p] = words[(u * kBlockTiles * kParts + p) * 32];
     }
   }
@@ -143,7 +143,7 @@ BW_UNROLL
     if (ThreadIndex() % 128 == 0) BarrierArrive(&empty[round % kStages]);
   }
   BW_DEVICE static void Zero(float (&values)[kValues]) {
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kValues; ++i) values[i] = 0;
   }
 
@@ -151,7 +151,7 @@ BW_UNROLL
   BW_DEVICE void IssueStage(int round, int units, const UnitWords (&weights)[kUnitsPerStage], bool fresh,
                             float (&sum)[kValues]) const {
     WgmmaFence();
-BW_UNROLL
+    BW_UNROLL
     for (int step = 0; step < kStageSteps; ++step) {
       if (step / kStepsPerUnit >= units) break;
       uint32_t a[4];
@@ -197,13 +197,13 @@ BW_UNROLL
                        (weights.half_scales ? 4 : 8);
     const RowPair scale = Value(
         LoadRowPair(static_cast<const char*>(weights.scales) + at, weights.half_scales), weights.half_scales);
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kValues; ++i) sum[i] = Fma(i % 4 < 2 ? scale.low : scale.high, dot[i], sum[i]);
     if (weights.offsets == nullptr) return;
     const RowPair offset =
         Value(LoadRowPair(static_cast<const char*>(weights.offsets) + at, weights.half_scales),
               weights.half_scales);
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kValues; ++i) {
       const int row_block = first_row / 8 + i / 4;
       if (row_block * 8 >= args.rows) continue;
@@ -222,11 +222,11 @@ BW_UNROLL
     for (int unit = begin; unit < end; unit += kUnitsPerStage, ++round) {
       UnitWords weights[kUnitsPerStage];
       TakeWeights(group, round, weights);
-BW_UNROLL
+      BW_UNROLL
       for (int u = 0; u < kUnitsPerStage; ++u) {
         if (unit + u >= end) break;
         const uint32_t ends = Load(output.weights.table.set_ends + unit + u);
-BW_UNROLL
+        BW_UNROLL
         for (int s = 0; s < kStepsPerUnit; ++s) {
           uint32_t a[4];
           UnpackStep<kFormat>(weights[u], s, args.magic, zero_point, a);
@@ -259,11 +259,11 @@ BW_UNROLL
   BW_DEVICE void Write(int group, const float (&sum)[kValues]) const {
     const int column = (block * kBlockTiles + group * 4 + Warp() % 4) * kTileRows + Lane() / 4;
     float* y = output.y + BlockZ() * output.part_stride + column;
-BW_UNROLL
+    BW_UNROLL
     for (int high = 0; high < 2; ++high) {
       if (column + 8 * high >= output.weights.rows) continue;
       const float bias = output.bias != nullptr ? Load(output.bias + column + 8 * high) : 0.0f;
-BW_UNROLL
+      BW_UNROLL
       for (int i = 0; i < kValues / 2; ++i) {
         const int row = first_row + i / 2 * 8 + 2 * (Lane() % 4) + i % 2;
         if (row >= args.rows) continue;
@@ -274,11 +274,11 @@ BW_UNROLL
   }
 
   BW_DEVICE static void Add(float (&to)[kValues], const float (&value)[kValues]) {
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kValues; ++i) to[i] += value[i];
   }
   BW_DEVICE static void Copy(float (&to)[kValues], const float (&value)[kValues]) {
-BW_UNROLL
+    BW_UNROLL
     for (int i = 0; i < kValues; ++i) to[i] = value[i];
   }
 

@@ -1,0 +1,84 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/gpu/attention.h"
+#include "kernels/gpu/rows.h"
+#include "kernels/gpu/scalar_matmul.h"
+#include "kernels/gpu/stream_matmul.h"
+#include "kernels/gpu/tile_matmul.h"
+
+// Every kernel there is, once: KERNEL(name, its arguments, its body, most threads of a block, blocks a
+// multiprocessor should hold). kernels.cu makes a __global__ function of each, emulated_kernels.cc an
+// emulated one.
+
+// clang-format off
+#define BW_GPU_KERNELS(KERNEL)                                                                                          \
+  KERNEL(stream_bf16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 1>), 512, 2)         \
+  KERNEL(stream_bf16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 2>), 512, 1)         \
+  KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 1>), 512, 1)   \
+  KERNEL(stream_int8_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 2, 1>), 512, 1)   \
+  KERNEL(stream_int8_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 2>), 512, 1)   \
+  KERNEL(stream_int8_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kAnywhere, 1, 1>), 512, 1)  \
+  KERNEL(stream_int4_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 1>), 512, 1)   \
+  KERNEL(stream_int4_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 2, 1>), 512, 1)   \
+  KERNEL(stream_int4_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 2>), 512, 1)   \
+  KERNEL(stream_int4_halves_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 1>), 512, 1) \
+  KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 2, 1>), 512, 1) \
+  KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 2>), 512, 1) \
+  KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 512, 1)  \
+  KERNEL(scalar_matmul, ScalarMatmulArgs, ScalarMatmul, 256, 1)                                                         \
+  KERNEL(prepare, PrepareArgs, Prepare, 256, 1)                                                                         \
+  KERNEL(set_sums, SetSumsArgs, SetSums, 256, 1)                                                                        \
+  KERNEL(norm, NormArgs, Norm, 512, 1)                                                                                  \
+  KERNEL(activate, ActivateArgs, Activate, 256, 1)                                                                      \
+  KERNEL(add, AddArgs, Add, 256, 1)                                                                                     \
+  KERNEL(sum_tree, SumTreeArgs, SumTree, 256, 1)                                                                        \
+  KERNEL(pick_rows, PickRowsArgs, PickRows, 256, 1)                                                                     \
+  KERNEL(embed, EmbedArgs, Embed, 256, 1)                                                                               \
+  KERNEL(store_kv, StoreKvArgs, StoreKv, 128, 1)                                                                        \
+  KERNEL(attend_block_4, AttentionArgs, AttendByBlock<4>, 256, 1)                                                       \
+  KERNEL(attend_block_8, AttentionArgs, AttendByBlock<8>, 256, 1)                                                       \
+  KERNEL(attend_block_16, AttentionArgs, AttendByBlock<16>, 256, 1)                                                     \
+  KERNEL(attend_warp_4, AttentionArgs, (AttendByWarp<4, 2>), 128, 1)                                                    \
+  KERNEL(attend_warp_8, AttentionArgs, (AttendByWarp<8, 2>), 128, 1)                                                    \
+  KERNEL(attend_warp_16, AttentionArgs, (AttendByWarp<16, 1>), 128, 1)                                                  \
+  KERNEL(attend_scalar, ScalarAttentionArgs, AttendScalar, 32, 1)
+
+// What needs wgmma: compiled for sm_90a only.
+#define BW_HOPPER_KERNELS(KERNEL)                                                                                       \
+  KERNEL(tile_bf16_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 1>), 384, 1)                              \
+  KERNEL(tile_bf16_64_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 2>), 384, 1)                              \
+  KERNEL(tile_bf16_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 1>), 384, 1)                            \
+  KERNEL(tile_bf16_128_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 2>), 384, 1)                            \
+  KERNEL(tile_int8_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt8, 64, 1>), 384, 1)                              \
+  KERNEL(tile_int8_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt8, 128, 1>), 384, 1)                            \
+  KERNEL(tile_int4_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt4, 64, 1>), 384, 1)                              \
+  KERNEL(tile_int4_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt4, 128, 1>), 384, 1)
+// clang-format on
+
+namespace bellwether::gpu {
+
+#define BW_KERNEL_ID(name, args, body, threads, blocks) name,
+enum class Kernel : int32_t { BW_GPU_KERNELS(BW_KERNEL_ID) BW_HOPPER_KERNELS(BW_KERNEL_ID) kCount };
+#undef BW_KERNEL_ID
+
+inline constexpr int kKernelCount = static_cast<int>(Kernel::kCount);
+
+// The name of a kernel, and what it takes.
+struct KernelInfo {
+  const char* name;
+  int args_bytes;
+  int threads_max;
+  bool hopper_only;
+};
+inline constexpr KernelInfo kKernels[] = {
+#define BW_KERNEL_ROW(name, args, body, threads, blocks) {#name, sizeof(args), threads, false},
+    BW_GPU_KERNELS(BW_KERNEL_ROW)
+#undef BW_KERNEL_ROW
+#define BW_KERNEL_ROW(name, args, body, threads, blocks) {#name, sizeof(args), threads, true},
+        BW_HOPPER_KERNELS(BW_KERNEL_ROW)
+#undef BW_KERNEL_ROW
+};
+
+}  // namespace bellwether::gpu

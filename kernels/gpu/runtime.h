@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/gpu/kernel_list.h"
+
+// What we use of a GPU's runtime, with two bodies: CUDA (runtime_cuda.cc, or no_cuda.cc where it was not
+// there when this was built) and the emulator (runtime_emulated.cc).
+
+namespace bellwether::gpu {
+
+// Launches in order, with their arguments by value: what a stream is given, and what a graph repeats.
+class LaunchList {
+ public:
+  struct Launch {
+    Kernel kernel;
+    int32_t grid_x, grid_y, grid_z;
+    int32_t threads;
+    int32_t shared_bytes;
+    int32_t args_at;  // in args()
+  };
+
+  template <typename Args>
+  void Add(Kernel kernel, int64_t grid_x, int64_t grid_y, int64_t grid_z, int threads, int64_t shared_bytes,
+           const Args& args) {
+    static_assert(std::is_trivially_copyable_v<Args>);
+    const auto at = static_cast<int32_t>((args_.size() + 15) / 16 * 16);
+    launches_.push_back({kernel, static_cast<int32_t>(grid_x), static_cast<int32_t>(grid_y),
+                         static_cast<int32_t>(grid_z), threads, static_cast<int32_t>(shared_bytes), at});
+    args_.resize(at + sizeof(Args));
+    std::memcpy(args_.data() + at, &args, sizeof(Args));
+  }
+  void Clear() {
+    launches_.clear();
+    args_.clear();
+  }
+  bool empty() const { return launches_.empty(); }
+  const std::vector<Launch>& launches() const { return launches_; }
+  const char* args(const Launch& launch) const { return args_.data() + launch.args_at; }
+  // Equal lists do the same.
+  friend bool operator==(const LaunchList& a, const LaunchList& b);
+  uint64_t Hash() const;
+
+ private:
+  std::vector<Launch> launches_;
+  std::vector<char> args_;
+};
+
+// A list of launches that the GPU repeats at little cost.
+class Graph {
+ public:
+  virtual ~Graph() = default;
+};
+
+struct DeviceInfo {
+  int index = 0;              // "cuda:index"
+  std::string name;           // "NVIDIA H200"
+  std::string uuid;           // equal for processes that share a card
+  std::string numeric_class;  // kernel level of the bits it computes: "cuda_sm90"
+  int multiprocessors = 0;
+  int64_t memory_bytes = 0;
+  int64_t free_bytes = 0;
+  bool hopper = false;  // has wgmma
+};
+
+// One GPU and one order of work on it. One thread at a time. The first error of a launch or a copy is kept:
+// all that follows does nothing, and Synchronize returns it.
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+
+  virtual const DeviceInfo& info() const = 0;
+  virtual absl::StatusOr<int64_t> FreeBytes() = 0;
+
+  // Zeros; aligned to 256 bytes. ResourceExhausted, naming the size, if there is not so much.
+  virtual absl::StatusOr<void*> Allocate(int64_t bytes) = 0;
+  virtual void Free(void* memory) = 0;  // after Synchronize
+  // Host memory that copies are fast with.
+  virtual absl::StatusOr<void*> AllocateHost(int64_t bytes) = 0;
+  virtual void FreeHost(void* memory) = 0;
+
+  // In order with launches; `from` is read before the next Synchronize returns.
+  virtual void CopyToDevice(void* to, const void* from, int64_t bytes) = 0;
+  virtual void CopyToHost(void* to, const void* from, int64_t bytes) = 0;
+  virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
+  virtual void Run(const LaunchList& list) = 0;
+  // Null where the runtime has no use for graphs.
+  virtual absl::StatusOr<std::unique_ptr<Graph>> MakeGraph(const LaunchList& list) = 0;
+  virtual void Run(Graph& graph) = 0;
+
+  // Waits until all is done.
+  virtual absl::Status Synchronize() = 0;
+  // The cudaStream_t of all this, for libraries that add to it; null on the emulator.
+  virtual void* stream() { return nullptr; }
+};
+
+// What `bellwether devices` lists. Unavailable, saying what is wrong and what to do, if there is no driver,
+// it is too old, or this program was built without CUDA; an empty list where the driver finds no card.
+absl::StatusOr<std::vector<DeviceInfo>> ListCudaDevices();
+absl::StatusOr<std::unique_ptr<Runtime>> MakeCudaRuntime(int index);
+
+struct EmulatedRuntimeOptions {
+  uint64_t seed = 1;  // of the schedules
+  int threads = 1;
+  int64_t memory_bytes = int64_t{1} << 30;
+};
+std::unique_ptr<Runtime> MakeEmulatedRuntime(const EmulatedRuntimeOptions& options);
+
+// The emulator's kernels; and how often each has been launched in this process, for the test that none is
+// left out.
+using EmulatedKernel = void (*)(const void* args);
+EmulatedKernel EmulatedBody(Kernel kernel);
+int64_t EmulatedLaunches(Kernel kernel);
+
+}  // namespace bellwether::gpu

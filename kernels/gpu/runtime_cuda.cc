@@ -1,0 +1,241 @@
+#include <cuda_runtime_api.h>
+
+#include <atomic>
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+#include "kernels/gpu/cuda_kernels.h"
+#include "kernels/gpu/runtime.h"
+
+namespace bellwether::gpu {
+namespace {
+
+absl::Status StatusOf(cudaError_t error, const std::string& what) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  const std::string message =
+      absl::StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
+  switch (error) {
+    case cudaErrorMemoryAllocation:
+      return absl::ResourceExhaustedError(message);
+    case cudaErrorInsufficientDriver:
+      return absl::UnavailableError(absl::StrCat(message, ": update the NVIDIA driver, or use --device cpu"));
+    case cudaErrorNoDevice:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorInitializationError:
+    case cudaErrorStubLibrary:
+      return absl::UnavailableError(absl::StrCat(message, ": is the NVIDIA driver loaded? nvidia-smi tells"));
+    case cudaErrorDevicesUnavailable:
+      return absl::UnavailableError(absl::StrCat(message, ": another process holds the card for itself"));
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorUnsupportedPtxVersion:
+      return absl::FailedPreconditionError(absl::StrCat(
+          message, ": this program has no code for this card, which needs compute capability 8.0 or more"));
+    default:
+      return absl::InternalError(message);
+  }
+}
+
+// The class of bits a card computes (docs/architecture.md, Numbers).
+std::string NumericClass(int major, int minor) {
+  if (major >= 9) return "cuda_sm90";  // Hopper and Blackwell
+  return major == 8 ? "cuda_sm80" : absl::StrCat("cuda_sm", major, minor);
+}
+
+std::string Uuid(const cudaUUID_t& uuid) {
+  std::string text;
+  for (const char byte : uuid.bytes)
+    absl::StrAppend(&text, absl::Hex(static_cast<uint8_t>(byte), absl::kZeroPad2));
+  return text;
+}
+
+absl::StatusOr<DeviceInfo> InfoOf(int index) {
+  cudaDeviceProp properties;
+  const std::string what = absl::StrCat("cuda:", index);
+  BW_RETURN_IF_ERROR(StatusOf(cudaGetDeviceProperties(&properties, index), what));
+  DeviceInfo info{.index = index,
+                  .name = properties.name,
+                  .uuid = Uuid(properties.uuid),
+                  .numeric_class = NumericClass(properties.major, properties.minor),
+                  .multiprocessors = properties.multiProcessorCount,
+                  .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem),
+                  .hopper = properties.major == 9};
+  return info;
+}
+
+class CudaGraph : public Graph {
+ public:
+  explicit CudaGraph(cudaGraphExec_t graph) : exec(graph) {}
+  ~CudaGraph() override { (void)cudaGraphExecDestroy(exec); }
+  const cudaGraphExec_t exec;
+};
+
+class CudaRuntime : public Runtime {
+ public:
+  explicit CudaRuntime(DeviceInfo info)
+      : info_(std::move(info)), what_(absl::StrCat("cuda:", info_.index, " (", info_.name, ")")) {}
+  ~CudaRuntime() override {
+    if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
+  }
+
+  absl::Status Start() {
+    BW_RETURN_IF_ERROR(StatusOf(cudaSetDevice(info_.index), what_));
+    BW_RETURN_IF_ERROR(StatusOf(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), what_));
+    for (int kernel = 0; kernel < kKernelCount; ++kernel) {
+      if (kKernels[kernel].hopper_only && !info_.hopper) continue;
+      // More than 48 KiB of shared memory are given only where that is said beforehand.
+      cudaFuncAttributes attributes;
+      BW_RETURN_IF_ERROR(StatusOf(cudaFuncGetAttributes(&attributes, CudaKernel(kernel)), what_));
+      int most = 0;
+      BW_RETURN_IF_ERROR(StatusOf(
+          cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, info_.index), what_));
+      BW_RETURN_IF_ERROR(
+          StatusOf(cudaFuncSetAttribute(CudaKernel(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        most - static_cast<int>(attributes.sharedSizeBytes)),
+                   what_));
+    }
+    return absl::OkStatus();
+  }
+
+  const DeviceInfo& info() const override { return info_; }
+  void* stream() override { return stream_; }
+  absl::StatusOr<int64_t> FreeBytes() override {
+    Bind();
+    size_t free = 0, total = 0;
+    BW_RETURN_IF_ERROR(StatusOf(cudaMemGetInfo(&free, &total), what_));
+    return static_cast<int64_t>(free);
+  }
+
+  absl::StatusOr<void*> Allocate(int64_t bytes) override {
+    Bind();
+    void* memory = nullptr;
+    const std::string what = absl::StrCat(what_, ": ", bytes, " bytes of memory");
+    BW_RETURN_IF_ERROR(StatusOf(cudaMalloc(&memory, bytes), what));
+    BW_RETURN_IF_ERROR(StatusOf(cudaMemsetAsync(memory, 0, bytes, stream_), what));
+    return memory;
+  }
+  void Free(void* memory) override {
+    Bind();
+    Keep(cudaFree(memory), "cudaFree");
+  }
+  absl::StatusOr<void*> AllocateHost(int64_t bytes) override {
+    Bind();
+    void* memory = nullptr;
+    BW_RETURN_IF_ERROR(StatusOf(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault),
+                                absl::StrCat(what_, ": ", bytes, " bytes of pinned host memory")));
+    return memory;
+  }
+  void FreeHost(void* memory) override {
+    Bind();
+    Keep(cudaFreeHost(memory), "cudaFreeHost");
+  }
+
+  void CopyToDevice(void* to, const void* from, int64_t bytes) override {
+    Copy(to, from, bytes, cudaMemcpyHostToDevice);
+  }
+  void CopyToHost(void* to, const void* from, int64_t bytes) override {
+    Copy(to, from, bytes, cudaMemcpyDeviceToHost);
+  }
+  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
+    Copy(to, from, bytes, cudaMemcpyDeviceToDevice);
+  }
+
+  void Run(const LaunchList& list) override {
+    Bind();
+    for (const LaunchList::Launch& launch : list.launches()) {
+      if (!status_.ok()) return;
+      Keep(LaunchOne(list, launch), kKernels[static_cast<int>(launch.kernel)].name);
+    }
+  }
+
+  absl::StatusOr<std::unique_ptr<Graph>> MakeGraph(const LaunchList& list) override {
+    Bind();
+    BW_RETURN_IF_ERROR(status_);
+    BW_RETURN_IF_ERROR(StatusOf(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), what_));
+    Run(list);
+    cudaGraph_t graph = nullptr;
+    BW_RETURN_IF_ERROR(StatusOf(cudaStreamEndCapture(stream_, &graph), what_));
+    cudaGraphExec_t exec = nullptr;
+    const cudaError_t made = cudaGraphInstantiate(&exec, graph, 0);
+    (void)cudaGraphDestroy(graph);
+    BW_RETURN_IF_ERROR(StatusOf(made, what_));
+    return std::make_unique<CudaGraph>(exec);
+  }
+  void Run(Graph& graph) override {
+    Bind();
+    if (status_.ok()) Keep(cudaGraphLaunch(static_cast<CudaGraph&>(graph).exec, stream_), "a graph");
+  }
+
+  absl::Status Synchronize() override {
+    Bind();
+    const cudaError_t error = cudaStreamSynchronize(stream_);
+    Keep(error, "work");
+    return status_;
+  }
+
+ private:
+  // The current device is a thread's own, and a runtime may be handed from thread to thread.
+  void Bind() { Keep(cudaSetDevice(info_.index), "cudaSetDevice"); }
+  void Keep(cudaError_t error, const char* what) {
+    if (error != cudaSuccess && status_.ok()) status_ = StatusOf(error, absl::StrCat(what_, ": ", what));
+  }
+  void Copy(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
+    Bind();
+    if (status_.ok()) Keep(cudaMemcpyAsync(to, from, bytes, kind, stream_), "a copy");
+  }
+  // A kernel may begin while the one before ends: it waits itself before it reads (simt.h,
+  // WaitForPreviousKernel).
+  cudaError_t LaunchOne(const LaunchList& list, const LaunchList::Launch& launch) {
+    cudaLaunchAttribute overlap;
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config{};
+    config.gridDim = dim3(launch.grid_x, launch.grid_y, launch.grid_z);
+    config.blockDim = dim3(launch.threads);
+    config.dynamicSmemBytes = launch.shared_bytes;
+    config.stream = stream_;
+    config.attrs = &overlap;
+    config.numAttrs = info_.numeric_class == "cuda_sm90" ? 1 : 0;
+    void* args[] = {const_cast<char*>(list.args(launch))};
+    return cudaLaunchKernelExC(&config, CudaKernel(static_cast<int>(launch.kernel)), args);
+  }
+
+  const DeviceInfo info_;
+  const std::string what_;
+  cudaStream_t stream_ = nullptr;
+  absl::Status status_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::vector<DeviceInfo>> ListCudaDevices() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaErrorNoDevice) return std::vector<DeviceInfo>();
+  BW_RETURN_IF_ERROR(StatusOf(error, "CUDA"));
+  std::vector<DeviceInfo> devices;
+  for (int index = 0; index < count; ++index) {
+    BW_ASSIGN_OR_RETURN(DeviceInfo info, InfoOf(index));
+    size_t free = 0, total = 0;
+    BW_RETURN_IF_ERROR(StatusOf(cudaSetDevice(index), absl::StrCat("cuda:", index)));
+    BW_RETURN_IF_ERROR(StatusOf(cudaMemGetInfo(&free, &total), absl::StrCat("cuda:", index)));
+    info.free_bytes = static_cast<int64_t>(free);
+    devices.push_back(std::move(info));
+  }
+  return devices;
+}
+
+absl::StatusOr<std::unique_ptr<Runtime>> MakeCudaRuntime(int index) {
+  int count = 0;
+  BW_RETURN_IF_ERROR(StatusOf(cudaGetDeviceCount(&count), "CUDA"));
+  if (index < 0 || index >= count) {
+    return absl::NotFoundError(absl::StrCat("there is no cuda:", index, ": ", count, " CUDA device",
+                                            count == 1 ? "" : "s", " (CUDA_VISIBLE_DEVICES hides others)"));
+  }
+  BW_ASSIGN_OR_RETURN(DeviceInfo info, InfoOf(index));
+  auto runtime = std::make_unique<CudaRuntime>(std::move(info));
+  BW_RETURN_IF_ERROR(runtime->Start());
+  return runtime;
+}
+
+}  // namespace bellwether::gpu

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "kernels/gpu/runtime.h"
+#include "worker/device/device.h"
+
+namespace bellwether {
+
+// A GPU, or the emulator of one: the same code on either runtime. Epochs and shards of one worker use it one
+// after the other, from one thread at a time.
+class GpuDevice : public Device {
+ public:
+  // `threads` of the host bring weights into the device's form.
+  GpuDevice(std::shared_ptr<gpu::Runtime> runtime, int threads)
+      : runtime_(std::move(runtime)), threads_(threads) {}
+
+  std::string Describe() const override;
+  int64_t layer_rows_max() const override { return kRowsMax; }
+  absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) override;
+  absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
+
+  gpu::Runtime& runtime() { return *runtime_; }
+
+  // A layer's weights come from device memory once for so many rows, which is enough to be bound by
+  // arithmetic.
+  static constexpr int64_t kRowsMax = 2048;
+
+ private:
+  const std::shared_ptr<gpu::Runtime> runtime_;
+  const int threads_;
+};
+
+}  // namespace bellwether

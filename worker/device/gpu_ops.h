@@ -1,0 +1,146 @@
+#pragma once
+
+#include <list>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels/gpu/runtime.h"
+#include "worker/device/device.h"
+#include "worker/device/gpu_weights.h"
+
+namespace bellwether {
+
+// The operations of a step on a GPU. Operations are written down as launches of kernels and given to the GPU
+// when somebody waits for them. A list that comes again, as a decode step's does, becomes a graph.
+class GpuOps : public DeviceOps {
+ public:
+  static absl::StatusOr<std::unique_ptr<DeviceOps>> Create(std::shared_ptr<gpu::Runtime> runtime,
+                                                           const Device::OpsOptions& options,
+                                                           int64_t layer_rows_max);
+  ~GpuOps() override;
+
+  absl::StatusOr<float*> Allocate(int64_t floats) override;
+  absl::StatusOr<float*> AllocateHost(int64_t floats) override;
+  int64_t kv_bytes() const override { return kv_.bytes(); }
+
+  void Begin(const Batch& batch) override;
+  void Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out) override;
+  void Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) override;
+  void Multiply(ConstRows x, absl::Span<const Product> products) override;
+  void RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key,
+                      ConstRows value) override;
+  void Attend(int64_t layer, Range rows, ConstRows query, MutableRows out) override;
+  void SiluMultiply(MutableRows gate, ConstRows up, int64_t cols) override;
+  void Gelu(MutableRows x, int64_t cols) override;
+  void Add(ConstRows before, MutableRows sum, DeviceVector bias, MutableRows residual) override;
+  void PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols, MutableRows out) override;
+  void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) override;
+
+  absl::Status Read(const float* from, absl::Span<float> to) override;
+  absl::Status Write(absl::Span<const float> from, float* to) override;
+  absl::Status Finish() override;
+  float* HostView(float*) override { return nullptr; }
+
+  // For libraries that add work of their own to the runtime's stream: gives the GPU what has been asked for
+  // so far.
+  void Submit();
+  gpu::Runtime& runtime() { return *runtime_; }
+
+ private:
+  // What the batch's kernels read, one piece of memory on either side.
+  struct BatchMemory {
+    int64_t tokens = 0, positions = 0, row_tables = 0, items = 0, picks = 0,
+            tables = 0;  // where each begins, in bytes
+    int64_t items_max = 0;
+  };
+  // The attention of some rows of the batch: items of prompts, a warp each, then items of few columns, a
+  // block each.
+  struct AttentionWork {
+    Range rows;
+    int64_t first = 0;  // item
+    int64_t by_warp = 0, by_block = 0;
+  };
+  struct CachedGraph {
+    gpu::LaunchList list;
+    std::unique_ptr<gpu::Graph> graph;  // null: seen once
+  };
+
+  GpuOps(std::shared_ptr<gpu::Runtime> runtime, const Device::OpsOptions& options, int64_t layer_rows_max);
+  absl::Status Reserve();
+  absl::Status ReserveBatch();
+  absl::Status FillRopeTables();
+
+  template <typename Args>
+  void Launch(gpu::Kernel kernel, int64_t grid_x, int64_t grid_y, int64_t grid_z, int threads,
+              int64_t shared_bytes, const Args& args) {
+    list_.Add(kernel, grid_x, grid_y, grid_z, threads, shared_bytes, args);
+  }
+  // `floats` columns of `rows` rows, a thread each.
+  template <typename Args>
+  void LaunchColumns(gpu::Kernel kernel, int64_t columns, int64_t rows, const Args& args);
+
+  // Products of one preparation.
+  void MultiplyScalar(ConstRows x, const Product& product);
+  void MultiplyAlike(ConstRows x, absl::Span<const Product> products);
+  void Prepare(ConstRows x, const GpuMatrix& matrix, gpu::OperandOrder order);
+  void Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products);
+  void Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products);
+  void TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const Product& product, int depth);
+
+  gpu::OperandOrder OrderFor(int64_t rows) const;
+  gpu::OperandOut OperandFor(MutableRows rows, int64_t cols);
+  const AttentionWork& WorkFor(Range rows);
+  void AddItems(Range rows, bool prompts, AttentionWork& work);
+  bool ByWarp(const Batch::Run& run, Range rows) const;
+  gpu::AttentionArgs AttentionOf(int64_t layer, const AttentionWork& work, ConstRows query,
+                                 MutableRows out) const;
+  void Fail(const std::string& what);
+
+  template <typename T>
+  T* Host(int64_t at) const {
+    return reinterpret_cast<T*>(batch_host_.data() + at);
+  }
+  template <typename T>
+  const T* OnDevice(int64_t at) const {
+    return reinterpret_cast<const T*>(batch_device_.data() + at);
+  }
+  // Bytes of the batch's memory that the GPU is still to be given.
+  void Send(int64_t at, int64_t bytes) {
+    if (bytes > 0) to_send_.push_back({at, bytes});
+  }
+
+  const std::shared_ptr<gpu::Runtime> runtime_;
+  const Device::OpsOptions options_;
+  const ModelConfig& config_;
+  const Range heads_, kv_heads_;
+  const int64_t queries_per_kv_;
+  const int64_t rows_max_;  // of a layer at once
+  const bool tensor_kv_;    // the KV cache is bf16, in fragments
+  int64_t head_bytes_ = 0;
+
+  GpuMemory kv_, rope_, slopes_, operand_, set_sums_, parts_, batch_device_;
+  PinnedMemory batch_host_;
+  std::vector<GpuMemory> allocated_;
+  std::vector<PinnedMemory> allocated_host_;
+  BatchMemory memory_;
+  std::vector<uint8_t> root_additions_;  // for SumRoots
+
+  const Batch* batch_ = nullptr;
+  std::vector<AttentionWork> attention_work_;  // of this step
+  int64_t items_ = 0, picks_ = 0;              // used in this step
+  std::vector<std::pair<int64_t, int64_t>> to_send_;
+  // The rows that lie in operand_ already: what the last operation wrote.
+  struct {
+    const float* data = nullptr;
+    int64_t rows = 0, cols = 0;
+  } prepared_;
+
+  gpu::LaunchList list_;
+  std::list<CachedGraph> graphs_;  // most recently used first
+  std::unordered_map<uint64_t, std::list<CachedGraph>::iterator> graphs_by_hash_;
+  absl::Status status_;
+};
+
+}  // namespace bellwether

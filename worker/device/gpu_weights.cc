@@ -1,0 +1,184 @@
+#include "worker/device/gpu_weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "common/status.h"
+#include "worker/thread_pool.h"
+
+namespace bellwether {
+namespace {
+
+// Weights go to the device in pieces of this size, the least being eight tiles of the widest matrix.
+constexpr int64_t kStagingBytes = int64_t{64} << 20;
+
+// The tables of a matrix in one piece of memory.
+class TableWriter {
+ public:
+  template <typename T>
+  int64_t Add(const std::vector<T>& values) {
+    const size_t at = (bytes_.size() + 15) / 16 * 16;
+    bytes_.resize(at + values.size() * sizeof(T));
+    if (!values.empty()) std::memcpy(bytes_.data() + at, values.data(), values.size() * sizeof(T));
+    return static_cast<int64_t>(at);
+  }
+  const std::vector<char>& bytes() const { return bytes_; }
+
+ private:
+  std::vector<char> bytes_;
+};
+
+}  // namespace
+
+absl::StatusOr<GpuMemory> GpuMemory::Allocate(std::shared_ptr<gpu::Runtime> runtime, int64_t bytes) {
+  GpuMemory memory;
+  if (bytes == 0) return memory;
+  BW_ASSIGN_OR_RETURN(void* data, runtime->Allocate(bytes));
+  memory.runtime_ = std::move(runtime);
+  memory.data_ = static_cast<char*>(data);
+  memory.bytes_ = bytes;
+  return memory;
+}
+GpuMemory& GpuMemory::operator=(GpuMemory&& other) noexcept {
+  std::swap(runtime_, other.runtime_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+GpuMemory::~GpuMemory() {
+  if (data_ != nullptr) runtime_->Free(data_);
+}
+
+absl::StatusOr<PinnedMemory> PinnedMemory::Allocate(std::shared_ptr<gpu::Runtime> runtime, int64_t bytes) {
+  PinnedMemory memory;
+  if (bytes == 0) return memory;
+  BW_ASSIGN_OR_RETURN(void* data, runtime->AllocateHost(bytes));
+  memory.runtime_ = std::move(runtime);
+  memory.data_ = static_cast<char*>(data);
+  memory.bytes_ = bytes;
+  return memory;
+}
+PinnedMemory& PinnedMemory::operator=(PinnedMemory&& other) noexcept {
+  std::swap(runtime_, other.runtime_);
+  std::swap(data_, other.data_);
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+PinnedMemory::~PinnedMemory() {
+  if (data_ != nullptr) runtime_->FreeHost(data_);
+}
+
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Create(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                             const kernels::PackedMatrix& packed, int threads,
+                                                             const PinnedMemory& staging) {
+  auto matrix = std::unique_ptr<GpuMatrix>(new GpuMatrix);
+  BW_ASSIGN_OR_RETURN(matrix->form_, gpu::DeviceFormOf(packed.spec()));
+  matrix->group_ = packed.spec().group;
+  const gpu::DeviceForm& form = matrix->form_;
+  BW_ASSIGN_OR_RETURN(matrix->values_, GpuMemory::Allocate(runtime, form.value_bytes()));
+  BW_ASSIGN_OR_RETURN(matrix->scales_,
+                      GpuMemory::Allocate(runtime, form.scale_bytes() * (form.has_offset ? 2 : 1)));
+  BW_RETURN_IF_ERROR(matrix->CopyTables(runtime));
+  BW_RETURN_IF_ERROR(matrix->CopyValues(*runtime, packed, threads, staging));
+  return matrix;
+}
+
+absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime) {
+  TableWriter writer;
+  const int64_t segments = writer.Add(form_.segments), roots = writer.Add(form_.roots),
+                ends = writer.Add(form_.set_ends), steps = writer.Add(form_.steps),
+                sets = writer.Add(form_.set_columns);
+  const int64_t parts[2] = {writer.Add(form_.parts[0].parts), writer.Add(form_.parts[1].parts)};
+  BW_ASSIGN_OR_RETURN(tables_, GpuMemory::Allocate(runtime, static_cast<int64_t>(writer.bytes().size())));
+  runtime->CopyToDevice(tables_.data(), writer.bytes().data(), tables_.bytes());
+  BW_RETURN_IF_ERROR(runtime->Synchronize());
+
+  const auto at = [&]<typename T>(int64_t offset, const std::vector<T>&) {
+    return reinterpret_cast<const T*>(tables_.data() + offset);
+  };
+  gpu::WeightTable& table = view_.table;
+  table.segments = at(segments, form_.segments);
+  table.roots = at(roots, form_.roots);
+  table.set_ends = at(ends, form_.set_ends);
+  steps_ = at(steps, form_.steps);
+  set_columns_ = at(sets, form_.set_columns);
+  for (int i = 0; i < 2; ++i) parts_[i] = at(parts[i], form_.parts[i].parts);
+  table.segment_count = static_cast<int32_t>(form_.segments.size());
+  table.root_count = static_cast<int32_t>(form_.roots.size());
+  table.units = form_.units;
+  table.sets = form_.sets;
+  table.set_ends_at = form_.set_ends_at;
+  table.set_units = form_.set_units;
+  for (int i = 0; i <= gpu::WeightTable::kInline; ++i) {
+    table.unit_bounds[i] = i < table.segment_count ? form_.segments[i].unit_begin : form_.units;
+  }
+  if (table.root_count == 1) table.order = form_.roots[0].order;
+  return absl::OkStatus();
+}
+
+absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
+                                   const PinnedMemory& staging) {
+  view_.values = values_.data();
+  view_.scales = scales_.data();
+  view_.offsets = form_.has_offset ? scales_.data() + form_.scale_bytes() : nullptr;
+  view_.rows = static_cast<int32_t>(form_.rows);
+  view_.tiles = form_.tiles;
+  view_.half_scales = form_.half_scales;
+  if (form_.tiles == 0) return absl::OkStatus();
+
+  std::vector<char> scales(scales_.bytes());
+  char* const offsets = form_.has_offset ? scales.data() + form_.scale_bytes() : nullptr;
+  const int64_t block_tiles = form_.scalar() ? 1 : gpu::kBlockTiles;
+  const int64_t blocks = (form_.tiles + block_tiles - 1) / block_tiles;
+  const int64_t block_bytes = form_.value_bytes() / blocks;
+  // A block that is wider than the staging memory goes by way of memory of its own.
+  std::vector<char> wide(block_bytes > staging.bytes() ? block_bytes : 0);
+  char* const buffer = wide.empty() ? staging.data() : wide.data();
+  const int64_t blocks_at_once = wide.empty() && block_bytes > 0 ? staging.bytes() / block_bytes : 1;
+  ThreadPool pool(threads);
+  for (int64_t block = 0; block < blocks; block += blocks_at_once) {
+    const int64_t count = std::min(blocks_at_once, blocks - block);
+    std::memset(buffer, 0, count * block_bytes);
+    const int64_t first = block * block_tiles,
+                  last = std::min<int64_t>(form_.tiles, (block + count) * block_tiles);
+    pool.ParallelFor(last - first, [&](int64_t begin, int64_t end) {
+      for (int64_t tile = first + begin; tile < first + end; ++tile) {
+        gpu::PackTile(packed, form_, tile,
+                      {.values = buffer, .tile = tile - first, .scales = scales.data(), .offsets = offsets});
+      }
+    });
+    runtime.CopyToDevice(values_.data() + block * block_bytes, buffer, count * block_bytes);
+    BW_RETURN_IF_ERROR(runtime.Synchronize());
+  }
+  if (!scales.empty()) runtime.CopyToDevice(scales_.data(), scales.data(), scales_.bytes());
+  return runtime.Synchronize();
+}
+
+absl::StatusOr<std::shared_ptr<WeightStore>> GpuWeightStore::Create(std::shared_ptr<gpu::Runtime> runtime,
+                                                                    int threads) {
+  BW_ASSIGN_OR_RETURN(PinnedMemory staging, PinnedMemory::Allocate(runtime, kStagingBytes));
+  return std::shared_ptr<WeightStore>(new GpuWeightStore(std::move(runtime), threads, std::move(staging)));
+}
+
+absl::StatusOr<kernels::PackedMatrix> GpuWeightStore::NewMatrix(kernels::MatrixSpec spec) {
+  return kernels::PackedMatrix::Create(std::move(spec));
+}
+
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::Keep(kernels::PackedMatrix matrix) {
+  return GpuMatrix::Create(runtime_, matrix, threads_, staging_);
+}
+
+absl::StatusOr<DeviceVector> GpuWeightStore::Keep(std::vector<float> values) {
+  if (values.empty()) return DeviceVector{};
+  const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
+  BW_ASSIGN_OR_RETURN(GpuMemory memory, GpuMemory::Allocate(runtime_, bytes));
+  runtime_->CopyToDevice(memory.data(), values.data(), bytes);
+  BW_RETURN_IF_ERROR(runtime_->Synchronize());
+  const DeviceVector vector{reinterpret_cast<const float*>(memory.data()),
+                            static_cast<int64_t>(values.size())};
+  vectors_.push_back(std::move(memory));
+  return vector;
+}
+
+}  // namespace bellwether

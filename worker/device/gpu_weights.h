@@ -1,0 +1,101 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels/gpu/device_matrix.h"
+#include "kernels/gpu/runtime.h"
+#include "worker/device/device.h"
+
+namespace bellwether {
+
+// Memory of a GPU that is given back with this. Movable only.
+class GpuMemory {
+ public:
+  static absl::StatusOr<GpuMemory> Allocate(std::shared_ptr<gpu::Runtime> runtime, int64_t bytes);
+  GpuMemory() = default;
+  GpuMemory(GpuMemory&& other) noexcept { *this = std::move(other); }
+  GpuMemory& operator=(GpuMemory&& other) noexcept;
+  ~GpuMemory();
+
+  char* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<gpu::Runtime> runtime_;
+  char* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+// Pinned memory of the host, likewise.
+class PinnedMemory {
+ public:
+  static absl::StatusOr<PinnedMemory> Allocate(std::shared_ptr<gpu::Runtime> runtime, int64_t bytes);
+  PinnedMemory() = default;
+  PinnedMemory(PinnedMemory&& other) noexcept { *this = std::move(other); }
+  PinnedMemory& operator=(PinnedMemory&& other) noexcept;
+  ~PinnedMemory();
+
+  char* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<gpu::Runtime> runtime_;
+  char* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
+// A matrix in the memory of a GPU.
+class GpuMatrix : public DeviceMatrix {
+ public:
+  // Packs on `threads` threads and copies by way of `staging`.
+  static absl::StatusOr<std::unique_ptr<GpuMatrix>> Create(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                           const kernels::PackedMatrix& packed, int threads,
+                                                           const PinnedMemory& staging);
+
+  int64_t rows() const override { return form_.rows; }
+  int64_t bytes() const override { return values_.bytes() + scales_.bytes() + tables_.bytes(); }
+
+  const gpu::DeviceForm& form() const { return form_; }
+  int group() const { return group_; }
+  const gpu::WeightView& view() const { return view_; }
+  const gpu::ColumnStep* steps() const { return steps_; }
+  const gpu::ColumnStep* set_columns() const { return set_columns_; }
+  // For tile_matmul with a stack of `depth` sums, 1 or 2.
+  const gpu::Part* parts(int depth) const { return parts_[depth - 1]; }
+
+ private:
+  GpuMatrix() = default;
+  absl::Status CopyTables(const std::shared_ptr<gpu::Runtime>& runtime);
+  absl::Status CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
+                          const PinnedMemory& staging);
+
+  gpu::DeviceForm form_;
+  int group_ = 0;
+  gpu::WeightView view_;
+  const gpu::ColumnStep* steps_ = nullptr;
+  const gpu::ColumnStep* set_columns_ = nullptr;
+  const gpu::Part* parts_[2] = {};
+  GpuMemory values_, scales_, tables_;  // scales_: the offsets behind the scales
+};
+
+class GpuWeightStore : public WeightStore {
+ public:
+  static absl::StatusOr<std::shared_ptr<WeightStore>> Create(std::shared_ptr<gpu::Runtime> runtime,
+                                                             int threads);
+
+  absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
+  absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override;
+
+ private:
+  GpuWeightStore(std::shared_ptr<gpu::Runtime> runtime, int threads, PinnedMemory staging)
+      : runtime_(std::move(runtime)), threads_(threads), staging_(std::move(staging)) {}
+
+  const std::shared_ptr<gpu::Runtime> runtime_;
+  const int threads_;
+  const PinnedMemory staging_;
+  std::vector<GpuMemory> vectors_;
+};
+
+}  // namespace bellwether
