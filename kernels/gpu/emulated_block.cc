@@ -60,7 +60,6 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   for (int i = 0; i < shape.threads; ++i) {
     Thread& thread = threads_[i];
     thread.fiber.Start(stacks_.stack(i), FiberStacks::kBytes - i % 32 * 128, ThreadEntry);
-    thread.state = State::kReady;
     thread.copies.clear();
     thread.copy_groups = 0;
   }
@@ -161,11 +160,20 @@ void Block::EndThread() {
   SwitchToNext();
 }
 
-void Block::Wait(State state, const char* word, const Where& where) {
+void Block::WakeWaiting(int index, State state, const void* object) {
+  const Thread& thread = threads_[index];
+  const uint32_t bit = 1u << (index % 32);
+  Warp& warp = warps_[index / 32];
+  if ((warp.live & ~warp.ready & bit) != 0 && thread.state == state && thread.object == object)
+    warp.ready |= bit;
+}
+
+void Block::Wait(State state, const char* word, const Where& where, const void* object) {
   Thread& thread = current();
   thread.state = state;
   thread.word = word;
   thread.where = where;
+  thread.object = object;
   current_warp().ready &= ~(1u << (running.thread % 32));
   SwitchToNext();
 }
@@ -173,12 +181,6 @@ void Block::Wait(State state, const char* word, const Where& where) {
 // Lets others run first, sometimes: for words that do not wait, but after which others may go ahead.
 void Block::GiveWay() {
   if (Chance(128)) SwitchToNext();
-}
-
-void Block::Wake(int warp, uint32_t lanes) {
-  warps_[warp].ready |= lanes;
-  for (uint32_t left = lanes; left != 0; left &= left - 1)
-    threads_[warp * 32 + std::countr_zero(left)].state = State::kReady;
 }
 
 void Block::SwitchToNext() {
@@ -318,7 +320,7 @@ void Block::Release(int id) {
     if (group.waiting[i] != warps_[i].live)
       Fail(absl::StrCat("divergent SyncGroup ", id, ": not all threads of warp ", i, " came to it"),
            group.where);
-    Wake(i, group.waiting[i]);
+    warps_[i].ready |= group.waiting[i];
     group.waiting[i] = 0;
   }
   group.arrived = 0;
@@ -343,7 +345,7 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
   }
   warp.arrived = 0;
   if (perform != nullptr) perform(*this, warp.operands);
-  Wake(running.thread / 32, ~0u);
+  warp.ready = ~0u;
   turn_position_ = 32;
   SwitchToNext();
 }
@@ -450,7 +452,7 @@ void Block::CompletePhase(Barrier& barrier) {
   ++barrier.phase;
   barrier.pending = barrier.arrivals;
   for (int i = 0; i < task_.shape.threads; ++i) {
-    if (threads_[i].state == State::kBarrier && threads_[i].object == barrier.at) Wake(i / 32, 1u << i % 32);
+    WakeWaiting(i, State::kBarrier, barrier.at);
   }
 }
 
@@ -473,10 +475,8 @@ void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
     GiveWay();
     return;
   }
-  Thread& thread = current();
-  thread.object = bar;
-  thread.detail = parity;
-  Wait(State::kBarrier, "BarrierWait", where);
+  current().detail = parity;
+  Wait(State::kBarrier, "BarrierWait", where, bar);
 }
 
 void Block::CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar, const Where& where) {
@@ -567,7 +567,7 @@ bool Block::PerformWgmma(int warpgroup) {
   }
   pending_wgmmas_ -= 4;
   for (int i = warpgroup * 128; i < (warpgroup + 1) * 128; ++i) {
-    if (threads_[i].state == State::kWgmma) Wake(i / 32, 1u << i % 32);
+    WakeWaiting(i, State::kWgmma, nullptr);
   }
   return true;
 }

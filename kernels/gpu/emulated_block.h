@@ -119,7 +119,8 @@ class Block {
   [[noreturn]] void Fail(std::string what, const Where& where);
 
  private:
-  enum class State : uint8_t { kReady, kWarp, kGroup, kBarrier, kWgmma, kEnded };
+  // What a thread that is not ready waits for.
+  enum class State : uint8_t { kWarp, kGroup, kBarrier, kWgmma, kEnded };
   struct PendingCopy {
     void* to;
     const void* from;
@@ -127,8 +128,8 @@ class Block {
   };
   struct Thread {
     Fiber fiber;
-    State state = State::kReady;
-    const char* word = "";  // of the last wait
+    State state = State::kWarp;
+    const char* word = "";  // that it waits in
     Where where;
     const void* object = nullptr;     // the barrier that is waited for
     int detail = 0;                   // its parity, or a group's number
@@ -197,7 +198,7 @@ class Block {
   Warp& current_warp() { return warps_[running.thread / 32]; }
 
   // Scheduling.
-  void Wait(State state, const char* word, const Where& where);
+  void Wait(State state, const char* word, const Where& where, const void* object = nullptr);
   void GiveWay();
   void SwitchToNext();
   int NextThread();
@@ -205,7 +206,7 @@ class Block {
   bool BeginTurn();
   void EndThread();
   void Leave();
-  void Wake(int warp, uint32_t lanes);
+  void WakeWaiting(int index, State state, const void* object);
 
   void Release(int id);
   Barrier& FindBarrier(uint64_t* bar, const char* word, const Where& where);
