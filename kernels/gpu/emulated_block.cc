@@ -77,6 +77,8 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   }
   barriers_.clear();
   bulks_.clear();
+  tiles_.clear();
+  asynchronous_writes_ = 0;
   live_ = shape.threads;
   pending_copies_ = pending_wgmmas_ = 0;
   turn_position_ = 32;
@@ -500,6 +502,7 @@ void Block::LandBulk(size_t index) {
   bulks_[index] = bulks_.back();
   bulks_.pop_back();
   std::memcpy(bulk.to, bulk.from, bulk.bytes);
+  ++asynchronous_writes_;
   for (Barrier& barrier : barriers_) {
     if (barrier.at != bulk.bar) continue;
     barrier.bytes -= bulk.bytes;
@@ -507,7 +510,7 @@ void Block::LandBulk(size_t index) {
   }
 }
 
-void Block::FenceAsyncShared() {}
+void Block::FenceAsyncShared() { ++asynchronous_writes_; }
 
 // ---- Warpgroups
 
@@ -561,6 +564,7 @@ bool Block::PerformWgmma(int warpgroup) {
         op.operand.columns != operand.columns || op.operand.accumulate != operand.accumulate)
       Fail(absl::StrCat("divergent Wgmma: the warps of warpgroup ", warpgroup, " do not agree"), op.where);
   }
+  CheckFenced(first->wgmmas.front());
   for (int i = 0; i < 4; ++i) {
     MultiplyAdd(first[i].wgmmas.front());
     first[i].wgmmas.erase(first[i].wgmmas.begin());
@@ -570,6 +574,26 @@ bool Block::PerformWgmma(int warpgroup) {
     WakeWaiting(i, State::kWgmma, nullptr);
   }
   return true;
+}
+
+// Plain writes must be fenced before Wgmma reads them. Seen only where nobody fenced, and no bulk copy
+// landed, since the operand changed.
+void Block::CheckFenced(const PendingWgmma& op) {
+  const SharedTile& b = op.operand.b;
+  uint64_t hash = 0;
+  for (int i = 0; i < op.operand.columns / 8 * 2; ++i) {
+    const char* core = static_cast<const char*>(b.start) + int64_t{i / 2} * b.n_stride + i % 2 * b.k_stride;
+    for (int j = 0; j < kCoreMatrixBytes; j += 8) {
+      uint64_t word;
+      std::memcpy(&word, core + j, 8);
+      hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+      hash ^= hash >> 32;
+    }
+  }
+  SeenTile& seen = tiles_[b.start];
+  if (seen.hash != hash && seen.writes == asynchronous_writes_)
+    Fail("Wgmma reads shared memory that was written to without FenceAsyncShared", op.where);
+  seen = {hash, asynchronous_writes_};
 }
 
 // The 16 rows of one warp.

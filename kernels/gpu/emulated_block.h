@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <source_location>
@@ -214,6 +215,7 @@ class Block {
   void LandBulk(size_t index);
   void LandSome();
   bool PerformWgmma(int warpgroup);
+  void CheckFenced(const PendingWgmma& op);
   void MultiplyAdd(const PendingWgmma& op) const;
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
   std::string ThreadName(int index) const;
@@ -231,6 +233,13 @@ class Block {
   std::array<Group, kGroups> groups_;
   std::vector<Barrier> barriers_;
   std::vector<PendingBulk> bulks_;
+  // What each operand of Wgmma held when it was last read, by its start, and asynchronous_writes_ then.
+  struct SeenTile {
+    uint64_t hash = 0;
+    int64_t writes = 0;
+  };
+  std::map<const void*, SeenTile> tiles_;
+  int64_t asynchronous_writes_ = 0;  // bulk copies landed, and FenceAsyncShared
   std::unique_ptr<char[]> shared_storage_;
   char* shared_ = nullptr;
   int live_ = 0;
