@@ -82,7 +82,7 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   live_ = shape.threads;
   pending_copies_ = pending_wgmmas_ = 0;
   turn_position_ = 32;
-  turns_ = 0;
+  turn_warp_ = turns_ = 0;
   ranges_.fill({});
   main_.emplace();
   return absl::OkStatus();
@@ -238,7 +238,7 @@ bool Block::BeginTurn() {
   turn_first_ = random & 31;
   turn_step_ = (random >> 5 & 31) | 1;
   turn_position_ = 0;
-  if (warps_[turn_warp_].ready != 0 && turn_warp_ < warps() && (random >> 10 & 255) < stay_) return true;
+  if (warps_[turn_warp_].ready != 0 && (random >> 10 & 255) < stay_) return true;
   const int first = static_cast<int>((random >> 18) % warps());
   for (int i = 0; i < warps(); ++i) {
     turn_warp_ = (first + i) % warps();
