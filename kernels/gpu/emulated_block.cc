@@ -18,7 +18,6 @@ namespace {
 constexpr int kSharedAlignment = 1024;
 constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when the block has ended
 constexpr int64_t kBarrierBytesMax = (1 << 20) - 1;
-constexpr int kTurnsBetweenMoods = 32;
 constexpr int kCoreMatrixBytes = 128;
 // Written to an initialised barrier's word; plain code that overwrites it is found.
 constexpr uint64_t kBarrierMark = 0xba881e88ba881e88u;
@@ -56,7 +55,9 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
              .grid_y = shape.grid_y,
              .grid_z = shape.grid_z,
              .shared = shared_};
-  Poison(shared_, shape.shared_bytes + kSharedGuardBytes);
+  // What the block before left behind is out of bounds now, too.
+  Poison(shared_, std::max(shape.shared_bytes, shared_used_) + kSharedGuardBytes);
+  shared_used_ = shape.shared_bytes;
   for (int i = 0; i < shape.threads; ++i) {
     Thread& thread = threads_[i];
     thread.fiber.Start(stacks_.stack(i), FiberStacks::kBytes - i % 32 * 128, ThreadEntry);
@@ -82,7 +83,9 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   live_ = shape.threads;
   pending_copies_ = pending_wgmmas_ = 0;
   turn_position_ = 32;
-  turn_warp_ = turns_ = 0;
+  turn_warp_ = 0;
+  mood_ = {};
+  hurried_warp_ = -1;
   ranges_.fill({});
   main_.emplace();
   return absl::OkStatus();
@@ -162,12 +165,13 @@ void Block::EndThread() {
   SwitchToNext();
 }
 
-void Block::WakeWaiting(int index, State state, const void* object) {
+bool Block::WakeWaiting(int index, State state, const void* object) {
   const Thread& thread = threads_[index];
   const uint32_t bit = 1u << (index % 32);
   Warp& warp = warps_[index / 32];
-  if ((warp.live & ~warp.ready & bit) != 0 && thread.state == state && thread.object == object)
-    warp.ready |= bit;
+  const bool wakes = (warp.live & ~warp.ready & bit) != 0 && thread.state == state && thread.object == object;
+  if (wakes) warp.ready |= bit;
+  return wakes;
 }
 
 void Block::Wait(State state, const char* word, const Where& where, const void* object) {
@@ -180,9 +184,11 @@ void Block::Wait(State state, const char* word, const Where& where, const void* 
   SwitchToNext();
 }
 
-// Lets others run first, sometimes: for words that do not wait, but after which others may go ahead.
+// Lets others run first, sometimes: for words that do not wait, but after which others may go ahead. Whoever
+// was woken by it goes first of all.
 void Block::GiveWay() {
-  if (Chance(128)) SwitchToNext();
+  if (hurried_warp_ >= 0) turn_position_ = 32;
+  if (hurried_warp_ >= 0 || Chance(128)) SwitchToNext();
 }
 
 void Block::SwitchToNext() {
@@ -218,7 +224,7 @@ int Block::NextThread() {
 }
 
 int Block::NextOfTurn() {
-  const uint32_t ready = warps_[turn_warp_].ready;
+  const uint32_t ready = warps_[turn_warp_].ready & turn_lanes_;
   while (turn_position_ < 32) {
     const int lane = (turn_first_ + turn_step_ * turn_position_++) & 31;
     if ((ready >> lane & 1) != 0) return turn_warp_ * 32 + lane;
@@ -226,23 +232,45 @@ int Block::NextOfTurn() {
   return -1;
 }
 
+// Schedules that differ as much as they may: warps in turn, or one far ahead; one warp or some lanes far
+// behind, until nobody else can run; copies that land soon, or at their wait.
+void Block::DrawMood() {
+  const uint32_t random = Random();
+  constexpr uint32_t kStay[] = {0, 128, 240, 256};
+  constexpr uint32_t kLand[] = {0, 0, 32, 96};
+  mood_.turns = 4 + static_cast<int>(random & 15);
+  mood_.stay = kStay[random >> 4 & 3];
+  mood_.land = kLand[random >> 6 & 3];
+  mood_.slow_warp = (random >> 8 & 1) != 0 ? static_cast<int>((random >> 16) % warps()) : -1;
+  mood_.slow_lanes = (random >> 9 & 3) == 0 ? Random() & Random() : 0;
+}
+
 // Chooses a warp and the order of its lanes. False if no thread can run.
 bool Block::BeginTurn() {
-  // Some schedules take warps in turn, others let one run far ahead.
-  if (turns_++ % kTurnsBetweenMoods == 0) {
-    constexpr uint32_t kMoods[] = {0, 128, 240, 256};
-    stay_ = kMoods[Random() % 4];
-  }
+  if (mood_.turns-- == 0) DrawMood();
   if (pending_copies_ + pending_wgmmas_ + static_cast<int>(bulks_.size()) > 0) LandSome();
   const uint32_t random = Random();
   turn_first_ = random & 31;
   turn_step_ = (random >> 5 & 31) | 1;
   turn_position_ = 0;
-  if (warps_[turn_warp_].ready != 0 && (random >> 10 & 255) < stay_) return true;
-  const int first = static_cast<int>((random >> 18) % warps());
-  for (int i = 0; i < warps(); ++i) {
-    turn_warp_ = (first + i) % warps();
-    if (warps_[turn_warp_].ready != 0) return true;
+  if (const int hurried = std::exchange(hurried_warp_, -1); hurried >= 0) {
+    turn_warp_ = hurried;
+    turn_lanes_ = ~0u;
+    if (warps_[hurried].ready != 0) return true;
+  }
+  const bool stay = (random >> 10 & 255) < mood_.stay;
+  if (ChooseWarp(stay ? turn_warp_ : static_cast<int>((random >> 18) % warps()))) return true;
+  mood_.slow_warp = -1;
+  mood_.slow_lanes = 0;
+  return ChooseWarp(static_cast<int>((random >> 18) % warps()));
+}
+
+// The first warp from `first` on that may run.
+bool Block::ChooseWarp(int first) {
+  turn_lanes_ = ~mood_.slow_lanes;
+  for (int i = first, end = first + warps(); i < end; ++i) {
+    turn_warp_ = i < warps() ? i : i - warps();
+    if ((warps_[turn_warp_].ready & turn_lanes_) != 0 && turn_warp_ != mood_.slow_warp) return true;
   }
   return false;
 }
@@ -411,16 +439,15 @@ void Block::CopyAsyncWait(int groups) {
 // Some of what is under way takes effect.
 void Block::LandSome() {
   const uint32_t random = Random();
-  if (pending_copies_ > 0 && (random & 3) == 0) {
-    Thread& thread = threads_[(random >> 8) % task_.shape.threads];
+  const auto lands = [&](int shift) { return (random >> shift & 127) < mood_.land; };
+  if (pending_copies_ > 0 && lands(0)) {
+    Thread& thread = threads_[(random >> 21) % task_.shape.threads];
     for (const PendingCopy& copy : thread.copies) std::memcpy(copy.to, copy.from, 16);
     pending_copies_ -= static_cast<int>(thread.copies.size());
     thread.copies.clear();
   }
-  if (!bulks_.empty() && (random >> 2 & 3) == 0) LandBulk((random >> 8) % bulks_.size());
-  if (pending_wgmmas_ > 0 && (random >> 4 & 3) == 0) {
-    PerformWgmma(static_cast<int>(random >> 8) % warpgroups());
-  }
+  if (!bulks_.empty() && lands(7)) LandBulk((random >> 21) % bulks_.size());
+  if (pending_wgmmas_ > 0 && lands(14)) PerformWgmma(static_cast<int>(random >> 21) % warpgroups());
 }
 
 // ---- Barriers in shared memory, and bulk copies
@@ -454,7 +481,7 @@ void Block::CompletePhase(Barrier& barrier) {
   ++barrier.phase;
   barrier.pending = barrier.arrivals;
   for (int i = 0; i < task_.shape.threads; ++i) {
-    WakeWaiting(i, State::kBarrier, barrier.at);
+    if (WakeWaiting(i, State::kBarrier, barrier.at) && Chance(192)) hurried_warp_ = i / 32;
   }
 }
 
@@ -467,7 +494,7 @@ void Block::BarrierArrive(uint64_t* bar, int bytes, const char* word, const Wher
   barrier.bytes += bytes;
   --barrier.pending;
   CompletePhase(barrier);
-  GiveWay();
+  if (bytes == 0) GiveWay();
 }
 
 void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {

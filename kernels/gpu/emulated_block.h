@@ -205,9 +205,11 @@ class Block {
   int NextThread();
   int NextOfTurn();
   bool BeginTurn();
+  bool ChooseWarp(int first);
+  void DrawMood();
   void EndThread();
   void Leave();
-  void WakeWaiting(int index, State state, const void* object);
+  bool WakeWaiting(int index, State state, const void* object);
 
   void Release(int id);
   Barrier& FindBarrier(uint64_t* bar, const char* word, const Where& where);
@@ -242,6 +244,7 @@ class Block {
   int64_t asynchronous_writes_ = 0;  // bulk copies landed, and FenceAsyncShared
   std::unique_ptr<char[]> shared_storage_;
   char* shared_ = nullptr;
+  int shared_used_ = 0;  // by the block before
   int live_ = 0;
   int pending_copies_ = 0;  // of all threads
   int pending_wgmmas_ = 0;  // of all warps
@@ -251,8 +254,17 @@ class Block {
   int turn_position_ = 32;
   int turn_first_ = 0;
   int turn_step_ = 1;
-  uint32_t stay_ = 0;  // chance in 256 that a warp has another turn
-  int turns_ = 0;
+  uint32_t turn_lanes_ = ~0u;
+  // How turns are given, for a while.
+  struct Mood {
+    int turns = 0;            // left
+    uint32_t stay = 0;        // chance in 256 that a warp has another turn
+    uint32_t land = 0;        // chance in 128 that an asynchronous operation lands before a turn
+    int slow_warp = -1;       // has no turn while others can run
+    uint32_t slow_lanes = 0;  // likewise, of every warp
+  };
+  Mood mood_;
+  int hurried_warp_ = -1;  // has the next turn
 
   std::array<EmulatedMemory::Range, kCachedRanges> ranges_;
   int next_range_ = 0;
