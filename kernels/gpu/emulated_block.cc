@@ -18,7 +18,6 @@ namespace {
 constexpr int kSharedAlignment = 1024;
 constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when the block has ended
 constexpr int64_t kBarrierBytesMax = (1 << 20) - 1;
-constexpr int kTurnsBetweenMoods = 32;
 constexpr int kCoreMatrixBytes = 128;
 // Written to an initialised barrier's word; plain code that overwrites it is found.
 constexpr uint64_t kBarrierMark = 0xba881e88ba881e88u;
@@ -56,11 +55,12 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
              .grid_y = shape.grid_y,
              .grid_z = shape.grid_z,
              .shared = shared_};
-  Poison(shared_, shape.shared_bytes + kSharedGuardBytes);
+  // What the block before left behind is out of bounds now, too.
+  Poison(shared_, std::max(shape.shared_bytes, shared_used_) + kSharedGuardBytes);
+  shared_used_ = shape.shared_bytes;
   for (int i = 0; i < shape.threads; ++i) {
     Thread& thread = threads_[i];
     thread.fiber.Start(stacks_.stack(i), FiberStacks::kBytes - i % 32 * 128, ThreadEntry);
-    thread.state = State::kReady;
     thread.copies.clear();
     thread.copy_groups = 0;
   }
@@ -78,10 +78,14 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   }
   barriers_.clear();
   bulks_.clear();
+  tiles_.clear();
+  asynchronous_writes_ = 0;
   live_ = shape.threads;
   pending_copies_ = pending_wgmmas_ = 0;
   turn_position_ = 32;
-  turns_ = 0;
+  turn_warp_ = 0;
+  mood_ = {};
+  hurried_warp_ = -1;
   ranges_.fill({});
   main_.emplace();
   return absl::OkStatus();
@@ -161,24 +165,30 @@ void Block::EndThread() {
   SwitchToNext();
 }
 
-void Block::Wait(State state, const char* word, const Where& where) {
+bool Block::WakeWaiting(int index, State state, const void* object) {
+  const Thread& thread = threads_[index];
+  const uint32_t bit = 1u << (index % 32);
+  Warp& warp = warps_[index / 32];
+  const bool wakes = (warp.live & ~warp.ready & bit) != 0 && thread.state == state && thread.object == object;
+  if (wakes) warp.ready |= bit;
+  return wakes;
+}
+
+void Block::Wait(State state, const char* word, const Where& where, const void* object) {
   Thread& thread = current();
   thread.state = state;
   thread.word = word;
   thread.where = where;
+  thread.object = object;
   current_warp().ready &= ~(1u << (running.thread % 32));
   SwitchToNext();
 }
 
-// Lets others run first, sometimes: for words that do not wait, but after which others may go ahead.
+// Lets others run first, sometimes: for words that do not wait, but after which others may go ahead. Whoever
+// was woken by it goes first of all.
 void Block::GiveWay() {
-  if (Chance(128)) SwitchToNext();
-}
-
-void Block::Wake(int warp, uint32_t lanes) {
-  warps_[warp].ready |= lanes;
-  for (uint32_t left = lanes; left != 0; left &= left - 1)
-    threads_[warp * 32 + std::countr_zero(left)].state = State::kReady;
+  if (hurried_warp_ >= 0) turn_position_ = 32;
+  if (hurried_warp_ >= 0 || Chance(128)) SwitchToNext();
 }
 
 void Block::SwitchToNext() {
@@ -214,7 +224,7 @@ int Block::NextThread() {
 }
 
 int Block::NextOfTurn() {
-  const uint32_t ready = warps_[turn_warp_].ready;
+  const uint32_t ready = warps_[turn_warp_].ready & turn_lanes_;
   while (turn_position_ < 32) {
     const int lane = (turn_first_ + turn_step_ * turn_position_++) & 31;
     if ((ready >> lane & 1) != 0) return turn_warp_ * 32 + lane;
@@ -222,23 +232,45 @@ int Block::NextOfTurn() {
   return -1;
 }
 
+// Schedules that differ as much as they may: warps in turn, or one far ahead; one warp or some lanes far
+// behind, until nobody else can run; copies that land soon, or at their wait.
+void Block::DrawMood() {
+  const uint32_t random = Random();
+  constexpr uint32_t kStay[] = {0, 128, 240, 256};
+  constexpr uint32_t kLand[] = {0, 0, 32, 96};
+  mood_.turns = 4 + static_cast<int>(random & 15);
+  mood_.stay = kStay[random >> 4 & 3];
+  mood_.land = kLand[random >> 6 & 3];
+  mood_.slow_warp = (random >> 8 & 1) != 0 ? static_cast<int>((random >> 16) % warps()) : -1;
+  mood_.slow_lanes = (random >> 9 & 3) == 0 ? Random() & Random() : 0;
+}
+
 // Chooses a warp and the order of its lanes. False if no thread can run.
 bool Block::BeginTurn() {
-  // Some schedules take warps in turn, others let one run far ahead.
-  if (turns_++ % kTurnsBetweenMoods == 0) {
-    constexpr uint32_t kMoods[] = {0, 128, 240, 256};
-    stay_ = kMoods[Random() % 4];
-  }
+  if (mood_.turns-- == 0) DrawMood();
   if (pending_copies_ + pending_wgmmas_ + static_cast<int>(bulks_.size()) > 0) LandSome();
   const uint32_t random = Random();
   turn_first_ = random & 31;
   turn_step_ = (random >> 5 & 31) | 1;
   turn_position_ = 0;
-  if (warps_[turn_warp_].ready != 0 && turn_warp_ < warps() && (random >> 10 & 255) < stay_) return true;
-  const int first = static_cast<int>((random >> 18) % warps());
-  for (int i = 0; i < warps(); ++i) {
-    turn_warp_ = (first + i) % warps();
-    if (warps_[turn_warp_].ready != 0) return true;
+  if (const int hurried = std::exchange(hurried_warp_, -1); hurried >= 0) {
+    turn_warp_ = hurried;
+    turn_lanes_ = ~0u;
+    if (warps_[hurried].ready != 0) return true;
+  }
+  const bool stay = (random >> 10 & 255) < mood_.stay;
+  if (ChooseWarp(stay ? turn_warp_ : static_cast<int>((random >> 18) % warps()))) return true;
+  mood_.slow_warp = -1;
+  mood_.slow_lanes = 0;
+  return ChooseWarp(static_cast<int>((random >> 18) % warps()));
+}
+
+// The first warp from `first` on that may run.
+bool Block::ChooseWarp(int first) {
+  turn_lanes_ = ~mood_.slow_lanes;
+  for (int i = first, end = first + warps(); i < end; ++i) {
+    turn_warp_ = i < warps() ? i : i - warps();
+    if ((warps_[turn_warp_].ready & turn_lanes_) != 0 && turn_warp_ != mood_.slow_warp) return true;
   }
   return false;
 }
@@ -318,7 +350,7 @@ void Block::Release(int id) {
     if (group.waiting[i] != warps_[i].live)
       Fail(absl::StrCat("divergent SyncGroup ", id, ": not all threads of warp ", i, " came to it"),
            group.where);
-    Wake(i, group.waiting[i]);
+    warps_[i].ready |= group.waiting[i];
     group.waiting[i] = 0;
   }
   group.arrived = 0;
@@ -343,7 +375,7 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
   }
   warp.arrived = 0;
   if (perform != nullptr) perform(*this, warp.operands);
-  Wake(running.thread / 32, ~0u);
+  warp.ready = ~0u;
   turn_position_ = 32;
   SwitchToNext();
 }
@@ -407,16 +439,15 @@ void Block::CopyAsyncWait(int groups) {
 // Some of what is under way takes effect.
 void Block::LandSome() {
   const uint32_t random = Random();
-  if (pending_copies_ > 0 && (random & 3) == 0) {
-    Thread& thread = threads_[(random >> 8) % task_.shape.threads];
+  const auto lands = [&](int shift) { return (random >> shift & 127) < mood_.land; };
+  if (pending_copies_ > 0 && lands(0)) {
+    Thread& thread = threads_[(random >> 21) % task_.shape.threads];
     for (const PendingCopy& copy : thread.copies) std::memcpy(copy.to, copy.from, 16);
     pending_copies_ -= static_cast<int>(thread.copies.size());
     thread.copies.clear();
   }
-  if (!bulks_.empty() && (random >> 2 & 3) == 0) LandBulk((random >> 8) % bulks_.size());
-  if (pending_wgmmas_ > 0 && (random >> 4 & 3) == 0) {
-    PerformWgmma(static_cast<int>(random >> 8) % warpgroups());
-  }
+  if (!bulks_.empty() && lands(7)) LandBulk((random >> 21) % bulks_.size());
+  if (pending_wgmmas_ > 0 && lands(14)) PerformWgmma(static_cast<int>(random >> 21) % warpgroups());
 }
 
 // ---- Barriers in shared memory, and bulk copies
@@ -450,7 +481,7 @@ void Block::CompletePhase(Barrier& barrier) {
   ++barrier.phase;
   barrier.pending = barrier.arrivals;
   for (int i = 0; i < task_.shape.threads; ++i) {
-    if (threads_[i].state == State::kBarrier && threads_[i].object == barrier.at) Wake(i / 32, 1u << i % 32);
+    if (WakeWaiting(i, State::kBarrier, barrier.at) && Chance(192)) hurried_warp_ = i / 32;
   }
 }
 
@@ -463,7 +494,7 @@ void Block::BarrierArrive(uint64_t* bar, int bytes, const char* word, const Wher
   barrier.bytes += bytes;
   --barrier.pending;
   CompletePhase(barrier);
-  GiveWay();
+  if (bytes == 0) GiveWay();
 }
 
 void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
@@ -473,10 +504,8 @@ void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
     GiveWay();
     return;
   }
-  Thread& thread = current();
-  thread.object = bar;
-  thread.detail = parity;
-  Wait(State::kBarrier, "BarrierWait", where);
+  current().detail = parity;
+  Wait(State::kBarrier, "BarrierWait", where, bar);
 }
 
 void Block::CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar, const Where& where) {
@@ -500,6 +529,7 @@ void Block::LandBulk(size_t index) {
   bulks_[index] = bulks_.back();
   bulks_.pop_back();
   std::memcpy(bulk.to, bulk.from, bulk.bytes);
+  ++asynchronous_writes_;
   for (Barrier& barrier : barriers_) {
     if (barrier.at != bulk.bar) continue;
     barrier.bytes -= bulk.bytes;
@@ -507,7 +537,7 @@ void Block::LandBulk(size_t index) {
   }
 }
 
-void Block::FenceAsyncShared() {}
+void Block::FenceAsyncShared() { ++asynchronous_writes_; }
 
 // ---- Warpgroups
 
@@ -561,15 +591,36 @@ bool Block::PerformWgmma(int warpgroup) {
         op.operand.columns != operand.columns || op.operand.accumulate != operand.accumulate)
       Fail(absl::StrCat("divergent Wgmma: the warps of warpgroup ", warpgroup, " do not agree"), op.where);
   }
+  CheckFenced(first->wgmmas.front());
   for (int i = 0; i < 4; ++i) {
     MultiplyAdd(first[i].wgmmas.front());
     first[i].wgmmas.erase(first[i].wgmmas.begin());
   }
   pending_wgmmas_ -= 4;
   for (int i = warpgroup * 128; i < (warpgroup + 1) * 128; ++i) {
-    if (threads_[i].state == State::kWgmma) Wake(i / 32, 1u << i % 32);
+    WakeWaiting(i, State::kWgmma, nullptr);
   }
   return true;
+}
+
+// Plain writes must be fenced before Wgmma reads them. Seen only where nobody fenced, and no bulk copy
+// landed, since the operand changed.
+void Block::CheckFenced(const PendingWgmma& op) {
+  const SharedTile& b = op.operand.b;
+  uint64_t hash = 0;
+  for (int i = 0; i < op.operand.columns / 8 * 2; ++i) {
+    const char* core = static_cast<const char*>(b.start) + int64_t{i / 2} * b.n_stride + i % 2 * b.k_stride;
+    for (int j = 0; j < kCoreMatrixBytes; j += 8) {
+      uint64_t word;
+      std::memcpy(&word, core + j, 8);
+      hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+      hash ^= hash >> 32;
+    }
+  }
+  SeenTile& seen = tiles_[b.start];
+  if (seen.hash != hash && seen.writes == asynchronous_writes_)
+    Fail("Wgmma reads shared memory that was written to without FenceAsyncShared", op.where);
+  seen = {hash, asynchronous_writes_};
 }
 
 // The 16 rows of one warp.

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <optional>
 #include <source_location>
@@ -119,7 +120,8 @@ class Block {
   [[noreturn]] void Fail(std::string what, const Where& where);
 
  private:
-  enum class State : uint8_t { kReady, kWarp, kGroup, kBarrier, kWgmma, kEnded };
+  // What a thread that is not ready waits for.
+  enum class State : uint8_t { kWarp, kGroup, kBarrier, kWgmma, kEnded };
   struct PendingCopy {
     void* to;
     const void* from;
@@ -127,8 +129,8 @@ class Block {
   };
   struct Thread {
     Fiber fiber;
-    State state = State::kReady;
-    const char* word = "";  // of the last wait
+    State state = State::kWarp;
+    const char* word = "";  // that it waits in
     Where where;
     const void* object = nullptr;     // the barrier that is waited for
     int detail = 0;                   // its parity, or a group's number
@@ -197,15 +199,17 @@ class Block {
   Warp& current_warp() { return warps_[running.thread / 32]; }
 
   // Scheduling.
-  void Wait(State state, const char* word, const Where& where);
+  void Wait(State state, const char* word, const Where& where, const void* object = nullptr);
   void GiveWay();
   void SwitchToNext();
   int NextThread();
   int NextOfTurn();
   bool BeginTurn();
+  bool ChooseWarp(int first);
+  void DrawMood();
   void EndThread();
   void Leave();
-  void Wake(int warp, uint32_t lanes);
+  bool WakeWaiting(int index, State state, const void* object);
 
   void Release(int id);
   Barrier& FindBarrier(uint64_t* bar, const char* word, const Where& where);
@@ -213,6 +217,7 @@ class Block {
   void LandBulk(size_t index);
   void LandSome();
   bool PerformWgmma(int warpgroup);
+  void CheckFenced(const PendingWgmma& op);
   void MultiplyAdd(const PendingWgmma& op) const;
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
   std::string ThreadName(int index) const;
@@ -230,8 +235,16 @@ class Block {
   std::array<Group, kGroups> groups_;
   std::vector<Barrier> barriers_;
   std::vector<PendingBulk> bulks_;
+  // What each operand of Wgmma held when it was last read, by its start, and asynchronous_writes_ then.
+  struct SeenTile {
+    uint64_t hash = 0;
+    int64_t writes = 0;
+  };
+  std::map<const void*, SeenTile> tiles_;
+  int64_t asynchronous_writes_ = 0;  // bulk copies landed, and FenceAsyncShared
   std::unique_ptr<char[]> shared_storage_;
   char* shared_ = nullptr;
+  int shared_used_ = 0;  // by the block before
   int live_ = 0;
   int pending_copies_ = 0;  // of all threads
   int pending_wgmmas_ = 0;  // of all warps
@@ -241,8 +254,17 @@ class Block {
   int turn_position_ = 32;
   int turn_first_ = 0;
   int turn_step_ = 1;
-  uint32_t stay_ = 0;  // chance in 256 that a warp has another turn
-  int turns_ = 0;
+  uint32_t turn_lanes_ = ~0u;
+  // How turns are given, for a while.
+  struct Mood {
+    int turns = 0;            // left
+    uint32_t stay = 0;        // chance in 256 that a warp has another turn
+    uint32_t land = 0;        // chance in 128 that an asynchronous operation lands before a turn
+    int slow_warp = -1;       // has no turn while others can run
+    uint32_t slow_lanes = 0;  // likewise, of every warp
+  };
+  Mood mood_;
+  int hurried_warp_ = -1;  // has the next turn
 
   std::array<EmulatedMemory::Range, kCachedRanges> ranges_;
   int next_range_ = 0;

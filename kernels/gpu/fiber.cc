@@ -44,8 +44,7 @@ BellwetherSwitchStack:
   popq %r12
   popq %rbx
   popq %rbp
-  popq %rcx
-  jmpq *%rcx
+  ret
 .size BellwetherSwitchStack, .-BellwetherSwitchStack
 )");
 

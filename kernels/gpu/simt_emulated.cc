@@ -8,19 +8,6 @@
 #include "kernels/gpu/fragments.h"
 
 namespace bellwether::gpu::emulated {
-namespace {
-
-struct ShuffleOperand {
-  uint32_t value;
-  int source;
-  uint32_t result;
-};
-
-struct MmaOperand {
-  float* c;
-  const uint32_t* a;
-  const uint32_t* b;
-};
 
 // The fma in double precision: the product is exact, and a sum that is not gets an odd last bit (round to
 // odd), after which rounding to fp32 is as good as rounding once.
@@ -34,6 +21,20 @@ float FusedInDouble(float a, float b, float c) {
   if (error != 0 && (bits & 1) == 0) bits += (error > 0) == (sum > 0) ? 1 : -1;
   return static_cast<float>(std::bit_cast<double>(bits));
 }
+
+namespace {
+
+struct ShuffleOperand {
+  uint32_t value;
+  int source;
+  uint32_t result;
+};
+
+struct MmaOperand {
+  float* c;
+  const uint32_t* a;
+  const uint32_t* b;
+};
 
 #if defined(__x86_64__)
 __attribute__((target("fma"))) float FusedByInstruction(float a, float b, float c) {

@@ -50,6 +50,7 @@ uint32_t ShuffleWord(uint32_t value, int source, const char* word, const Where& 
 uint32_t TransposeWord(uint32_t word, const Where& where);
 void MmaStep(float* c, const uint32_t* a, const uint32_t* b, const Where& where);
 float FusedMultiplyAdd(float a, float b, float c);
+float FusedInDouble(float a, float b, float c);  // the same where the CPU has no such instruction
 }  // namespace emulated
 
 template <typename T>

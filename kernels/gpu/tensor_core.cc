@@ -108,7 +108,6 @@ float TensorCoreDot(const TensorCoreClass& numerics, const uint16_t (&a)[16], co
 
 namespace {
 
-// pairs_a[row][i], pairs_b[i][column]; only one row if `only_row` is not -1.
 void MultiplyAddPlainly(const TensorCoreClass& numerics, const uint32_t (&pairs_a)[8],
                         const uint32_t (&pairs_b)[8][8], float (&c)[8]) {
   uint16_t a[16];
@@ -120,69 +119,68 @@ void MultiplyAddPlainly(const TensorCoreClass& numerics, const uint32_t (&pairs_
   }
 }
 
-// A value's signed significand, with `fraction` bits of fraction, and its exponent.
-struct Parts {
-  int32_t significand;
-  int32_t exponent;
-};
-Parts Split(uint32_t bf16_bits) {
-  const int field = static_cast<int>(bf16_bits >> 7 & 255);
-  const int magnitude = static_cast<int>(bf16_bits & 127) | (field != 0 ? 128 : 0);
-  return {bf16_bits >> 15 != 0 ? -magnitude : magnitude,
-          magnitude == 0 ? kNoExponent : std::max(field, 1) - 127};
-}
-
-}  // namespace
-
-// Of the 21 bits that lie between a bf16 product's unit and the sum's (Hopper's 25 - 14 = 11), 7 are given to
-// A's significands and the rest to B's, so that both fit the 16-bit multiplier.
+// Of the bits that lie between the unit of a product of two bf16 and that of the sum (Hopper's 25 - 14), A's
+// significands take 7 and B's the rest: so both fit a 16-bit multiplier.
 constexpr int kShiftOfA = 7;
 
-TensorCoreRows::TensorCoreRows(const uint32_t (&pairs)[16][8]) {
-  std::memcpy(pairs_, pairs, sizeof(pairs_));
-  for (int row = 0; row < 16; ++row) {
-    for (int k = 0; k < 16; ++k) {
-      const uint32_t bits = k < 8 ? pairs[row][k] & 0xffffu : pairs[row][k - 8] >> 16;
-      const Parts parts = Split(bits);
-      significands_[row][k] = parts.significand * (1 << kShiftOfA);
-      exponents_[row][k] = parts.exponent;
-      finite_ = finite_ && (bits & 0x7f80u) != 0x7f80u;
-    }
-  }
-}
+}  // namespace
 
 #if defined(__x86_64__)
 #define BW_AVX2 __attribute__((target("avx2")))
 
 namespace {
 
-// Eight columns of B, one vector for each k.
+const bool have_avx2 = __builtin_cpu_supports("avx2");
+
+// Takes one half of eight pairs apart: significands, shifted and with their sign, in the low 16 bits of each
+// word (zero above), and exponents. Returns -1 where a value is not finite.
+BW_AVX2 inline __m256i SplitHalf(__m256i pairs, bool high, int shift, __m256i& significands,
+                                 __m256i& exponents) {
+  const __m256i zero = _mm256_setzero_si256();
+  const __m256i bits =
+      high ? _mm256_srli_epi32(pairs, 16) : _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff));
+  const __m256i field = _mm256_and_si256(_mm256_srli_epi32(bits, 7), _mm256_set1_epi32(255));
+  const __m256i hidden = _mm256_andnot_si256(_mm256_cmpeq_epi32(field, zero), _mm256_set1_epi32(128));
+  const __m256i magnitude = _mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi32(127)), hidden);
+  const __m256i exponent =
+      _mm256_sub_epi32(_mm256_max_epi32(field, _mm256_set1_epi32(1)), _mm256_set1_epi32(127));
+  exponents =
+      _mm256_blendv_epi8(exponent, _mm256_set1_epi32(kNoExponent), _mm256_cmpeq_epi32(magnitude, zero));
+  const __m256i scaled = _mm256_sll_epi32(magnitude, _mm_cvtsi32_si128(shift));
+  // Negative where bit 15 is set; never zero, of which vpsignd would make zero.
+  const __m256i sign = _mm256_or_si256(_mm256_slli_epi32(bits, 16), _mm256_set1_epi32(1));
+  significands = _mm256_and_si256(_mm256_sign_epi32(scaled, sign), _mm256_set1_epi32(0xffff));
+  return _mm256_cmpeq_epi32(field, _mm256_set1_epi32(255));
+}
+
+// Eight columns of B, one vector for each k: even ones, then odd ones.
 struct Columns {
-  __m256i significands[16];  // signed 16 bits in the low half, zero above
+  __m256i significands[16];
   __m256i exponents[16];
 };
 
 // False if a value is not finite.
 BW_AVX2 bool SplitColumns(const uint32_t (&pairs)[8][8], int shift, Columns& columns) {
-  const __m256i zero = _mm256_setzero_si256();
-  __m256i special = zero;
+  __m256i special = _mm256_setzero_si256();
   for (int k = 0; k < 16; ++k) {
     const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs[k % 8]));
-    const __m256i bits =
-        k < 8 ? _mm256_and_si256(words, _mm256_set1_epi32(0xffff)) : _mm256_srli_epi32(words, 16);
-    const __m256i field = _mm256_and_si256(_mm256_srli_epi32(bits, 7), _mm256_set1_epi32(255));
-    special = _mm256_or_si256(special, _mm256_cmpeq_epi32(field, _mm256_set1_epi32(255)));
-    const __m256i hidden = _mm256_andnot_si256(_mm256_cmpeq_epi32(field, zero), _mm256_set1_epi32(128));
-    const __m256i magnitude = _mm256_or_si256(_mm256_and_si256(bits, _mm256_set1_epi32(127)), hidden);
-    const __m256i is_zero = _mm256_cmpeq_epi32(magnitude, zero);
-    const __m256i exponent =
-        _mm256_sub_epi32(_mm256_max_epi32(field, _mm256_set1_epi32(1)), _mm256_set1_epi32(127));
-    columns.exponents[k] = _mm256_blendv_epi8(exponent, _mm256_set1_epi32(kNoExponent), is_zero);
-    const __m256i scaled = _mm256_sll_epi32(magnitude, _mm_cvtsi32_si128(shift));
-    // -1 where bit 15 is set; | 1 keeps vpsignd from giving zero.
-    const __m256i sign =
-        _mm256_or_si256(_mm256_srai_epi32(_mm256_slli_epi32(bits, 16), 31), _mm256_set1_epi32(1));
-    columns.significands[k] = _mm256_and_si256(_mm256_sign_epi32(scaled, sign), _mm256_set1_epi32(0xffff));
+    special = _mm256_or_si256(special,
+                              SplitHalf(words, k >= 8, shift, columns.significands[k], columns.exponents[k]));
+  }
+  return _mm256_testz_si256(special, special) != 0;
+}
+
+BW_AVX2 bool SplitRows(const uint32_t (&pairs)[16][8], int32_t (&significands)[16][16],
+                       int32_t (&exponents)[16][16]) {
+  __m256i special = _mm256_setzero_si256();
+  for (int row = 0; row < 16; ++row) {
+    const __m256i words = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pairs[row]));
+    for (int half = 0; half < 2; ++half) {
+      __m256i significand, exponent;
+      special = _mm256_or_si256(special, SplitHalf(words, half != 0, kShiftOfA, significand, exponent));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(significands[row] + 8 * half), significand);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(exponents[row] + 8 * half), exponent);
+    }
   }
   return _mm256_testz_si256(special, special) != 0;
 }
@@ -272,22 +270,26 @@ BW_AVX2 bool MultiplyAddRow(const TensorCoreClass& numerics, const int32_t* sign
   return true;
 }
 
-const bool have_avx2 = __builtin_cpu_supports("avx2");
-
 }  // namespace
+
+TensorCoreRows::TensorCoreRows(const uint32_t (&pairs)[16][8]) {
+  std::memcpy(pairs_, pairs, sizeof(pairs_));
+  vectors_ = have_avx2 && SplitRows(pairs, significands_, exponents_);
+}
 
 void TensorCoreRows::MultiplyAdd(const TensorCoreClass& numerics, const uint32_t (&pairs_b)[8][8],
                                  float (&c)[16][8]) const {
   Columns columns;
-  const bool finite =
-      have_avx2 && finite_ && SplitColumns(pairs_b, numerics.fraction_bits - 14 - kShiftOfA, columns);
+  const bool vectors = vectors_ && SplitColumns(pairs_b, numerics.fraction_bits - 14 - kShiftOfA, columns);
   for (int row = 0; row < 16; ++row) {
-    if (finite && MultiplyAddRow(numerics, significands_[row], exponents_[row], columns, c[row])) continue;
-    MultiplyAddPlainly(numerics, pairs_[row], pairs_b, c[row]);
+    if (!vectors || !MultiplyAddRow(numerics, significands_[row], exponents_[row], columns, c[row]))
+      MultiplyAddPlainly(numerics, pairs_[row], pairs_b, c[row]);
   }
 }
 
 #else
+
+TensorCoreRows::TensorCoreRows(const uint32_t (&pairs)[16][8]) { std::memcpy(pairs_, pairs, sizeof(pairs_)); }
 
 void TensorCoreRows::MultiplyAdd(const TensorCoreClass& numerics, const uint32_t (&pairs_b)[8][8],
                                  float (&c)[16][8]) const {

@@ -40,10 +40,10 @@ class TensorCoreRows {
 
  private:
   uint32_t pairs_[16][8];
-  // Rows of [k even and then odd]: significands with their sign, and exponents.
+  // For vectors, if all values are finite: of each row the k that are even, then the odd ones.
+  bool vectors_ = false;
   alignas(32) int32_t significands_[16][16];
   alignas(32) int32_t exponents_[16][16];
-  bool finite_ = true;
 };
 
 }  // namespace bellwether::gpu
