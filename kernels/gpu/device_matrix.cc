@@ -181,17 +181,14 @@ class PartCutter {
     CutNode(middle, end, false);
     ++sums_.additions.back();
   }
-  // Where the second operand of the node's last addition begins: the shortest run from the right that adds up
-  // to one sum when its last segment's additions are one fewer.
+  // Where the second operand of the node's last addition begins. Of the last segment's additions only so many are the
+  // node's own that one sum is left; the second operand has one fewer.
   int32_t RightChild(int32_t begin, int32_t end) const {
-    int open = 1;  // sums still to be found on the left, of the additions within
-    int32_t first = end;
-    while (open > 0) {
-      --first;
-      int additions = form_.segments[first].additions;
-      if (first == end - 1) --additions;
-      open += additions - 1;
-    }
+    int own = end - begin - 1;
+    for (int32_t s = begin; s < end - 1; ++s) own -= form_.segments[s].additions;
+    int missing = own - 1;  // sums that the additions seen so far still need
+    int32_t first = end - 1;
+    while (missing > 0) missing += form_.segments[--first].additions - 1;
     BW_CHECK(begin < first && first < end);
     return first;
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "nlohmann/json.hpp"
 #include "tests/layouts/engine_driver.h"
 #include "tests/layouts/local_cluster.h"
+#include "tests/layouts/test_gpu.h"
 
 namespace bellwether {
 namespace {
@@ -95,14 +97,17 @@ std::vector<float> Distribution(LocalCluster& cluster, const Golden& golden, int
 
 class GoldenModel : public ::testing::TestWithParam<std::string> {};
 
-double LargestError(const Golden& golden, const std::string& level, DType kv_type) {
+double LargestError(const Golden& golden, const std::string& level, DType kv_type,
+                    std::function<std::shared_ptr<Device>(size_t)> device_of = {}) {
   auto checkpoint = Checkpoint::Open(golden.checkpoint);
   EXPECT_TRUE(checkpoint.ok()) << checkpoint.status();
   if (!checkpoint.ok()) return INFINITY;
   EXPECT_EQ((*checkpoint)->config().vocab, golden.vocab);
   const auto layout = EvenLayout((*checkpoint)->config(), /*stages=*/1, /*ranks=*/1);
   auto cluster = LocalCluster::Start(
-      **checkpoint, {.layout = *layout, .numeric = {.kernel_level = level, .kv_type = kv_type}});
+      **checkpoint, {.layout = *layout,
+                     .numeric = {.kernel_level = level, .kv_type = kv_type},
+                     .device_of = std::move(device_of)});
   EXPECT_TRUE(cluster.ok()) << cluster.status();
   if (!cluster.ok()) return INFINITY;
   double largest = 0;
@@ -147,8 +152,7 @@ double RoundingOfActivations(const Checkpoint& checkpoint, kernels::KernelLevel 
 // squares, and so the logits are off by sqrt(4 layers + 1) times one rounding, relative to their spread. Of
 // some thousand normal values the largest is within 5 standard deviations. Softmax and gates multiply what is
 // inexact on both sides, which this does not follow: three times as much is allowed (seen: up to 2.1 times).
-double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, kernels::KernelLevel level) {
-  const double rounding = RoundingOfActivations(checkpoint, level);
+double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, double rounding, int roundings) {
   if (rounding == 0) return 1e-4;
   double sum = 0, squares = 0;
   for (const float logit : golden.logits) {
@@ -157,7 +161,10 @@ double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, k
   }
   const double count = static_cast<double>(golden.logits.size());
   const double spread = std::sqrt(squares / count - sum / count * (sum / count));
-  return 3 * 5 * rounding * std::sqrt(4.0 * checkpoint.config().layers + 1) * spread;
+  return 3 * 5 * rounding * std::sqrt(1.0 * roundings * checkpoint.config().layers + 1) * spread;
+}
+double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, kernels::KernelLevel level) {
+  return LargestErrorAllowed(golden, checkpoint, RoundingOfActivations(checkpoint, level), /*roundings=*/4);
 }
 
 TEST_P(GoldenModel, LogitsMatchTransformers) {
@@ -172,6 +179,28 @@ TEST_P(GoldenModel, LogitsMatchTransformers) {
     if (std::getenv("PRINT_ERRORS") != nullptr) {
       printf("%-28s %-12s %.2e of %.2e\n", GetParam().c_str(), std::string(Name(level)).c_str(), error,
              allowed);
+    }
+  }
+}
+
+// GPUs round activations to bf16 for tensor cores, which take bf16 and quantised weights; with a bf16 KV cache queries, keys,
+// values and attention's weights too: 8 roundings a layer instead of 4.
+TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
+  const Golden golden = ReadGolden(GoldenPath("models/" + GetParam()));
+  const auto checkpoint = Checkpoint::Open(golden.checkpoint);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const bool tensor_cores = Has(**checkpoint, [](WeightFormat format) {
+    return IsQuantized(format) || format == WeightFormat::kBF16;
+  });
+  const double bf16 = std::ldexp(1, -9) / std::sqrt(3.0);
+  for (const DType kv_type : {DType::kF32, DType::kBF16}) {
+    const bool rounds = tensor_cores || kv_type == DType::kBF16;
+    const double error = LargestError(golden, TestGpuLevel(), kv_type, [](size_t) { return TestGpu(); });
+    const double allowed =
+        LargestErrorAllowed(golden, **checkpoint, rounds ? bf16 : 0.0, kv_type == DType::kBF16 ? 8 : 4);
+    EXPECT_LE(error, allowed) << GetParam() << ", KV cache of " << Name(kv_type);
+    if (std::getenv("PRINT_ERRORS") != nullptr) {
+      printf("%-28s gpu, KV %s   %.2e of %.2e\n", GetParam().c_str(), std::string(Name(kv_type)).c_str(), error, allowed);
     }
   }
 }

@@ -1,0 +1,15 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "worker/device/device.h"
+
+namespace bellwether {
+
+// A GPU for a test: an emulated one, or the machine's first where BELLWETHER_TEST_CUDA is set.
+std::shared_ptr<Device> TestGpu();
+// The kernel level it computes.
+std::string TestGpuLevel();
+
+}  // namespace bellwether
