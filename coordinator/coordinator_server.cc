@@ -69,8 +69,11 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat(number.flag, " is ", number.value, ", allowed is ", number.low, " to ", number.high));
   }
-  if (options.step_deadline < absl::ZeroDuration())
-    return absl::InvalidArgumentError("step-deadline-seconds is below 0");
+  if (options.step_deadline < absl::ZeroDuration() || options.step_deadline > kStepDeadlineMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step-deadline-seconds is ", absl::ToDoubleSeconds(options.step_deadline),
+                     ", allowed is 0 to ", absl::ToDoubleSeconds(kStepDeadlineMax)));
+  }
   return absl::OkStatus();
 }
 

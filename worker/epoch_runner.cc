@@ -68,6 +68,16 @@ EpochRunner::State EpochRunner::state() const {
           .total_bytes = progress_.total_bytes};
 }
 
+std::optional<HeldPart> EpochRunner::held() const {
+  absl::MutexLock lock(&mutex_);
+  return held_;
+}
+
+void EpochRunner::SetHeld(std::optional<HeldPart> held) {
+  absl::MutexLock lock(&mutex_);
+  held_ = std::move(held);
+}
+
 bool EpochRunner::Wanted(Epoch epoch) const {
   absl::MutexLock lock(&mutex_);
   return wanted_ == epoch;
@@ -120,12 +130,18 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   const Assignment& assignment = task.assignment;
   SetName("loading");
   if (shard_ == nullptr || !shard_->Serves(assignment)) {
+    SetHeld(std::nullopt);
     shard_.reset();  // before the new one takes its place in memory
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
     BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment,
                                           {.threads = options_.threads, .cpus = options_.cpus}, &progress_));
   }
+  SetHeld(HeldPart{.model_id = assignment.model_id,
+                   .quantize = assignment.numeric.quantize,
+                   .layout = std::make_shared<const Layout>(assignment.layout),
+                   .stage = assignment.stage,
+                   .rank = assignment.rank});
   if (!Wanted(assignment.epoch)) return absl::OkStatus();
   SetName("linking");
   StageExecutor::Options options{.assignment = assignment,

@@ -68,6 +68,8 @@ class EpochRunner {
     int64_t loaded_bytes = 0, total_bytes = 0;
   };
   State state() const;
+  // The weights that are loaded; nothing while others take their place.
+  std::optional<HeldPart> held() const;
 
  private:
   void Run();
@@ -79,6 +81,7 @@ class EpochRunner {
   void Fail(Epoch epoch, const absl::Status& status);
   bool Wanted(Epoch epoch) const;
   void SetName(const char* name);
+  void SetHeld(std::optional<HeldPart> held);
 
   const Options options_;
   ExecutorProgress progress_;
@@ -95,6 +98,7 @@ class EpochRunner {
   std::unique_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
   Epoch executor_epoch_ ABSL_GUARDED_BY(mutex_);
   const char* name_ ABSL_GUARDED_BY(mutex_) = "joined";
+  std::optional<HeldPart> held_ ABSL_GUARDED_BY(mutex_);  // of shard_
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;

@@ -13,7 +13,6 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "grpcpp/grpcpp.h"
-#include "kernels/peaks.h"
 #include "proto/assignment_codec.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/grpc_status.h"
@@ -157,9 +156,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_memory_bytes(
       std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
   join.set_threads(options_.threads);
-  // The planner needs some number; a machine too small to measure is as slow as that.
-  join.set_read_bytes_per_second(
-      std::max(1e6, kernels::MeasureReadBandwidth(options_.threads, kBandwidthSampleSeconds)));
+  join.set_cpu_type(CpuType());
+  join.set_read_bytes_per_second(SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
   for (const std::string& level : options_.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
@@ -183,6 +181,8 @@ absl::Status GrpcSession::RunStream() {
   }
   v1::WorkerMessage join;
   *join.mutable_join() = *join_;
+  if (const std::optional<HeldPart> held = runner_->held())
+    Encode(*held, join.mutable_join()->mutable_held());
   Send(join);
 
   absl::Status status;
