@@ -252,9 +252,8 @@ void CoordinatorServer::ShowServing(bool serving) {
   if (client_server_ == nullptr) return;
   grpc::HealthCheckServiceInterface* health = client_server_->health();
   if (health == nullptr) return;
-  const bool shown = serving && !draining_;
-  health->SetServingStatus(kHealthName, shown);
-  health->SetServingStatus("", shown);
+  health->SetServingStatus(kHealthName, serving);
+  health->SetServingStatus("", serving);
 }
 
 absl::Status CoordinatorServer::WritePortFile() const {
@@ -272,7 +271,10 @@ absl::Status CoordinatorServer::WritePortFile() const {
 
 void CoordinatorServer::Shutdown(absl::Duration drain) {
   if (draining_.exchange(true)) return;
-  ShowServing(false);
+  if (client_server_ != nullptr) {
+    // For good: a layout that comes up at this moment cannot undo it.
+    if (auto* health = client_server_->health()) health->Shutdown();
+  }
   if (engine_ != nullptr) {
     engine_->Post(DrainRequested{});
     if (drain > absl::ZeroDuration() && !engine_->WaitUntilIdle(drain)) {

@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/status.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/assignment_codec.h"
@@ -74,8 +74,8 @@ class GrpcSession : public WorkerSession {
   std::optional<v1::JoinRequest> join_;
   bool joined_ = false;  // by the stream under way
 
-  absl::Mutex write_mutex_;  // one Write at a time
-  mutable absl::Mutex mutex_;
+  Mutex write_mutex_;  // one Write at a time
+  mutable Mutex mutex_;
   std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // null between streams
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -133,7 +133,7 @@ absl::Status GrpcSession::Run() {
 
 void GrpcSession::Stop() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
     if (context_ != nullptr) context_->TryCancel();
   }
@@ -141,9 +141,9 @@ void GrpcSession::Stop() {
 }
 
 bool GrpcSession::WaitForStop(absl::Duration limit) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; };
-  return mutex_.AwaitWithTimeout(absl::Condition(&stopping), limit);
+  return mutex_.AwaitFor(stopping, limit);
 }
 
 // Made once: what is available shrinks by what this worker then holds.
@@ -174,7 +174,7 @@ absl::Status GrpcSession::RunStream() {
   context.set_wait_for_ready(false);
   const std::shared_ptr<Stream> stream(stub->Join(&context));
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (stopping_) context.TryCancel();
     stream_ = stream;
     context_ = &context;
@@ -193,13 +193,13 @@ absl::Status GrpcSession::RunStream() {
     if (joined_ && !heartbeats.joinable()) heartbeats = std::thread([this] { SendHeartbeats(); });
   }
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stream_ = nullptr;
     context_ = nullptr;
   }
   context.TryCancel();  // a write that waits for the coordinator ends too
   if (heartbeats.joinable()) heartbeats.join();
-  absl::MutexLock lock(&write_mutex_);  // the last writer is out
+  MutexLock lock(&write_mutex_);  // the last writer is out
   const absl::Status end = ToAbsl(stream->Finish());
   return status.ok()
              ? (end.ok() ? absl::UnavailableError("the stream ended") : absl::UnavailableError(end.message()))
@@ -256,7 +256,7 @@ absl::Status GrpcSession::Begin(const v1::Assignment& message) {
   }
   task.cores_are_short = local_workers * options_.threads > sysconf(_SC_NPROCESSORS_ONLN);
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     peers_epoch_ = task.assignment.epoch;
     peer_names_ = std::move(names);
   }
@@ -279,10 +279,10 @@ absl::Status GrpcSession::Step(const v1::Step& message) {
 // ----------------------------------------------------------------------------------------------
 
 void GrpcSession::Send(const v1::WorkerMessage& message) {
-  absl::MutexLock write_lock(&write_mutex_);
+  MutexLock write_lock(&write_mutex_);
   std::shared_ptr<Stream> stream;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stream = stream_;
   }
   // A failed write shows where the stream is read.
@@ -303,8 +303,8 @@ void GrpcSession::SendHeartbeats() {
   const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stream_ == nullptr; };
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&ended), kHeartbeatInterval)) return;
+      MutexLock lock(&mutex_);
+      if (mutex_.AwaitFor(ended, kHeartbeatInterval)) return;
     }
     const EpochRunner::State state = runner_->state();
     v1::WorkerMessage message;
@@ -322,7 +322,7 @@ void GrpcSession::SendHeartbeats() {
 }
 
 std::string GrpcSession::PeerName(Epoch epoch, int index) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (epoch != peers_epoch_ || index < 0 || index >= static_cast<int>(peer_names_.size())) return "";
   return peer_names_[index];
 }

@@ -45,6 +45,9 @@ BANNED = [
      {"common/clock.cc", "kernels/peaks.cc"}),
     (re.compile(r"\b(sleep_for|sleep_until|usleep|nanosleep|absl::SleepFor)\b"),
      "wait for an event, not for time", set()),
+    (re.compile(r"\b(AwaitWithTimeout|AwaitWithDeadline|WaitWithTimeout|WaitWithDeadline|LockWhenWithTimeout|wait_until)\b|"
+                r"WaitForNotificationWith"),
+     "a timed wait follows the monotonic clock: common/mutex.h", set()),
     (re.compile(r"\bgetenv\("), "settings come through common/config", {"common/config.cc"}),
     (re.compile(r"\b(srand|rand|random_device)\b\(?"), "randomness is common/random.h", set()),
     (re.compile(r"\b(TODO|FIXME|XXX)\b"), "finish it, or file an issue", set()),
