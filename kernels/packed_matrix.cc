@@ -300,6 +300,16 @@ int64_t PackedMatrix::prepared_row_bytes() const {
   return RoundUp(RoundUp(packed_cols_, 64) + static_cast<int64_t>(blocks_.size() * sizeof(BlockScale)), 64);
 }
 
+// fp32 takes 4 bytes a column, and of each segment at most one column of padding. A quantised segment is cut
+// into blocks after every 32 columns and where weight groups of at least 16 end: cols * 3 / 32 blocks and 2
+// more for each segment, with 7 bytes of padding and a BlockScale each.
+int64_t PackedMatrix::PreparedRowBytesMax(int64_t cols, int segments) {
+  const int64_t blocks = (cols * 3 + 31) / 32 + 2 * segments;
+  const int64_t quantized =
+      cols + blocks * (kQuantizedPadding - 1 + static_cast<int64_t>(sizeof(BlockScale))) + 64;
+  return RoundUp(std::max(4 * (cols + segments), quantized), 64);
+}
+
 bool PackedMatrix::SharesPreparation(const PackedMatrix& other) const {
   if (IsQuantized(format()) != IsQuantized(other.format()) || cols() != other.cols()) return false;
   // Some levels round activations to bf16 for bf16 weights, and only for them.

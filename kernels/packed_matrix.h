@@ -122,6 +122,8 @@ class PackedMatrix {
 
   // Bytes of one row of activations prepared for this matrix (KernelTable::prepare_rows), a multiple of 64.
   int64_t prepared_row_bytes() const;
+  // The most that can be, whatever the format, of a matrix with so many columns and segments.
+  static int64_t PreparedRowBytesMax(int64_t cols, int segments);
   // Whether activations prepared for `other` may be used with this matrix.
   bool SharesPreparation(const PackedMatrix& other) const;
 

@@ -63,6 +63,7 @@ void ExpectRoundTrip(const MatrixSpec& spec) {
   ASSERT_TRUE(matrix.ok()) << matrix.status();
   EXPECT_EQ(matrix->bytes(), *PackedMatrix::PackedBytes(spec));
   EXPECT_EQ(matrix->prepared_row_bytes() % 64, 0);
+  EXPECT_LE(matrix->prepared_row_bytes(), PackedMatrix::PreparedRowBytesMax(spec.cols, spec.slices.size()));
   const QuantizedRows rows(spec);
   std::vector<float> values(spec.cols);
   // Backwards: a row must not disturb those after it.

@@ -33,7 +33,7 @@ cmake --build --preset clang
 run asan
 # Debian's gRPC is not instrumented, so ThreadSanitizer runs what has none of it; tests/tsan.supp is for the rest.
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp"
-threaded='common/.*|kernels/.*|worker/(link/(all_reduce|link|shm_link|tree_sum)|thread_pool)'
+threaded='common/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum)|thread_pool)'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
 # One layout has all the threads that a matrix of them has; this would take the longest of all.
 GTEST_FILTER=-*FullMatrix* run tsan "^($threaded)_test$"

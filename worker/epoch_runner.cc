@@ -138,7 +138,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
     shard_.reset();  // before the new one takes its place in memory
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
-    BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment,
+    BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment, *options_.device,
                                           {.threads = options_.threads, .cpus = options_.cpus}, &progress_));
   }
   SetHeld(HeldPart{.model_id = assignment.model_id,
@@ -148,11 +148,8 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
                    .rank = assignment.rank});
   if (!Wanted(assignment.epoch)) return absl::OkStatus();
   SetName("linking");
-  StageExecutor::Options options{.assignment = assignment,
-                                 .shard = shard_,
-                                 .threads = options_.threads,
-                                 .cpus = options_.cpus,
-                                 .progress = &progress_};
+  StageExecutor::Options options{
+      .assignment = assignment, .device = options_.device, .shard = shard_, .progress = &progress_};
   BW_ASSIGN_OR_RETURN(options.links, Connect(task));
   BW_ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> executor, StageExecutor::Create(std::move(options)));
   const int64_t kv_bytes = executor->kv_bytes();

@@ -41,8 +41,9 @@ class EpochRunner {
   struct Options {
     ModelSource* models = nullptr;  // outlive the runner
     LinkListener* links = nullptr;
-    int threads = 1;
-    std::vector<int> cpus;
+    std::shared_ptr<Device> device;
+    int threads = 1;        // that load
+    std::vector<int> cpus;  // of the runner's thread (the first), and of those that load
     Events events;
   };
   explicit EpochRunner(Options options);

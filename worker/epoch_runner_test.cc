@@ -5,6 +5,7 @@
 #include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "worker/device/cpu_device.h"
 
 namespace bellwether {
 namespace {
@@ -57,7 +58,10 @@ using Report = Reports::Report;
 struct Worker {
   Worker()
       : links(*LinkListener::Start({})),
-        runner({.models = &models, .links = links.get(), .events = reports.Events()}) {}
+        runner({.models = &models,
+                .links = links.get(),
+                .device = std::make_shared<CpuDevice>(/*threads=*/1),
+                .events = reports.Events()}) {}
   ModelSource models{kModel, ""};
   std::unique_ptr<LinkListener> links;
   Reports reports;

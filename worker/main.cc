@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <thread>
 
@@ -14,6 +15,7 @@
 #include "common/program_flags.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
+#include "worker/device/cpu_device.h"
 #include "worker/inventory.h"
 #include "worker/session.h"
 
@@ -102,6 +104,7 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
     }
     options.kernel_levels.erase(at + 1, options.kernel_levels.end());
   }
+  options.device = std::make_shared<CpuDevice>(options.threads, options.cpus);
   options.build_id = BuildId();
   return options;
 }

@@ -90,6 +90,7 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
   EpochRunner::Options runner;
   runner.models = &models_;
   runner.links = links_.get();
+  runner.device = options_.device;
   runner.threads = options_.threads;
   runner.cpus = options_.cpus;
   runner.events.ready = [this](Epoch epoch, int64_t weight_bytes, int64_t kv_bytes) {

@@ -9,6 +9,8 @@
 
 namespace bellwether {
 
+class Device;
+
 // A worker's life with its coordinator: joins, says how it is, does as it is told, and joins again whenever
 // the connection breaks.
 class WorkerSession {
@@ -18,12 +20,13 @@ class WorkerSession {
     std::string model;        // checkpoint, or
     std::string model_root;   // a directory of checkpoints
     std::string build_id;
-    std::string name;         // for people; printable, without spaces
-    std::string host_id;      // equal on workers that share memory; empty: the machine's
-    std::string link_listen;  // host:port for workers of other hosts; empty: shared memory only
-    int threads = 1;
-    std::vector<int> cpus;                   // of the threads; empty: wherever the system likes
-    int64_t memory_bytes = 0;                // what to tell the planner; 0: what is available
+    std::string name;                // for people; printable, without spaces
+    std::string host_id;             // equal on workers that share memory; empty: the machine's
+    std::string link_listen;         // host:port for workers of other hosts; empty: shared memory only
+    std::shared_ptr<Device> device;  // that computes
+    int threads = 1;                 // of the host
+    std::vector<int> cpus;           // of the threads; empty: wherever the system likes
+    int64_t memory_bytes = 0;        // what to tell the planner; 0: what is available
     std::vector<std::string> kernel_levels;  // ascending
   };
   // Starts listening for peers and opening the model.

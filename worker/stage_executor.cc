@@ -4,13 +4,12 @@
 #include <utility>
 
 #include "common/status.h"
-#include "kernels/kernels.h"
 #include "worker/decoder/batch.h"
 #include "worker/decoder/decoder_layer.h"
 #include "worker/decoder/output_head.h"
-#include "worker/decoder/parallel_ops.h"
-#include "worker/kv_cache/kv_cache.h"
-#include "worker/link/all_reduce.h"
+#include "worker/device/device.h"
+#include "worker/link/host_group.h"
+#include "worker/link/staged_group.h"
 #include "worker/sequence_table.h"
 #include "worker/watched_link.h"
 #include "worker/weights/loaded_shard.h"
@@ -20,77 +19,116 @@ namespace {
 
 int Ranks(const Layout& layout, int stage) { return static_cast<int>(layout.stages[stage].ranks.size()); }
 
+// Of all ranks of a stage, left to right.
+std::vector<SliceRange> RootsOfStage(const StageLayout& stage, const ModelConfig& config) {
+  std::vector<SliceRange> all;
+  for (const RankLayout& rank : stage.ranks) {
+    const std::vector<SliceRange> roots = SubtreeRoots(rank.slices, SliceCount(config));
+    all.insert(all.end(), roots.begin(), roots.end());
+  }
+  return all;
+}
+
 class Executor : public StageExecutor {
  public:
-  Executor(Options options, const kernels::KernelTable& kernels, KvCache cache);
+  Executor(Options options, std::unique_ptr<DeviceOps> ops);
+  // Everything that takes memory; before anything else.
+  absl::Status Allocate();
 
   absl::StatusOr<StepResult> Run(const Step& step) override;
   void Abort(const absl::Status& reason) override;
-  int64_t kv_bytes() const override { return cache_.bytes(); }
+  int64_t kv_bytes() const override { return ops_->kv_bytes(); }
 
  private:
   absl::Status RunStep(const Step& step, StepResult& result);
-  absl::Status Embed(const Batch& batch, MessageTag tag, kernels::MutableRows residual);
-  absl::Status ReceiveResidual(MessageTag tag, kernels::MutableRows residual);
-  absl::Status SendResidual(MessageTag tag, kernels::MutableRows residual);
-  TensorParallelGroup::Options GroupOptions();
+  absl::Status Embed(const Batch& batch, MessageTag tag, MutableRows residual);
+  // The residual between stages: through host_buffer_ where the host does not work on the device's memory.
+  absl::Status ReceiveResidual(MessageTag tag, MutableRows residual);
+  absl::Status SendResidual(MessageTag tag, MutableRows residual);
+  absl::Status AllocateResidual();
+  int64_t LayerRows() const {  // taken at once
+    return std::min<int64_t>(assignment_.step_tokens, device_->layer_rows_max());
+  }
+  absl::StatusOr<std::unique_ptr<TensorParallelGroup>> MakeGroup();
 
   const Assignment assignment_;
+  const std::shared_ptr<Device> device_;
   const std::shared_ptr<const LoadedShard> shard_;
   const ModelConfig& config_;
   ExecutorProgress* const progress_;
   std::vector<std::unique_ptr<Link>> stage_links_;  // flat order; ranks of this stage have moved into group_
-  ThreadPool pool_;
-  ParallelOps ops_;
-  KvCache cache_;
-  TensorParallelGroup group_;
-  DecoderLayer layer_;
+  const std::unique_ptr<DeviceOps> ops_;
+  std::unique_ptr<TensorParallelGroup> group_;
+  std::unique_ptr<DecoderLayer> layer_;
   std::unique_ptr<OutputHead> head_;  // last stage only
   SequenceTable sequences_;
   BatchBuilder batch_builder_;
-  RowBuffer residual_buffer_;
+  float* residual_ = nullptr;     // [step_tokens][hidden], on the device
+  float* host_buffer_ = nullptr;  // the same on the host; null where that works in place
   std::vector<int> row_owners_;
   StepId last_step_;
 };
 
-Executor::Executor(Options options, const kernels::KernelTable& kernels, KvCache cache)
+Executor::Executor(Options options, std::unique_ptr<DeviceOps> ops)
     : assignment_(std::move(options.assignment)),
+      device_(std::move(options.device)),
       shard_(std::move(options.shard)),
       config_(shard_->config),
       progress_(options.progress),
       stage_links_(std::move(options.links)),
-      pool_(options.threads, options.cpus),
-      ops_(kernels, pool_),
-      cache_(std::move(cache)),
-      group_(GroupOptions()),
-      layer_({.config = &config_,
-              .slices = assignment_.rank_layout().slices,
-              .kv_cache = &cache_,
-              .group = &group_,
-              .ops = &ops_}),
+      ops_(std::move(ops)),
       sequences_({.vocab = config_.vocab,
                   .kv_blocks = assignment_.kv_blocks,
                   .context_tokens = assignment_.context_tokens,
                   .step_tokens = assignment_.step_tokens}),
-      batch_builder_(config_) {
-  if (assignment_.last_stage()) {
-    head_ = std::make_unique<OutputHead>(OutputHead::Options{
-        .shard = shard_.get(), .assignment = &assignment_, .group = &group_, .ops = &ops_});
-  }
+      batch_builder_(config_) {}
+
+absl::Status Executor::Allocate() {
+  BW_RETURN_IF_ERROR(AllocateResidual());
+  BW_ASSIGN_OR_RETURN(group_, MakeGroup());
+  BW_ASSIGN_OR_RETURN(layer_, DecoderLayer::Create({.config = &config_,
+                                                    .slices = assignment_.rank_layout().slices,
+                                                    .rows_max = LayerRows(),
+                                                    .group = group_.get(),
+                                                    .ops = ops_.get()}));
+  if (!assignment_.last_stage()) return absl::OkStatus();
+  BW_ASSIGN_OR_RETURN(
+      head_,
+      OutputHead::Create(
+          {.shard = shard_.get(), .assignment = &assignment_, .group = group_.get(), .ops = ops_.get()}));
+  return absl::OkStatus();
 }
 
-TensorParallelGroup::Options Executor::GroupOptions() {
-  TensorParallelGroup::Options options{.stage = assignment_.stage,
-                                       .rank = assignment_.rank,
-                                       .slices_total = SliceCount(config_),
-                                       .add = ops_.kernels().add};
+absl::Status Executor::AllocateResidual() {
+  const int64_t floats = int64_t{assignment_.step_tokens} * config_.hidden;
+  absl::StatusOr<float*> rows = ops_->Allocate(floats);
+  if (rows.ok()) {
+    residual_ = *rows;
+    if (ops_->HostView(residual_) != nullptr) return absl::OkStatus();
+    rows = ops_->AllocateHost(floats);
+  }
+  if (!rows.ok()) return Annotate(rows.status(), "rows of a step");
+  host_buffer_ = *rows;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::unique_ptr<TensorParallelGroup>> Executor::MakeGroup() {
+  HostGroup::Options options{.stage = assignment_.stage,
+                             .rank = assignment_.rank,
+                             .slices_total = SliceCount(config_),
+                             .cols_max = config_.hidden};
   const int first = FlatIndex(assignment_.layout, assignment_.stage, 0);
   for (const RankLayout& rank : assignment_.stage_layout().ranks) {
     const int index = first + static_cast<int>(options.rank_slices.size());
     options.rank_slices.push_back(rank.slices);
     options.links.push_back(std::move(stage_links_[index]));
   }
-  return options;
+  const bool alone = options.rank_slices.size() == 1;  // nothing is ever sent
+  if (alone || host_buffer_ == nullptr) return std::make_unique<HostGroup>(std::move(options));
+  StagedGroup::Limits limits{.reduce_floats = LayerRows() * config_.hidden};
+  if (assignment_.first_stage()) limits.share_floats = int64_t{assignment_.step_tokens} * config_.hidden;
+  if (assignment_.last_stage()) limits.gather_floats = OutputHead::GatherFloatsMax(assignment_);
+  return StagedGroup::Create(std::move(options), limits, ops_.get());
 }
 
 absl::StatusOr<StepResult> Executor::Run(const Step& step) {
@@ -118,7 +156,8 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
   MessageTag tag{.epoch = step.epoch, .step = step.id, .stage = assignment_.stage, .rank = assignment_.rank};
   tag.rows = static_cast<int32_t>(batch.rows());
   tag.cols = config_.hidden;
-  const kernels::MutableRows residual = residual_buffer_.Get(batch.rows(), config_.hidden);
+  const MutableRows residual = {residual_, batch.rows(), config_.hidden};
+  ops_->Begin(batch);
   if (assignment_.first_stage()) {
     BW_RETURN_IF_ERROR(Embed(batch, tag, residual));
   } else {
@@ -131,24 +170,19 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
     progress_->layer = tag.layer;
     progress_->counter.fetch_add(1, std::memory_order_relaxed);
     const int64_t local = layer - layers.begin;
-    BW_RETURN_IF_ERROR(layer_.Run(shard_->layer_weights[local], local, batch, tag, residual));
+    BW_RETURN_IF_ERROR(layer_->Run(shard_->layer_weights[local], local, tag, residual));
   }
   tag.layer = -1;
-  if (!assignment_.last_stage()) return SendResidual(tag, residual);
-  return head_->Run(step, batch, tag, AsConst(residual), result);
+  BW_RETURN_IF_ERROR(assignment_.last_stage() ? head_->Run(step, batch, tag, AsConst(residual), result)
+                                              : SendResidual(tag, residual));
+  return ops_->Finish();  // what went wrong in a step is an error of this step
 }
 
 // Every rank looks up the rows it owns; the others are copied from their owners, never summed.
-absl::Status Executor::Embed(const Batch& batch, MessageTag tag, kernels::MutableRows residual) {
-  const Range own = assignment_.rank_layout().embedding_rows;
-  ops_.ForRows(batch.rows(), [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      const TokenId token = batch.tokens[row];
-      if (token < own.begin || token >= own.end) continue;
-      shard_->embedding.GetRow(token - own.begin, absl::MakeSpan(residual.row(row), config_.hidden));
-    }
-  });
-  if (group_.size() > 1) {
+absl::Status Executor::Embed(const Batch& batch, MessageTag tag, MutableRows residual) {
+  const auto first_token = static_cast<TokenId>(assignment_.rank_layout().embedding_rows.begin);
+  ops_->Embed(*shard_->embedding, first_token, residual);
+  if (group_->size() > 1) {
     const std::vector<RankLayout>& ranks = assignment_.stage_layout().ranks;
     row_owners_.clear();
     for (TokenId token : batch.tokens) {
@@ -159,37 +193,45 @@ absl::Status Executor::Embed(const Batch& batch, MessageTag tag, kernels::Mutabl
     }
     tag.kind = MessageKind::kEmbeddingRows;
     BW_RETURN_IF_ERROR(
-        group_.ShareRows(tag, row_owners_, absl::MakeSpan(residual.data, batch.rows() * config_.hidden)));
+        group_->ShareRows(tag, row_owners_, absl::MakeSpan(residual.data, batch.rows() * config_.hidden)));
   }
   if (config_.embedding_norm) {
-    ops_.Norm(AsConst(residual), shard_->embedding_norm, config_.hidden, config_.norm_epsilon, residual);
+    ops_->Norm(AsConst(residual), shard_->embedding_norm, config_.hidden, config_.norm_epsilon, residual);
   }
   return absl::OkStatus();
 }
 
 // All ranks of a stage hold the same residual, so rank r takes it from rank r mod T of the stage before.
-absl::Status Executor::ReceiveResidual(MessageTag tag, kernels::MutableRows residual) {
+absl::Status Executor::ReceiveResidual(MessageTag tag, MutableRows residual) {
   const int before = assignment_.stage - 1;
   tag.kind = MessageKind::kResidual;
   tag.stage = before;
   tag.rank = assignment_.rank % Ranks(assignment_.layout, before);
   Link& link = *stage_links_[FlatIndex(assignment_.layout, before, tag.rank)];
-  return link.Receive(tag, absl::MakeSpan(residual.data, residual.rows * residual.stride));
+  const int64_t floats = residual.rows * residual.stride;
+  if (host_buffer_ == nullptr) return link.Receive(tag, absl::MakeSpan(residual.data, floats));
+  BW_RETURN_IF_ERROR(link.Receive(tag, absl::MakeSpan(host_buffer_, floats)));
+  return ops_->Write(absl::MakeConstSpan(host_buffer_, floats), residual.data);
 }
 
-absl::Status Executor::SendResidual(MessageTag tag, kernels::MutableRows residual) {
+absl::Status Executor::SendResidual(MessageTag tag, MutableRows residual) {
   const int next = assignment_.stage + 1;
   tag.kind = MessageKind::kResidual;
+  absl::Span<float> rows = absl::MakeSpan(residual.data, residual.rows * residual.stride);
+  if (host_buffer_ != nullptr) {
+    rows = absl::MakeSpan(host_buffer_, rows.size());
+    BW_RETURN_IF_ERROR(ops_->Read(residual.data, rows));
+  }
   for (int rank = assignment_.rank; rank < Ranks(assignment_.layout, next);
        rank += Ranks(assignment_.layout, assignment_.stage)) {
     Link& link = *stage_links_[FlatIndex(assignment_.layout, next, rank)];
-    BW_RETURN_IF_ERROR(link.Send(tag, absl::MakeConstSpan(residual.data, residual.rows * residual.stride)));
+    BW_RETURN_IF_ERROR(link.Send(tag, rows));
   }
   return absl::OkStatus();
 }
 
 void Executor::Abort(const absl::Status& reason) {
-  group_.Abort(reason);
+  group_->Abort(reason);
   for (const auto& link : stage_links_) {
     if (link != nullptr) link->Abort(reason);
   }
@@ -198,25 +240,26 @@ void Executor::Abort(const absl::Status& reason) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(Options options) {
-  const auto level = kernels::ParseKernelLevel(options.assignment.numeric.kernel_level);
-  if (!level.has_value()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("no kernel level \"", options.assignment.numeric.kernel_level, "\""));
-  }
-  BW_ASSIGN_OR_RETURN(const kernels::KernelTable* kernels, kernels::GetKernels(*level));
+  const Assignment& assignment = options.assignment;
   const ModelConfig& config = options.shard->config;
-  BW_ASSIGN_OR_RETURN(KvCache cache,
-                      KvCache::Create({.layers = options.shard->layers.size(),
-                                       .heads = SliceKvHeads(config, options.shard->rank.slices).size(),
-                                       .head_dim = config.head_dim,
-                                       .blocks = options.assignment.kv_blocks,
-                                       .dtype = options.assignment.numeric.kv_type}));
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<DeviceOps> ops,
+                      options.device->NewOps({.config = &config,
+                                              .kernel_level = assignment.numeric.kernel_level,
+                                              .rank = options.shard->rank,
+                                              .layers = options.shard->layers.size(),
+                                              .kv_blocks = assignment.kv_blocks,
+                                              .kv_type = assignment.numeric.kv_type,
+                                              .context_tokens = assignment.context_tokens,
+                                              .step_tokens = assignment.step_tokens,
+                                              .roots = RootsOfStage(assignment.stage_layout(), config)}));
   for (size_t i = 0; i < options.links.size(); ++i) {
     if (options.links[i] == nullptr) continue;
     options.links[i] =
         std::make_unique<WatchedLink>(std::move(options.links[i]), static_cast<int>(i), options.progress);
   }
-  return std::make_unique<Executor>(std::move(options), *kernels, std::move(cache));
+  auto executor = std::make_unique<Executor>(std::move(options), std::move(ops));
+  BW_RETURN_IF_ERROR(executor->Allocate());
+  return executor;
 }
 
 std::vector<int> LinkedWorkers(const Assignment& assignment) {

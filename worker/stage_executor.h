@@ -25,8 +25,11 @@ struct ExecutorProgress {
   std::atomic<int64_t> total_bytes{0};
 };
 
-// Weights of one rank, packed. Survives epochs: a worker that gets the same part again need not read it
-// again.
+// Where a worker computes (worker/device/device.h).
+class Device;
+
+// Weights of one rank, packed, on its device. Survives epochs: a worker that gets the same part again need
+// not read it again.
 class LoadedShard;
 
 struct LoadOptions {
@@ -34,9 +37,10 @@ struct LoadOptions {
   std::vector<int> cpus;  // of the threads; empty: wherever the system likes
 };
 
-// Reads and packs what `assignment` gives this worker. Errors name file and tensor.
+// Reads and packs what `assignment` gives this worker, and takes it to `device`, which outlives the shard.
+// Errors name file and tensor.
 absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
-                                                             const Assignment& assignment,
+                                                             const Assignment& assignment, Device& device,
                                                              const LoadOptions& options,
                                                              ExecutorProgress* progress);
 int64_t WeightBytes(const LoadedShard& shard);
@@ -47,15 +51,15 @@ class StageExecutor {
  public:
   struct Options {
     Assignment assignment;
-    std::shared_ptr<const LoadedShard> shard;
+    std::shared_ptr<Device> device;
+    std::shared_ptr<const LoadedShard> shard;  // on the device
     // To every worker in flat order (stage by stage, rank by rank); null where there is none to talk to (this
     // worker itself, and workers that are neither ranks of the same stage nor in a neighbouring one).
     std::vector<std::unique_ptr<Link>> links;
-    int threads = 1;
-    std::vector<int> cpus;
     ExecutorProgress* progress = nullptr;  // outlives the executor
   };
-  // ResourceExhausted if the KV cache does not fit in memory.
+  // ResourceExhausted if the KV cache or the scratch does not fit in the device's memory: a step allocates
+  // none.
   static absl::StatusOr<std::unique_ptr<StageExecutor>> Create(Options options);
   virtual ~StageExecutor() = default;
 

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "common/status.h"
+#include "worker/device/cpu_device.h"
 #include "worker/link/loopback.h"
 
 namespace bellwether {
@@ -40,12 +41,13 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
   auto cluster = std::unique_ptr<LocalCluster>(new LocalCluster);
   for (size_t i = 0; i < count; ++i) {
     auto worker = std::make_unique<Worker>();
-    BW_ASSIGN_OR_RETURN(worker->shard, LoadShard(checkpoint, assignments[i], {.threads = options.threads},
-                                                 &worker->progress));
+    worker->device = options.device_of ? options.device_of(i) : std::make_shared<CpuDevice>(options.threads);
+    BW_ASSIGN_OR_RETURN(worker->shard, LoadShard(checkpoint, assignments[i], *worker->device,
+                                                 {.threads = options.threads}, &worker->progress));
     BW_ASSIGN_OR_RETURN(worker->executor, StageExecutor::Create({.assignment = assignments[i],
+                                                                 .device = worker->device,
                                                                  .shard = worker->shard,
                                                                  .links = std::move(links[i]),
-                                                                 .threads = options.threads,
                                                                  .progress = &worker->progress}));
     cluster->workers_.push_back(std::move(worker));
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -9,6 +10,7 @@
 #include "common/bounded_queue.h"
 #include "common/step.h"
 #include "model/checkpoint/checkpoint.h"
+#include "worker/device/device.h"
 #include "worker/stage_executor.h"
 
 namespace bellwether {
@@ -24,6 +26,8 @@ class LocalCluster {
     int32_t context_tokens = 1024;
     int32_t step_tokens = 512;
     int threads = 1;  // of each worker
+    // The device of each worker, by flat index; if empty, CPUs of `threads` threads.
+    std::function<std::shared_ptr<Device>(size_t)> device_of;
   };
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint,
                                                              const Options& options);
@@ -38,6 +42,7 @@ class LocalCluster {
 
  private:
   struct Worker {
+    std::shared_ptr<Device> device;
     std::shared_ptr<const LoadedShard> shard;
     std::unique_ptr<StageExecutor> executor;
     ExecutorProgress progress;

@@ -1,20 +1,60 @@
 #include "worker/decoder/output_head.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
-#include "absl/synchronization/mutex.h"
 #include "common/status.h"
 #include "model/row_limits.h"
 #include "worker/sampling/log_softmax.h"
+#include "worker/sampling/sampler.h"
 
 namespace bellwether {
+namespace {
+
+int64_t LogitRows(const Assignment& assignment) {
+  return std::min<int64_t>(kLogitRowsMax, assignment.step_tokens);
+}
+
+int64_t LogitCols(const Assignment& assignment) {
+  return assignment.rank == 0 ? assignment.stage_layout().ranks.back().head_rows.end
+                              : assignment.rank_layout().head_rows.size();
+}
+
+}  // namespace
+
+int64_t OutputHead::GatherFloatsMax(const Assignment& assignment) {
+  return LogitRows(assignment) * LogitCols(assignment);
+}
 
 OutputHead::OutputHead(const Options& options)
-    : shard_(*options.shard), assignment_(*options.assignment), group_(*options.group), ops_(*options.ops) {
+    : shard_(*options.shard),
+      assignment_(*options.assignment),
+      group_(*options.group),
+      ops_(*options.ops),
+      logits_cols_(LogitCols(assignment_)) {
   column_bounds_.push_back(0);
   for (const RankLayout& rank : assignment_.stage_layout().ranks)
     column_bounds_.push_back(rank.head_rows.end);
+}
+
+absl::StatusOr<std::unique_ptr<OutputHead>> OutputHead::Create(const Options& options) {
+  auto head = std::unique_ptr<OutputHead>(new OutputHead(options));
+  if (const absl::Status status = head->Allocate(); !status.ok()) return Annotate(status, "logits");
+  return head;
+}
+
+absl::Status OutputHead::Allocate() {
+  const int64_t rows = LogitRows(assignment_);
+  BW_ASSIGN_OR_RETURN(normed_, ops_.Allocate(rows * shard_.config.hidden));
+  BW_ASSIGN_OR_RETURN(logits_, ops_.Allocate(rows * logits_cols_));
+  if (group_.rank() != 0) return absl::OkStatus();
+  host_logits_ = ops_.HostView(logits_);
+  if (host_logits_ == nullptr) {
+    BW_ASSIGN_OR_RETURN(host_buffer_, ops_.AllocateHost(rows * logits_cols_));
+    host_logits_ = host_buffer_;
+  }
+  return absl::OkStatus();
 }
 
 void OutputHead::CollectWanted(const Step& step, const Batch& batch, StepResult& result) {
@@ -40,49 +80,49 @@ void OutputHead::CollectWanted(const Step& step, const Batch& batch, StepResult&
   }
 }
 
-absl::Status OutputHead::Run(const Step& step, const Batch& batch, const MessageTag& tag,
-                             kernels::ConstRows residual, StepResult& result) {
+absl::Status OutputHead::Run(const Step& step, const Batch& batch, const MessageTag& tag, ConstRows residual,
+                             StepResult& result) {
   CollectWanted(step, batch, result);
   const absl::Span<const WantedRow> wanted = wanted_;
   for (size_t begin = 0; begin < wanted.size(); begin += kLogitRowsMax) {
     const auto rows = wanted.subspan(begin, kLogitRowsMax);
     BW_RETURN_IF_ERROR(ComputeLogits(rows, tag, residual));
-    if (group_.rank() == 0) UseLogits(rows, result);
+    if (group_.rank() != 0) continue;
+    BW_RETURN_IF_ERROR(FetchLogits(static_cast<int64_t>(rows.size())));
+    UseLogits(rows, result);
   }
   if (group_.rank() != 0) result.outputs.clear();
   return absl::OkStatus();
 }
 
-absl::Status OutputHead::ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag,
-                                       kernels::ConstRows residual) {
+absl::Status OutputHead::ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, ConstRows residual) {
   const ModelConfig& config = shard_.config;
   const auto count = static_cast<int64_t>(rows.size());
-  const kernels::MutableRows normed = normed_.Get(count, config.hidden);
-  for (int64_t i = 0; i < count; ++i) {
-    const float* row = residual.row(rows[i].row);
-    std::copy(row, row + config.hidden, normed.row(i));
-  }
+  std::array<int32_t, kLogitRowsMax> picks;
+  for (int64_t i = 0; i < count; ++i) picks[i] = rows[i].row;
+  const MutableRows normed = {normed_, count, config.hidden};
+  ops_.PickRows(residual, absl::MakeConstSpan(picks.data(), count), config.hidden, normed);
   ops_.Norm(AsConst(normed), shard_.final_norm, config.hidden, config.norm_epsilon, normed);
-
-  // Rank 0 computes its columns in place among all of them, the others theirs alone.
-  const Range own = assignment_.rank_layout().head_rows;
-  logits_rows_ = logits_.Get(count, group_.rank() == 0 ? column_bounds_.back() : own.size());
-  ops_.Multiply(AsConst(normed), {{&shard_.head_matrix(), nullptr, logits_rows_.data, logits_rows_.stride}});
+  ops_.Multiply(AsConst(normed), {{&shard_.head_matrix(), {}, logits_, logits_cols_}});
   if (group_.size() == 1) return absl::OkStatus();
   tag.kind = MessageKind::kLogits;
   tag.rows = static_cast<int32_t>(count);
-  return group_.GatherColumns(tag, column_bounds_,
-                              absl::MakeSpan(logits_rows_.data, count * logits_rows_.stride));
+  return group_.GatherColumns(tag, column_bounds_, absl::MakeSpan(logits_, count * logits_cols_));
+}
+
+absl::Status OutputHead::FetchLogits(int64_t rows) {
+  if (host_buffer_ == nullptr) return absl::OkStatus();
+  return ops_.Read(logits_, absl::MakeSpan(host_buffer_, rows * logits_cols_));
 }
 
 void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result) {
   std::vector<absl::StatusOr<SampledToken>> sampled(rows.size(), SampledToken{});
   std::vector<float> scores(rows.size());
-  ops_.ForItems(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end) {
+  ops_.OnHost(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end) {
     thread_local SamplingScratch scratch;
     for (int64_t i = begin; i < end; ++i) {
       const WantedRow& row = rows[i];
-      const auto logits = absl::MakeConstSpan(logits_rows_.row(i), logits_rows_.stride);
+      const auto logits = absl::MakeConstSpan(host_logits_ + i * logits_cols_, logits_cols_);
       if (row.scored >= 0) {
         scores[i] = LogSoftmaxAt(logits, row.scored);
         continue;

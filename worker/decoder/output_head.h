@@ -1,15 +1,14 @@
 #pragma once
 
+#include <memory>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "common/step.h"
 #include "worker/assignment.h"
 #include "worker/decoder/batch.h"
-#include "worker/decoder/decoder_layer.h"
-#include "worker/decoder/parallel_ops.h"
-#include "worker/link/all_reduce.h"
-#include "worker/sampling/sampler.h"
+#include "worker/device/device.h"
+#include "worker/link/tensor_parallel_group.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -22,12 +21,16 @@ class OutputHead {
     const LoadedShard* shard = nullptr;
     const Assignment* assignment = nullptr;
     TensorParallelGroup* group = nullptr;
-    ParallelOps* ops = nullptr;
+    DeviceOps* ops = nullptr;
   };
-  explicit OutputHead(const Options& options);
+  // ResourceExhausted if there is no memory for the logits.
+  static absl::StatusOr<std::unique_ptr<OutputHead>> Create(const Options& options);
+
+  // Floats of the logits that GatherColumns is called with at most.
+  static int64_t GatherFloatsMax(const Assignment& assignment);
 
   // Appends to result.outputs on rank 0, one for each entry of `step` that samples or scores.
-  absl::Status Run(const Step& step, const Batch& batch, const MessageTag& tag, kernels::ConstRows residual,
+  absl::Status Run(const Step& step, const Batch& batch, const MessageTag& tag, ConstRows residual,
                    StepResult& result);
 
  private:
@@ -38,18 +41,25 @@ class OutputHead {
     const SequenceState* sequence = nullptr;
     TokenId scored = -1;  // score this token; -1: sample
   };
+  explicit OutputHead(const Options& options);
+  absl::Status Allocate();
   void CollectWanted(const Step& step, const Batch& batch, StepResult& result);
-  absl::Status ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, kernels::ConstRows residual);
+  absl::Status ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, ConstRows residual);
+  absl::Status FetchLogits(int64_t rows);
   void UseLogits(absl::Span<const WantedRow> rows, StepResult& result);
 
   const LoadedShard& shard_;
   const Assignment& assignment_;
   TensorParallelGroup& group_;
-  ParallelOps& ops_;
+  DeviceOps& ops_;
   std::vector<int64_t> column_bounds_;  // [ranks + 1]: vocabulary rows of each rank
   std::vector<WantedRow> wanted_;
-  RowBuffer normed_, logits_;
-  kernels::MutableRows logits_rows_;
+  float* normed_ = nullptr;
+  // Rank 0 computes its columns in place among all of them, the others theirs alone.
+  const int64_t logits_cols_;
+  float* logits_ = nullptr;
+  const float* host_logits_ = nullptr;  // rank 0: where the host reads them
+  float* host_buffer_ = nullptr;        // where it does not read the device's memory
 };
 
 }  // namespace bellwether

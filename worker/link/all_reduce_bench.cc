@@ -3,25 +3,16 @@
 
 #include <thread>
 
-#include "kernels/kernels.h"
-#include "worker/link/all_reduce.h"
+#include "worker/link/host_group.h"
 #include "worker/link/testing/shm_pair.h"
 
 namespace bellwether {
 namespace {
 
-// As the executor adds: with the best instructions of this machine.
-TensorParallelGroup::AddFunction BestAdd() {
-  for (int level = kernels::kKernelLevels - 1;; --level) {
-    const auto table = kernels::GetKernels(static_cast<kernels::KernelLevel>(level));
-    if (table.ok()) return (*table)->add;
-  }
-}
-
-std::vector<std::unique_ptr<TensorParallelGroup>> MakeGroups(int ranks, int spin_pauses) {
-  std::vector<TensorParallelGroup::Options> options(ranks);
+std::vector<std::unique_ptr<HostGroup>> MakeGroups(int ranks, int spin_pauses) {
+  std::vector<HostGroup::Options> options(ranks);
   for (int r = 0; r < ranks; ++r) {
-    options[r] = {.rank = r, .slices_total = ranks, .add = BestAdd()};
+    options[r] = {.rank = r, .slices_total = ranks};
     for (int slice = 0; slice < ranks; ++slice) options[r].rank_slices.push_back({slice, slice + 1});
     options[r].links.resize(ranks);
   }
@@ -30,9 +21,9 @@ std::vector<std::unique_ptr<TensorParallelGroup>> MakeGroups(int ranks, int spin
       std::tie(options[a].links[b], options[b].links[a]) = MakeShmPair(absl::Seconds(30), spin_pauses);
     }
   }
-  std::vector<std::unique_ptr<TensorParallelGroup>> groups;
-  for (TensorParallelGroup::Options& option : options) {
-    groups.push_back(std::make_unique<TensorParallelGroup>(std::move(option)));
+  std::vector<std::unique_ptr<HostGroup>> groups;
+  for (HostGroup::Options& option : options) {
+    groups.push_back(std::make_unique<HostGroup>(std::move(option)));
   }
   return groups;
 }

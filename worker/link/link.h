@@ -37,7 +37,7 @@ std::string Describe(const MessageTag& tag);
 //
 // Send may return before the peer has the data, and waits while the FIFO is full. A message larger than the
 // FIFO is split into frames inside; two peers that both Send more than kLinkFifoBytes before they Receive
-// would wait for each other: algorithms must interleave (all_reduce.h does).
+// would wait for each other: algorithms must interleave (host_group.h does).
 inline constexpr int64_t kLinkFifoBytes = 256 << 10;
 inline constexpr int64_t kFrameBytesMax = 1 << 20;
 

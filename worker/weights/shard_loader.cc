@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
-#include "common/aligned_buffer.h"
 #include "common/check.h"
 #include "common/packed_row.h"
 #include "common/status.h"
@@ -38,12 +37,12 @@ struct Part {
 class Loader {
  public:
   Loader(const Checkpoint& checkpoint, const Assignment& assignment, const LoadOptions& options,
-         BufferArena arena, ExecutorProgress* progress)
+         WeightStore& store, ExecutorProgress* progress)
       : checkpoint_(checkpoint),
         config_(checkpoint.config()),
         assignment_(assignment),
         rank_(assignment.rank_layout()),
-        arena_(std::move(arena)),
+        store_(store),
         progress_(progress),
         pool_(options.threads, options.cpus),
         heads_(SliceHeads(config_, rank_.slices)),
@@ -57,9 +56,11 @@ class Loader {
   absl::Status LoadEnds(LoadedShard& shard);
 
   // Vectors stay fp32. A missing bias is an error only if `required`.
-  absl::Status LoadVector(const TensorKey& key, Range range, bool required, std::vector<float>& out);
+  absl::Status LoadVector(const TensorKey& key, Range range, bool required, DeviceVector& out);
   absl::Status LoadNorm(TensorRole role, int32_t layer, NormWeights& norm);
-  absl::Status LoadMatrix(const Part& part, PackedMatrix& matrix);
+  absl::Status LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out);
+  absl::Status PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix);
+  MatrixSpec SpecOf(const Part& part, const TensorInfo& info) const;
   absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix) const;
   absl::Status PackFloats(const Part& part, Range rows, PackedMatrix& matrix) const;
   absl::Status PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix) const;
@@ -73,7 +74,7 @@ class Loader {
   const ModelConfig& config_;
   const Assignment& assignment_;
   const RankLayout& rank_;
-  BufferArena arena_;
+  WeightStore& store_;
   ExecutorProgress* progress_;
   ThreadPool pool_;
   const Range heads_, kv_heads_, ffn_;
@@ -93,14 +94,18 @@ Part Loader::RowParallel(TensorRole role, int32_t layer) const {
   return part;
 }
 
-absl::Status Loader::LoadVector(const TensorKey& key, Range range, bool required, std::vector<float>& out) {
+absl::Status Loader::LoadVector(const TensorKey& key, Range range, bool required, DeviceVector& out) {
   if (!required) return absl::OkStatus();
   const TensorInfo* info = checkpoint_.Find(key);
   if (info == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(key)));
   }
-  out.resize(range.size());
-  return checkpoint_.ReadFloats(key, {0, 1, range.begin, range.end}, absl::MakeSpan(out));
+  std::vector<float> values(range.size());
+  BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(key, {0, 1, range.begin, range.end}, absl::MakeSpan(values)));
+  absl::StatusOr<DeviceVector> kept = store_.Keep(std::move(values));
+  if (!kept.ok()) return Annotate(kept.status(), Name(key));
+  out = *kept;
+  return absl::OkStatus();
 }
 
 absl::Status Loader::LoadNorm(TensorRole role, int32_t layer, NormWeights& norm) {
@@ -163,11 +168,8 @@ absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range ro
   return absl::OkStatus();
 }
 
-absl::Status Loader::LoadMatrix(const Part& part, PackedMatrix& matrix) {
-  const TensorInfo* info = checkpoint_.Find(part.key);
-  if (info == nullptr)
-    return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
-  const TensorFormat format = PackedFormat(part.key, info->format, assignment_.numeric.quantize);
+MatrixSpec Loader::SpecOf(const Part& part, const TensorInfo& info) const {
+  const TensorFormat format = PackedFormat(part.key, info.format, assignment_.numeric.quantize);
   MatrixSpec spec{.rows = part.rows.size(),
                   .cols = part.cols.size(),
                   .format = format.format,
@@ -178,20 +180,34 @@ absl::Status Loader::LoadMatrix(const Part& part, PackedMatrix& matrix) {
                   .slices_total = part.slices_total};
   if (IsQuantized(format.format)) spec.group = format.group;
   for (int64_t bound : part.slice_bounds) spec.slice_bounds.push_back(bound - part.cols.begin);
-  auto created = PackedMatrix::Create(std::move(spec), &arena_);
-  if (!created.ok()) return Annotate(created.status(), Name(part.key));
-  matrix = *std::move(created);
+  return spec;
+}
 
+absl::Status Loader::PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix) {
   absl::Mutex mutex;
   absl::Status status;
   pool_.ParallelFor(part.rows.size(), [&](int64_t begin, int64_t end) {
-    absl::Status packed = PackRows(part, *info, {part.rows.begin + begin, part.rows.begin + end}, matrix);
+    absl::Status packed = PackRows(part, info, {part.rows.begin + begin, part.rows.begin + end}, matrix);
     absl::MutexLock lock(&mutex);
     status.Update(packed);
   });
   checkpoint_.DropPages(part.key);
-  if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(matrix.bytes());
-  return Annotate(status, Name(part.key));
+  return status;
+}
+
+absl::Status Loader::LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out) {
+  const TensorInfo* info = checkpoint_.Find(part.key);
+  if (info == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
+  absl::StatusOr<PackedMatrix> matrix = store_.NewMatrix(SpecOf(part, *info));
+  absl::Status status = matrix.status();
+  if (status.ok()) status = PackMatrix(part, *info, *matrix);
+  if (!status.ok()) return Annotate(status, Name(part.key));
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> kept = store_.Keep(*std::move(matrix));
+  if (!kept.ok()) return Annotate(kept.status(), Name(part.key));
+  out = *std::move(kept);
+  if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(out->bytes());
+  return absl::OkStatus();
 }
 
 absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
@@ -199,8 +215,10 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
   const Range query_rows = {heads_.begin * head_dim, heads_.end * head_dim};
   const Range kv_rows = {kv_heads_.begin * head_dim, kv_heads_.end * head_dim};
   const Range all = {0, config_.hidden};
-  const auto matrix = [&](const Part& part, PackedMatrix& out) { return LoadMatrix(part, out); };
-  const auto bias = [&](TensorRole role, Range range, bool has, std::vector<float>& out) {
+  const auto matrix = [&](const Part& part, std::unique_ptr<DeviceMatrix>& out) {
+    return LoadMatrix(part, out);
+  };
+  const auto bias = [&](TensorRole role, Range range, bool has, DeviceVector& out) {
     return LoadVector({role, layer, /*bias=*/true}, range, has, out);
   };
 
@@ -256,7 +274,7 @@ absl::Status Loader::Load(LoadedShard& shard) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
-                                                             const Assignment& assignment,
+                                                             const Assignment& assignment, Device& device,
                                                              const LoadOptions& options,
                                                              ExecutorProgress* progress) {
   BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint.config()));
@@ -267,15 +285,14 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
     progress->loaded_bytes = 0;
     progress->total_bytes = bytes;
   }
-  auto arena = BufferArena::Create(bytes);
-  if (!arena.ok()) return Annotate(arena.status(), "weights");
   auto shard = std::make_shared<LoadedShard>();
+  BW_ASSIGN_OR_RETURN(shard->store, device.NewWeightStore(bytes));
   shard->config = checkpoint.config();
   shard->model_id = assignment.model_id;
   shard->layers = assignment.stage_layout().layers;
   shard->rank = assignment.rank_layout();
   shard->quantize = assignment.numeric.quantize;
-  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, *std::move(arena), progress).Load(*shard));
+  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, *shard->store, progress).Load(*shard));
   return shard;
 }
 

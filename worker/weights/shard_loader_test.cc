@@ -3,6 +3,7 @@
 #include "common/packed_row.h"
 #include "gtest/gtest.h"
 #include "model/shard_size.h"
+#include "worker/device/cpu_device.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -22,6 +23,7 @@ constexpr const char* kModels[] = {
 
 // The planner promises memory before anything is read, so its arithmetic must be that of what is loaded.
 TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
+  CpuDevice device(/*threads=*/1);
   for (const char* model : kModels) {
     const auto checkpoint = Checkpoint::Open(model);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
@@ -32,7 +34,7 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
         for (assignment.stage = 0; assignment.stage < stages; ++assignment.stage) {
           for (assignment.rank = 0; assignment.rank < ranks; ++assignment.rank) {
             ExecutorProgress progress;
-            const auto shard = LoadShard(**checkpoint, assignment, {.threads = 2}, &progress);
+            const auto shard = LoadShard(**checkpoint, assignment, device, {.threads = 2}, &progress);
             ASSERT_TRUE(shard.ok()) << shard.status();
             const int64_t expected =
                 ShardBytes(config, CheckpointFormats(**checkpoint), quantize, assignment.stage_layout(),
@@ -42,7 +44,8 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
             EXPECT_TRUE((*shard)->Serves(assignment));
             // The matrices follow each other in one arena.
             const LayerWeights& layer = (*shard)->layer_weights[0];
-            EXPECT_EQ(layer.key.panel_data(0), layer.query.panel_data(0) + RoundUp(layer.query.bytes(), 64));
+            EXPECT_EQ(PackedOf(*layer.key).panel_data(0),
+                      PackedOf(*layer.query).panel_data(0) + RoundUp(layer.query->bytes(), 64));
             EXPECT_LE(progress.loaded_bytes, progress.total_bytes);
           }
         }
@@ -53,29 +56,30 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
 
 // A rank holds exactly its rows and columns of what one worker alone would hold.
 TEST(LoadShard, RanksHoldPartsOfTheWhole) {
+  CpuDevice device(/*threads=*/1);
   const auto checkpoint = Checkpoint::Open(kModels[1]);
   ASSERT_TRUE(checkpoint.ok());
   const ModelConfig& config = (*checkpoint)->config();
   for (Quantize quantize : {Quantize::kNone, Quantize::kInt8, Quantize::kInt4}) {
-    const auto whole = LoadShard(**checkpoint, MakeAssignment(config, 1, 1, quantize), {}, nullptr);
+    const auto whole = LoadShard(**checkpoint, MakeAssignment(config, 1, 1, quantize), device, {}, nullptr);
     ASSERT_TRUE(whole.ok()) << whole.status();
     Assignment assignment = MakeAssignment(config, 1, 3, quantize);
     for (assignment.rank = 0; assignment.rank < 3; ++assignment.rank) {
-      const auto part = LoadShard(**checkpoint, assignment, {}, nullptr);
+      const auto part = LoadShard(**checkpoint, assignment, device, {}, nullptr);
       ASSERT_TRUE(part.ok()) << part.status();
       const Range ffn = SliceFfn(config, assignment.rank_layout().slices);
-      const auto& down = (*part)->layer_weights[1].down;
+      const auto& down = PackedOf(*(*part)->layer_weights[1].down);
       std::vector<float> own(down.cols()), all(config.ffn);
       for (int64_t row = 0; row < config.hidden; ++row) {
         down.GetRow(row, absl::MakeSpan(own));
-        (*whole)->layer_weights[1].down.GetRow(row, absl::MakeSpan(all));
+        PackedOf(*(*whole)->layer_weights[1].down).GetRow(row, absl::MakeSpan(all));
         ASSERT_EQ(own, std::vector<float>(all.begin() + ffn.begin, all.begin() + ffn.end)) << "row " << row;
       }
-      const auto& up = (*part)->layer_weights[1].up;
+      const auto& up = PackedOf(*(*part)->layer_weights[1].up);
       std::vector<float> row_own(config.hidden), row_all(config.hidden);
       for (int64_t row = 0; row < ffn.size(); ++row) {
         up.GetRow(row, absl::MakeSpan(row_own));
-        (*whole)->layer_weights[1].up.GetRow(ffn.begin + row, absl::MakeSpan(row_all));
+        PackedOf(*(*whole)->layer_weights[1].up).GetRow(ffn.begin + row, absl::MakeSpan(row_all));
         ASSERT_EQ(row_own, row_all);
       }
     }
@@ -83,14 +87,15 @@ TEST(LoadShard, RanksHoldPartsOfTheWhole) {
 }
 
 TEST(LoadShard, TiedHeadIsStoredOnce) {
+  CpuDevice device(/*threads=*/1);
   const auto checkpoint = Checkpoint::Open(kModels[1]);
   ASSERT_TRUE(checkpoint.ok());
-  const auto one =
-      LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone), {}, nullptr);
+  const auto one = LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone),
+                             device, {}, nullptr);
   ASSERT_TRUE(one.ok());
   EXPECT_TRUE((*one)->head_is_embedding);
-  EXPECT_EQ((*one)->head.bytes(), 0);
-  EXPECT_EQ(&(*one)->head_matrix(), &(*one)->embedding);
+  EXPECT_EQ((*one)->head, nullptr);
+  EXPECT_EQ(&(*one)->head_matrix(), (*one)->embedding.get());
 }
 
 }  // namespace

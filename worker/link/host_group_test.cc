@@ -1,4 +1,4 @@
-#include "worker/link/all_reduce.h"
+#include "worker/link/host_group.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -11,19 +11,14 @@
 namespace bellwether {
 namespace {
 
-void AddFloats(const float* a, const float* b, int64_t count, float* out) {
-  for (int64_t i = 0; i < count; ++i) out[i] = a[i] + b[i];
-}
-
 // All ranks of one stage, joined by loopback links.
-std::vector<std::unique_ptr<TensorParallelGroup>> MakeGroups(const std::vector<SliceRange>& rank_slices,
-                                                             int total,
-                                                             absl::Duration wait_limit = absl::Seconds(30)) {
+std::vector<std::unique_ptr<HostGroup>> MakeGroups(const std::vector<SliceRange>& rank_slices, int total,
+                                                   absl::Duration wait_limit = absl::Seconds(30)) {
   const int ranks = static_cast<int>(rank_slices.size());
-  std::vector<TensorParallelGroup::Options> options(ranks);
+  std::vector<HostGroup::Options> options(ranks);
   for (int r = 0; r < ranks; ++r) {
     options[r] = {
-        .stage = 1, .rank = r, .slices_total = total, .rank_slices = rank_slices, .add = &AddFloats};
+        .stage = 1, .rank = r, .slices_total = total, .rank_slices = rank_slices, .cols_max = 100000};
     options[r].links.resize(ranks);
   }
   for (int a = 0; a < ranks; ++a) {
@@ -34,9 +29,9 @@ std::vector<std::unique_ptr<TensorParallelGroup>> MakeGroups(const std::vector<S
       std::tie(options[a].links[b], options[b].links[a]) = MakeLoopbackLinks(names);
     }
   }
-  std::vector<std::unique_ptr<TensorParallelGroup>> groups;
-  for (TensorParallelGroup::Options& option : options) {
-    groups.push_back(std::make_unique<TensorParallelGroup>(std::move(option)));
+  std::vector<std::unique_ptr<HostGroup>> groups;
+  for (HostGroup::Options& option : options) {
+    groups.push_back(std::make_unique<HostGroup>(std::move(option)));
   }
   return groups;
 }
@@ -72,7 +67,7 @@ struct Split {
   std::vector<int> bounds;  // of the ranks' slices
 };
 
-class AllReduceTest : public testing::TestWithParam<Split> {
+class HostGroupTest : public testing::TestWithParam<Split> {
  protected:
   std::vector<SliceRange> RankSlices() const {
     std::vector<SliceRange> slices;
@@ -83,7 +78,7 @@ class AllReduceTest : public testing::TestWithParam<Split> {
   }
 };
 
-TEST_P(AllReduceTest, SameBitsAsTheSerialTreeOnEveryRank) {
+TEST_P(HostGroupTest, SameBitsAsTheSerialTreeOnEveryRank) {
   const std::vector<SliceRange> slices = RankSlices();
   const int ranks = static_cast<int>(slices.size()), total = GetParam().total;
   auto groups = MakeGroups(slices, total);
@@ -102,7 +97,7 @@ TEST_P(AllReduceTest, SameBitsAsTheSerialTreeOnEveryRank) {
   });
 }
 
-TEST_P(AllReduceTest, SharesRowsOfAnyOwner) {
+TEST_P(HostGroupTest, SharesRowsOfAnyOwner) {
   const std::vector<SliceRange> slices = RankSlices();
   const int ranks = static_cast<int>(slices.size());
   auto groups = MakeGroups(slices, GetParam().total);
@@ -132,7 +127,7 @@ TEST_P(AllReduceTest, SharesRowsOfAnyOwner) {
   });
 }
 
-TEST_P(AllReduceTest, GathersColumnsOnRankZero) {
+TEST_P(HostGroupTest, GathersColumnsOnRankZero) {
   const std::vector<SliceRange> slices = RankSlices();
   const int ranks = static_cast<int>(slices.size());
   auto groups = MakeGroups(slices, GetParam().total);
@@ -156,7 +151,7 @@ TEST_P(AllReduceTest, GathersColumnsOnRankZero) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Splits, AllReduceTest,
+INSTANTIATE_TEST_SUITE_P(Splits, HostGroupTest,
                          testing::Values(Split{1, {0, 1}}, Split{16, {0, 16}}, Split{16, {0, 8, 16}},
                                          Split{16, {0, 1, 16}}, Split{16, {0, 9, 16}}, Split{2, {0, 1, 2}},
                                          Split{14, {0, 5, 9, 14}}, Split{16, {0, 4, 8, 12, 16}},
@@ -168,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(Splits, AllReduceTest,
                            return name;
                          });
 
-TEST(TensorParallelGroup, AbortWakesEveryoneWhoWaits) {
+TEST(HostGroup, AbortWakesEveryoneWhoWaits) {
   auto groups = MakeGroups({{0, 1}, {1, 2}, {2, 3}}, 3);
   OnEveryRank(3, [&](int r) {
     if (r == 0)
@@ -185,7 +180,7 @@ TEST(TensorParallelGroup, AbortWakesEveryoneWhoWaits) {
             "epoch 7 has ended");
 }
 
-TEST(TensorParallelGroup, RanksInDifferentStepsFindOut) {
+TEST(HostGroup, RanksInDifferentStepsFindOut) {
   auto groups = MakeGroups({{0, 1}, {1, 2}}, 2);
   OnEveryRank(2, [&](int r) {
     std::vector<float> roots(10), out(10);
@@ -198,7 +193,7 @@ TEST(TensorParallelGroup, RanksInDifferentStepsFindOut) {
   });
 }
 
-TEST(TensorParallelGroup, SilentPeerIsNamedAfterTheWaitLimit) {
+TEST(HostGroup, SilentPeerIsNamedAfterTheWaitLimit) {
   auto groups = MakeGroups({{0, 1}, {1, 2}}, 2, absl::Milliseconds(20));
   std::vector<float> roots(10), out(10);
   const absl::Status status =

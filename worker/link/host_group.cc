@@ -1,13 +1,15 @@
-#include "worker/link/all_reduce.h"
+#include "worker/link/host_group.h"
 
 #include <algorithm>
 
 #include "common/check.h"
 #include "common/status.h"
+#include "kernels/kernels.h"
 
 namespace bellwether {
 namespace {
 
+constexpr int64_t kFloatBytes = sizeof(float);
 // Up to here everyone sends all its roots to everyone: one wait instead of two.
 constexpr int64_t kFlatBytesMax = 64 << 10;
 // What a rank sends to one peer before it receives from it. A peer can be one phase behind, so two of these
@@ -24,6 +26,14 @@ std::vector<SliceRange> RootsOfAll(const std::vector<SliceRange>& rank_slices, i
   return all;
 }
 
+// A sum of two numbers has the same bits on every level.
+TreeSum::AddFunction BestAdd() {
+  const absl::StatusOr<const kernels::KernelTable*> best =
+      kernels::GetKernels(kernels::AvailableKernelLevels().back());
+  BW_CHECK(best.ok());
+  return (*best)->add;
+}
+
 // Where part `part` of [0, count) begins: parts are nearly equal and begin at whole cache lines.
 int64_t PartBegin(int64_t count, int parts, int part) {
   constexpr int64_t kLine = 16;
@@ -32,10 +42,9 @@ int64_t PartBegin(int64_t count, int parts, int part) {
 
 }  // namespace
 
-TensorParallelGroup::TensorParallelGroup(Options options)
+HostGroup::HostGroup(Options options)
     : options_(std::move(options)),
-      tree_sum_(RootsOfAll(options_.rank_slices, options_.slices_total), options_.slices_total,
-                options_.add) {
+      tree_sum_(RootsOfAll(options_.rank_slices, options_.slices_total), options_.slices_total, BestAdd()) {
   BW_CHECK(0 <= rank() && rank() < size());
   BW_CHECK(size() == 1 || static_cast<int>(options_.links.size()) == size());
   first_root_.push_back(0);
@@ -46,38 +55,37 @@ TensorParallelGroup::TensorParallelGroup(Options options)
     roots_max_ = std::max(roots_max_, roots);
   }
   root_pointers_.resize(first_root_.back());
+  if (size() > 1) {
+    const int64_t root_floats = std::max(kFlatBytesMax, kChunkBytes) / kFloatBytes / roots_max_;
+    scratch_.resize(
+        std::max({first_root_.back() * root_floats, kChunkBytes / kFloatBytes, options_.cols_max}));
+  }
 }
 
-MessageTag TensorParallelGroup::TagOf(MessageTag tag, MessageKind kind, int sender) const {
+MessageTag HostGroup::TagOf(MessageTag tag, MessageKind kind, int sender) const {
   tag.kind = kind;
   tag.stage = options_.stage;
   tag.rank = sender;
   return tag;
 }
 
-float* TensorParallelGroup::Scratch(int64_t floats) {
-  if (static_cast<int64_t>(scratch_.size()) < floats) scratch_.resize(floats);
-  return scratch_.data();
-}
-
-absl::Status TensorParallelGroup::AllReduce(MessageTag tag, absl::Span<const float> roots,
-                                            absl::Span<float> out) {
+absl::Status HostGroup::AllReduce(MessageTag tag, absl::Span<const float> roots, absl::Span<float> out) {
   const int64_t count = static_cast<int64_t>(out.size());
   BW_CHECK_EQ(count, static_cast<int64_t>(tag.rows) * tag.cols);
   BW_CHECK_EQ(static_cast<int64_t>(roots.size()), RootsOf(rank()) * count);
-  const int64_t root_set_bytes = roots_max_ * count * static_cast<int64_t>(sizeof(float));
+  const int64_t root_set_bytes = roots_max_ * count * kFloatBytes;
   if (root_set_bytes <= kFlatBytesMax || size() == 1) return ReduceFlat(tag, roots, out);
   return ReduceScattered(tag, roots, out);
 }
 
 // Everyone sends its roots to everyone and adds up all of them.
-absl::Status TensorParallelGroup::ReduceFlat(const MessageTag& tag, absl::Span<const float> roots,
-                                             absl::Span<float> out) {
+absl::Status HostGroup::ReduceFlat(const MessageTag& tag, absl::Span<const float> roots,
+                                   absl::Span<float> out) {
   const int64_t count = static_cast<int64_t>(out.size());
   for (int i = 0; i + 1 < size(); ++i) {
     BW_RETURN_IF_ERROR(options_.links[Other(i)]->Send(TagOf(tag, MessageKind::kReduceRoots, rank()), roots));
   }
-  float* received = size() == 1 ? nullptr : Scratch(first_root_.back() * count);
+  float* received = scratch_.data();
   for (int r = 0; r < size(); ++r) {
     if (r == rank()) {
       for (int j = 0; j < RootsOf(r); ++j) root_pointers_[first_root_[r] + j] = roots.data() + j * count;
@@ -94,10 +102,10 @@ absl::Status TensorParallelGroup::ReduceFlat(const MessageTag& tag, absl::Span<c
 
 // Rank r adds up part r of the elements and sends the sums to everyone. In rounds, so that no more than
 // kChunkBytes go to a peer before something is received from it.
-absl::Status TensorParallelGroup::ReduceScattered(const MessageTag& tag, absl::Span<const float> roots,
-                                                  absl::Span<float> out) {
+absl::Status HostGroup::ReduceScattered(const MessageTag& tag, absl::Span<const float> roots,
+                                        absl::Span<float> out) {
   const int64_t count = static_cast<int64_t>(out.size());
-  const int64_t chunk = kChunkBytes / (roots_max_ * static_cast<int64_t>(sizeof(float)));
+  const int64_t chunk = kChunkBytes / (roots_max_ * kFloatBytes);
   auto chunk_of = [&](int rank, int64_t round) {
     const int64_t begin = PartBegin(count, size(), rank) + round * chunk,
                   end = PartBegin(count, size(), rank + 1);
@@ -135,10 +143,10 @@ absl::Status TensorParallelGroup::ReduceScattered(const MessageTag& tag, absl::S
 
 // Receives everyone's roots of one chunk of this rank's part and adds them up. own_roots: the chunk in this
 // rank's first root; the next root is root_stride floats on.
-absl::Status TensorParallelGroup::ReduceChunk(const MessageTag& tag, const float* own_roots,
-                                              int64_t root_stride, absl::Span<float> out) {
+absl::Status HostGroup::ReduceChunk(const MessageTag& tag, const float* own_roots, int64_t root_stride,
+                                    absl::Span<float> out) {
   const int64_t length = static_cast<int64_t>(out.size());
-  float* received = Scratch(first_root_.back() * length);
+  float* received = scratch_.data();
   for (int r = 0; r < size(); ++r) {
     for (int j = 0; j < RootsOf(r); ++j) {
       const int root = first_root_[r] + j;
@@ -152,15 +160,15 @@ absl::Status TensorParallelGroup::ReduceChunk(const MessageTag& tag, const float
   return absl::OkStatus();
 }
 
-absl::Status TensorParallelGroup::ShareRows(MessageTag tag, absl::Span<const int> owner,
-                                            absl::Span<float> rows) {
+absl::Status HostGroup::ShareRows(MessageTag tag, absl::Span<const int> owner, absl::Span<float> rows) {
   const int64_t count = static_cast<int64_t>(owner.size()), cols = tag.cols;
   BW_CHECK_EQ(static_cast<int64_t>(rows.size()), count * cols);
+  BW_CHECK_GE(options_.cols_max, cols);
   BW_CHECK(std::all_of(owner.begin(), owner.end(), [this](int r) { return 0 <= r && r < size(); }));
   if (size() == 1 || rows.empty()) return absl::OkStatus();
   // Blocks of rows that fit into a chunk (or one row that does not: then nobody else sends in its block).
-  const int64_t block = std::max<int64_t>(1, kChunkBytes / (cols * static_cast<int64_t>(sizeof(float))));
-  float* packed = Scratch(std::min(block, count) * cols);
+  const int64_t block = std::max<int64_t>(1, kChunkBytes / (cols * kFloatBytes));
+  float* packed = scratch_.data();
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t end = std::min(begin + block, count);
     // A rank's rows of a block travel as one message.
@@ -192,8 +200,8 @@ absl::Status TensorParallelGroup::ShareRows(MessageTag tag, absl::Span<const int
 }
 
 // One message a row and rank: data flows to rank 0 only, so nobody waits for anybody in a circle.
-absl::Status TensorParallelGroup::GatherColumns(MessageTag tag, absl::Span<const int64_t> column_bounds,
-                                                absl::Span<float> data) {
+absl::Status HostGroup::GatherColumns(MessageTag tag, absl::Span<const int64_t> column_bounds,
+                                      absl::Span<float> data) {
   BW_CHECK_EQ(static_cast<int>(column_bounds.size()), size() + 1);
   auto width = [&](int r) { return column_bounds[r + 1] - column_bounds[r]; };
   const int64_t row_floats = rank() == 0 ? column_bounds.back() : width(rank());
@@ -215,7 +223,7 @@ absl::Status TensorParallelGroup::GatherColumns(MessageTag tag, absl::Span<const
   return absl::OkStatus();
 }
 
-void TensorParallelGroup::Abort(const absl::Status& reason) {
+void HostGroup::Abort(const absl::Status& reason) {
   for (const std::unique_ptr<Link>& link : options_.links) {
     if (link) link->Abort(reason);
   }

@@ -1,0 +1,70 @@
+#include "worker/device/cpu_device.h"
+
+#include <deque>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/aligned_buffer.h"
+#include "common/status.h"
+#include "model/row_limits.h"
+#include "worker/device/cpu_ops.h"
+
+namespace bellwether {
+namespace {
+
+class CpuMatrix : public DeviceMatrix {
+ public:
+  explicit CpuMatrix(kernels::PackedMatrix packed) : packed_(std::move(packed)) {}
+  int64_t rows() const override { return packed_.rows(); }
+  int64_t bytes() const override { return packed_.bytes(); }
+  const kernels::PackedMatrix& packed() const { return packed_; }
+
+ private:
+  const kernels::PackedMatrix packed_;
+};
+
+class CpuWeightStore : public WeightStore {
+ public:
+  explicit CpuWeightStore(BufferArena arena) : arena_(std::move(arena)) {}
+
+  absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override {
+    return kernels::PackedMatrix::Create(std::move(spec), &arena_);
+  }
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override {
+    return std::make_unique<CpuMatrix>(std::move(matrix));
+  }
+  absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override {
+    const std::vector<float>& kept = vectors_.emplace_back(std::move(values));
+    return DeviceVector{kept.data(), static_cast<int64_t>(kept.size())};
+  }
+
+ private:
+  BufferArena arena_;
+  std::deque<std::vector<float>> vectors_;
+};
+
+}  // namespace
+
+CpuDevice::CpuDevice(int threads, std::vector<int> cpus) : threads_(threads), cpus_(std::move(cpus)) {}
+
+std::string CpuDevice::Describe() const {
+  return absl::StrCat("cpu, ", threads_, threads_ == 1 ? " thread" : " threads");
+}
+
+int64_t CpuDevice::layer_rows_max() const { return kLayerRowsMax; }
+
+absl::StatusOr<std::shared_ptr<WeightStore>> CpuDevice::NewWeightStore(int64_t bytes) {
+  absl::StatusOr<BufferArena> arena = BufferArena::Create(bytes);
+  if (!arena.ok()) return Annotate(arena.status(), "weights");
+  return std::make_shared<CpuWeightStore>(*std::move(arena));
+}
+
+absl::StatusOr<std::unique_ptr<DeviceOps>> CpuDevice::NewOps(const OpsOptions& options) {
+  return CpuOps::Create(options, {.threads = threads_, .cpus = cpus_});
+}
+
+const kernels::PackedMatrix& PackedOf(const DeviceMatrix& matrix) {
+  return static_cast<const CpuMatrix&>(matrix).packed();
+}
+
+}  // namespace bellwether

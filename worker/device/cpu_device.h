@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "worker/device/device.h"
+
+namespace bellwether {
+
+// The threads and the memory of this machine. Device pointers are host pointers, and an operation is done
+// when it returns.
+class CpuDevice : public Device {
+ public:
+  // `cpus`: of the threads; empty: wherever the system likes. The thread that uses the ops is the first of
+  // them and sees to its CPU itself.
+  explicit CpuDevice(int threads, std::vector<int> cpus = {});
+
+  std::string Describe() const override;
+  int64_t layer_rows_max() const override;
+  // One arena for all matrices, which stay where they were filled.
+  absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) override;
+  absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
+
+ private:
+  const int threads_;
+  const std::vector<int> cpus_;
+};
+
+// What is inside a matrix that a CpuDevice has kept.
+const kernels::PackedMatrix& PackedOf(const DeviceMatrix& matrix);
+
+}  // namespace bellwether
