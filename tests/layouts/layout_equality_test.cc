@@ -7,10 +7,12 @@
 
 #include "absl/strings/str_join.h"
 #include "common/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/kernels.h"
 #include "model/row_limits.h"
 #include "tests/layouts/engine_driver.h"
+#include "worker/device/testing/far_device.h"
 
 namespace bellwether {
 namespace {
@@ -83,6 +85,8 @@ struct Variant {
   int requests = 17;
   int longer_by = 0;                // tokens, for each answer
   std::vector<StageLayout> uneven;  // instead of stages x ranks
+  size_t far_every = 0;             // so many workers from one on a far device to the next; 0: none are
+  int64_t far_operations = -1;      // after which a far device fails
 };
 
 absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
@@ -94,12 +98,19 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
   }
   BW_RETURN_IF_ERROR(Validate(layout, checkpoint.config()));
   const auto stages = static_cast<int32_t>(layout.stages.size());
+  const auto device_of = [&](size_t worker) -> std::shared_ptr<Device> {
+    if (variant.far_every > 0 && worker % variant.far_every == 0) {
+      return std::make_shared<FarDevice>(variant.threads, variant.far_operations);
+    }
+    return std::make_shared<CpuDevice>(variant.threads);
+  };
   BW_ASSIGN_OR_RETURN(auto cluster, LocalCluster::Start(checkpoint, {.layout = std::move(layout),
                                                                      .numeric = {.kernel_level = level,
                                                                                  .quantize = subject.quantize,
                                                                                  .kv_type = subject.kv_type},
                                                                      .kv_blocks = variant.kv_blocks,
-                                                                     .threads = variant.threads}));
+                                                                     .threads = variant.threads,
+                                                                     .device_of = device_of}));
   DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 1024;
@@ -186,6 +197,26 @@ TEST_P(LayoutEquality, UnevenParts) {
 }
 
 TEST_P(LayoutEquality, Threads) { ExpectEqual({.threads = 3}, "3 threads"); }
+
+// Nothing in front of a device reads or writes its memory but by asking it, or expects an operation to be
+// done when it returns; and workers on unlike devices share a stage and a pipeline.
+TEST_P(LayoutEquality, FarDevices) {
+  ExpectEqual({.far_every = 1}, "far");
+  ExpectEqual({.threads = 2, .step_tokens = 7, .far_every = 1}, "far, chunks of 7");
+  ExpectEqual({.stages = 2, .ranks = 3, .far_every = 1}, "far, 2 stages x 3 ranks");
+  ExpectEqual({.stages = 3, .ranks = 2, .far_every = 2}, "one far rank in each of 3 stages");
+  ExpectEqual({.stages = 3, .step_tokens = 11, .far_every = 2}, "far and near stages");
+}
+
+TEST_P(LayoutEquality, AnOperationThatFailsIsAnErrorOfItsStep) {
+  for (const int64_t operations : {0, 5, 12}) {
+    const auto answers = AnswersOf(*checkpoint_, GetParam(), level_,
+                                   {.stages = 2, .ranks = 2, .far_every = 3, .far_operations = operations});
+    EXPECT_EQ(answers.status().code(), absl::StatusCode::kInternal) << answers.status();
+    EXPECT_THAT(std::string(answers.status().message()),
+                ::testing::AllOf(::testing::HasSubstr("step 1, "), ::testing::HasSubstr("the far device")));
+  }
+}
 
 TEST_P(LayoutEquality, EveryKernelLevel) {
   for (kernels::KernelLevel kernel_level : kernels::AvailableKernelLevels()) {
