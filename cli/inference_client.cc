@@ -71,19 +71,20 @@ void SetTimeout(absl::Duration timeout, grpc::ClientContext* context) {
 }  // namespace
 
 void Cancellation::Cancel() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   cancelled_ = true;
   for (void* call : calls_) static_cast<grpc::ClientContext*>(call)->TryCancel();
 }
 
 bool Cancellation::cancelled() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return cancelled_;
 }
 
 bool Cancellation::WaitFor(absl::Duration limit) const {
-  absl::MutexLock lock(&mutex_);
-  return mutex_.AwaitWithTimeout(absl::Condition(&cancelled_), limit);
+  MutexLock lock(&mutex_);
+  const auto cancelled = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return cancelled_; };
+  return mutex_.AwaitFor(cancelled, limit);
 }
 
 struct InferenceClient::Connection {
@@ -97,13 +98,13 @@ struct InferenceClient::Connection {
       SetTimeout(options.timeout, &context);
       if (!options.request_id.empty()) context.AddMetadata("x-request-id", options.request_id);
       if (cancellation_ == nullptr) return;
-      absl::MutexLock lock(&cancellation_->mutex_);
+      MutexLock lock(&cancellation_->mutex_);
       cancellation_->calls_.push_back(&context);
       if (cancellation_->cancelled_) context.TryCancel();
     }
     ~Call() {
       if (cancellation_ == nullptr) return;
-      absl::MutexLock lock(&cancellation_->mutex_);
+      MutexLock lock(&cancellation_->mutex_);
       std::erase(cancellation_->calls_, &context);
     }
     grpc::ClientContext context;

@@ -8,10 +8,10 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "common/generation_options.h"
+#include "common/mutex.h"
 #include "model/chat_template/chat_template.h"
 
 namespace bellwether {
@@ -90,7 +90,7 @@ class Cancellation {
 
  private:
   friend class InferenceClient;
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::vector<void*> calls_ ABSL_GUARDED_BY(mutex_);  // under way: grpc::ClientContext
 };

@@ -25,7 +25,7 @@ namespace {
 constexpr absl::Duration kLook = absl::Milliseconds(50);
 constexpr absl::Duration kCoordinatorStart = absl::Seconds(60);
 constexpr absl::Duration kAnswerLimit = absl::Seconds(10);  // of a question about the state
-constexpr absl::Duration kRestartPauseMax = absl::Seconds(30);
+constexpr absl::Duration kCoordinatorStoppedMax = absl::Seconds(30);
 constexpr absl::Duration kEndLimit = absl::Seconds(10);  // of a coordinator that has drained
 constexpr int kLogLinesShown = 12;
 
@@ -144,6 +144,7 @@ absl::Status ManagedCluster::StartWorker(int index) {
     const auto first = cpus.begin() + static_cast<ptrdiff_t>(index) * threads;
     AddUnlessEmpty("--cpus", absl::StrJoin(first, first + threads, ","), arguments);
   }
+  worker.started_at = Clock::Real()->Now();
   worker.log_file = absl::StrCat(directory_.path(), "/worker-", index, ".log");
   BW_ASSIGN_OR_RETURN(worker.process,
                       ChildProcess::Start({.program = SiblingProgram("bellwether-worker"),
@@ -196,17 +197,34 @@ void ManagedCluster::RestartDeadWorkers() {
     Worker& worker = workers_[i];
     if (worker.process.Running()) continue;
     if (!worker.process.ending().empty() && worker.restart_at == absl::ZeroDuration()) {
-      const absl::Duration pause =
-          std::min(kRestartPauseMax, absl::Milliseconds(200) * (1 << std::min(worker.restarts, 10)));
+      const absl::Duration pause = worker.pauses.Next(now - worker.started_at);
       LogWarning("worker ", i, " ended with ", worker.process.ending(), "; starting it again in ",
                  absl::FormatDuration(pause));
       worker.restart_at = now + pause;
     }
     if (now < worker.restart_at) continue;
     worker.restart_at = absl::ZeroDuration();
-    ++worker.restarts;
     if (absl::Status status = StartWorker(i); !status.ok()) LogError("worker ", i, ": ", status.ToString());
   }
+}
+
+absl::Status ManagedCluster::CheckCoordinator() {
+  const absl::Duration now = Clock::Real()->Now();
+  const bool stopped = coordinator_.Stopped();
+  if (!stopped) {
+    if (coordinator_stopped_at_) LogWarning("the coordinator goes on");
+    coordinator_stopped_at_.reset();
+    return absl::OkStatus();
+  }
+  if (!coordinator_stopped_at_) {
+    coordinator_stopped_at_ = now;
+    LogWarning("the coordinator is stopped (SIGSTOP), nothing is served: it has ",
+               absl::FormatDuration(kCoordinatorStoppedMax), " to go on: kill -CONT ", coordinator_.pid());
+  }
+  if (now - *coordinator_stopped_at_ < kCoordinatorStoppedMax) return absl::OkStatus();
+  coordinator_.Signal(SIGKILL);
+  return absl::UnavailableError(absl::StrCat("the coordinator was stopped (SIGSTOP) for ",
+                                             absl::FormatDuration(kCoordinatorStoppedMax), " and is killed"));
 }
 
 absl::Status ManagedCluster::Supervise(const std::function<bool()>& stop) {
@@ -215,6 +233,8 @@ absl::Status ManagedCluster::Supervise(const std::function<bool()>& stop) {
     if (coordinator_.WaitFor(kLook)) {
       return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending()));
     }
+    BW_RETURN_IF_ERROR(CheckCoordinator());
+    if (coordinator_stopped_at_) continue;  // it cannot say who is lost
     KillLostWorkers(client);
     RestartDeadWorkers();
   }

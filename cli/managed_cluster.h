@@ -2,12 +2,14 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "cli/child_process.h"
 #include "cli/inference_client.h"
+#include "cli/restart_pauses.h"
 #include "cli/scratch_directory.h"
 
 namespace bellwether {
@@ -47,7 +49,8 @@ class ManagedCluster {
   std::vector<pid_t> worker_pids() const;
 
   // Starts workers anew that have ended, or that are stopped (SIGSTOP) and lost to the coordinator, with a
-  // growing pause between tries; returns when the coordinator ends or `stop()` turns true.
+  // growing pause between tries; returns when the coordinator ends, when it has been stopped for long, or
+  // when `stop()` turns true.
   absl::Status Supervise(const std::function<bool()>& stop);
   // Lets running requests finish within ClusterOptions::drain, then ends everything. OK if the coordinator
   // ended well.
@@ -57,14 +60,17 @@ class ManagedCluster {
   struct Worker {
     ChildProcess process;
     std::string log_file;
-    int restarts = 0;
-    absl::Duration restart_at;  // of Clock::Real; meaningful while the process is gone
+    RestartPauses pauses;
+    absl::Duration started_at;  // of Clock::Real
+    absl::Duration restart_at;  // likewise; meaningful while the process is gone
   };
   ManagedCluster(const ClusterOptions& options, int workers) : options_(options), workers_(workers) {}
   absl::Status StartCoordinator();
   absl::Status ReadPorts();
   absl::Status StartWorker(int index);
   absl::Status WaitUntilServing(const Progress& progress);
+  // Says so when the coordinator is stopped; Unavailable, and it is killed, if it does not go on.
+  absl::Status CheckCoordinator();
   void KillLostWorkers(InferenceClient& client);
   void RestartDeadWorkers();
   std::string LogTail(const std::string& file) const;
@@ -73,6 +79,7 @@ class ManagedCluster {
   ScratchDirectory directory_;  // of logs and the port file
   std::string address_, worker_address_;
   ChildProcess coordinator_;
+  std::optional<absl::Duration> coordinator_stopped_at_;  // by SIGSTOP, and has not gone on since
   std::vector<Worker> workers_;
   ServedModel model_;
 };

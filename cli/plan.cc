@@ -10,7 +10,6 @@
 #include "cli/terminal.h"
 #include "common/defaults.h"
 #include "common/status.h"
-#include "kernels/peaks.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/option_names.h"
 #include "model/shard_size.h"
@@ -102,7 +101,7 @@ absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count) {
   WorkerInventory worker{.host = "this machine", .memory_bytes = AvailableMemoryBytes(), .threads = threads};
   // The workers share the machine's bandwidth.
   worker.read_bytes_per_second =
-      kernels::MeasureReadBandwidth(std::min(cores, threads * count), kMeasureSeconds) / count;
+      SampleReadBandwidth(std::min(cores, threads * count), kMeasureSeconds) / count;
   worker.kernel_levels = KernelLevelNames();
   std::vector<WorkerInventory> workers(count, worker);
   for (int i = 0; i < count; ++i) workers[i].name = absl::StrCat("worker-", i);

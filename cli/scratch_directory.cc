@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/status.h"
 
 namespace bellwether {
 namespace {
@@ -61,11 +63,37 @@ absl::StatusOr<ScratchDirectory> ScratchDirectory::Make(const std::string& paren
       rename((path + kNewLock).c_str(), (path + kLock).c_str()) != 0) {
     return absl::InternalError(absl::StrCat("cannot lock a file in ", path, ": ", std::strerror(errno)));
   }
+  BW_RETURN_IF_ERROR(made.StartJanitor());
   return made;
+}
+
+// A process of its own session, so that what ends this one does not end it as well.
+absl::Status ScratchDirectory::StartJanitor() {
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return absl::ResourceExhaustedError("no file descriptors left for a pipe");
+  janitor_end_ = ends[1];
+  const char* const arguments[] = {"/bin/sh", "-c", "read -r nothing; rm -rf -- \"$0\"", path_.c_str(),
+                                   nullptr};
+  const char* const environment[] = {"PATH=/usr/bin:/bin", nullptr};
+  janitor_ = fork();
+  if (janitor_ == 0) {  // only calls that are safe after a fork
+    setsid();
+    const int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(ends[0], STDIN_FILENO);
+    dup2(nothing, STDOUT_FILENO);
+    dup2(nothing, STDERR_FILENO);
+    execve(arguments[0], const_cast<char* const*>(arguments), const_cast<char* const*>(environment));
+    _exit(127);
+  }
+  close(ends[0]);
+  if (janitor_ < 0) return absl::ResourceExhaustedError(absl::StrCat("fork: ", std::strerror(errno)));
+  return absl::OkStatus();
 }
 
 ScratchDirectory& ScratchDirectory::operator=(ScratchDirectory&& other) noexcept {
   std::swap(path_, other.path_);
+  std::swap(janitor_, other.janitor_);
+  std::swap(janitor_end_, other.janitor_end_);
   std::swap(lock_, other.lock_);
   return *this;
 }
@@ -73,6 +101,8 @@ ScratchDirectory& ScratchDirectory::operator=(ScratchDirectory&& other) noexcept
 ScratchDirectory::~ScratchDirectory() {
   std::error_code ignored;
   if (!path_.empty()) std::filesystem::remove_all(path_, ignored);
+  if (janitor_end_ >= 0) close(janitor_end_);  // it finds nothing to do, and ends
+  if (janitor_ > 0) waitpid(janitor_, nullptr, 0);
   if (lock_ >= 0) close(lock_);
 }
 

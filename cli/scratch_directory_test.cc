@@ -1,6 +1,9 @@
 #include "cli/scratch_directory.h"
 
 #include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -8,6 +11,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "common/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -42,27 +46,39 @@ TEST_F(ScratchDirectoryTest, GoesWithItsOwner) {
   EXPECT_TRUE(fs::is_empty(parent_));
 }
 
-TEST_F(ScratchDirectoryTest, ThatOfADeadOwnerIsRemovedByTheNext) {
-  fs::create_directory(parent_ + "/bellwether.being-made");  // no lock yet
-  fs::create_directory(parent_ + "/another");
+// `up` left its directory behind when it was killed, until the next one was started.
+TEST_F(ScratchDirectoryTest, GoesWithAProcessThatIsKilled) {
   const pid_t child = fork();
   if (child == 0) {
     const auto made = ScratchDirectory::Make(parent_);
-    if (made.ok()) std::ofstream(made->path() + "/log") << "text";
-    _exit(made.ok() ? 0 : 1);  // without the destructor
+    if (!made.ok()) _exit(1);
+    std::ofstream(made->path() + "/log") << "text";
+    raise(SIGKILL);
   }
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
-  ASSERT_EQ(status, 0);
-  const auto count = [this] {
-    return std::distance(fs::directory_iterator(parent_), fs::directory_iterator());
-  };
-  EXPECT_EQ(count(), 3);
+  ASSERT_TRUE(WIFSIGNALED(status));
+  const absl::Duration end = Clock::Real()->Now() + absl::Seconds(60);
+  while (!fs::is_empty(parent_) && Clock::Real()->Now() < end) poll(nullptr, 0, /*timeout=*/10);
+  EXPECT_TRUE(fs::is_empty(parent_));
+}
+
+TEST_F(ScratchDirectoryTest, OneThatNobodyOwnsIsRemovedByTheNext) {
+  for (const std::string name :
+       {"/bellwether.being-made", "/bellwether.dead", "/bellwether.alive", "/another"}) {
+    fs::create_directory(parent_ + name);
+  }
+  std::ofstream(parent_ + "/bellwether.dead/lock") << "";
+  std::ofstream(parent_ + "/another/lock") << "";
+  const int alive = open((parent_ + "/bellwether.alive/lock").c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+  ASSERT_EQ(flock(alive, LOCK_EX), 0);
   const auto made = ScratchDirectory::Make(parent_);
   ASSERT_TRUE(made.ok()) << made.status();
-  EXPECT_EQ(count(), 3);
   EXPECT_TRUE(fs::exists(parent_ + "/bellwether.being-made"));
+  EXPECT_FALSE(fs::exists(parent_ + "/bellwether.dead"));
+  EXPECT_TRUE(fs::exists(parent_ + "/bellwether.alive"));
   EXPECT_TRUE(fs::exists(parent_ + "/another"));
+  close(alive);
 }
 
 TEST_F(ScratchDirectoryTest, APipeInPlaceOfALockIsLeftAlone) {

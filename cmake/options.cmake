@@ -29,6 +29,9 @@ add_compile_options(
   -fno-fast-math
   -Wall -Wextra -Wno-missing-field-initializers -Werror
   -fno-omit-frame-pointer)
+if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
+  add_compile_options(-Wthread-safety)  # what ABSL_GUARDED_BY says is checked by clang alone
+endif()
 include_directories(${CMAKE_SOURCE_DIR})
 
 if(BELLWETHER_ASAN)

@@ -25,6 +25,8 @@ inline constexpr int64_t kClientMessageBytesMax = 16
 inline constexpr absl::Duration kHeartbeatInterval = absl::Milliseconds(500);
 inline constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(4);
 inline constexpr absl::Duration kDefaultStepDeadline = absl::Seconds(30);
+// A plan whose steps may take longer is refused, and so is an assignment.
+inline constexpr absl::Duration kStepDeadlineMax = absl::Hours(24);
 inline constexpr absl::Duration kLoadTimeout = absl::Seconds(180);  // without any progress
 inline constexpr absl::Duration kRejoinDelayFirst = absl::Milliseconds(100);
 inline constexpr absl::Duration kRejoinDelayMax = absl::Seconds(3);

@@ -48,7 +48,8 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (join.kernel_levels_size() > kKernelLevelsMax)
     return absl::InvalidArgumentError("too many kernel_levels");
   std::vector<const std::string*> texts = {&join.build_id(),    &join.name(),         &join.host_id(),
-                                           &join.unix_socket(), &join.link_address(), &join.model_id()};
+                                           &join.unix_socket(), &join.link_address(), &join.model_id(),
+                                           &join.cpu_type()};
   for (const std::string& level : join.kernel_levels()) texts.push_back(&level);
   for (const std::string* text : texts) {
     if (text->size() > kTextBytesMax) {
@@ -80,6 +81,7 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
           .build_id = join.build_id(),
           .inventory = {.name = join.name(),
                         .host = join.host_id(),
+                        .cpu_type = join.cpu_type(),
                         .memory_bytes = join.memory_bytes(),
                         .threads = join.threads(),
                         .read_bytes_per_second = join.read_bytes_per_second(),
@@ -235,6 +237,11 @@ void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& j
     return;
   }
   JoiningWorker worker = FromProto(join);
+  if (join.has_held()) {
+    // One that makes no sense costs the worker no more than loading its part.
+    if (absl::StatusOr<HeldPart> held = Decode(join.held()); held.ok())
+      worker.inventory.held = *std::move(held);
+  }
   {
     absl::MutexLock lock(&mutex_);
     // Names tell workers apart in messages and in who waits for whom.
@@ -363,8 +370,11 @@ void ClusterService::Impl::Do(const DropWorker& action) {
 
 void ClusterService::Impl::Do(const AssignLayout& action) {
   const ClusterLayout& layout = *action.layout;
+  const auto keeps = [](const ClusterLayout::Member& member) { return member.keeps; };
   LogInfo("epoch ", layout.epoch.value, ": ", Describe(layout.plan.layout), ", kernel level ",
-          layout.plan.numeric.kernel_level, "\n", layout.plan.arithmetic);
+          layout.plan.numeric.kernel_level, ", ",
+          std::count_if(layout.members.begin(), layout.members.end(), keeps), " of ", layout.members.size(),
+          " workers keep their weights\n", layout.plan.arithmetic);
   AssignmentMessage message;
   message.assignment = {.epoch = layout.epoch,
                         .model_id = options_.view.model_id,

@@ -14,7 +14,10 @@ namespace {
 
 constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
 constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
-constexpr int kLoadReportPercent = 10;  // steps in which progress is told
+constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that could not load
+constexpr absl::Duration kRestMax = absl::Minutes(1);
+constexpr size_t kBandwidthsMax = 4 * kWorkersMax;  // that are remembered
+constexpr int kLoadReportPercent = 10;              // steps in which progress is told
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
 
 std::string Seconds(absl::Duration duration) {
@@ -48,10 +51,20 @@ void ClusterView::On(const WorkerJoined& event) {
   Worker& worker = workers_[event.id];
   worker.info = event.worker;
   worker.info.inventory.memory_bytes = memory;
+  worker.info.inventory.read_bytes_per_second = ReadBandwidth(event.worker.inventory);
+  std::optional<HeldPart>& held = worker.info.inventory.held;
+  if (held && held->model_id != options_.model_id) held.reset();
   last_epoch_ = std::max(last_epoch_, event.worker.last_epoch.value);
   worker.last_beat = worker.last_change = now_;
   plan_refused_ = false;
   actions_.push_back(AcceptWorker{event.id});
+}
+
+double ClusterView::ReadBandwidth(const WorkerInventory& newcomer) {
+  const auto key = std::make_tuple(newcomer.host, newcomer.cpu_type, newcomer.threads);
+  if (const auto known = bandwidths_.find(key); known != bandwidths_.end()) return known->second;
+  if (bandwidths_.size() < kBandwidthsMax) bandwidths_.emplace(key, newcomer.read_bytes_per_second);
+  return newcomer.read_bytes_per_second;
 }
 
 int64_t ClusterView::HostMemory(const WorkerInventory& newcomer) const {
@@ -113,7 +126,11 @@ void ClusterView::On(const WorkerBeat& event) {
                        before.step != event.progress.step || before.epoch != event.progress.epoch;
   if (changed) worker.last_change = now_;
   worker.progress = event.progress;
-  if (phase_ == Phase::kLoading) ReportLoading();
+  if (phase_ != Phase::kLoading) return;
+  const ClusterLayout::Member* member = FindMember(event.id);
+  const bool loaded = event.progress.epoch == layout_->epoch && event.progress.state == "linking";
+  if (member != nullptr && loaded) SetHeld(*member);
+  ReportLoading();
 }
 
 void ClusterView::ReportLoading() {
@@ -138,7 +155,10 @@ void ClusterView::ReportLoading() {
 }
 
 void ClusterView::On(const WorkerReady& event) {
-  if (phase_ != Phase::kLoading || event.epoch != layout_->epoch || FindMember(event.id) == nullptr) return;
+  if (phase_ != Phase::kLoading || event.epoch != layout_->epoch) return;
+  const ClusterLayout::Member* member = FindMember(event.id);
+  if (member == nullptr) return;
+  SetHeld(*member);
   Worker& worker = workers_.at(event.id);
   worker.ready = true;
   worker.weight_bytes = event.weight_bytes;
@@ -147,10 +167,20 @@ void ClusterView::On(const WorkerReady& event) {
   StartIfAllReady();
 }
 
+void ClusterView::SetHeld(const ClusterLayout::Member& member) {
+  workers_.at(member.id).info.inventory.held =
+      HeldPart{.model_id = options_.model_id,
+               .quantize = layout_->plan.numeric.quantize,
+               .layout = std::shared_ptr<const Layout>(layout_, &layout_->plan.layout),
+               .stage = member.stage,
+               .rank = member.rank};
+}
+
 void ClusterView::StartIfAllReady() {
   for (const ClusterLayout::Member& member : layout_->members) {
     if (!workers_.at(member.id).ready) return;
   }
+  for (const ClusterLayout::Member& member : layout_->members) workers_.at(member.id).failed_loads = 0;
   phase_ = Phase::kServing;
   plan_delay_ = absl::ZeroDuration();
   kernel_level_ = layout_->plan.numeric.kernel_level;
@@ -160,14 +190,8 @@ void ClusterView::StartIfAllReady() {
 }
 
 void ClusterView::On(const WorkerFailed& event) {
-  const auto it = workers_.find(event.id);
-  if (it == workers_.end()) return;
-  const std::string name = it->second.info.inventory.name;
-  // It cannot go on at all, or has no such model: it loses its place, so that a spare worker gets it. If it
-  // joins again it comes last.
-  const bool unfit = event.reason.code() == absl::StatusCode::kNotFound && FindMember(event.id) != nullptr &&
-                     event.epoch == layout_->epoch;
-  if (event.epoch.value == 0 || unfit) {
+  if (!workers_.contains(event.id)) return;
+  if (event.epoch.value == 0) {  // it cannot go on at all
     Remove(event.id, event.reason);
     actions_.push_back(DropWorker{event.id, event.reason});
     return;
@@ -176,13 +200,30 @@ void ClusterView::On(const WorkerFailed& event) {
   const ClusterLayout::Member* member = FindMember(event.id);
   if (member == nullptr) return;
   const ClusterLayout::Member* blamed = FindMember(event.blamed);
-  if (blamed != nullptr && blamed->id != event.id) {
-    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*blamed), " does not answer its peers: ",
-                                                 Describe(*member), " says: ", event.reason.message())));
-  } else {
-    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " failed: ", event.reason.message())),
-             /*refused=*/phase_ == Phase::kLoading);
+  const bool by_itself = blamed == nullptr || blamed->id == event.id;
+  std::string reason =
+      by_itself ? absl::StrCat(Describe(*member), " failed: ", event.reason.message())
+                : absl::StrCat(Describe(*blamed), " does not answer its peers: ", Describe(*member),
+                               " says: ", event.reason.message());
+  bool refused = false;
+  if (phase_ == Phase::kLoading) {
+    const WorkerId culprit = by_itself ? member->id : blamed->id;
+    SendToEndOfLine(culprit);
+    const bool replaced = static_cast<int>(Line().size()) >= options_.workers_wanted;
+    refused = by_itself && !replaced;
+    absl::StrAppend(&reason, replaced ? "; another worker takes its place"
+                                      : absl::StrCat("; it is tried again after ",
+                                                     Seconds(workers_.at(culprit).not_before - now_)));
   }
+  EndEpoch(absl::UnavailableError(reason), refused);
+}
+
+void ClusterView::SendToEndOfLine(WorkerId id) {
+  Worker& worker = workers_.at(id);
+  absl::Duration rest = kRestFirst;
+  for (int i = 0; i < worker.failed_loads && rest < kRestMax; ++i) rest *= 2;
+  ++worker.failed_loads;
+  worker.not_before = now_ + std::min(rest, kRestMax);
 }
 
 void ClusterView::On(const EpochRejected& event) {
@@ -301,31 +342,62 @@ void ClusterView::PlanIfPossible() {
                         " have joined", end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")")));
     return;
   }
-  std::vector<WorkerId> ids;
-  std::vector<WorkerInventory> inventories;
+  std::vector<WorkerId> ids = Line();
+  if (static_cast<int>(ids.size()) < options_.workers_wanted) return;  // why was said when one of them failed
+  ids.resize(options_.workers_wanted);
+  std::sort(ids.begin(), ids.end());  // a plan goes by the order of joining
+  absl::StatusOr<Plan> plan = PlanFor(ids);
+  if (plan.ok()) return Assign(ids, *std::move(plan));
+  plan_refused_ = true;
+  Report(std::string(plan.status().message()), /*refused=*/true);
+}
+
+std::vector<WorkerId> ClusterView::Line() const {
+  std::vector<std::tuple<int, bool, WorkerId>> line;
   for (const auto& [id, worker] : workers_) {
-    if (static_cast<int>(ids.size()) == options_.workers_wanted) break;
-    ids.push_back(id);
-    inventories.push_back(worker.info.inventory);
+    if (worker.not_before > now_) continue;
+    line.emplace_back(worker.failed_loads, !worker.info.inventory.held.has_value(), id);
   }
-  absl::StatusOr<Plan> plan = plan_(inventories, kernel_level_);
-  if (!plan.ok()) {
-    plan_refused_ = true;
-    Report(std::string(plan.status().message()), /*refused=*/true);
-    return;
+  std::sort(line.begin(), line.end());
+  std::vector<WorkerId> ids;
+  for (const auto& [failed_loads, holds_nothing, id] : line) ids.push_back(id);
+  return ids;
+}
+
+absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) const {
+  std::vector<WorkerInventory> inventories;
+  for (const WorkerId id : ids) inventories.push_back(workers_.at(id).info.inventory);
+  BW_ASSIGN_OR_RETURN(Plan plan, plan_(inventories, kernel_level_));
+  if (const absl::Duration deadline = StepDeadline(plan); deadline > kStepDeadlineMax) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "a step of %d tokens may take %s at the %.3g tokens/s of this plan, workers wait %s at most: lower "
+        "--step-tokens, or give --step-deadline-seconds",
+        options_.step_tokens, Seconds(deadline), plan.decode_tokens_per_second, Seconds(kStepDeadlineMax)));
   }
+  return plan;
+}
+
+void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
   auto layout = std::make_shared<ClusterLayout>();
   layout->epoch = {++last_epoch_};
-  layout->step_deadline = StepDeadline(*plan);
-  for (const PlannedWorker& planned : plan->workers) {
-    Worker& worker = workers_.at(ids[planned.inventory]);
+  layout->step_deadline = StepDeadline(plan);
+  for (const PlannedWorker& planned : plan.workers) {
+    const WorkerId id = ids[planned.inventory];
+    Worker& worker = workers_.at(id);
     worker.ready = false;
     worker.last_change = now_;
-    layout->members.push_back(
-        {.id = ids[planned.inventory], .worker = worker.info, .stage = planned.stage, .rank = planned.rank});
+    // It makes room before it loads.
+    if (!planned.keeps) worker.info.inventory.held.reset();
+    ClusterLayout::Member member{.id = id,
+                                 .worker = worker.info,
+                                 .stage = planned.stage,
+                                 .rank = planned.rank,
+                                 .keeps = planned.keeps};
+    member.worker.inventory.held.reset();  // or layouts would keep each other
+    layout->members.push_back(std::move(member));
   }
-  layout->plan = *std::move(plan);
-  layout_ = layout;
+  layout->plan = std::move(plan);
+  layout_ = std::move(layout);
   phase_ = Phase::kLoading;
   loaded_percent_ = 0;
   actions_.push_back(AssignLayout{layout_});

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <tuple>
 #include <variant>
 #include <vector>
 
@@ -50,6 +51,7 @@ struct ClusterLayout {
     JoiningWorker worker;
     int stage = 0;
     int rank = 0;
+    bool keeps = false;  // it holds its weights already
   };
   Epoch epoch;
   Plan plan;
@@ -166,6 +168,8 @@ class ClusterView {
     bool ready = false;          // in the current epoch
     int64_t weight_bytes = 0;    // that it holds, also after the epoch
     int64_t kv_bytes = 0;        // that it holds while the epoch lasts
+    int failed_loads = 0;        // since it last served
+    absl::Duration not_before;   // no part for it until then
   };
 
   void On(const WorkerJoined& event);
@@ -176,10 +180,21 @@ class ClusterView {
   void On(const EpochRejected& event);
   void On(const ClusterTick& event);
 
+  // Of the first worker of its host, CPU type and number of threads: a worker that comes back, and its
+  // equals, count as equally fast, whatever a short measurement says.
+  double ReadBandwidth(const WorkerInventory& newcomer);
   // What a host has for all its workers, said by one that came when others had taken their part already.
   int64_t HostMemory(const WorkerInventory& newcomer) const;
   std::string ReasonToRefuse(const JoiningWorker& worker) const;
+  // It could not load its part: the others come first, and it rests, longer each time.
+  void SendToEndOfLine(WorkerId id);
+  // Those that may get a part now, the best choice first.
+  std::vector<WorkerId> Line() const;
+  absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
   void PlanIfPossible();
+  void Assign(const std::vector<WorkerId>& ids, Plan plan);
+  // `member` has loaded its part.
+  void SetHeld(const ClusterLayout::Member& member);
   void StartIfAllReady();
   // How much of the model the workers have loaded, every now and then.
   void ReportLoading();
@@ -206,7 +221,8 @@ class ClusterView {
   std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined
   std::shared_ptr<const ClusterLayout> layout_;  // null while waiting
   uint64_t last_epoch_ = 0;
-  std::string kernel_level_;   // fixed when first serving
+  std::string kernel_level_;                                                    // fixed when first serving
+  std::map<std::tuple<std::string, std::string, int32_t>, double> bandwidths_;  // by host, CPU type, threads
   bool plan_refused_ = false;  // and nobody has come or gone since
   absl::Duration plan_not_before_;
   absl::Duration plan_delay_;  // grows while epochs fail before they serve

@@ -266,7 +266,8 @@ TEST_F(ClusterViewTest, AWorkerThatCannotLoadItsPartIsARefusal) {
   After(absl::Seconds(3), WorkerBeat{{2}, {}});
   epoch_ = All<AssignLayout>().at(0).layout->epoch;
   Send(WorkerFailed{{1}, epoch_, absl::ResourceExhaustedError("no memory"), ""});
-  EXPECT_EQ(All<ReportWaiting>().at(0).reason, "worker a (stage 0, rank 0) failed: no memory");
+  EXPECT_EQ(All<ReportWaiting>().at(0).reason,
+            "worker a (stage 0, rank 0) failed: no memory; it is tried again after 1.0 s");
   EXPECT_TRUE(All<ReportWaiting>().at(0).refused);
   Beat(1);
   After(absl::Seconds(3), WorkerBeat{{2}, {}});
@@ -279,19 +280,146 @@ TEST_F(ClusterViewTest, AWorkerThatCannotLoadItsPartIsARefusal) {
   EXPECT_FALSE(All<ReportWaiting>().at(0).refused);
 }
 
-// A worker started with the wrong --model-root was given the same part again in epoch after epoch, while a
-// good spare waited.
-TEST_F(ClusterViewTest, AWorkerWithoutTheModelLosesItsPlaceToASpare) {
+// A worker started with the wrong --model-root, or with too little memory, was given the same part again in
+// epoch after epoch, while a good spare waited.
+TEST_F(ClusterViewTest, AWorkerThatCannotLoadLosesItsPlaceToASpare) {
   Join(1, "a");
   Join(2, "b");
   Join(3, "spare");
-  Send(WorkerFailed{{1}, {1}, absl::NotFoundError("no such model"), ""});
-  EXPECT_TRUE(Has<DropWorker>());
+  Send(WorkerFailed{{1}, {1}, absl::ResourceExhaustedError("no memory"), ""});
+  EXPECT_EQ(All<ReportWaiting>().at(0).reason,
+            "worker a (stage 0, rank 0) failed: no memory; another worker takes its place");
+  EXPECT_FALSE(All<ReportWaiting>().at(0).refused) << "whoever waits for the cluster has reason to";
   Beat(3);
   After(absl::Seconds(3), WorkerBeat{{2}, {}});  // epochs that never served follow each other after a pause
   ASSERT_TRUE(Has<AssignLayout>());
   EXPECT_EQ(All<AssignLayout>()[0].layout->members[0].worker.inventory.name, "b");
   EXPECT_EQ(All<AssignLayout>()[0].layout->members[1].worker.inventory.name, "spare");
+  epoch_ = All<AssignLayout>()[0].layout->epoch;
+  Send(WorkerReady{{2}, epoch_});
+  Send(WorkerReady{{3}, epoch_});
+  // Later too it comes last: behind one that has only just joined.
+  Join(4, "late");
+  Send(WorkerLost{{3}, absl::UnavailableError("gone")});
+  EXPECT_EQ(All<AssignLayout>().at(0).layout->members[1].worker.inventory.name, "late");
+}
+
+TEST_F(ClusterViewTest, AWorkerThatCannotLoadRestsLongerEachTime) {
+  Join(1, "a");
+  Join(2, "b");
+  std::vector<absl::Duration> begun;
+  absl::Duration failed = now_;
+  Send(WorkerFailed{{1}, {1}, absl::ResourceExhaustedError("no memory"), ""});
+  for (int i = 0; i < 4000 && begun.size() < 8; ++i) {
+    now_ += absl::Milliseconds(100);
+    Beat(2);
+    if (!Has<AssignLayout>()) continue;
+    begun.push_back(now_ - failed);
+    failed = now_;
+    Send(WorkerFailed{
+        {1}, All<AssignLayout>()[0].layout->epoch, absl::ResourceExhaustedError("no memory"), ""});
+  }
+  const auto seconds = [](int count) { return absl::Seconds(count); };
+  EXPECT_THAT(begun, ::testing::ElementsAre(seconds(1), seconds(2), seconds(4), seconds(8), seconds(16),
+                                            seconds(32), seconds(60), seconds(60)));
+}
+
+// Places followed the order of joining: after the loss of the first of four ranks all the others moved.
+TEST_F(ClusterViewTest, SurvivorsAreKnownByWhatTheyHold) {
+  std::vector<WorkerInventory> seen;
+  ClusterView view(Options(), [&seen](absl::Span<const WorkerInventory> workers, const std::string& level) {
+    seen.assign(workers.begin(), workers.end());
+    return PlanRanks(workers, level);
+  });
+  const auto held_rank = [&seen](size_t i) { return seen[i].held ? seen[i].held->rank : -1; };
+  view.Handle(WorkerJoined{{1}, Joining("a")}, now_);
+  view.Handle(WorkerJoined{{2}, Joining("b")}, now_);
+  EXPECT_EQ(held_rank(0), -1);
+  view.Handle(WorkerReady{{1}, {1}}, now_);
+  view.Handle(WorkerReady{{2}, {1}}, now_);
+  view.Handle(WorkerLost{{1}, absl::UnavailableError("killed")}, now_);
+  view.Handle(WorkerJoined{{3}, Joining("c")}, now_);
+  EXPECT_EQ(held_rank(0), 1) << "b";
+  EXPECT_EQ(held_rank(1), -1) << "c";
+  // b makes room for another part; c has loaded its own when b is lost.
+  view.Handle(WorkerBeat{{3}, {.epoch = {2}, .state = "linking"}}, now_);
+  view.Handle(WorkerFailed{{3}, {2}, absl::UnavailableError("b is silent"), "b"}, now_);
+  now_ += absl::Seconds(3);
+  view.Handle(WorkerBeat{{2}, {}}, now_);
+  EXPECT_EQ(held_rank(0), -1) << "b";
+  EXPECT_EQ(held_rank(1), 1) << "c";
+}
+
+TEST_F(ClusterViewTest, WhoHoldsAPartComesBeforeWhoHoldsNoneAlsoUnderANewCoordinator) {
+  const auto layout = std::make_shared<const Layout>(Layout{.stages = {{.ranks = {{}, {}}}}});
+  const auto holding = [&layout](const std::string& name, int rank, const std::string& model) {
+    JoiningWorker worker = Joining(name);
+    worker.inventory.held = HeldPart{.model_id = model, .layout = layout, .rank = rank};
+    return worker;
+  };
+  std::vector<std::string> names;
+  ClusterView view(Options(), [&names](absl::Span<const WorkerInventory> workers, const std::string& level) {
+    names.clear();
+    for (const WorkerInventory& worker : workers) names.push_back(worker.name);
+    return PlanRanks(workers, level);
+  });
+  view.Handle(WorkerJoined{{1}, Joining("spare")}, now_);
+  view.Handle(WorkerJoined{{2}, holding("other", 0, "another model")}, now_);
+  view.Handle(WorkerJoined{{3}, holding("a", 0, "model")}, now_);
+  view.Handle(WorkerJoined{{4}, holding("b", 1, "model")}, now_);
+  view.Handle(EpochRejected{{1}, absl::InternalError("start anew")}, now_);
+  now_ += absl::Seconds(1);
+  view.Handle(WorkerBeat{{1}, {}}, now_);
+  EXPECT_THAT(names, ::testing::ElementsAre("a", "b"));
+}
+
+// 50 ms of measuring told equal workers apart by a factor of two.
+TEST_F(ClusterViewTest, EqualWorkersOfAHostAreEquallyFastForEver) {
+  std::vector<double> speeds;
+  ClusterView view(Options(), [&speeds](absl::Span<const WorkerInventory> workers, const std::string& level) {
+    speeds.clear();
+    for (const WorkerInventory& worker : workers) speeds.push_back(worker.read_bytes_per_second);
+    return PlanRanks(workers, level);
+  });
+  const auto joining = [](const std::string& name, double speed, int threads) {
+    JoiningWorker worker = Joining(name);
+    worker.inventory.cpu_type = "cpu";
+    worker.inventory.threads = threads;
+    worker.inventory.read_bytes_per_second = speed;
+    return worker;
+  };
+  view.Handle(WorkerJoined{{1}, joining("a", 10, 2)}, now_);
+  view.Handle(WorkerJoined{{2}, joining("b", 25, 2)}, now_);
+  EXPECT_THAT(speeds, ::testing::ElementsAre(10, 10));
+  view.Handle(WorkerLost{{1}, absl::UnavailableError("gone")}, now_);
+  view.Handle(WorkerLost{{2}, absl::UnavailableError("gone")}, now_);
+  now_ += absl::Seconds(1);
+  view.Handle(WorkerJoined{{3}, joining("a", 14, 2)}, now_);
+  view.Handle(WorkerJoined{{4}, joining("c", 30, 4)}, now_);
+  EXPECT_THAT(speeds, ::testing::ElementsAre(10, 30)) << "more threads may read more";
+}
+
+// Workers refused such an assignment, were blamed for it, and were told the same again.
+TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
+  ClusterViewOptions options = Options();
+  options.step_deadline = absl::ZeroDuration();
+  options.step_tokens = 65536;
+  const auto plan = [](absl::Span<const WorkerInventory> workers, const std::string& level) {
+    absl::StatusOr<Plan> plan = PlanRanks(workers, level);
+    plan->decode_tokens_per_second = 0.75;
+    return plan;
+  };
+  ClusterView view(options, plan);
+  view.Handle(WorkerJoined{{1}, Joining("a")}, now_);
+  actions_ = view.Handle(WorkerJoined{{2}, Joining("b")}, now_);
+  EXPECT_FALSE(Has<AssignLayout>());
+  EXPECT_THAT(All<ReportWaiting>().at(0).reason, HasSubstr("lower --step-tokens"));
+  EXPECT_TRUE(All<ReportWaiting>().at(0).refused);
+  options.step_deadline = kStepDeadlineMax;
+  ClusterView patient(options, plan);
+  patient.Handle(WorkerJoined{{1}, Joining("a")}, now_);
+  actions_ = patient.Handle(WorkerJoined{{2}, Joining("b")}, now_);
+  EXPECT_TRUE(Has<AssignLayout>());
 }
 
 TEST_F(ClusterViewTest, AFailureOfAnOldEpochMeansNothing) {

@@ -69,8 +69,11 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat(number.flag, " is ", number.value, ", allowed is ", number.low, " to ", number.high));
   }
-  if (options.step_deadline < absl::ZeroDuration())
-    return absl::InvalidArgumentError("step-deadline-seconds is below 0");
+  if (options.step_deadline < absl::ZeroDuration() || options.step_deadline > kStepDeadlineMax) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("step-deadline-seconds is ", absl::ToDoubleSeconds(options.step_deadline),
+                     ", allowed is 0 to ", absl::ToDoubleSeconds(kStepDeadlineMax)));
+  }
   return absl::OkStatus();
 }
 
@@ -249,9 +252,8 @@ void CoordinatorServer::ShowServing(bool serving) {
   if (client_server_ == nullptr) return;
   grpc::HealthCheckServiceInterface* health = client_server_->health();
   if (health == nullptr) return;
-  const bool shown = serving && !draining_;
-  health->SetServingStatus(kHealthName, shown);
-  health->SetServingStatus("", shown);
+  health->SetServingStatus(kHealthName, serving);
+  health->SetServingStatus("", serving);
 }
 
 absl::Status CoordinatorServer::WritePortFile() const {
@@ -269,7 +271,10 @@ absl::Status CoordinatorServer::WritePortFile() const {
 
 void CoordinatorServer::Shutdown(absl::Duration drain) {
   if (draining_.exchange(true)) return;
-  ShowServing(false);
+  if (client_server_ != nullptr) {
+    // For good: a layout that comes up at this moment cannot undo it.
+    if (auto* health = client_server_->health()) health->Shutdown();
+  }
   if (engine_ != nullptr) {
     engine_->Post(DrainRequested{});
     if (drain > absl::ZeroDuration() && !engine_->WaitUntilIdle(drain)) {

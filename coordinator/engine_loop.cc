@@ -15,7 +15,7 @@ EngineLoop::EngineLoop(EngineOptions engine, const Tokenizer* tokenizer, Options
 EngineLoop::~EngineLoop() { Stop(); }
 
 absl::Status EngineLoop::Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (stopping_) return absl::UnavailableError("the server is shutting down");
   if (arrivals_ >= options_.arrivals_max) {
     return absl::ResourceExhaustedError(
@@ -27,21 +27,21 @@ absl::Status EngineLoop::Submit(EngineRequest request, std::shared_ptr<RequestOb
 }
 
 void EngineLoop::Post(Event event) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (!stopping_) queue_.push_back({std::move(event), nullptr});
 }
 
 bool EngineLoop::WaitUntilIdle(absl::Duration timeout) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return stopping_ || (idle_ && queue_.empty());
   };
-  return mutex_.AwaitWithTimeout(absl::Condition(&idle), timeout);
+  return mutex_.AwaitFor(idle, timeout);
 }
 
 void EngineLoop::Stop() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
   if (thread_.joinable()) thread_.join();
@@ -57,7 +57,7 @@ void EngineLoop::Run() {
       }
       Handle(std::move(item.event));
     }
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     next_tick_ = engine_.next_tick();
     idle_ = engine_.idle();
   }
@@ -68,10 +68,10 @@ void EngineLoop::Run() {
 }
 
 std::vector<EngineLoop::Item> EngineLoop::NextItems() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !queue_.empty(); };
   const absl::Duration wait = std::max(absl::ZeroDuration(), next_tick_ - options_.clock->Now());
-  mutex_.AwaitWithTimeout(absl::Condition(&ready), wait);
+  mutex_.AwaitFor(ready, wait);
   std::vector<Item> items(std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
   queue_.clear();
   arrivals_ = 0;

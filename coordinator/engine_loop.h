@@ -9,8 +9,8 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "common/clock.h"
+#include "common/mutex.h"
 #include "coordinator/engine.h"
 #include "coordinator/request_observer.h"
 
@@ -67,7 +67,7 @@ class EngineLoop {
   Engine engine_;
   absl::flat_hash_map<RequestId, std::shared_ptr<RequestObserver>> observers_;
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
   size_t arrivals_ ABSL_GUARDED_BY(mutex_) = 0;  // RequestArrived in queue_
   absl::Duration next_tick_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();

@@ -1,6 +1,7 @@
 #include "coordinator/planner.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -8,6 +9,7 @@
 #include "common/defaults.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "coordinator/held_layout.h"
 #include "coordinator/layer_split.h"
 #include "coordinator/plan_report.h"
 #include "model/row_limits.h"
@@ -17,6 +19,8 @@ namespace {
 
 constexpr int64_t kProcessBytes = int64_t{48} << 20;  // code, connections and buffers of a worker
 constexpr int kAllReducesPerLayer = 2;
+// Predictions rest on a short measurement: less than this is not worth loading the weights again.
+constexpr double kGainToMove = 1.1;
 
 class Planner {
  public:
@@ -40,6 +44,10 @@ class Planner {
   absl::Status CheckWorkers() const;
   absl::StatusOr<std::string> KernelLevel() const;
   void FindHosts();
+  absl::StatusOr<Plan> PlanAnew(const std::vector<int>& sizes) const;
+  // Null if nothing is held, or it is not what the options ask for.
+  const Layout* HeldLayout(const std::vector<int>& sizes) const;
+  absl::StatusOr<Plan> Complete(Layout layout, const std::vector<std::vector<size_t>>& stages) const;
   absl::StatusOr<std::vector<int>> StageSizes() const;
   std::vector<int> SizesByHost() const;
   absl::StatusOr<std::vector<std::vector<size_t>>> AssignWorkers(const std::vector<int>& sizes) const;
@@ -57,24 +65,50 @@ class Planner {
   const TensorFormats& formats_;
   const absl::Span<const WorkerInventory> workers_;
   const PlannerOptions& options_;
+  NumericOptions numeric_;
   std::vector<PlanHost> hosts_;  // in order of their first worker
   std::vector<size_t> host_of_;  // by worker
 };
 
 absl::StatusOr<Plan> Planner::Make() {
   BW_RETURN_IF_ERROR(CheckWorkers());
-  Plan plan;
-  BW_ASSIGN_OR_RETURN(plan.numeric.kernel_level, KernelLevel());
-  plan.numeric.quantize = options_.quantize;
-  plan.numeric.kv_type = options_.kv_type;
+  BW_ASSIGN_OR_RETURN(numeric_.kernel_level, KernelLevel());
+  numeric_.quantize = options_.quantize;
+  numeric_.kv_type = options_.kv_type;
   FindHosts();
   BW_ASSIGN_OR_RETURN(const std::vector<int> sizes, StageSizes());
+  absl::StatusOr<Plan> anew = PlanAnew(sizes);
+  const Layout* layout = HeldLayout(sizes);
+  if (layout == nullptr) return anew;
+  absl::StatusOr<Plan> held = Complete(*layout, AssignHolders(workers_, options_.quantize, *layout));
+  if (!held.ok()) return anew;
+  const bool moves =
+      anew.ok() && anew->pipeline_tokens_per_second >= kGainToMove * held->pipeline_tokens_per_second;
+  return moves ? std::move(anew) : std::move(held);
+}
+
+absl::StatusOr<Plan> Planner::PlanAnew(const std::vector<int>& sizes) const {
   BW_ASSIGN_OR_RETURN(const std::vector<std::vector<size_t>> stages, AssignWorkers(sizes));
-  if (options_.layout) {
-    plan.layout = *options_.layout;
-  } else {
-    BW_ASSIGN_OR_RETURN(plan.layout, ChooseLayout(stages));
+  if (options_.layout) return Complete(*options_.layout, stages);
+  BW_ASSIGN_OR_RETURN(Layout layout, ChooseLayout(stages));
+  return Complete(std::move(layout), stages);
+}
+
+const Layout* Planner::HeldLayout(const std::vector<int>& sizes) const {
+  const Layout* layout = MostHeldLayout(workers_, options_.quantize);
+  if (layout == nullptr || !Validate(*layout, config_).ok()) return nullptr;
+  const int places = std::accumulate(sizes.begin(), sizes.end(), 0);
+  if (layout->workers() != places || static_cast<size_t>(places) > workers_.size()) return nullptr;
+  if (options_.layout) return *layout == *options_.layout ? layout : nullptr;
+  if (options_.stages > 0 && static_cast<int>(layout->stages.size()) != options_.stages) return nullptr;
+  for (const StageLayout& stage : layout->stages) {
+    if (options_.ranks > 0 && static_cast<int>(stage.ranks.size()) != options_.ranks) return nullptr;
   }
+  return layout;
+}
+
+absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vector<size_t>>& stages) const {
+  Plan plan{.layout = std::move(layout), .numeric = numeric_};
   FillWorkers(stages, &plan);
   const bool fits = FillKv(&plan);
   Predict(stages, &plan);
@@ -336,6 +370,8 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
     for (size_t r = 0; r < stages[s].size(); ++r) {
       const int rank = static_cast<int>(r);
       PlannedWorker worker{.inventory = stages[s][r], .stage = static_cast<int>(s), .rank = rank};
+      worker.keeps =
+          HoldsPart(workers_[worker.inventory], options_.quantize, plan->layout, worker.stage, rank);
       worker.weight_bytes = ShardBytes(config_, formats_, options_.quantize, stage, rank, {s == 0, last});
       worker.activation_bytes = ActivationBytes(last);
       worker.kv_block_bytes = KvBlockBytes(config_, options_.kv_type, stage, rank);

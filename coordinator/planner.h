@@ -20,10 +20,12 @@ namespace bellwether {
 struct WorkerInventory {
   std::string name;
   std::string host;          // equal on workers that share memory
+  std::string cpu_type;      // workers of one host and type are equally fast
   int64_t memory_bytes = 0;  // free on its host; workers of one host report the same memory, counted once
   int32_t threads = 1;
   double read_bytes_per_second = 0;        // measured; > 0
   std::vector<std::string> kernel_levels;  // ascending
+  std::optional<HeldPart> held;            // of this model
 };
 
 struct PlannerOptions {
@@ -53,6 +55,7 @@ struct PlannedWorker {
   size_t inventory = 0;  // index of what was given
   int stage = 0;
   int rank = 0;
+  bool keeps = false;  // it holds these weights already
   int64_t weight_bytes = 0;
   int64_t activation_bytes = 0;
   int64_t kv_block_bytes = 0;
@@ -78,9 +81,10 @@ struct Plan {
 absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted);
 
 // Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage
-// (with the embedding or the head that it also holds) is as fast as memory allows. InvalidArgument: options
-// that contradict model or workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers
-// share no kernel level.
+// (with the embedding or the head that it also holds) is as fast as memory allows. A layout whose parts are
+// held already stays, and with it every worker in its place, unless the new one is predicted to be a tenth
+// faster. InvalidArgument: options that contradict model or workers. FailedPrecondition, with the arithmetic:
+// it does not fit, or the workers share no kernel level.
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options);
 

@@ -1,6 +1,8 @@
 #include "coordinator/planner.h"
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -143,6 +145,94 @@ TEST(PlannerTest, ForcedDegreesAndLayouts) {
             absl::StatusCode::kFailedPrecondition);
   layout.stages[1].layers = {4, 22};
   EXPECT_EQ(MakePlan(config, kBF16, workers, {.layout = layout}).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+// What the workers of `plan` hold once they have loaded it, `lost` aside.
+std::vector<WorkerInventory> AfterLoading(std::vector<WorkerInventory> workers, const Plan& plan,
+                                          size_t lost) {
+  const auto layout = std::make_shared<const Layout>(plan.layout);
+  for (const PlannedWorker& worker : plan.workers) {
+    if (worker.inventory == lost) continue;
+    workers[worker.inventory].held = HeldPart{
+        .quantize = plan.numeric.quantize, .layout = layout, .stage = worker.stage, .rank = worker.rank};
+  }
+  return workers;
+}
+
+std::vector<bool> Keeps(const Plan& plan) {
+  std::vector<bool> keeps;
+  for (const PlannedWorker& worker : plan.workers) keeps.push_back(worker.keeps);
+  return keeps;
+}
+
+TEST(PlannerTest, SurvivorsKeepTheirPlaces) {
+  const ModelConfig config = Model("llama-7b");
+  std::vector<WorkerInventory> workers;
+  for (int i = 0; i < 4; ++i) workers.push_back(Worker("w" + std::to_string(i), "h", 32));
+  const auto first = MakePlan(config, kBF16, workers, {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_THAT(Keeps(*first), ElementsAre(false, false, false, false));
+  // The first is lost and another comes, last.
+  std::vector<WorkerInventory> left = AfterLoading(workers, *first, 0);
+  left.erase(left.begin());
+  left.push_back(Worker("new", "h", 32));
+  const auto second = MakePlan(config, kBF16, left, {});
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->layout, first->layout);
+  EXPECT_THAT(Order(*second), ElementsAre(3, 0, 1, 2));
+  EXPECT_THAT(Keeps(*second), ElementsAre(false, true, true, true));
+  const auto rounded = MakePlan(config, kBF16, left, {.quantize = Quantize::kInt8});
+  EXPECT_THAT(Keeps(*rounded), ElementsAre(false, false, false, false)) << "what they hold is not rounded";
+}
+
+TEST(PlannerTest, AWholeClusterKeepsItsPlacesInWhateverOrderItJoinsAgain) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Worker("a0", "a", 24), Worker("a1", "a", 24),
+                                                Worker("b", "b", 24)};
+  const auto first = MakePlan(config, kBF16, workers, {});
+  std::vector<WorkerInventory> again = AfterLoading(workers, *first, 3);
+  std::swap(again[0], again[2]);
+  const auto second = MakePlan(config, kBF16, again, {});
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->layout, first->layout);
+  EXPECT_THAT(Keeps(*second), ElementsAre(true, true, true));
+  // Unless something else is asked for now.
+  const auto stages = MakePlan(config, kBF16, again, {.stages = 3});
+  EXPECT_THAT(Degrees(*stages), ElementsAre(1, 1, 1));
+}
+
+TEST(PlannerTest, OnlyALayoutThatIsATenthFasterTakesTheHeldOnesPlace) {
+  const ModelConfig config = Model("llama-7b");
+  std::vector<WorkerInventory> workers = {Worker("a", "a", 32, 20), Worker("b", "b", 32, 20)};
+  const auto even = MakePlan(config, kBF16, workers, {});
+  workers = AfterLoading(workers, *even, 2);
+  workers[1].read_bytes_per_second = 21e9;
+  const auto same = MakePlan(config, kBF16, workers, {});
+  EXPECT_EQ(same->layout, even->layout);
+  EXPECT_THAT(Keeps(*same), ElementsAre(true, true));
+  workers[1].read_bytes_per_second = 40e9;
+  const auto moved = MakePlan(config, kBF16, workers, {});
+  EXPECT_GT(moved->layout.stages[1].layers.size(), 18);
+  EXPECT_GT(moved->pipeline_tokens_per_second, 1.1 * even->pipeline_tokens_per_second);
+}
+
+TEST(PlannerTest, AHeldLayoutThatNoLongerFitsOrIsNonsenseIsPassedOver) {
+  const ModelConfig config = Model("llama-7b");
+  std::vector<WorkerInventory> workers = {Worker("a", "a", 32), Worker("b", "b", 32)};
+  const auto even = MakePlan(config, kBF16, workers, {});
+  workers = AfterLoading(workers, *even, 2);
+  std::vector<WorkerInventory> small = workers;
+  small[0].memory_bytes = 6 * kGiB;
+  const auto smaller = MakePlan(config, kBF16, small, {});
+  ASSERT_TRUE(smaller.ok()) << smaller.status();
+  EXPECT_LT(smaller->layout.stages[0].layers.size(), 13);
+  Layout nonsense = even->layout;
+  nonsense.stages[1].layers = {1000, 1001};
+  nonsense.stages.push_back(nonsense.stages[1]);
+  for (WorkerInventory& worker : workers) worker.held->layout = std::make_shared<const Layout>(nonsense);
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {})->layout, even->layout);
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.layout = nonsense}).status().code(),
             absl::StatusCode::kInvalidArgument);
 }
 

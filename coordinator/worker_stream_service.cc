@@ -22,7 +22,7 @@ std::shared_ptr<WorkerStream> WorkerStream::Start(grpc::CallbackServerContext* c
 
 void WorkerStream::OnReadDone(bool ok) {
   if (!ok) {
-    End(absl::UnavailableError("its connection closed"));
+    SetEnd("its connection closed");
     Close(absl::OkStatus());
     return;
   }
@@ -33,7 +33,7 @@ void WorkerStream::OnReadDone(bool ok) {
 void WorkerStream::Send(std::shared_ptr<const v1::CoordinatorMessage> message) {
   bool too_many = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (close_ || finished_) return;
     too_many = queue_.size() >= kQueuedMessagesMax;
     if (!too_many) queue_.push_back(std::move(message));
@@ -47,7 +47,7 @@ void WorkerStream::Send(std::shared_ptr<const v1::CoordinatorMessage> message) {
 
 void WorkerStream::Close(const absl::Status& status) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (!close_) close_ = status;
   }
   Pump();
@@ -55,7 +55,7 @@ void WorkerStream::Close(const absl::Status& status) {
 
 void WorkerStream::Drop() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     queue_.clear();
     if (!close_) close_ = absl::UnavailableError("dropped by the coordinator");
     if (finished_ || cancelling_) return;
@@ -63,7 +63,7 @@ void WorkerStream::Drop() {
   }
   context_->TryCancel();
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     cancelling_ = false;
   }
   Pump();
@@ -71,7 +71,7 @@ void WorkerStream::Drop() {
 
 void WorkerStream::OnWriteDone(bool ok) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     writing_ = nullptr;
     if (!ok) {
       queue_.clear();
@@ -82,28 +82,31 @@ void WorkerStream::OnWriteDone(bool ok) {
 }
 
 void WorkerStream::OnCancel() {
-  End(absl::UnavailableError("its connection broke"));
+  SetEnd("its connection broke");
   Close(absl::CancelledError("cancelled"));
 }
 
 void WorkerStream::OnDone() {
-  End(absl::UnavailableError("its stream ended"));
+  SetEnd("its stream ended");
+  absl::Status reason;
+  {
+    MutexLock lock(&mutex_);
+    reason = end_;
+  }
+  handler_.on_end(*this, reason);
   const std::shared_ptr<WorkerStream> last = std::move(self_);
 }
 
-void WorkerStream::End(const absl::Status& reason) {
-  {
-    absl::MutexLock lock(&mutex_);
-    if (std::exchange(ended_, true)) return;
-  }
-  handler_.on_end(*this, reason);
+void WorkerStream::SetEnd(absl::string_view reason) {
+  MutexLock lock(&mutex_);
+  if (end_.ok()) end_ = absl::UnavailableError(reason);
 }
 
 void WorkerStream::Pump() {
   const v1::CoordinatorMessage* message = nullptr;
   absl::Status status;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (writing_ != nullptr || finished_ || cancelling_) return;
     if (!queue_.empty()) {
       writing_ = std::move(queue_.front());

@@ -7,8 +7,9 @@
 #include <string>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/strings/string_view.h"
 #include "common/ids.h"
+#include "common/mutex.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 
@@ -19,7 +20,8 @@ namespace bellwether {
 class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>,
                      public std::enable_shared_from_this<WorkerStream> {
  public:
-  // Called from gRPC's threads; may not wait. `OnEnd` comes once, after the last message.
+  // Called from gRPC's threads; may not wait. `on_end` comes once, after the last message: from OnDone alone,
+  // since a cancelled stream may still have a message on its way.
   struct Handler {
     std::function<void(WorkerStream&, const v1::WorkerMessage&)> on_message;
     std::function<void(WorkerStream&, const absl::Status&)> on_end;
@@ -45,20 +47,21 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coord
   void OnDone() override;
   // Writes the next message or ends the stream if it is time.
   void Pump();
-  void End(const absl::Status& reason);
+  // Why it ends; the first reason counts.
+  void SetEnd(absl::string_view reason);
 
   grpc::CallbackServerContext* const context_;
   const WorkerId id_;
   const Handler handler_;
   v1::WorkerMessage incoming_;
 
-  absl::Mutex mutex_;  // never held while gRPC or the handler is called
+  Mutex mutex_;  // never held while gRPC or the handler is called
   std::deque<std::shared_ptr<const v1::CoordinatorMessage>> queue_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<const v1::CoordinatorMessage> writing_ ABSL_GUARDED_BY(mutex_);
   std::optional<absl::Status> close_ ABSL_GUARDED_BY(mutex_);
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool cancelling_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // the handler knows
+  absl::Status end_ ABSL_GUARDED_BY(mutex_);  // OK as long as it lives
 
   std::shared_ptr<WorkerStream> self_;  // until OnDone
 };

@@ -17,6 +17,7 @@ namespace {
 
 constexpr int64_t kBytesPerThread = int64_t{192} << 20;
 constexpr int64_t kBytesPerRun = int64_t{32} << 20;  // short, so that some run is not interrupted
+constexpr int64_t kPageBytes = 4096;
 constexpr int kChains = 12;  // independent sums, enough to hide the latency of an instruction
 constexpr int64_t kRounds = 20000;
 
@@ -213,19 +214,26 @@ Work WorkOf(KernelLevel level, Arithmetic arithmetic) {
 
 }  // namespace
 
-double MeasureReadBandwidth(int threads, double seconds) {
+double MeasureReadBandwidth(int threads, double seconds, int64_t buffer_bytes_max) {
   threads = std::max(1, threads);
-  absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(threads * kBytesPerThread);
+  const int64_t part = std::min(kBytesPerThread, buffer_bytes_max / threads / kPageBytes * kPageBytes);
+  if (part <= 0) return 0;
+  absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(threads * part);
   if (!buffer.ok()) return 0;
   // Pages that were never written share one page of zeros, which the caches would hold.
-  for (int64_t i = 0; i < buffer->size(); i += 4096) buffer->data()[i] = std::byte{1};
+  for (int64_t i = 0; i < buffer->size(); i += kPageBytes) buffer->data()[i] = std::byte{1};
+  const int64_t piece = std::min(part, kBytesPerRun);
+  const int64_t pieces = kBytesPerRun / piece;
   std::vector<int64_t> next(threads * 8);  // a cache line for each thread
   const double shortest = ShortestRun(threads, seconds, [&](int thread) {
     int64_t& begin = next[thread * 8];
-    Read(buffer->data() + thread * kBytesPerThread + begin, kBytesPerRun);
-    begin = (begin + kBytesPerRun) % kBytesPerThread;
+    for (int64_t i = 0; i < pieces; ++i) {
+      if (begin + piece > part) begin = 0;
+      Read(buffer->data() + thread * part + begin, piece);
+      begin += piece;
+    }
   });
-  return static_cast<double>(threads) * static_cast<double>(kBytesPerRun) / shortest;
+  return static_cast<double>(threads * pieces * piece) / shortest;
 }
 
 double MeasureArithmeticPeak(KernelLevel level, Arithmetic arithmetic, int threads, double seconds) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <limits>
+
 #include "kernels/kernels.h"
 
 // What this machine can do at best, measured: the limits that benchmarks are held against. Speeds of a shared
@@ -8,9 +11,11 @@
 namespace bellwether::kernels {
 
 // Bytes per second that `threads` threads read together from memory, each streaming through its own part of a
-// buffer much larger than the caches. The best pass within about `seconds`. 0 if there is no memory for the
-// buffer.
-double MeasureReadBandwidth(int threads, double seconds);
+// buffer much larger than the caches: of 192 MiB a thread, or of `buffer_bytes_max` in all if that is less
+// (then the caches may have their share in the figure). The best pass within about `seconds`. 0 if there is
+// no memory for the buffer.
+double MeasureReadBandwidth(int threads, double seconds,
+                            int64_t buffer_bytes_max = std::numeric_limits<int64_t>::max());
 
 enum class Arithmetic : int {
   kF32,   // fp32 multiply-adds

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,17 @@ struct NumericOptions {
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kF32;
   friend bool operator==(const NumericOptions&, const NumericOptions&) = default;
+};
+
+// The weights that a worker has loaded: its part of a layout.
+struct HeldPart {
+  std::string model_id;
+  Quantize quantize = Quantize::kNone;
+  std::shared_ptr<const Layout> layout;  // never null
+  int stage = 0;
+  int rank = 0;
+
+  const StageLayout& stage_layout() const { return layout->stages[stage]; }
 };
 
 // Slices (DESIGN 5)

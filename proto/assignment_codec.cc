@@ -90,10 +90,16 @@ absl::StatusOr<std::vector<AssignedPeer>> DecodePeers(const v1::Assignment& mess
 }
 
 absl::StatusOr<absl::Duration> DecodeDeadline(double seconds) {
-  if (!std::isfinite(seconds) || seconds <= 0 || seconds > 86400) {
-    return Wrong("step_deadline_seconds", absl::StrCat("is ", seconds, ", allowed is above 0 to 86400"));
+  const double limit = absl::ToDoubleSeconds(kStepDeadlineMax);
+  if (!std::isfinite(seconds) || seconds <= 0 || seconds > limit) {
+    return Wrong("step_deadline_seconds", absl::StrCat("is ", seconds, ", allowed is above 0 to ", limit));
   }
   return absl::Seconds(seconds);
+}
+
+absl::Status CheckPlace(const Layout& layout, int64_t stage, int64_t rank) {
+  BW_RETURN_IF_ERROR(CheckRange("stage", stage, 0, static_cast<int64_t>(layout.stages.size()) - 1));
+  return CheckRange("rank", rank, 0, static_cast<int64_t>(layout.stages[stage].ranks.size()) - 1);
 }
 
 }  // namespace
@@ -120,6 +126,26 @@ absl::StatusOr<Layout> Decode(const v1::Layout& message) {
   }
   BW_RETURN_IF_ERROR(CheckRange("number of workers", layout.workers(), 1, kWorkersMax));
   return layout;
+}
+
+void Encode(const HeldPart& held, v1::HeldPart* out) {
+  out->set_model_id(held.model_id);
+  out->set_quantize(std::string(Name(held.quantize)));
+  Encode(*held.layout, out->mutable_layout());
+  out->set_stage(held.stage);
+  out->set_rank(held.rank);
+}
+
+absl::StatusOr<HeldPart> Decode(const v1::HeldPart& message) {
+  BW_RETURN_IF_ERROR(CheckText("model_id", message.model_id()));
+  BW_ASSIGN_OR_RETURN(const Quantize quantize, ParseQuantize(message.quantize()));
+  BW_ASSIGN_OR_RETURN(Layout layout, Decode(message.layout()));
+  BW_RETURN_IF_ERROR(CheckPlace(layout, message.stage(), message.rank()));
+  return HeldPart{.model_id = message.model_id(),
+                  .quantize = quantize,
+                  .layout = std::make_shared<const Layout>(std::move(layout)),
+                  .stage = message.stage(),
+                  .rank = message.rank()};
 }
 
 void Encode(const AssignmentMessage& message, v1::Assignment* out) {
@@ -156,10 +182,7 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   BW_RETURN_IF_ERROR(CheckText("kernel_level", message.kernel_level()));
   BW_RETURN_IF_ERROR(CheckText("link_secret", message.link_secret()));
   BW_ASSIGN_OR_RETURN(assignment.layout, Decode(message.layout()));
-  const int64_t stages = static_cast<int64_t>(assignment.layout.stages.size());
-  BW_RETURN_IF_ERROR(CheckRange("stage", message.stage(), 0, stages - 1));
-  const int64_t ranks = static_cast<int64_t>(assignment.layout.stages[message.stage()].ranks.size());
-  BW_RETURN_IF_ERROR(CheckRange("rank", message.rank(), 0, ranks - 1));
+  BW_RETURN_IF_ERROR(CheckPlace(assignment.layout, message.stage(), message.rank()));
   BW_RETURN_IF_ERROR(CheckRange("kv_blocks", message.kv_blocks(), 1, kKvBlocksMax));
   BW_RETURN_IF_ERROR(CheckRange("context_tokens", message.context_tokens(), 1, 1 << 24));
   BW_RETURN_IF_ERROR(CheckRange("step_tokens", message.step_tokens(), 1, 1 << 20));

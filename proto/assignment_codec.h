@@ -33,6 +33,9 @@ void Encode(const AssignmentMessage& assignment, v1::Assignment* out);
 // the field.
 absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message);
 
+void Encode(const HeldPart& held, v1::HeldPart* out);
+absl::StatusOr<HeldPart> Decode(const v1::HeldPart& message);  // checked in the same way
+
 void Encode(const Layout& layout, v1::Layout* out);
 absl::StatusOr<Layout> Decode(const v1::Layout& message);
 

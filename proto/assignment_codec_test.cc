@@ -1,7 +1,9 @@
 #include "proto/assignment_codec.h"
 
 #include <functional>
+#include <memory>
 
+#include "common/defaults.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -54,6 +56,38 @@ TEST(AssignmentCodec, SurvivesTheWire) {
   ASSERT_EQ(decoded->peers.size(), 3u);
   EXPECT_EQ(decoded->peers[2].link_address, "y:1");
   EXPECT_EQ(decoded->link_secret, "secret");
+}
+
+TEST(AssignmentCodec, AHeldPartSurvivesTheWireAndItsPlaceIsChecked) {
+  const AssignmentMessage assigned = MakeAssignment();
+  const HeldPart held{.model_id = "abc",
+                      .quantize = Quantize::kInt8,
+                      .layout = std::make_shared<const Layout>(assigned.assignment.layout),
+                      .stage = 1,
+                      .rank = 0};
+  v1::HeldPart message;
+  Encode(held, &message);
+  const absl::StatusOr<HeldPart> decoded = Decode(message);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->model_id, "abc");
+  EXPECT_EQ(decoded->quantize, Quantize::kInt8);
+  EXPECT_EQ(*decoded->layout, *held.layout);
+  EXPECT_EQ(decoded->stage, 1);
+  message.set_rank(1);
+  EXPECT_THAT(std::string(Decode(message).status().message()), HasSubstr("rank is 1"));
+  message.clear_layout();
+  EXPECT_THAT(std::string(Decode(message).status().message()), HasSubstr("number of stages"));
+}
+
+// A coordinator that plans for longer steps is refused by its own workers.
+TEST(AssignmentCodec, TheLongestStepDeadlineOfAPlanIsTaken) {
+  AssignmentMessage message = MakeAssignment();
+  message.assignment.step_deadline = kStepDeadlineMax;
+  v1::Assignment encoded;
+  Encode(message, &encoded);
+  EXPECT_EQ(Decode(encoded)->assignment.step_deadline, kStepDeadlineMax);
+  encoded.set_step_deadline_seconds(absl::ToDoubleSeconds(kStepDeadlineMax) + 1);
+  EXPECT_THAT(std::string(Decode(encoded).status().message()), HasSubstr("step_deadline"));
 }
 
 TEST(AssignmentCodec, HostileAssignmentsAreRefusedByField) {

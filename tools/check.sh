@@ -25,6 +25,11 @@ echo "== clang-tidy"
 git ls-files 'common/*.cc' 'kernels/*.cc' 'model/*.cc' 'worker/*.cc' 'coordinator/*.cc' 'cli/*.cc' |
   grep -v '_\(test\|bench\|fuzz\)\.cc$' | xargs -P 2 -n 8 clang-tidy -p build/release --quiet 2> >(grep -v 'generated\.$' >&2)
 
+# Clang checks which mutex guards what (-Wthread-safety, an error): the programs, without their tests.
+echo "== clang"
+cmake --preset clang >/dev/null
+cmake --build --preset clang
+
 run asan
 # Debian's gRPC is not instrumented, so ThreadSanitizer runs what has none of it; tests/tsan.supp is for the rest.
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp"

@@ -24,7 +24,7 @@ EpochRunner::EpochRunner(Options options) : options_(std::move(options)), thread
 
 EpochRunner::~EpochRunner() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
   }
   End({}, "the worker is stopping");
@@ -33,13 +33,13 @@ EpochRunner::~EpochRunner() {
 
 void EpochRunner::Begin(EpochTask task) {
   End({}, "a new epoch begins");
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   wanted_ = task.assignment.epoch;
   next_ = std::move(task);
 }
 
 bool EpochRunner::Add(Step step) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (step.epoch != wanted_) return true;
   if (steps_.size() >= kStepsMax) return false;
   steps_.push_back(std::move(step));
@@ -47,17 +47,21 @@ bool EpochRunner::Add(Step step) {
 }
 
 void EpochRunner::End(Epoch epoch, const std::string& reason) {
-  absl::MutexLock lock(&mutex_);
-  if (wanted_.value == 0 || (epoch.value != 0 && epoch != wanted_)) return;
-  options_.links->Cancel(wanted_);
-  wanted_ = {};
-  next_.reset();
-  steps_.clear();
-  if (executor_ != nullptr) executor_->Abort(absl::CancelledError(reason));
+  std::shared_ptr<StageExecutor> executor;
+  {
+    MutexLock lock(&mutex_);
+    if (wanted_.value == 0 || (epoch.value != 0 && epoch != wanted_)) return;
+    epoch = std::exchange(wanted_, {});
+    next_.reset();
+    steps_.clear();
+    executor = executor_;
+  }
+  options_.links->Cancel(epoch);
+  if (executor != nullptr) executor->Abort(absl::CancelledError(reason));
 }
 
 EpochRunner::State EpochRunner::state() const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return {.epoch = wanted_,
           .name = name_,
           .waiting_for = progress_.waiting_for,
@@ -68,13 +72,23 @@ EpochRunner::State EpochRunner::state() const {
           .total_bytes = progress_.total_bytes};
 }
 
+std::optional<HeldPart> EpochRunner::held() const {
+  MutexLock lock(&mutex_);
+  return held_;
+}
+
+void EpochRunner::SetHeld(std::optional<HeldPart> held) {
+  MutexLock lock(&mutex_);
+  held_ = std::move(held);
+}
+
 bool EpochRunner::Wanted(Epoch epoch) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return wanted_ == epoch;
 }
 
 void EpochRunner::SetName(const char* name) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   name_ = name;
 }
 
@@ -86,11 +100,11 @@ void EpochRunner::Run() {
   while (true) {
     std::optional<EpochTask> task;
     std::optional<Step> step;
-    std::unique_ptr<StageExecutor> ended;
+    std::shared_ptr<StageExecutor> ended;
     bool stopping = false;
     {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(&ready));
+      MutexLock lock(&mutex_);
+      mutex_.Await(ready);
       stopping = stopping_;
       if (stopping || (executor_ != nullptr && executor_epoch_ != wanted_)) {
         ended = std::move(executor_);
@@ -120,12 +134,18 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   const Assignment& assignment = task.assignment;
   SetName("loading");
   if (shard_ == nullptr || !shard_->Serves(assignment)) {
+    SetHeld(std::nullopt);
     shard_.reset();  // before the new one takes its place in memory
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
     BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment, *options_.device,
                                           {.threads = options_.threads, .cpus = options_.cpus}, &progress_));
   }
+  SetHeld(HeldPart{.model_id = assignment.model_id,
+                   .quantize = assignment.numeric.quantize,
+                   .layout = std::make_shared<const Layout>(assignment.layout),
+                   .stage = assignment.stage,
+                   .rank = assignment.rank});
   if (!Wanted(assignment.epoch)) return absl::OkStatus();
   SetName("linking");
   StageExecutor::Options options{
@@ -135,7 +155,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   const int64_t kv_bytes = executor->kv_bytes();
   reports_ = assignment.last_stage() && assignment.rank == 0;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (wanted_ != assignment.epoch) {
       name_ = "joined";
       return absl::OkStatus();
@@ -171,13 +191,13 @@ absl::StatusOr<std::vector<std::unique_ptr<Link>>> EpochRunner::Connect(const Ep
 void EpochRunner::RunStep(const Step& step) {
   StageExecutor* executor = nullptr;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     executor = executor_.get();  // only this thread takes it away
     name_ = "step";
   }
   const absl::StatusOr<StepResult> result = executor->Run(step);
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (steps_.empty()) name_ = "ready";
   }
   if (!result.ok()) {
@@ -189,13 +209,13 @@ void EpochRunner::RunStep(const Step& step) {
 
 void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     name_ = "joined";
     if (wanted_ != epoch) return;
-    options_.links->Cancel(epoch);
     wanted_ = {};
     steps_.clear();
   }
+  options_.links->Cancel(epoch);
   LogError("epoch ", epoch.value, ": ", status.ToString());
   options_.events.failed(epoch, status, progress_.failed_peer);
 }

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "common/mutex.h"
 #include "common/step.h"
 #include "worker/assignment.h"
 #include "worker/link/connector.h"
@@ -69,6 +69,8 @@ class EpochRunner {
     int64_t loaded_bytes = 0, total_bytes = 0;
   };
   State state() const;
+  // The weights that are loaded; nothing while others take their place.
+  std::optional<HeldPart> held() const;
 
  private:
   void Run();
@@ -80,6 +82,7 @@ class EpochRunner {
   void Fail(Epoch epoch, const absl::Status& status);
   bool Wanted(Epoch epoch) const;
   void SetName(const char* name);
+  void SetHeld(std::optional<HeldPart> held);
 
   const Options options_;
   ExecutorProgress progress_;
@@ -88,14 +91,15 @@ class EpochRunner {
   std::shared_ptr<const LoadedShard> shard_;
   bool reports_ = false;  // this worker's results count
 
-  mutable absl::Mutex mutex_;
+  mutable Mutex mutex_;                   // never held while links or the executor are called
   Epoch wanted_ ABSL_GUARDED_BY(mutex_);  // 0: none
   std::optional<EpochTask> next_ ABSL_GUARDED_BY(mutex_);
   std::deque<Step> steps_ ABSL_GUARDED_BY(mutex_);
-  // Changed by the thread alone, and used by others, under the mutex, to abort.
-  std::unique_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
+  // Changed by the thread alone; others take their share of it to abort it.
+  std::shared_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
   Epoch executor_epoch_ ABSL_GUARDED_BY(mutex_);
   const char* name_ ABSL_GUARDED_BY(mutex_) = "joined";
+  std::optional<HeldPart> held_ ABSL_GUARDED_BY(mutex_);  // of shard_
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;

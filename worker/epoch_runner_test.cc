@@ -2,7 +2,7 @@
 
 #include <optional>
 
-#include "absl/synchronization/mutex.h"
+#include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "worker/device/cpu_device.h"
@@ -36,9 +36,9 @@ class Reports {
                 }};
   }
   Report Next() {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     const auto some = [this] { return !reports_.empty(); };
-    mutex_.Await(absl::Condition(&some));
+    mutex_.Await(some);
     Report report = std::move(reports_.front());
     reports_.pop_front();
     return report;
@@ -46,10 +46,10 @@ class Reports {
 
  private:
   void Add(Report report) {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     reports_.push_back(std::move(report));
   }
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::deque<Report> reports_;
 };
 using Report = Reports::Report;

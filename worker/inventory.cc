@@ -8,6 +8,7 @@
 #include <limits>
 #include <optional>
 #include <sstream>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -15,9 +16,14 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "kernels/kernels.h"
+#include "kernels/peaks.h"
 
 namespace bellwether {
 namespace {
+
+constexpr int64_t kReadSampleBytesMax = int64_t{64} << 20;
+constexpr double kBandwidthMin = 1e6;
+constexpr size_t kCpuTypeBytesMax = 256;
 
 std::string ReadText(const std::string& path) {
   std::ifstream file(path);
@@ -105,6 +111,27 @@ absl::Status KeepToCpus(const std::vector<int>& cpus) {
 
 int64_t AvailableMemoryBytes(const std::string& root) {
   return std::min(ControlGroupLimit(root), SystemAvailable(root));
+}
+
+int64_t ReadSampleBytes(int64_t available_bytes) {
+  return std::min(kReadSampleBytesMax, available_bytes / 8);
+}
+
+double SampleReadBandwidth(int threads, double seconds) {
+  return std::max(kBandwidthMin,
+                  kernels::MeasureReadBandwidth(threads, seconds, ReadSampleBytes(AvailableMemoryBytes())));
+}
+
+std::string CpuType(const std::string& root) {
+  std::ifstream file(root + "/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const std::pair<absl::string_view, absl::string_view> field =
+        absl::StrSplit(line, absl::MaxSplits(':', 1));
+    const absl::string_view key = absl::StripAsciiWhitespace(field.first);
+    if (key != "model name" && key != "CPU part") continue;  // x86, Arm
+    return std::string(absl::StripAsciiWhitespace(field.second).substr(0, kCpuTypeBytesMax));
+  }
+  return "";
 }
 
 std::string HostId() {

@@ -21,6 +21,17 @@ absl::Status KeepToCpus(const std::vector<int>& cpus);
 // v2). `root`: where /proc and /sys are looked for; tests have their own.
 int64_t AvailableMemoryBytes(const std::string& root = "");
 
+// Bytes per second that `threads` threads read from memory, for the planner: measured for about `seconds` in
+// a buffer of at most ReadSampleBytes, so that a small container survives its own measurement. At least 1e6:
+// a machine too small to measure is as slow as that.
+double SampleReadBandwidth(int threads, double seconds);
+// 64 MiB, or an eighth of what is available if that is less.
+int64_t ReadSampleBytes(int64_t available_bytes);
+
+// What /proc/cpuinfo calls the processor: workers of one host and type are equally fast. Empty if it does not
+// say.
+std::string CpuType(const std::string& root = "");
+
 // Equal on processes that can share memory through abstract Unix sockets: of one boot and one network
 // namespace.
 std::string HostId();

@@ -8,12 +8,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/status.h"
 #include "grpcpp/grpcpp.h"
-#include "kernels/peaks.h"
 #include "proto/assignment_codec.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/grpc_status.h"
@@ -75,8 +74,8 @@ class GrpcSession : public WorkerSession {
   std::optional<v1::JoinRequest> join_;
   bool joined_ = false;  // by the stream under way
 
-  absl::Mutex write_mutex_;  // one Write at a time
-  mutable absl::Mutex mutex_;
+  Mutex write_mutex_;  // one Write at a time
+  mutable Mutex mutex_;
   std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // null between streams
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
@@ -135,7 +134,7 @@ absl::Status GrpcSession::Run() {
 
 void GrpcSession::Stop() {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stopping_ = true;
     if (context_ != nullptr) context_->TryCancel();
   }
@@ -143,9 +142,9 @@ void GrpcSession::Stop() {
 }
 
 bool GrpcSession::WaitForStop(absl::Duration limit) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; };
-  return mutex_.AwaitWithTimeout(absl::Condition(&stopping), limit);
+  return mutex_.AwaitFor(stopping, limit);
 }
 
 // Made once: what is available shrinks by what this worker then holds.
@@ -158,9 +157,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_memory_bytes(
       std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
   join.set_threads(options_.threads);
-  // The planner needs some number; a machine too small to measure is as slow as that.
-  join.set_read_bytes_per_second(
-      std::max(1e6, kernels::MeasureReadBandwidth(options_.threads, kBandwidthSampleSeconds)));
+  join.set_cpu_type(CpuType());
+  join.set_read_bytes_per_second(SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
   for (const std::string& level : options_.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
@@ -177,13 +175,15 @@ absl::Status GrpcSession::RunStream() {
   context.set_wait_for_ready(false);
   const std::shared_ptr<Stream> stream(stub->Join(&context));
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (stopping_) context.TryCancel();
     stream_ = stream;
     context_ = &context;
   }
   v1::WorkerMessage join;
   *join.mutable_join() = *join_;
+  if (const std::optional<HeldPart> held = runner_->held())
+    Encode(*held, join.mutable_join()->mutable_held());
   Send(join);
 
   absl::Status status;
@@ -194,13 +194,13 @@ absl::Status GrpcSession::RunStream() {
     if (joined_ && !heartbeats.joinable()) heartbeats = std::thread([this] { SendHeartbeats(); });
   }
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stream_ = nullptr;
     context_ = nullptr;
   }
   context.TryCancel();  // a write that waits for the coordinator ends too
   if (heartbeats.joinable()) heartbeats.join();
-  absl::MutexLock lock(&write_mutex_);  // the last writer is out
+  MutexLock lock(&write_mutex_);  // the last writer is out
   const absl::Status end = ToAbsl(stream->Finish());
   return status.ok()
              ? (end.ok() ? absl::UnavailableError("the stream ended") : absl::UnavailableError(end.message()))
@@ -257,7 +257,7 @@ absl::Status GrpcSession::Begin(const v1::Assignment& message) {
   }
   task.cores_are_short = local_workers * options_.threads > sysconf(_SC_NPROCESSORS_ONLN);
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     peers_epoch_ = task.assignment.epoch;
     peer_names_ = std::move(names);
   }
@@ -280,10 +280,10 @@ absl::Status GrpcSession::Step(const v1::Step& message) {
 // ----------------------------------------------------------------------------------------------
 
 void GrpcSession::Send(const v1::WorkerMessage& message) {
-  absl::MutexLock write_lock(&write_mutex_);
+  MutexLock write_lock(&write_mutex_);
   std::shared_ptr<Stream> stream;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     stream = stream_;
   }
   // A failed write shows where the stream is read.
@@ -304,8 +304,8 @@ void GrpcSession::SendHeartbeats() {
   const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stream_ == nullptr; };
   while (true) {
     {
-      absl::MutexLock lock(&mutex_);
-      if (mutex_.AwaitWithTimeout(absl::Condition(&ended), kHeartbeatInterval)) return;
+      MutexLock lock(&mutex_);
+      if (mutex_.AwaitFor(ended, kHeartbeatInterval)) return;
     }
     const EpochRunner::State state = runner_->state();
     v1::WorkerMessage message;
@@ -323,7 +323,7 @@ void GrpcSession::SendHeartbeats() {
 }
 
 std::string GrpcSession::PeerName(Epoch epoch, int index) const {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (epoch != peers_epoch_ || index < 0 || index >= static_cast<int>(peer_names_.size())) return "";
   return peer_names_[index];
 }

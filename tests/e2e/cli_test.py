@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 from tests.e2e import processes
@@ -228,7 +229,7 @@ class Cli(unittest.TestCase):
             before = self.json_of(*ask)
             children = pathlib.Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
             names = {pid: pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
-            self.assertEqual(len(names), 3, names)
+            self.assertEqual(sum(name.startswith("bellwether") for name in names.values()), 3, names)
             victims = [int(pid) for pid, name in names.items() if name.startswith("bellwether-work")]
             for victim, how in zip(victims, (signal.SIGKILL, signal.SIGSTOP)):
                 os.kill(victim, how)
@@ -242,6 +243,29 @@ class Cli(unittest.TestCase):
             self.assertEqual(up.wait(processes.PATIENCE), 0)
         for pid in children:
             self.assertFalse(pathlib.Path(f"/proc/{pid}").exists(), f"{names[pid]} is left behind")
+
+    def test_up_says_that_its_coordinator_is_stopped_and_leaves_nothing_when_killed(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [processes.BIN / "bellwether", "up", "--model", MODEL, "--threads", "1",
+                       "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": scratch}) as up:
+                self.addCleanup(lambda: up.poll() is None and up.kill())
+                while "served at" not in (line := up.stderr.readline()):
+                    self.assertTrue(line)
+                self.assertEqual(len(list(pathlib.Path(scratch).iterdir())), 1)
+                children = pathlib.Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split()
+                names = {pid: pathlib.Path(f"/proc/{pid}/comm").read_text() for pid in children}
+                coordinator = next(int(pid) for pid, name in names.items() if name.startswith("bellwether-coor"))
+                for how, text in ((signal.SIGSTOP, f"kill -CONT {coordinator}"), (signal.SIGCONT, "goes on")):
+                    os.kill(coordinator, how)
+                    while text not in (line := up.stderr.readline()):
+                        self.assertTrue(line, "the supervisor says how it is with the coordinator")
+                up.kill()
+                up.stderr.read()  # its end: the programs that share it are gone too
+            limit = time.monotonic() + processes.PATIENCE
+            while list(pathlib.Path(scratch).iterdir()) and time.monotonic() < limit:
+                pass
+            self.assertEqual(list(pathlib.Path(scratch).iterdir()), [])
 
     def test_a_second_signal_ends_the_draining(self):
         command = [processes.BIN / "bellwether", "up", "--model", MODEL.replace("llama", "llama?positions=60000"),

@@ -121,6 +121,9 @@ TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
   const CollectedAnswer after = Ask(cluster);
   EXPECT_TRUE(after.status.ok()) << after.status << cluster.Logs();
   EXPECT_EQ(after.choices, before.choices);
+  // Whoever is lost, the others keep their places: they have nothing to load.
+  const int all = loss.ranks * loss.stages;
+  EXPECT_THAT(cluster.Logs(), HasSubstr(absl::StrCat(all - 1, " of ", all, " workers keep their weights")));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, WorkerLoss, ::testing::ValuesIn(kLosses),
@@ -199,6 +202,7 @@ TEST(CoordinatorLoss, WorkersJoinARestartedCoordinator) {
   const CollectedAnswer after = Ask(cluster);
   EXPECT_TRUE(after.status.ok()) << after.status;
   EXPECT_EQ(after.choices, before.choices);
+  EXPECT_THAT(cluster.Logs(), HasSubstr("2 of 2 workers keep their weights"));
 }
 
 }  // namespace

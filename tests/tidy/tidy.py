@@ -45,13 +45,16 @@ BANNED = [
      {"common/clock.cc", "kernels/peaks.cc"}),
     (re.compile(r"\b(sleep_for|sleep_until|usleep|nanosleep|absl::SleepFor)\b"),
      "wait for an event, not for time", set()),
+    (re.compile(r"\b(AwaitWithTimeout|AwaitWithDeadline|WaitWithTimeout|WaitWithDeadline|LockWhenWithTimeout|wait_until)\b|"
+                r"WaitForNotificationWith"),
+     "a timed wait follows the monotonic clock: common/mutex.h", set()),
     (re.compile(r"\bgetenv\("), "settings come through common/config", {"common/config.cc"}),
     (re.compile(r"\b(srand|rand|random_device)\b\(?"), "randomness is common/random.h", set()),
     (re.compile(r"\b(TODO|FIXME|XXX)\b"), "finish it, or file an issue", set()),
     (re.compile(r"(?<!\w)throw\b"), "return absl::Status", set()),
     (re.compile(r"(?<![\w:.>])(?:std::)?(exit|abort|_exit|quick_exit)\("), "a library never ends the process",
      # In a forked child that cannot return; at the user's second ^C.
-     {"common/check.h", "cli/child_process.cc", "cli/stop.cc"}),
+     {"common/check.h", "cli/child_process.cc", "cli/scratch_directory.cc", "cli/stop.cc"}),
 ]
 FUNCTION_LINES, KERNEL_LINES, FILE_LINES, PARAMETERS = 70, 120, 600, 6
 

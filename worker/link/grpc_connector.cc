@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "common/descriptors.h"
+#include "common/mutex.h"
 #include "common/status.h"
 #include "proto/bellwether/v1/link.grpc.pb.h"
 #include "proto/grpc_server.h"
@@ -38,13 +38,13 @@ class FinishedChannels {
  public:
   static void Add(std::shared_ptr<grpc::Channel> channel) {
     FinishedChannels& all = Instance();
-    absl::MutexLock lock(&all.mutex_);
+    MutexLock lock(&all.mutex_);
     all.channels_.push_back(std::move(channel));
   }
   static void Clear() {
     std::vector<std::shared_ptr<grpc::Channel>> channels;  // destroyed after the lock is released
     FinishedChannels& all = Instance();
-    absl::MutexLock lock(&all.mutex_);
+    MutexLock lock(&all.mutex_);
     channels.swap(all.channels_);
   }
 
@@ -53,7 +53,7 @@ class FinishedChannels {
     static auto* const instance = new FinishedChannels;
     return *instance;
   }
-  absl::Mutex mutex_;
+  Mutex mutex_;
   std::vector<std::shared_ptr<grpc::Channel>> channels_ ABSL_GUARDED_BY(mutex_);
 };
 

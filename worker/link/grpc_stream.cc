@@ -24,7 +24,7 @@ int64_t FrameBytes(const v1::LinkFrame& frame) { return static_cast<int64_t>(fra
 }  // namespace
 
 bool GrpcStream::OnReadDone(bool ok) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   reading_ = false;
   if (!ok) return false;
   if (closed_) return true;
@@ -36,22 +36,22 @@ bool GrpcStream::OnReadDone(bool ok) {
 }
 
 void GrpcStream::OnWriteDone(bool) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   writing_ = false;
 }
 
 bool GrpcStream::Detach() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   return std::exchange(reactor_, nullptr) != nullptr;
 }
 
 void GrpcStream::OnEnd(const absl::Status& reason) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   if (!ended_.has_value()) ended_ = reason;
 }
 
 void GrpcStream::StartReading() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   read_ahead_ = true;
   ReadAheadLocked();
 }
@@ -63,11 +63,11 @@ void GrpcStream::ReadAheadLocked() {
 }
 
 absl::StatusOr<v1::LinkFrame> GrpcStream::Receive(absl::Duration limit) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !received_.empty() || ended_.has_value() || !aborted_.ok();
   };
-  const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), limit);
+  const bool in_time = mutex_.AwaitFor(ready, limit);
   if (!aborted_.ok()) return aborted_;
   if (!in_time) return absl::DeadlineExceededError("");
   if (received_.empty()) return *ended_;
@@ -79,11 +79,11 @@ absl::StatusOr<v1::LinkFrame> GrpcStream::Receive(absl::Duration limit) {
 }
 
 absl::Status GrpcStream::Send(absl::Duration limit, const std::function<void(v1::LinkFrame&)>& fill) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !writing_ || ended_.has_value() || !aborted_.ok();
   };
-  const bool in_time = mutex_.AwaitWithTimeout(absl::Condition(&ready), limit);
+  const bool in_time = mutex_.AwaitFor(ready, limit);
   if (!aborted_.ok()) return aborted_;
   if (ended_.has_value()) return *ended_;
   if (!in_time) return absl::DeadlineExceededError("");
@@ -98,12 +98,12 @@ void GrpcStream::Close(const absl::Status& reason, absl::Duration limit) {
   Reactor* reactor = nullptr;
   Reactor::UnderWay under_way;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (!reason.ok() && aborted_.ok()) aborted_ = reason;
     if (reason.ok()) {
       auto written = [this]()
                          ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !writing_ || reactor_ == nullptr; };
-      mutex_.AwaitWithTimeout(absl::Condition(&written), limit);
+      mutex_.AwaitFor(written, limit);
     }
     std::swap(reactor, reactor_);
     closed_ = true;
@@ -156,7 +156,7 @@ class GrpcLink : public Link {
 
   void Abort(const absl::Status& reason) override {
     {
-      absl::MutexLock lock(&abort_mutex_);
+      MutexLock lock(&abort_mutex_);
       aborted_ = true;
     }
     stream_->Close(reason);
@@ -197,7 +197,7 @@ class GrpcLink : public Link {
   absl::Status Explain(Direction direction, const MessageTag& tag, const absl::Status& status,
                        absl::Duration start) {
     {
-      absl::MutexLock lock(&abort_mutex_);
+      MutexLock lock(&abort_mutex_);
       if (aborted_) return status;
     }
     const absl::Duration waited = Clock::Real()->Now() - start;
@@ -209,7 +209,7 @@ class GrpcLink : public Link {
   const std::shared_ptr<GrpcStream> stream_;
   const std::string peer_;
   const absl::Duration wait_limit_;
-  absl::Mutex abort_mutex_;
+  Mutex abort_mutex_;
   bool aborted_ ABSL_GUARDED_BY(abort_mutex_) = false;
 };
 

@@ -8,8 +8,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/mutex.h"
 #include "proto/bellwether/v1/link.pb.h"
 #include "worker/link/link.h"
 #include "worker/link/rendezvous.h"
@@ -64,7 +64,7 @@ class GrpcStream {
  private:
   void ReadAheadLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  absl::Mutex mutex_;
+  Mutex mutex_;
   Reactor* reactor_ ABSL_GUARDED_BY(mutex_);  // null once it is closed or broken
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,12 +1,11 @@
 #include "worker/link/loopback.h"
 
 #include <algorithm>
-#include <condition_variable>
 #include <deque>
-#include <mutex>
 #include <vector>
 
 #include "common/clock.h"
+#include "common/mutex.h"
 #include "worker/link/message.h"
 
 namespace bellwether {
@@ -14,22 +13,22 @@ namespace {
 
 constexpr int64_t kPieceFloats = (64 << 10) / sizeof(float);
 
-// One direction: a FIFO of at most kLinkFifoBytes. (std::mutex because ThreadSanitizer sees through it;
-// Debian's absl is built without its annotations.)
+// One direction: a FIFO of at most kLinkFifoBytes.
 struct Fifo {
   struct Piece {
     MessageHeader header;  // of the message that it is a piece of
     std::vector<float> floats;
   };
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::deque<Piece> pieces;
-  int64_t bytes = 0;
-  bool closed = false;      // by the end that writes or the end that reads
-  absl::Status read_abort;  // why the reading end was aborted
-  absl::Status write_abort;
+  Mutex mutex;
+  std::deque<Piece> pieces ABSL_GUARDED_BY(mutex);
+  int64_t bytes ABSL_GUARDED_BY(mutex) = 0;
+  bool closed ABSL_GUARDED_BY(mutex) = false;      // by the end that writes or the end that reads
+  absl::Status read_abort ABSL_GUARDED_BY(mutex);  // why the reading end was aborted
+  absl::Status write_abort ABSL_GUARDED_BY(mutex);
 
-  bool HasRoomFor(int64_t more) const { return pieces.empty() || bytes + more <= kLinkFifoBytes; }
+  bool HasRoomFor(int64_t more) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+    return pieces.empty() || bytes + more <= kLinkFifoBytes;
+  }
 };
 
 class LoopbackLink : public Link {
@@ -40,9 +39,8 @@ class LoopbackLink : public Link {
 
   ~LoopbackLink() override {
     for (Fifo* fifo : {out_.get(), in_.get()}) {
-      std::lock_guard<std::mutex> lock(fifo->mutex);
+      MutexLock lock(&fifo->mutex);
       fifo->closed = true;
-      fifo->changed.notify_all();
     }
   }
 
@@ -68,11 +66,10 @@ class LoopbackLink : public Link {
 
   void Abort(const absl::Status& reason) override {
     for (Fifo* fifo : {out_.get(), in_.get()}) {
-      std::lock_guard<std::mutex> lock(fifo->mutex);
+      MutexLock lock(&fifo->mutex);
       absl::Status& abort = fifo == out_.get() ? fifo->write_abort : fifo->read_abort;
       if (abort.ok()) abort = reason;
       fifo->closed = true;
-      fifo->changed.notify_all();
     }
   }
 
@@ -81,27 +78,30 @@ class LoopbackLink : public Link {
  private:
   absl::Status SendPiece(const MessageHeader& header, absl::Span<const float> floats) {
     Fifo& fifo = *out_;
-    std::unique_lock<std::mutex> lock(fifo.mutex);
+    MutexLock lock(&fifo.mutex);
     const absl::Duration start = Clock::Real()->Now();
     const int64_t piece_bytes = static_cast<int64_t>(floats.size() * sizeof(float));
-    auto ready = [&] { return fifo.closed || fifo.HasRoomFor(piece_bytes); };
-    const bool in_time = fifo.changed.wait_for(lock, absl::ToChronoNanoseconds(wait_limit_), ready);
+    auto ready = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(fifo.mutex) {
+      return fifo.closed || fifo.HasRoomFor(piece_bytes);
+    };
+    const bool in_time = fifo.mutex.AwaitFor(ready, wait_limit_);
     const absl::Duration waited = Clock::Real()->Now() - start;
     if (!fifo.write_abort.ok()) return fifo.write_abort;
     if (fifo.closed) return PeerGone(Direction::kSend, header.tag, peer_, waited);
     if (!in_time) return WaitedTooLong(Direction::kSend, header.tag, peer_, waited);
     fifo.bytes += piece_bytes;
     fifo.pieces.push_back({header, {floats.begin(), floats.end()}});
-    fifo.changed.notify_all();
     return absl::OkStatus();
   }
 
   absl::Status ReceivePiece(const MessageHeader& header, absl::Span<float> floats) {
     Fifo& fifo = *in_;
-    std::unique_lock<std::mutex> lock(fifo.mutex);
+    MutexLock lock(&fifo.mutex);
     const absl::Duration start = Clock::Real()->Now();
-    auto ready = [&fifo] { return fifo.closed || !fifo.pieces.empty(); };
-    const bool in_time = fifo.changed.wait_for(lock, absl::ToChronoNanoseconds(wait_limit_), ready);
+    auto ready = [&fifo]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(fifo.mutex) {
+      return fifo.closed || !fifo.pieces.empty();
+    };
+    const bool in_time = fifo.mutex.AwaitFor(ready, wait_limit_);
     const absl::Duration waited = Clock::Real()->Now() - start;
     if (!fifo.read_abort.ok()) return fifo.read_abort;
     // What was sent before the peer closed is still received.
@@ -112,7 +112,6 @@ class LoopbackLink : public Link {
     std::copy(piece.floats.begin(), piece.floats.end(), floats.begin());
     fifo.bytes -= floats.size() * sizeof(float);
     fifo.pieces.pop_front();
-    fifo.changed.notify_all();
     return absl::OkStatus();
   }
 

@@ -1,7 +1,7 @@
 #include "worker/link/rendezvous.h"
 
 #include <algorithm>
-#include <chrono>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
@@ -27,46 +27,49 @@ bool SameSecret(const std::string& a, const std::string& b) {
 
 }  // namespace
 
+void Rendezvous::Refuse(Refusals refusals) {
+  for (auto& [peer, reason] : refusals) peer->Refuse(reason);
+}
+
 void Rendezvous::Offer(std::unique_ptr<IncomingPeer> peer) {
-  std::unique_lock<std::mutex> lock(mutex_);
   const Epoch epoch = peer->hello().epoch;
   absl::Status refusal;
-  if (epoch < first_live_) refusal = EpochOver(epoch, first_live_);
-  if (waiting_.size() >= kWaitingMax)
-    refusal = absl::ResourceExhaustedError("too many workers wait for a link");
-  if (!refusal.ok()) {
-    lock.unlock();
-    peer->Refuse(refusal);
-    return;
+  {
+    MutexLock lock(&mutex_);
+    if (epoch < first_live_) refusal = EpochOver(epoch, first_live_);
+    if (waiting_.size() >= kWaitingMax)
+      refusal = absl::ResourceExhaustedError("too many workers wait for a link");
+    if (refusal.ok()) {
+      waiting_.push_back(std::move(peer));
+      ++offers_;
+      return;
+    }
   }
-  waiting_.push_back(std::move(peer));
-  changed_.notify_all();
+  peer->Refuse(refusal);
 }
 
 void Rendezvous::Begin(Epoch epoch) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  first_live_ = std::max(first_live_, epoch);
-  DropOldLocked();
+  Refusals over;
+  {
+    MutexLock lock(&mutex_);
+    first_live_ = std::max(first_live_, epoch);
+    for (std::unique_ptr<IncomingPeer>& peer : waiting_) {
+      const Epoch of = peer->hello().epoch;
+      if (of < first_live_) over.emplace_back(std::move(peer), EpochOver(of, first_live_));
+    }
+    std::erase(waiting_, nullptr);
+  }
+  Refuse(std::move(over));
 }
 
 void Rendezvous::Cancel(Epoch epoch) { Begin({epoch.value + 1}); }
 
 bool Rendezvous::cancelled(Epoch epoch) const {
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   return epoch < first_live_;
 }
 
-void Rendezvous::DropOldLocked() {
-  for (std::unique_ptr<IncomingPeer>& peer : waiting_) {
-    if (peer->hello().epoch >= first_live_) continue;
-    peer->Refuse(EpochOver(peer->hello().epoch, first_live_));
-    peer.reset();
-  }
-  std::erase(waiting_, nullptr);
-  changed_.notify_all();
-}
-
-std::unique_ptr<IncomingPeer> Rendezvous::FindLocked(const LinkHello& wanted) {
+std::unique_ptr<IncomingPeer> Rendezvous::Find(const LinkHello& wanted, Refusals* wrong) {
   std::unique_ptr<IncomingPeer> found;
   for (std::unique_ptr<IncomingPeer>& peer : waiting_) {
     const LinkHello& hello = peer->hello();
@@ -77,8 +80,8 @@ std::unique_ptr<IncomingPeer> Rendezvous::FindLocked(const LinkHello& wanted) {
     if (SameSecret(hello.secret, wanted.secret)) {
       found = std::move(peer);
     } else {
-      peer->Refuse(absl::PermissionDeniedError("the link secret is not that of this cluster"));
-      peer.reset();
+      wrong->emplace_back(std::move(peer),
+                          absl::PermissionDeniedError("the link secret is not that of this cluster"));
     }
   }
   std::erase(waiting_, nullptr);
@@ -87,16 +90,27 @@ std::unique_ptr<IncomingPeer> Rendezvous::FindLocked(const LinkHello& wanted) {
 
 absl::StatusOr<std::unique_ptr<IncomingPeer>> Rendezvous::Take(const LinkHello& hello, absl::Duration limit) {
   const absl::Duration deadline = Clock::Real()->Now() + limit;
-  std::unique_lock<std::mutex> lock(mutex_);
-  for (;;) {
-    if (hello.epoch < first_live_)
-      return absl::CancelledError(absl::StrCat("epoch ", hello.epoch.value, " is over"));
-    if (std::unique_ptr<IncomingPeer> found = FindLocked(hello)) return found;
-    const absl::Duration left = deadline - Clock::Real()->Now();
-    if (left <= absl::ZeroDuration()) {
+  uint64_t seen = 0;
+  for (bool in_time = true;;) {
+    Refusals wrong;
+    std::unique_ptr<IncomingPeer> found;
+    {
+      MutexLock lock(&mutex_);
+      if (hello.epoch < first_live_)
+        return absl::CancelledError(absl::StrCat("epoch ", hello.epoch.value, " is over"));
+      found = Find(hello, &wrong);
+      seen = offers_;
+    }
+    Refuse(std::move(wrong));
+    if (found != nullptr) return found;
+    if (!in_time) {
       return absl::DeadlineExceededError(absl::StrCat("no connection within ", absl::FormatDuration(limit)));
     }
-    changed_.wait_for(lock, absl::ToChronoNanoseconds(left));
+    MutexLock lock(&mutex_);
+    const auto changed = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+      return offers_ != seen || hello.epoch < first_live_;
+    };
+    in_time = mutex_.AwaitFor(changed, deadline - Clock::Real()->Now());
   }
 }
 

@@ -1,16 +1,18 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
+#include "common/mutex.h"
 #include "worker/link/link.h"
 
 namespace bellwether {
@@ -66,13 +68,16 @@ class Rendezvous {
   absl::StatusOr<std::unique_ptr<IncomingPeer>> Take(const LinkHello& hello, absl::Duration limit);
 
  private:
-  std::unique_ptr<IncomingPeer> FindLocked(const LinkHello& hello);
-  void DropOldLocked();
+  // Peers to refuse once the mutex is released: that goes to a socket or to gRPC.
+  using Refusals = std::vector<std::pair<std::unique_ptr<IncomingPeer>, absl::Status>>;
+  static void Refuse(Refusals refusals);
+  std::unique_ptr<IncomingPeer> Find(const LinkHello& hello, Refusals* wrong)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  mutable std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::unique_ptr<IncomingPeer>> waiting_;
-  Epoch first_live_{0};  // smaller epochs are over
+  mutable Mutex mutex_;  // never held while a peer is called
+  std::deque<std::unique_ptr<IncomingPeer>> waiting_ ABSL_GUARDED_BY(mutex_);
+  uint64_t offers_ ABSL_GUARDED_BY(mutex_) = 0;          // so far
+  Epoch first_live_ ABSL_GUARDED_BY(mutex_) = Epoch{0};  // smaller epochs are over
 };
 
 }  // namespace bellwether

@@ -1,0 +1,67 @@
+#include "worker/link/rendezvous.h"
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+
+// A peer that looks at the rendezvous when it is refused, as gRPC may do from within.
+class FakePeer : public IncomingPeer {
+ public:
+  FakePeer(LinkHello hello, Rendezvous* rendezvous, std::vector<std::string>* refusals)
+      : hello_(std::move(hello)), rendezvous_(*rendezvous), refusals_(*refusals) {}
+  const LinkHello& hello() const override { return hello_; }
+  absl::StatusOr<std::unique_ptr<Link>> Accept(const LinkEndOptions&) override { return nullptr; }
+  void Refuse(const absl::Status& reason) override {
+    (void)rendezvous_.cancelled(hello_.epoch);
+    refusals_.push_back(std::string(absl::StatusCodeToString(reason.code())));
+  }
+
+ private:
+  const LinkHello hello_;
+  Rendezvous& rendezvous_;
+  std::vector<std::string>& refusals_;
+};
+
+class RendezvousTest : public ::testing::Test {
+ protected:
+  void Offer(const LinkHello& hello) {
+    rendezvous_.Offer(std::make_unique<FakePeer>(hello, &rendezvous_, &refusals_));
+  }
+  Rendezvous rendezvous_;
+  std::vector<std::string> refusals_;
+};
+
+TEST_F(RendezvousTest, APeerIsTakenByWhoeverWaitsForIt) {
+  const LinkHello hello{{1}, 0, 1, "secret"};
+  Offer(hello);
+  const auto taken = rendezvous_.Take(hello, absl::ZeroDuration());
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(rendezvous_.Take(hello, absl::ZeroDuration()).status()));
+}
+
+// It was called with the mutex held, and waited for itself where the call came back.
+TEST_F(RendezvousTest, APeerIsRefusedWithoutTheMutex) {
+  Offer({{1}, 0, 1, "secret"});
+  rendezvous_.Begin({2});
+  EXPECT_THAT(refusals_, ElementsAre("FAILED_PRECONDITION"));
+  Offer({{1}, 0, 1, "secret"});
+  EXPECT_THAT(refusals_, ElementsAre("FAILED_PRECONDITION", "FAILED_PRECONDITION"));
+  Offer({{2}, 0, 1, "guess"});
+  EXPECT_TRUE(
+      absl::IsDeadlineExceeded(rendezvous_.Take({{2}, 0, 1, "secret"}, absl::ZeroDuration()).status()));
+  EXPECT_THAT(refusals_, ElementsAre("FAILED_PRECONDITION", "FAILED_PRECONDITION", "PERMISSION_DENIED"));
+  rendezvous_.Cancel({2});
+  EXPECT_TRUE(absl::IsCancelled(rendezvous_.Take({{2}, 0, 1, "secret"}, absl::InfiniteDuration()).status()));
+}
+
+}  // namespace
+}  // namespace bellwether
