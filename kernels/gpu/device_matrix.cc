@@ -181,8 +181,8 @@ class PartCutter {
     CutNode(middle, end, false);
     ++sums_.additions.back();
   }
-  // Where the second operand of the node's last addition begins. Of the last segment's additions only so many are the
-  // node's own that one sum is left; the second operand has one fewer.
+  // Where the second operand of the node's last addition begins. Of the last segment's additions only so many
+  // are the node's own that one sum is left; the second operand has one fewer.
   int32_t RightChild(int32_t begin, int32_t end) const {
     int own = end - begin - 1;
     for (int32_t s = begin; s < end - 1; ++s) own -= form_.segments[s].additions;

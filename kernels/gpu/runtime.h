@@ -18,21 +18,24 @@ namespace bellwether::gpu {
 // Launches in order, with their arguments by value: what a stream is given, and what a graph repeats.
 class LaunchList {
  public:
+  struct Shape {
+    int32_t grid_x = 1, grid_y = 1, grid_z = 1;
+    int32_t threads = 32;
+    int32_t shared_bytes = 0;
+    friend bool operator==(const Shape&, const Shape&) = default;
+  };
   struct Launch {
     Kernel kernel;
-    int32_t grid_x, grid_y, grid_z;
-    int32_t threads;
-    int32_t shared_bytes;
+    Shape shape;
     int32_t args_at;  // in args()
+    friend bool operator==(const Launch&, const Launch&) = default;
   };
 
   template <typename Args>
-  void Add(Kernel kernel, int64_t grid_x, int64_t grid_y, int64_t grid_z, int threads, int64_t shared_bytes,
-           const Args& args) {
+  void Add(Kernel kernel, const Shape& shape, const Args& args) {
     static_assert(std::is_trivially_copyable_v<Args>);
     const auto at = static_cast<int32_t>((args_.size() + 15) / 16 * 16);
-    launches_.push_back({kernel, static_cast<int32_t>(grid_x), static_cast<int32_t>(grid_y),
-                         static_cast<int32_t>(grid_z), threads, static_cast<int32_t>(shared_bytes), at});
+    launches_.push_back({kernel, shape, at});
     args_.resize(at + sizeof(Args));
     std::memcpy(args_.data() + at, &args, sizeof(Args));
   }
@@ -44,7 +47,7 @@ class LaunchList {
   const std::vector<Launch>& launches() const { return launches_; }
   const char* args(const Launch& launch) const { return args_.data() + launch.args_at; }
   // Equal lists do the same.
-  friend bool operator==(const LaunchList& a, const LaunchList& b);
+  friend bool operator==(const LaunchList&, const LaunchList&) = default;
   uint64_t Hash() const;
 
  private:

@@ -190,9 +190,9 @@ class CudaRuntime : public Runtime {
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     overlap.val.programmaticStreamSerializationAllowed = 1;
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(launch.grid_x, launch.grid_y, launch.grid_z);
-    config.blockDim = dim3(launch.threads);
-    config.dynamicSmemBytes = launch.shared_bytes;
+    config.gridDim = dim3(launch.shape.grid_x, launch.shape.grid_y, launch.shape.grid_z);
+    config.blockDim = dim3(launch.shape.threads);
+    config.dynamicSmemBytes = launch.shape.shared_bytes;
     config.stream = stream_;
     config.attrs = &overlap;
     config.numAttrs = info_.numeric_class == "cuda_sm90" ? 1 : 0;

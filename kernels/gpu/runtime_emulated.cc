@@ -57,11 +57,11 @@ class EmulatedRuntime : public Runtime {
     for (const LaunchList::Launch& launch : list.launches()) {
       if (!status_.ok()) return;
       ++launches[static_cast<int>(launch.kernel)];
-      Keep(EmulateLaunch({.grid_x = launch.grid_x,
-                          .grid_y = launch.grid_y,
-                          .grid_z = launch.grid_z,
-                          .threads = launch.threads,
-                          .shared_bytes = launch.shared_bytes,
+      Keep(EmulateLaunch({.grid_x = launch.shape.grid_x,
+                          .grid_y = launch.shape.grid_y,
+                          .grid_z = launch.shape.grid_z,
+                          .threads = launch.shape.threads,
+                          .shared_bytes = launch.shape.shared_bytes,
                           .name = kKernels[static_cast<int>(launch.kernel)].name},
                          {.memory = &memory_, .seed = ++seed_, .threads = options_.threads},
                          EmulatedBody(launch.kernel), list.args(launch)));

@@ -104,10 +104,9 @@ double LargestError(const Golden& golden, const std::string& level, DType kv_typ
   if (!checkpoint.ok()) return INFINITY;
   EXPECT_EQ((*checkpoint)->config().vocab, golden.vocab);
   const auto layout = EvenLayout((*checkpoint)->config(), /*stages=*/1, /*ranks=*/1);
-  auto cluster = LocalCluster::Start(
-      **checkpoint, {.layout = *layout,
-                     .numeric = {.kernel_level = level, .kv_type = kv_type},
-                     .device_of = std::move(device_of)});
+  auto cluster = LocalCluster::Start(**checkpoint, {.layout = *layout,
+                                                    .numeric = {.kernel_level = level, .kv_type = kv_type},
+                                                    .device_of = std::move(device_of)});
   EXPECT_TRUE(cluster.ok()) << cluster.status();
   if (!cluster.ok()) return INFINITY;
   double largest = 0;
@@ -152,7 +151,8 @@ double RoundingOfActivations(const Checkpoint& checkpoint, kernels::KernelLevel 
 // squares, and so the logits are off by sqrt(4 layers + 1) times one rounding, relative to their spread. Of
 // some thousand normal values the largest is within 5 standard deviations. Softmax and gates multiply what is
 // inexact on both sides, which this does not follow: three times as much is allowed (seen: up to 2.1 times).
-double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, double rounding, int roundings) {
+double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, double rounding,
+                           int roundings) {
   if (rounding == 0) return 1e-4;
   double sum = 0, squares = 0;
   for (const float logit : golden.logits) {
@@ -183,15 +183,14 @@ TEST_P(GoldenModel, LogitsMatchTransformers) {
   }
 }
 
-// GPUs round activations to bf16 for tensor cores, which take bf16 and quantised weights; with a bf16 KV cache queries, keys,
-// values and attention's weights too: 8 roundings a layer instead of 4.
+// GPUs round activations to bf16 for tensor cores, which take bf16 and quantised weights; with a bf16 KV
+// cache queries, keys, values and attention's weights too: 8 roundings a layer instead of 4.
 TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
   const Golden golden = ReadGolden(GoldenPath("models/" + GetParam()));
   const auto checkpoint = Checkpoint::Open(golden.checkpoint);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const bool tensor_cores = Has(**checkpoint, [](WeightFormat format) {
-    return IsQuantized(format) || format == WeightFormat::kBF16;
-  });
+  const bool tensor_cores = Has(
+      **checkpoint, [](WeightFormat format) { return IsQuantized(format) || format == WeightFormat::kBF16; });
   const double bf16 = std::ldexp(1, -9) / std::sqrt(3.0);
   for (const DType kv_type : {DType::kF32, DType::kBF16}) {
     const bool rounds = tensor_cores || kv_type == DType::kBF16;
@@ -200,7 +199,8 @@ TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
         LargestErrorAllowed(golden, **checkpoint, rounds ? bf16 : 0.0, kv_type == DType::kBF16 ? 8 : 4);
     EXPECT_LE(error, allowed) << GetParam() << ", KV cache of " << Name(kv_type);
     if (std::getenv("PRINT_ERRORS") != nullptr) {
-      printf("%-28s gpu, KV %s   %.2e of %.2e\n", GetParam().c_str(), std::string(Name(kv_type)).c_str(), error, allowed);
+      printf("%-28s gpu, KV %s   %.2e of %.2e\n", GetParam().c_str(), std::string(Name(kv_type)).c_str(),
+             error, allowed);
     }
   }
 }

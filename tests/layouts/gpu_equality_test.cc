@@ -1,5 +1,6 @@
-// Promise 1 on GPUs: the same bits whatever the layout, the batch and the cut of a prompt, and whichever kernels serve
-// them. On the emulator, so that every machine can run it; on the first real GPU with BELLWETHER_TEST_CUDA=1.
+// Promise 1 on GPUs: the same bits whatever the layout, the batch and the cut of a prompt, and whichever
+// kernels serve them. On the emulator, so that every machine can run it; on the first real GPU with
+// BELLWETHER_TEST_CUDA=1.
 
 #include <cstdlib>
 #include <string>
@@ -21,15 +22,17 @@ struct Subject {
 };
 void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; }
 
-// Head counts and widths that nothing divides evenly (head sizes 24, 16 and 20), and one shape that tensor cores like: all
-// widths are multiples of 64.
+// Head counts and widths that nothing divides evenly (head sizes 24, 16 and 20), and one shape that tensor
+// cores like: all widths are multiples of 64.
 constexpr char kLlama[] = "random:llama?hidden=120,layers=3,heads=5,kv_heads=1,head_dim=24,ffn=200,vocab=173";
-constexpr char kGrouped[] = "random:llama?hidden=128,layers=3,heads=8,kv_heads=2,head_dim=32,ffn=512,vocab=160";
+constexpr char kGrouped[] =
+    "random:llama?hidden=128,layers=3,heads=8,kv_heads=2,head_dim=32,ffn=512,vocab=160";
 constexpr char kBloom[] = "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=151";
 
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
-  for (const auto& [name, shape] : {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kGrouped}, {"bloom", kBloom}}) {
+  for (const auto& [name, shape] :
+       {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kGrouped}, {"bloom", kBloom}}) {
     const std::string prefix = name;
     subjects.push_back({prefix + "_fp32", std::string(shape) + ":fp32", DType::kF32});
     subjects.push_back({prefix + "_bf16", std::string(shape) + ":bf16", DType::kBF16});
@@ -54,7 +57,8 @@ std::vector<EngineRequest> Requests(int vocab) {
   std::vector<EngineRequest> requests;
   for (const int length : {70, 3, 9, 35, 1, 2}) {
     const auto i = static_cast<uint64_t>(requests.size());
-    EngineRequest request{.id = RequestId{i + 1}, .prompt = Prompt(length, static_cast<int>(i), vocab), .max_tokens = 3};
+    EngineRequest request{
+        .id = RequestId{i + 1}, .prompt = Prompt(length, static_cast<int>(i), vocab), .max_tokens = 3};
     request.sampling.temperature = i % 2 == 0 ? 0.0 : 0.9;
     request.sampling.logprobs = 3;
     request.seed = i;
@@ -74,12 +78,13 @@ struct Variant {
 absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
                                               const Variant& variant) {
   BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
-  BW_ASSIGN_OR_RETURN(auto cluster, LocalCluster::Start(checkpoint, {.layout = std::move(layout),
-                                                                     .numeric = {.kernel_level = TestGpuLevel(),
-                                                                                 .quantize = subject.quantize,
-                                                                                 .kv_type = subject.kv_type},
-                                                                     .kv_blocks = 32,
-                                                                     .device_of = [](size_t) { return TestGpu(); }}));
+  BW_ASSIGN_OR_RETURN(auto cluster,
+                      LocalCluster::Start(checkpoint, {.layout = std::move(layout),
+                                                       .numeric = {.kernel_level = TestGpuLevel(),
+                                                                   .quantize = subject.quantize,
+                                                                   .kv_type = subject.kv_type},
+                                                       .kv_blocks = 32,
+                                                       .device_of = [](size_t) { return TestGpu(); }}));
   DriverOptions driver{.kv_blocks = 32, .stages = variant.stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 256;
@@ -96,7 +101,8 @@ TEST_P(GpuEquality, Layouts) {
   std::vector<Variant> variants = {{.one_by_one = true}, {.stages = 2, .ranks = 3, .step_tokens = 13}};
   if (std::getenv("BELLWETHER_ALL_LAYOUTS") != nullptr) {
     for (int ranks = 1; ranks <= 5; ++ranks) {
-      for (int stages = 1; stages <= 3; ++stages) variants.push_back({.stages = stages, .ranks = ranks, .step_tokens = 40});
+      for (int stages = 1; stages <= 3; ++stages)
+        variants.push_back({.stages = stages, .ranks = ranks, .step_tokens = 40});
     }
   }
   for (const Variant& variant : variants) {

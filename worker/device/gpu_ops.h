@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <list>
 #include <memory>
 #include <string>
@@ -49,6 +50,15 @@ class GpuOps : public DeviceOps {
   gpu::Runtime& runtime() { return *runtime_; }
 
  private:
+  static constexpr int kThreads = 256;            // of a block of the simple kernels
+  static constexpr int64_t kGridRowsMax = 32768;  // blocks in y; kernels walk on from there
+
+  static constexpr int64_t kStreamRows = 16;     // more are faster by tiles
+  static constexpr int64_t kPartRowsMax = 1024;  // rows whose parts are kept at once
+
+  static const GpuMatrix& Of(const DeviceMatrix& matrix) { return static_cast<const GpuMatrix&>(matrix); }
+  static int64_t Blocks(int64_t count, int64_t each) { return (count + each - 1) / each; }
+
   // What the batch's kernels read, one piece of memory on either side.
   struct BatchMemory {
     int64_t tokens = 0, positions = 0, row_tables = 0, items = 0, picks = 0,
@@ -72,14 +82,25 @@ class GpuOps : public DeviceOps {
   absl::Status ReserveBatch();
   absl::Status FillRopeTables();
 
+  struct Grid {
+    int64_t x = 1, y = 1, z = 1;
+  };
   template <typename Args>
-  void Launch(gpu::Kernel kernel, int64_t grid_x, int64_t grid_y, int64_t grid_z, int threads,
-              int64_t shared_bytes, const Args& args) {
-    list_.Add(kernel, grid_x, grid_y, grid_z, threads, shared_bytes, args);
+  void Launch(gpu::Kernel kernel, Grid grid, int threads, int64_t shared_bytes, const Args& args) {
+    list_.Add(kernel,
+              {.grid_x = static_cast<int32_t>(grid.x),
+               .grid_y = static_cast<int32_t>(grid.y),
+               .grid_z = static_cast<int32_t>(grid.z),
+               .threads = threads,
+               .shared_bytes = static_cast<int32_t>(shared_bytes)},
+              args);
   }
-  // `floats` columns of `rows` rows, a thread each.
+  // `columns` of `rows` rows, a thread each.
   template <typename Args>
-  void LaunchColumns(gpu::Kernel kernel, int64_t columns, int64_t rows, const Args& args);
+  void LaunchColumns(gpu::Kernel kernel, int64_t columns, int64_t rows, const Args& args) {
+    if (rows == 0 || columns == 0) return;
+    Launch(kernel, {(columns + kThreads - 1) / kThreads, std::min(rows, kGridRowsMax)}, kThreads, 0, args);
+  }
 
   // Products of one preparation.
   void MultiplyScalar(ConstRows x, const Product& product);
@@ -118,6 +139,7 @@ class GpuOps : public DeviceOps {
   const int64_t queries_per_kv_;
   const int64_t rows_max_;  // of a layer at once
   const bool tensor_kv_;    // the KV cache is bf16, in fragments
+  const gpu::StoreKvArgs::Type cache_type_;
   int64_t head_bytes_ = 0;
 
   GpuMemory kv_, rope_, slopes_, operand_, set_sums_, parts_, batch_device_;

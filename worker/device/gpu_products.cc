@@ -1,0 +1,223 @@
+// Products of GpuOps: which kernel takes them.
+
+#include <algorithm>
+
+#include "common/packed_row.h"
+#include "worker/device/gpu_ops.h"
+
+namespace bellwether {
+namespace {
+
+using gpu::Kernel;
+using gpu::OperandOrder;
+using gpu::SetEnds;
+using gpu::TensorFormat;
+
+Kernel StreamKernel(const gpu::DeviceForm& form, int tiles_m, int tiles_n) {
+  if (form.format == WeightFormat::kBF16)
+    return tiles_n == 1 ? Kernel::stream_bf16_1x1 : Kernel::stream_bf16_1x2;
+  const bool int8 = form.format == WeightFormat::kInt8;
+  switch (form.set_ends_at) {
+    case SetEnds::kUnits:
+      if (tiles_n == 2) return int8 ? Kernel::stream_int8_units_1x2 : Kernel::stream_int4_units_1x2;
+      if (tiles_m == 2) return int8 ? Kernel::stream_int8_units_2x1 : Kernel::stream_int4_units_2x1;
+      return int8 ? Kernel::stream_int8_units_1x1 : Kernel::stream_int4_units_1x1;
+    case SetEnds::kHalves:
+      if (tiles_n == 2) return Kernel::stream_int4_halves_1x2;
+      return tiles_m == 2 ? Kernel::stream_int4_halves_2x1 : Kernel::stream_int4_halves_1x1;
+    case SetEnds::kAnywhere:
+      break;
+  }
+  return int8 ? Kernel::stream_int8_any_1x1 : Kernel::stream_int4_any_1x1;
+}
+
+Kernel TileKernel(TensorFormat format, int rows, int depth) {
+  if (format == TensorFormat::kInt8) return rows == 64 ? Kernel::tile_int8_64_1 : Kernel::tile_int8_128_1;
+  if (format == TensorFormat::kInt4) return rows == 64 ? Kernel::tile_int4_64_1 : Kernel::tile_int4_128_1;
+  if (depth == 1) return rows == 64 ? Kernel::tile_bf16_64_1 : Kernel::tile_bf16_128_1;
+  return rows == 64 ? Kernel::tile_bf16_64_2 : Kernel::tile_bf16_128_2;
+}
+
+}  // namespace
+
+void GpuOps::Multiply(ConstRows x, absl::Span<const Product> products) {
+  if (x.rows == 0) return;
+  for (size_t first = 0; first < products.size();) {
+    const gpu::DeviceForm& form = Of(*products[first].weights).form();
+    size_t last = first + 1;
+    while (last < products.size() && last - first < gpu::kProductsMax &&
+           Of(*products[last].weights).form().format == form.format &&
+           Of(*products[last].weights).form().has_offset == form.has_offset &&
+           SamePreparation(form, Of(*products[last].weights).form())) {
+      ++last;
+    }
+    if (form.scalar()) {
+      for (size_t i = first; i < last; ++i) MultiplyScalar(x, products[i]);
+    } else {
+      MultiplyAlike(x, products.subspan(first, last - first));
+    }
+    first = last;
+  }
+}
+
+void GpuOps::MultiplyScalar(ConstRows x, const Product& product) {
+  const GpuMatrix& matrix = Of(*product.weights);
+  if (matrix.rows() == 0) return;
+  Launch(Kernel::scalar_matmul, {matrix.form().tiles, std::min(x.rows, kGridRowsMax)}, kThreads,
+         gpu::ScalarMatmulSharedBytes(static_cast<int>(matrix.form().segments.size())),
+         gpu::ScalarMatmulArgs{.weights = matrix.view(),
+                               .x = x.data,
+                               .stride = x.stride,
+                               .y = product.y,
+                               .bias = product.bias.data,
+                               .y_stride = product.stride,
+                               .root_stride = product.root_stride,
+                               .rows = static_cast<int32_t>(x.rows),
+                               .half = matrix.form().format == WeightFormat::kF16});
+}
+
+void GpuOps::MultiplyAlike(ConstRows x, absl::Span<const Product> products) {
+  const GpuMatrix& first = Of(*products[0].weights);
+  const OperandOrder order = OrderFor(x.rows);
+  Prepare(x, first, order);
+  order == OperandOrder::kFragments ? Stream(x.rows, first, products) : Tile(x.rows, first, products);
+}
+
+void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix, OperandOrder order) {
+  const gpu::DeviceForm& form = matrix.form();
+  const int64_t packed = form.packed_cols();
+  if (RoundUp(x.rows, gpu::kPieceRows) * packed * 2 > operand_.bytes() ||
+      RoundUp(x.rows, 8) * form.sets * 4 > set_sums_.bytes()) {
+    return Fail("a product of wider rows than was reckoned with");
+  }
+  const bool there = prepared_.data == x.data && prepared_.rows == x.rows && prepared_.cols == packed &&
+                     form.packed_columns_are_columns;
+  if (!there) {
+    prepared_ = {};
+    LaunchColumns(Kernel::prepare, packed / 2, x.rows,
+                  gpu::PrepareArgs{.x = x.data,
+                                   .stride = x.stride,
+                                   .rows = static_cast<int32_t>(x.rows),
+                                   .cols = static_cast<int32_t>(form.cols),
+                                   .steps = form.packed_columns_are_columns ? nullptr : matrix.steps(),
+                                   .out = {reinterpret_cast<uint32_t*>(operand_.data()), packed, order}});
+  }
+  if (form.has_offset) {
+    LaunchColumns(Kernel::set_sums, form.sets, x.rows,
+                  gpu::SetSumsArgs{.x = x.data,
+                                   .stride = x.stride,
+                                   .rows = static_cast<int32_t>(x.rows),
+                                   .sets = form.sets,
+                                   .columns = matrix.set_columns(),
+                                   .sums = reinterpret_cast<float*>(set_sums_.data())});
+  }
+}
+
+void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products) {
+  const gpu::DeviceForm& form = first.form();
+  const int segments = static_cast<int>(form.segments.size());
+  int64_t tiles = 0;
+  for (const Product& product : products) tiles += Of(*product.weights).form().tiles;
+  if (tiles == 0) return;
+  const bool wide = form.set_ends_at != SetEnds::kAnywhere || form.format == WeightFormat::kBF16;
+  const int tiles_n = rows > 8 && wide ? 2 : 1;
+  // Two tiles share what a warp does for x, where there are enough of them to keep every multiprocessor at
+  // work.
+  const int64_t multiprocessors = runtime_->info().multiprocessors;
+  const int tiles_m =
+      IsQuantized(form.format) && wide && tiles_n == 1 && tiles >= 6 * multiprocessors ? 2 : 1;
+  const int64_t blocks = Blocks(tiles, tiles_m);
+  const int warps = std::min(segments, blocks * 8 >= multiprocessors * 24 ? 8 : 16);
+  for (int64_t row = 0; row < rows; row += 8 * tiles_n) {
+    gpu::StreamMatmulArgs args{
+        .output_count = static_cast<int32_t>(products.size()),
+        .rows = static_cast<int32_t>(std::min<int64_t>(rows - row, 8 * tiles_n)),
+        .x = reinterpret_cast<const gpu::Words4*>(operand_.data()) + row / 8 * form.packed_cols(),
+        .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
+    int64_t grid = 0;
+    for (size_t i = 0; i < products.size(); ++i) {
+      const Product& product = products[i];
+      args.outputs[i] = {.weights = Of(*product.weights).view(),
+                         .y = product.y + row * product.stride,
+                         .bias = product.bias.data,
+                         .root_stride = product.root_stride,
+                         .stride = product.stride};
+      grid += Blocks(Of(*product.weights).form().tiles, tiles_m);
+    }
+    Launch(StreamKernel(form, tiles_m, tiles_n), {grid}, warps * 32,
+           gpu::StreamMatmulSharedBytes(segments, tiles_m, tiles_n), args);
+  }
+}
+
+void GpuOps::Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products) {
+  const gpu::DeviceForm& form = first.form();
+  const size_t roots = form.roots.size();
+  // A deeper stack needs fewer parts, and more registers.
+  const int depth =
+      form.format == WeightFormat::kBF16 && form.parts[1].parts.size() < form.parts[0].parts.size() ? 2 : 1;
+  const size_t parts = form.parts[depth - 1].parts.size();
+  if (parts != roots) {
+    for (const Product& product : products) {
+      for (int64_t row = 0; row < rows; row += kPartRowsMax) {
+        TileParts(row, std::min(rows - row, kPartRowsMax), Of(*product.weights), product, depth);
+      }
+    }
+    return;
+  }
+  const int tile_rows = rows <= 64 ? 64 : 128;
+  gpu::TileMatmulArgs args{.output_count = static_cast<int32_t>(products.size()),
+                           .rows = static_cast<int32_t>(rows),
+                           .parts = first.parts(depth),
+                           .x = operand_.data(),
+                           .set_sums = reinterpret_cast<const float*>(set_sums_.data())};
+  int64_t grid = 0;
+  for (size_t i = 0; i < products.size(); ++i) {
+    args.outputs[i] = {.weights = Of(*products[i].weights).view(),
+                       .y = products[i].y,
+                       .bias = products[i].bias.data,
+                       .part_stride = products[i].root_stride,
+                       .stride = products[i].stride};
+    grid += Blocks(Of(*products[i].weights).form().tiles, gpu::kBlockTiles);
+  }
+  if (grid == 0) return;
+  Launch(TileKernel(form.tensor_format(), tile_rows, depth),
+         {Blocks(rows, tile_rows), grid, static_cast<int64_t>(parts)}, gpu::kTileMatmulThreads,
+         gpu::TileMatmulSharedBytes(form.tensor_format(), tile_rows), args);
+}
+
+void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const Product& product,
+                       int depth) {
+  const gpu::DeviceForm& form = matrix.form();
+  const gpu::DeviceForm::PartSums& sums = form.parts[depth - 1];
+  const auto parts = static_cast<int64_t>(sums.parts.size());
+  if (form.tiles == 0) return;
+  if (parts * rows * form.rows * 4 > parts_.bytes())
+    return Fail("a product of more parts than was reckoned with");
+  const int tile_rows = rows <= 64 ? 64 : 128;
+  auto* partial = reinterpret_cast<float*>(parts_.data());
+  gpu::TileMatmulArgs args{.output_count = 1,
+                           .rows = static_cast<int32_t>(rows),
+                           .parts = matrix.parts(depth),
+                           .x = operand_.data() + row * form.packed_cols() * 2,
+                           .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
+  args.outputs[0] = {
+      .weights = matrix.view(), .y = partial, .part_stride = rows * form.rows, .stride = form.rows};
+  Launch(TileKernel(form.tensor_format(), tile_rows, depth),
+         {Blocks(rows, tile_rows), Blocks(form.tiles, gpu::kBlockTiles), parts}, gpu::kTileMatmulThreads,
+         gpu::TileMatmulSharedBytes(form.tensor_format(), tile_rows), args);
+  gpu::SumTreeArgs tree{.leaves = partial,
+                        .leaf_stride = rows * form.rows,
+                        .stride = form.rows,
+                        .out = product.y + row * product.stride,
+                        .root_stride = product.root_stride,
+                        .out_stride = product.stride,
+                        .bias = product.bias.data,
+                        .rows = static_cast<int32_t>(rows),
+                        .cols = static_cast<int32_t>(form.rows),
+                        .leaf_count = static_cast<int32_t>(parts)};
+  std::copy(sums.additions.begin(), sums.additions.end(), tree.additions);
+  std::copy(sums.ends.begin(), sums.ends.end(), tree.ends);
+  LaunchColumns(Kernel::sum_tree, form.rows, rows, tree);
+}
+
+}  // namespace bellwether
