@@ -484,7 +484,7 @@ TEST_F(FaultTest, EndsTooEarly) {
   for (int seed = 0; seed < kSeeds; ++seed) {
     const SumArgs args = {data.data(), data.data(), {}};
     const absl::Status status = Launch<NeverWaits>(kWarpgroup, args, seed);
-    found += absl::StrContains(status.message(), "ended before it waited for its Wgmma");
+    found += absl::StrContains(status.message(), "ended before it waited for a Wgmma");
     const absl::Status bulk = Launch<NeverWaitsForBulk>({.shared_bytes = 528}, args, seed);
     found_bulk += absl::StrContains(bulk.message(), "ended before a CopyBulk had landed");
   }

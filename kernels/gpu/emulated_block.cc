@@ -1,13 +1,11 @@
 #include "kernels/gpu/emulated_block.h"
 
 #include <algorithm>
-#include <bit>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "kernels/gpu/fragments.h"
 
 namespace bellwether::gpu::emulated {
 
@@ -17,10 +15,6 @@ namespace {
 
 constexpr int kSharedAlignment = 1024;
 constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when the block has ended
-constexpr int64_t kBarrierBytesMax = (1 << 20) - 1;
-constexpr int kCoreMatrixBytes = 128;
-// Written to an initialised barrier's word; plain code that overwrites it is found.
-constexpr uint64_t kBarrierMark = 0xba881e88ba881e88u;
 
 std::string At(const Where& where) { return absl::StrCat(where.file_name(), ":", where.line()); }
 
@@ -121,9 +115,9 @@ absl::Status Block::Finish() {
   return absl::InternalError(absl::StrCat(task_.shape.name, ": ", place, ": ", failure_));
 }
 
-void Block::Fail(std::string what, const Where& where) {
-  failure_ = where.line() == 0 ? std::move(what) : absl::StrCat(what, " (", At(where), ")");
-  failed_thread_ = where.line() == 0 ? -1 : running.thread;
+void Block::Fail(std::string what, const Where& where, int thread) {
+  failure_ = absl::StrCat(what, " (", At(where), ")");
+  failed_thread_ = thread >= 0 ? thread : running.thread;
   std::string().swap(what);  // the fiber never comes back, and nothing of it is destroyed
   Leave();
   __builtin_unreachable();
@@ -139,6 +133,29 @@ uint32_t Block::Random() {
 }
 
 // ---- Threads take turns
+
+// -1 if all lanes have had their turn.
+inline int Block::NextOfTurn() {
+  const uint32_t ready = warps_[turn_warp_].ready & turn_lanes_;
+  while (turn_position_ < 32) {
+    const int lane = (turn_first_ + turn_step_ * turn_position_++) & 31;
+    if ((ready >> lane & 1) != 0) return turn_warp_ * 32 + lane;
+  }
+  return -1;
+}
+
+inline void Block::SwitchToNext() {
+  const int from = running.thread;
+  int next = NextOfTurn();
+  if (next < 0) next = NextThread();
+  if (next == from) return;
+  if (next < 0) {
+    Leave();
+    return;
+  }
+  running.thread = next;
+  threads_[from].fiber.SwitchTo(threads_[next].fiber);
+}
 
 void Block::ThreadEntry() {
   Block* block = running.block;
@@ -158,7 +175,7 @@ void Block::EndThread() {
   --live_;
   pending_copies_ -= static_cast<int>(thread.copies.size());
   thread.copies.clear();
-  if (!warp.wgmmas.empty()) Fail("ended before it waited for its Wgmma", Where());
+  if (!warp.wgmmas.empty()) Fail("ended before it waited for a Wgmma", warp.wgmmas.front().where);
   // Threads that have ended are not waited for.
   Group& all = groups_[0];
   if (all.arrived > 0 && all.arrived == live_) Release(0);
@@ -191,18 +208,6 @@ void Block::GiveWay() {
   if (hurried_warp_ >= 0 || Chance(128)) SwitchToNext();
 }
 
-void Block::SwitchToNext() {
-  const int from = running.thread;
-  const int next = NextThread();
-  if (next == from) return;
-  if (next < 0) {
-    Leave();
-    return;
-  }
-  running.thread = next;
-  threads_[from].fiber.SwitchTo(threads_[next].fiber);
-}
-
 // -1 if the block has ended.
 int Block::NextThread() {
   while (true) {
@@ -221,15 +226,6 @@ int Block::NextThread() {
     }
     LandBulk(Random() % bulks_.size());
   }
-}
-
-int Block::NextOfTurn() {
-  const uint32_t ready = warps_[turn_warp_].ready & turn_lanes_;
-  while (turn_position_ < 32) {
-    const int lane = (turn_first_ + turn_step_ * turn_position_++) & 31;
-    if ((ready >> lane & 1) != 0) return turn_warp_ * 32 + lane;
-  }
-  return -1;
 }
 
 // Schedules that differ as much as they may: warps in turn, or one far ahead; one warp or some lanes far
@@ -274,8 +270,6 @@ bool Block::ChooseWarp(int first) {
   }
   return false;
 }
-
-std::string Block::ThreadName(int index) const { return absl::StrCat("thread ", index); }
 
 // "threads 0-31 wait at SyncBlock (x.h:12); threads 32-63 have ended"
 std::string Block::DescribeWaits() const {
@@ -405,266 +399,6 @@ void Block::CheckShared(const void* p, int64_t bytes, int alignment, const char*
   if (offset % alignment != 0)
     Fail(absl::StrCat(word, " at byte ", offset, " of shared memory, which is no multiple of ", alignment),
          where);
-}
-
-void Block::CopyAsync16(void* shared, const void* global, const Where& where) {
-  CheckShared(shared, 16, 16, "CopyAsync16", where);
-  CheckGlobal(global, 16, 16, "CopyAsync16", where);
-  if (Chance(128)) {
-    std::memcpy(shared, global, 16);
-    return;
-  }
-  Thread& thread = current();
-  thread.copies.push_back({shared, global, thread.copy_groups});
-  ++pending_copies_;
-}
-
-void Block::CopyAsyncCommit() { ++current().copy_groups; }
-
-void Block::CopyAsyncWait(int groups) {
-  Thread& thread = current();
-  size_t kept = 0;
-  for (const PendingCopy& copy : thread.copies) {
-    if (copy.group < thread.copy_groups - groups) {
-      std::memcpy(copy.to, copy.from, 16);
-    } else {
-      thread.copies[kept++] = copy;
-    }
-  }
-  pending_copies_ -= static_cast<int>(thread.copies.size() - kept);
-  thread.copies.resize(kept);
-  GiveWay();
-}
-
-// Some of what is under way takes effect.
-void Block::LandSome() {
-  const uint32_t random = Random();
-  const auto lands = [&](int shift) { return (random >> shift & 127) < mood_.land; };
-  if (pending_copies_ > 0 && lands(0)) {
-    Thread& thread = threads_[(random >> 21) % task_.shape.threads];
-    for (const PendingCopy& copy : thread.copies) std::memcpy(copy.to, copy.from, 16);
-    pending_copies_ -= static_cast<int>(thread.copies.size());
-    thread.copies.clear();
-  }
-  if (!bulks_.empty() && lands(7)) LandBulk((random >> 21) % bulks_.size());
-  if (pending_wgmmas_ > 0 && lands(14)) PerformWgmma(static_cast<int>(random >> 21) % warpgroups());
-}
-
-// ---- Barriers in shared memory, and bulk copies
-
-Block::Barrier& Block::FindBarrier(uint64_t* bar, const char* word, const Where& where) {
-  for (Barrier& barrier : barriers_) {
-    if (barrier.at != bar) continue;
-    if (*bar != kBarrierMark) Fail(absl::StrCat(word, " on a barrier that was overwritten"), where);
-    return barrier;
-  }
-  Fail(absl::StrCat(word, " on a barrier that was not initialised"), where);
-}
-
-void Block::BarrierInit(uint64_t* bar, int arrivals, const Where& where) {
-  CheckShared(bar, 8, 8, "BarrierInit", where);
-  if (arrivals <= 0 || arrivals >= 1 << 20)
-    Fail(absl::StrCat("BarrierInit for ", arrivals, " arrivals"), where);
-  std::erase_if(barriers_, [&](const Barrier& barrier) { return barrier.at == bar; });
-  barriers_.push_back(
-      {.at = bar, .arrivals = arrivals, .pending = arrivals, .initialised_by = running.thread});
-  *bar = kBarrierMark;
-  GiveWay();
-}
-
-void Block::FenceBarrierInit() {
-  for (Barrier& barrier : barriers_) barrier.fenced |= barrier.initialised_by == running.thread;
-}
-
-void Block::CompletePhase(Barrier& barrier) {
-  if (barrier.pending != 0 || barrier.bytes != 0) return;
-  ++barrier.phase;
-  barrier.pending = barrier.arrivals;
-  for (int i = 0; i < task_.shape.threads; ++i) {
-    if (WakeWaiting(i, State::kBarrier, barrier.at) && Chance(192)) hurried_warp_ = i / 32;
-  }
-}
-
-void Block::BarrierArrive(uint64_t* bar, int bytes, const char* word, const Where& where) {
-  Barrier& barrier = FindBarrier(bar, word, where);
-  if (bytes < 0 || barrier.bytes + bytes > kBarrierBytesMax)
-    Fail(absl::StrCat(word, " expects ", bytes, " bytes"), where);
-  if (barrier.pending == 0)
-    Fail(absl::StrCat(word, " beyond the ", barrier.arrivals, " arrivals of a phase"), where);
-  barrier.bytes += bytes;
-  --barrier.pending;
-  CompletePhase(barrier);
-  if (bytes == 0) GiveWay();
-}
-
-void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
-  const Barrier& barrier = FindBarrier(bar, "BarrierWait", where);
-  if (parity != 0 && parity != 1) Fail(absl::StrCat("BarrierWait for parity ", parity), where);
-  if ((barrier.phase & 1) != parity) {
-    GiveWay();
-    return;
-  }
-  current().detail = parity;
-  Wait(State::kBarrier, "BarrierWait", where, bar);
-}
-
-void Block::CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar, const Where& where) {
-  if (bytes <= 0 || bytes % 16 != 0) Fail(absl::StrCat("CopyBulk of ", bytes, " bytes"), where);
-  CheckShared(shared, bytes, 16, "CopyBulk", where);
-  CheckGlobal(global, bytes, 16, "CopyBulk", where);
-  const Barrier& barrier = FindBarrier(bar, "CopyBulk", where);
-  if (!barrier.fenced) Fail("CopyBulk on a barrier without FenceBarrierInit", where);
-  // Up to four pieces, each of which lands when it likes.
-  const int piece = (bytes / 16 + 3) / 4 * 16;
-  for (int begin = 0; begin < bytes; begin += piece) {
-    bulks_.push_back({static_cast<char*>(shared) + begin, static_cast<const char*>(global) + begin,
-                      std::min(piece, bytes - begin), bar});
-    if (Chance(128)) LandBulk(bulks_.size() - 1);
-  }
-  GiveWay();
-}
-
-void Block::LandBulk(size_t index) {
-  const PendingBulk bulk = bulks_[index];
-  bulks_[index] = bulks_.back();
-  bulks_.pop_back();
-  std::memcpy(bulk.to, bulk.from, bulk.bytes);
-  ++asynchronous_writes_;
-  for (Barrier& barrier : barriers_) {
-    if (barrier.at != bulk.bar) continue;
-    barrier.bytes -= bulk.bytes;
-    CompletePhase(barrier);
-  }
-}
-
-void Block::FenceAsyncShared() { ++asynchronous_writes_; }
-
-// ---- Warpgroups
-
-void Block::WgmmaFence(const Where& where) {
-  WarpOperation(
-      "WgmmaFence", nullptr,
-      [](Block& block, const LaneOperands&) { block.current_warp().wgmma_fenced = true; }, where);
-}
-
-void Block::Wgmma(WgmmaOperand operand, const Where& where) {
-  const SharedTile& b = operand.b;
-  if (task_.shape.threads % 128 != 0) Fail("Wgmma in a block that is not made of warpgroups", where);
-  const auto fits = [](int stride) { return stride > 0 && stride % 16 == 0 && stride < 1 << 18; };
-  if (!fits(b.k_stride) || !fits(b.n_stride))
-    Fail("Wgmma with strides that a descriptor does not hold", where);
-  const int64_t bytes = int64_t{operand.columns / 8 - 1} * b.n_stride + b.k_stride + kCoreMatrixBytes;
-  CheckShared(b.start, bytes, 16, "Wgmma", where);
-  if (!current_warp().wgmma_fenced) Fail("Wgmma without a WgmmaFence since the last WgmmaCommit", where);
-  WarpOperation(
-      "Wgmma", &operand,
-      [](Block& block, const LaneOperands& lanes) {
-        Warp& warp = block.current_warp();
-        PendingWgmma& op = warp.wgmmas.emplace_back();
-        op.operand = *static_cast<WgmmaOperand*>(lanes[0]);
-        op.where = warp.where;
-        op.group = warp.wgmma_groups;
-        for (int i = 0; i < 32; ++i) {
-          const auto& lane = *static_cast<WgmmaOperand*>(lanes[i]);
-          op.d[i] = lane.d;
-          std::copy_n(lane.a, 4, op.a[i].begin());
-        }
-        ++block.pending_wgmmas_;
-        const int warpgroup = running.thread / 128;
-        while (block.Chance(128) && block.PerformWgmma(warpgroup)) {
-        }
-      },
-      where);
-}
-
-// The oldest one of a warpgroup. False if there is none that all its warps have issued.
-bool Block::PerformWgmma(int warpgroup) {
-  Warp* const first = &warps_[warpgroup * 4];
-  for (int i = 0; i < 4; ++i) {
-    if (first[i].wgmmas.empty()) return false;
-  }
-  const WgmmaOperand& operand = first->wgmmas.front().operand;
-  for (int i = 0; i < 4; ++i) {
-    const PendingWgmma& op = first[i].wgmmas.front();
-    const SharedTile& b = op.operand.b;
-    if (b.start != operand.b.start || b.k_stride != operand.b.k_stride || b.n_stride != operand.b.n_stride ||
-        op.operand.columns != operand.columns || op.operand.accumulate != operand.accumulate)
-      Fail(absl::StrCat("divergent Wgmma: the warps of warpgroup ", warpgroup, " do not agree"), op.where);
-  }
-  CheckFenced(first->wgmmas.front());
-  for (int i = 0; i < 4; ++i) {
-    MultiplyAdd(first[i].wgmmas.front());
-    first[i].wgmmas.erase(first[i].wgmmas.begin());
-  }
-  pending_wgmmas_ -= 4;
-  for (int i = warpgroup * 128; i < (warpgroup + 1) * 128; ++i) {
-    WakeWaiting(i, State::kWgmma, nullptr);
-  }
-  return true;
-}
-
-// Plain writes must be fenced before Wgmma reads them. Seen only where nobody fenced, and no bulk copy
-// landed, since the operand changed.
-void Block::CheckFenced(const PendingWgmma& op) {
-  const SharedTile& b = op.operand.b;
-  uint64_t hash = 0;
-  for (int i = 0; i < op.operand.columns / 8 * 2; ++i) {
-    const char* core = static_cast<const char*>(b.start) + int64_t{i / 2} * b.n_stride + i % 2 * b.k_stride;
-    for (int j = 0; j < kCoreMatrixBytes; j += 8) {
-      uint64_t word;
-      std::memcpy(&word, core + j, 8);
-      hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
-      hash ^= hash >> 32;
-    }
-  }
-  SeenTile& seen = tiles_[b.start];
-  if (seen.hash != hash && seen.writes == asynchronous_writes_)
-    Fail("Wgmma reads shared memory that was written to without FenceAsyncShared", op.where);
-  seen = {hash, asynchronous_writes_};
-}
-
-// The 16 rows of one warp.
-void Block::MultiplyAdd(const PendingWgmma& op) const {
-  uint32_t pairs_a[16][8];
-  for (int lane = 0; lane < 32; ++lane) PutFragmentA(lane, op.a[lane].data(), pairs_a);
-  const TensorCoreRows rows(pairs_a);
-  const SharedTile& b = op.operand.b;
-  for (int j = 0; j < op.operand.columns / 8; ++j) {
-    uint32_t pairs_b[8][8];
-    const char* core = static_cast<const char*>(b.start) + int64_t{j} * b.n_stride;
-    for (int pair = 0; pair < 8; ++pair) {
-      for (int column = 0; column < 8; ++column)
-        std::memcpy(&pairs_b[pair][column], core + pair / 4 * b.k_stride + column * 16 + pair % 4 * 4, 4);
-    }
-    float c[16][8] = {};
-    if (op.operand.accumulate) {
-      for (int lane = 0; lane < 32; ++lane) PutFragmentC(lane, op.d[lane] + 4 * j, c);
-    }
-    rows.MultiplyAdd(task_.tensor_core, pairs_b, c);
-    for (int lane = 0; lane < 32; ++lane) TakeFragmentC(lane, c, op.d[lane] + 4 * j);
-  }
-}
-
-void Block::WgmmaCommit(const Where& where) {
-  WarpOperation(
-      "WgmmaCommit", nullptr,
-      [](Block& block, const LaneOperands&) {
-        ++block.current_warp().wgmma_groups;
-        block.current_warp().wgmma_fenced = false;
-      },
-      where);
-}
-
-void Block::WgmmaWait(int groups, const Where& where) {
-  WarpOperation("WgmmaWait", nullptr, nullptr, where);
-  const Warp& warp = current_warp();
-  const auto waits = [&] {
-    return !warp.wgmmas.empty() && warp.wgmmas.front().group < warp.wgmma_groups - groups;
-  };
-  // Whoever comes first performs them; they take all warps of the warpgroup.
-  while (waits()) {
-    if (!PerformWgmma(running.thread / 128)) Wait(State::kWgmma, "WgmmaWait", where);
-  }
 }
 
 }  // namespace bellwether::gpu::emulated

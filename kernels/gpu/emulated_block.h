@@ -117,7 +117,8 @@ class Block {
   void WgmmaWait(int groups, const Where& where);
 
   const TensorCoreClass& tensor_core() const { return task_.tensor_core; }
-  [[noreturn]] void Fail(std::string what, const Where& where);
+  // Ends the block. Of the thread that runs, unless another one is named.
+  [[noreturn]] void Fail(std::string what, const Where& where, int thread = -1);
 
  private:
   // What a thread that is not ready waits for.
@@ -217,16 +218,14 @@ class Block {
   void LandBulk(size_t index);
   void LandSome();
   bool PerformWgmma(int warpgroup);
-  void CheckFenced(const PendingWgmma& op);
+  void CheckFenced(const PendingWgmma& op, int thread);
   void MultiplyAdd(const PendingWgmma& op) const;
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
-  std::string ThreadName(int index) const;
   std::string DescribeWaits() const;
 
   Task task_;
   std::string failure_;
   int failed_thread_ = -1;
-  Where failed_where_;
 
   FiberStacks stacks_;
   std::optional<Fiber> main_;
