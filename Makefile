@@ -1,7 +1,7 @@
 # A thin front door: the work is in CMakePresets.json and tools/.
 #
-#   make demo    from nothing to a chat with a real model: packages, build, model, cluster, answer
-#   make test    builds and runs the tests (packages and the demo model too, where missing)
+#   make demo    from nothing to a chat with a real model: packages, the three programs, model, cluster, answer
+#   make test    builds everything and runs the tests (packages and the demo model too, where missing)
 #   make chat    talk to the demo model
 #   make check   everything that is slow: format, tidy, sanitizers, fuzz smoke
 #   make bench   how fast, as shares of what this machine can do
@@ -10,30 +10,40 @@
 PRESET ?= release
 BIN := build/$(PRESET)/bin
 
-.PHONY: all setup build demo chat test check bench format clean
+.PHONY: all setup configure programs build demo chat test check bench format clean
 all: build
 
 setup:
-	tools/setup.sh
+	@tools/setup.sh
 
-build: setup
-	cmake --preset $(PRESET)
-	cmake --build --preset $(PRESET)
+configure: setup
+	@echo "make: configuring build/$(PRESET)" >&2
+	@mkdir -p build && cmake --preset $(PRESET) >build/$(PRESET).log 2>&1 || { cat build/$(PRESET).log >&2; exit 1; }
 
-demo: build
-	tools/demo.sh $(BIN)
+# What serves a model, without tests and benchmarks.
+programs: configure
+	@echo "make: building the three programs (some minutes on two cores; [done/all] shows how far it is)" >&2
+	@cmake --build --preset $(PRESET) --target bellwether bellwether-coordinator bellwether-worker
 
-chat: build
-	tools/demo.sh $(BIN) --chat
+build: configure
+	@echo "make: building programs, tests and benchmarks" >&2
+	@cmake --build --preset $(PRESET)
+
+demo: programs
+	@tools/demo.sh $(BIN)
+
+chat: programs
+	@tools/demo.sh $(BIN) --chat
 
 test: build
 	@tools/fetch_demo_model.sh >/dev/null || echo "test: the demo model cannot be fetched, its tests are skipped" >&2
+	@$(BIN)/bellwether --version
 	ctest --preset $(PRESET) -j 2
 
-check: setup
+check:
 	tools/check.sh
 
-bench: build
+bench: programs
 	$(BIN)/bellwether bench
 
 format:

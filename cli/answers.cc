@@ -4,41 +4,42 @@
 
 #include <cmath>
 #include <cstdio>
-#include <iostream>
 #include <map>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "cli/stop.h"
 #include "cli/terminal.h"
+#include "cli/wait_notice.h"
+#include "common/json.h"
+#include "common/output.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "common/utf8.h"
-#include "nlohmann/json.hpp"
 
 namespace bellwether {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
-// Bytes that are not UTF-8 become U+FFFD.
-void PrintJson(const Json& json) {
-  std::cout << json.dump(2, ' ', /*ensure_ascii=*/false, Json::error_handler_t::replace) << std::endl;
-}
+absl::Status PrintJson(const Json& json) { return WriteOutput(WriteJson(json, /*indent=*/2) + "\n"); }
 
 // The shortest text that reads back as the same float.
 Json ExactFloat(float value) {
-  if (!std::isfinite(value)) return nullptr;
-  return Json::parse(absl::StrFormat("%.9g", value));
+  double exact = 0;
+  if (!std::isfinite(value) || !absl::SimpleAtod(absl::StrFormat("%.9g", value), &exact)) return nullptr;
+  return exact;
 }
 
 Json ToJson(const AnswerUsage& usage) {
-  return Json{{"prompt_tokens", usage.prompt_tokens},
-              {"generated_tokens", usage.generated_tokens},
-              {"queue_seconds", usage.queue_seconds},
-              {"time_to_first_token_seconds", usage.time_to_first_token_seconds},
-              {"total_seconds", usage.total_seconds}};
+  return Json::object({{"prompt_tokens", usage.prompt_tokens},
+                       {"generated_tokens", usage.generated_tokens},
+                       {"queue_seconds", usage.queue_seconds},
+                       {"time_to_first_token_seconds", usage.time_to_first_token_seconds},
+                       {"total_seconds", usage.total_seconds}});
 }
 
 // Everything that came for one choice.
@@ -66,9 +67,9 @@ struct Choice {
         json["logprobs"].push_back(ExactFloat(entry.sampled.logprob));
         Json top = Json::array();
         for (const AnswerLogprob& candidate : entry.top) {
-          top.push_back({{"token_id", candidate.token},
-                         {"logprob", ExactFloat(candidate.logprob)},
-                         {"token", candidate.bytes}});
+          top.push_back(Json::object({{"token_id", candidate.token},
+                                      {"logprob", ExactFloat(candidate.logprob)},
+                                      {"token", candidate.bytes}}));
         }
         json["top_logprobs"].push_back(std::move(top));
       }
@@ -98,11 +99,11 @@ struct Answer {
 
   // The first choice's fields stand at the top; with several, all of them under "choices" too.
   Json ToJson() const {
-    Json json{{"prompt_token_ids", prompt_tokens}};
+    Json json = Json::object({{"prompt_token_ids", prompt_tokens}});
     if (!choices.empty()) choices.begin()->second.AddTo(json);
     if (choices.size() > 1) {
       for (const auto& [index, choice] : choices) {
-        Json entry{{"choice", index}};
+        Json entry = Json::object({{"choice", index}});
         choice.AddTo(entry);
         json["choices"].push_back(std::move(entry));
       }
@@ -128,39 +129,39 @@ void PrintSpeed(const Answer& answer) {
                answer.choices.empty() ? "nothing" : answer.choices.begin()->second.finish_reason.c_str());
 }
 
-// Prints pieces as they come; several choices one after the other would mix, so they wait for the end.
-void PrintPiece(const AnswerChunk& chunk, bool has_tokenizer) {
-  if (has_tokenizer) {
-    std::cout << chunk.text << std::flush;
-  } else if (!chunk.tokens.empty()) {
-    std::cout << absl::StrJoin(chunk.tokens, " ") << ' ' << std::flush;
-  }
+// Pieces are printed as they come; several choices one after the other would mix, so they wait for the end.
+absl::Status PrintPiece(const AnswerChunk& chunk, bool has_tokenizer) {
+  if (has_tokenizer) return WriteOutput(chunk.text);
+  return WriteOutput(chunk.tokens.empty() ? "" : absl::StrJoin(chunk.tokens, " ") + " ");
+}
+
+Json ScoresJson(const ScoreAnswer& answer, double sum) {
+  Json logprobs = Json::array({nullptr});
+  for (const float logprob : answer.logprobs) logprobs.push_back(ExactFloat(logprob));
+  const double count = static_cast<double>(answer.logprobs.size());
+  return Json::object({{"token_ids", answer.tokens},
+                       {"logprobs", std::move(logprobs)},
+                       {"sum_logprob", sum},
+                       {"perplexity", count > 0 ? Json(std::exp(-sum / count)) : Json()},
+                       {"usage", ToJson(answer.usage)}});
 }
 
 absl::Status PrintScores(const ScoreAnswer& answer, bool json_wanted) {
   double sum = 0;
-  Json logprobs = Json::array({nullptr});
-  for (float logprob : answer.logprobs) {
-    sum += logprob;
-    logprobs.push_back(ExactFloat(logprob));
-  }
-  const double count = static_cast<double>(answer.logprobs.size());
-  if (json_wanted) {
-    Json json{{"token_ids", answer.tokens}, {"logprobs", std::move(logprobs)}, {"sum_logprob", sum}};
-    json["perplexity"] = count > 0 ? Json(std::exp(-sum / count)) : Json(nullptr);
-    json["usage"] = ToJson(answer.usage);
-    PrintJson(json);
-    return absl::OkStatus();
-  }
+  for (const float logprob : answer.logprobs) sum += logprob;
+  if (json_wanted) return PrintJson(ScoresJson(answer, sum));
+  std::string text;
   for (size_t i = 0; i < answer.tokens.size(); ++i) {
     if (i == 0) {
-      std::printf("%8d          -\n", answer.tokens[i]);
+      absl::StrAppendFormat(&text, "%8d          -\n", answer.tokens[i]);
     } else {
-      std::printf("%8d %10.4f\n", answer.tokens[i], answer.logprobs[i - 1]);
+      absl::StrAppendFormat(&text, "%8d %10.4f\n", answer.tokens[i], answer.logprobs[i - 1]);
     }
   }
-  if (count > 0) std::printf("log-probability %.4f, perplexity %.4f\n", sum, std::exp(-sum / count));
-  return absl::OkStatus();
+  if (const double count = static_cast<double>(answer.logprobs.size()); count > 0) {
+    absl::StrAppendFormat(&text, "log-probability %.4f, perplexity %.4f\n", sum, std::exp(-sum / count));
+  }
+  return WriteOutput(text);
 }
 
 // JSON always has the log-probabilities of the tokens.
@@ -176,19 +177,47 @@ absl::Status CheckUtf8(absl::string_view what, const std::string& text) {
   return absl::InvalidArgumentError(absl::StrCat(what, " is not valid UTF-8 at byte ", valid));
 }
 
+absl::Status CheckStops(const GenerationOptions& generation) {
+  for (const std::string& stop : generation.stop) BW_RETURN_IF_ERROR(CheckUtf8("a stop string", stop));
+  return absl::OkStatus();
+}
+
+constexpr char kNoAnswerYet[] = "no answer yet: the request waits for its turn, or its prompt is being read";
+
+// Collects an answer, with each chunk shown by `show` as it comes. What cannot be shown ends the call.
+absl::StatusOr<Answer> Collect(Session& session,
+                               absl::FunctionRef<absl::Status(InferenceClient::OnChunk)> call,
+                               absl::FunctionRef<absl::Status(const AnswerChunk&)> show) {
+  Answer answer;
+  absl::Status shown;
+  WaitNotice notice(kNoAnswerYet);
+  const absl::Status status = call([&](const AnswerChunk& chunk) {
+    notice.End();
+    answer.Add(chunk);
+    shown = show(chunk);
+    return shown.ok();
+  });
+  notice.End();
+  BW_RETURN_IF_ERROR(shown);
+  BW_RETURN_IF_ERROR(session.Explain(status));
+  return answer;
+}
+
 // One answer in a conversation, streamed.
 absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages,
                            const ChatOptions& options) {
-  Answer answer;
-  const absl::Status status =
-      session.client().Chat(messages, WithLogprobs(options.generation, options.json),
-                            {.cancellation = StopCancellation()}, [&](const AnswerChunk& chunk) {
-                              answer.Add(chunk);
-                              if (!options.json) PrintPiece(chunk, /*has_tokenizer=*/true);
-                              return true;
-                            });
-  BW_RETURN_IF_ERROR(session.Explain(status));
-  if (!options.json) std::cout << std::endl;
+  BW_ASSIGN_OR_RETURN(Answer answer, Collect(
+                                         session,
+                                         [&](InferenceClient::OnChunk on_chunk) {
+                                           return session.client().Chat(
+                                               messages, WithLogprobs(options.generation, options.json),
+                                               {.cancellation = StopCancellation()}, on_chunk);
+                                         },
+                                         [&](const AnswerChunk& chunk) {
+                                           return options.json ? absl::OkStatus()
+                                                               : PrintPiece(chunk, /*has_tokenizer=*/true);
+                                         }));
+  if (!options.json) BW_RETURN_IF_ERROR(WriteOutput("\n"));
   return answer;
 }
 
@@ -200,6 +229,10 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
   for (std::string line;;) {
     if (terminal) std::fprintf(stderr, "> ");
     if (!lines.Next(&line) || line.empty()) break;
+    if (const absl::Status text = CheckUtf8("the line", line); !text.ok()) {
+      std::fprintf(stderr, "%s: write it again\n", std::string(text.message()).c_str());
+      continue;
+    }
     messages.push_back({"user", line});
     BW_ASSIGN_OR_RETURN(const Answer answer, Ask(session, messages, options));
     PrintSpeed(answer);
@@ -208,33 +241,40 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
   return absl::OkStatus();
 }
 
+// The texts of several choices, once all are there.
+std::string ChoicesText(const Answer& answer, bool has_tokenizer) {
+  std::string text;
+  for (const auto& [index, choice] : answer.choices) {
+    absl::StrAppend(&text, "[", index, "] ", has_tokenizer ? choice.text : absl::StrJoin(choice.tokens, " "),
+                    "\n");
+  }
+  return text;
+}
+
 }  // namespace
 
 absl::Status RunGenerate(const GenerateOptions& options) {
   WatchStopSignals();
   BW_RETURN_IF_ERROR(CheckUtf8("the prompt", options.prompt.text.value_or("")));
   const GenerationOptions generation = WithLogprobs(options.generation, options.json);
-  for (const std::string& stop : generation.stop) BW_RETURN_IF_ERROR(CheckUtf8("a stop string", stop));
+  BW_RETURN_IF_ERROR(CheckStops(generation));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
-  Answer answer;
   const bool stream = !options.json && options.generation.n.value_or(1) == 1;
-  const absl::Status status = session.client().Generate(
-      options.prompt, generation, {.cancellation = StopCancellation()}, [&](const AnswerChunk& chunk) {
-        answer.Add(chunk);
-        if (stream) PrintPiece(chunk, session.model().has_tokenizer);
-        return true;
-      });
-  BW_RETURN_IF_ERROR(session.Explain(status));
+  const bool has_tokenizer = session.model().has_tokenizer;
+  BW_ASSIGN_OR_RETURN(const Answer answer,
+                      Collect(
+                          session,
+                          [&](InferenceClient::OnChunk on_chunk) {
+                            return session.client().Generate(options.prompt, generation,
+                                                             {.cancellation = StopCancellation()}, on_chunk);
+                          },
+                          [&](const AnswerChunk& chunk) {
+                            return stream ? PrintPiece(chunk, has_tokenizer) : absl::OkStatus();
+                          }));
   if (options.json) {
-    PrintJson(answer.ToJson());
+    BW_RETURN_IF_ERROR(PrintJson(answer.ToJson()));
   } else {
-    if (!stream) {
-      for (const auto& [index, choice] : answer.choices) {
-        const std::string ids = absl::StrJoin(choice.tokens, " ");
-        std::cout << "[" << index << "] " << (session.model().has_tokenizer ? choice.text : ids) << "\n";
-      }
-    }
-    std::cout << std::endl;
+    BW_RETURN_IF_ERROR(WriteOutput(stream ? "\n" : ChoicesText(answer, has_tokenizer) + "\n"));
     PrintSpeed(answer);
   }
   return session.Close();
@@ -244,8 +284,10 @@ absl::Status RunScore(const ScoreOptions& options) {
   WatchStopSignals();
   BW_RETURN_IF_ERROR(CheckUtf8("the text", options.prompt.text.value_or("")));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
+  WaitNotice notice(kNoAnswerYet);
   const absl::StatusOr<ScoreAnswer> answer =
       session.client().Score(options.prompt, {.cancellation = StopCancellation()});
+  notice.End();
   BW_RETURN_IF_ERROR(session.Explain(answer.status()));
   BW_RETURN_IF_ERROR(PrintScores(*answer, options.json));
   return session.Close();
@@ -258,6 +300,7 @@ absl::Status RunChat(const ChatOptions& options) {
   }
   BW_RETURN_IF_ERROR(CheckUtf8("the question", options.question));
   BW_RETURN_IF_ERROR(CheckUtf8("the system message", options.system));
+  BW_RETURN_IF_ERROR(CheckStops(options.generation));
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   if (session.model().chat_template.empty()) {
     return absl::FailedPreconditionError(
@@ -272,7 +315,7 @@ absl::Status RunChat(const ChatOptions& options) {
   messages.push_back({"user", options.question});
   BW_ASSIGN_OR_RETURN(const Answer answer, Ask(session, messages, options));
   if (options.json) {
-    PrintJson(answer.ToJson());
+    BW_RETURN_IF_ERROR(PrintJson(answer.ToJson()));
   } else {
     PrintSpeed(answer);
   }

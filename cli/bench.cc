@@ -1,9 +1,7 @@
 #include "cli/bench.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <fstream>
-#include <iostream>
 #include <numeric>
 #include <thread>
 #include <utility>
@@ -16,19 +14,18 @@
 #include "cli/terminal.h"
 #include "common/defaults.h"
 #include "common/format_bytes.h"
+#include "common/json.h"
+#include "common/output.h"
 #include "common/status.h"
 #include "common/step.h"
 #include "kernels/kernels.h"
 #include "kernels/peaks.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/shard_size.h"
-#include "nlohmann/json.hpp"
 #include "worker/inventory.h"
 
 namespace bellwether {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr double kSampleSeconds = 0.3;  // of each limit, right beside each run
 constexpr int kDecodePromptTokens = 8;
@@ -49,6 +46,7 @@ struct Work {
 };
 
 struct Measurement {
+  std::string kernel_level;
   double read_bandwidth = 0;  // sampled beside the run
   double peak = 0;            // operations/s, likewise
   double prefill_tokens_per_second = 0;
@@ -203,7 +201,8 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
                         DecodeRate(cluster->address(), vocab, layout.pipeline, options.decode_tokens));
     streams.push_back(all);
   }
-  Measurement measured{.read_bandwidth = Median(bandwidths),
+  Measurement measured{.kernel_level = cluster->model().kernel_level,
+                       .read_bandwidth = Median(bandwidths),
                        .peak = Median(peaks),
                        .prefill_tokens_per_second = Median(prefill),
                        .decode_tokens_per_second = Median(decode)};
@@ -216,40 +215,49 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
 
 Json ToJson(const BenchLayout& layout, const Measurement& measured, const Work& work,
             const Measurement& first) {
-  return Json{
-      {"layout", layout.name},
-      {"workers", layout.tensor * layout.pipeline},
-      {"threads_per_worker", layout.threads},
-      {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
-      {"peak_gigaoperations_per_second", measured.peak / 1e9},
-      {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
-      {"prefill_share_of_peak",
-       measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
-      {"decode_tokens_per_second", measured.decode_tokens_per_second},
-      {"decode_share_of_read_bandwidth",
-       measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
-      {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
-      {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
-      {"decode_all_streams_to_first_layout",
-       measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
-      {"resident_bytes", measured.resident_bytes},
-      {"weight_bytes", work.weight_bytes},
-      {"kv_bytes", measured.kv_bytes},
-      {"resident_to_weights_and_kv", measured.resident_bytes / (work.weight_bytes + measured.kv_bytes)}};
+  return Json::object(
+      {{"layout", layout.name},
+       {"workers", layout.tensor * layout.pipeline},
+       {"threads_per_worker", layout.threads},
+       {"kernel_level", measured.kernel_level},
+       {"read_gigabytes_per_second", measured.read_bandwidth / 1e9},
+       {"peak_gigaoperations_per_second", measured.peak / 1e9},
+       {"prefill_tokens_per_second", measured.prefill_tokens_per_second},
+       {"prefill_share_of_peak",
+        measured.prefill_tokens_per_second * work.operations_per_token / measured.peak},
+       {"decode_tokens_per_second", measured.decode_tokens_per_second},
+       {"decode_share_of_read_bandwidth",
+        measured.decode_tokens_per_second * work.bytes_per_token / measured.read_bandwidth},
+       {"decode_all_streams_tokens_per_second", measured.decode_streams_tokens_per_second},
+       {"decode_to_first_layout", measured.decode_tokens_per_second / first.decode_tokens_per_second},
+       {"decode_all_streams_to_first_layout",
+        measured.decode_streams_tokens_per_second / first.decode_tokens_per_second},
+       {"resident_bytes", measured.resident_bytes},
+       {"weight_bytes", work.weight_bytes},
+       {"kv_bytes", measured.kv_bytes},
+       {"resident_to_weights_and_kv", measured.resident_bytes / (work.weight_bytes + measured.kv_bytes)}});
 }
 
-void PrintRow(const Json& row) {
-  std::printf(
-      "%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %9s %9s %9s %5.2f\n",
-      row["layout"].get<std::string>().c_str(), row["read_gigabytes_per_second"].get<double>(),
-      row["peak_gigaoperations_per_second"].get<double>(), row["prefill_tokens_per_second"].get<double>(),
-      100 * row["prefill_share_of_peak"].get<double>(), row["decode_tokens_per_second"].get<double>(),
-      100 * row["decode_share_of_read_bandwidth"].get<double>(), row["decode_to_first_layout"].get<double>(),
-      row["decode_all_streams_tokens_per_second"].get<double>(),
-      row["decode_all_streams_to_first_layout"].get<double>(),
-      FormatBytes(row["resident_bytes"].get<double>()).c_str(),
-      FormatBytes(row["weight_bytes"].get<double>()).c_str(),
-      FormatBytes(row["kv_bytes"].get<double>()).c_str(), row["resident_to_weights_and_kv"].get<double>());
+std::string RowText(const Json& row) {
+  const auto number = [&row](const char* name) { return row[name].get<double>(); };
+  return absl::StrFormat(
+      "%-10s %7.1f %8.0f | %8.1f %5.0f %% | %8.2f %5.0f %% %5.2f | %8.2f %5.2f | %9s %9s %9s %5.2f | %s\n",
+      row["layout"].text(), number("read_gigabytes_per_second"), number("peak_gigaoperations_per_second"),
+      number("prefill_tokens_per_second"), 100 * number("prefill_share_of_peak"),
+      number("decode_tokens_per_second"), 100 * number("decode_share_of_read_bandwidth"),
+      number("decode_to_first_layout"), number("decode_all_streams_tokens_per_second"),
+      number("decode_all_streams_to_first_layout"), FormatBytes(number("resident_bytes")),
+      FormatBytes(number("weight_bytes")), FormatBytes(number("kv_bytes")),
+      number("resident_to_weights_and_kv"), row["kernel_level"].text());
+}
+
+std::string HeadText(const BenchOptions& options, const Work& work) {
+  return absl::StrFormat("%s\n%s, %s weights: %s read and %.2f G operations a token\n", CpuName(),
+                         options.shape, options.weights, FormatBytes(work.bytes_per_token),
+                         work.operations_per_token / 1e9) +
+         absl::StrFormat("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %9s %9s %9s %5s | %s\n", "layout",
+                         "GB/s", "Gop/s", "prefill", "of peak", "decode", "of read", "ratio", "streams",
+                         "ratio", "memory", "weights", "KV", "ratio", "level");
 }
 
 }  // namespace
@@ -263,32 +271,26 @@ absl::Status RunBench(const BenchOptions& options) {
   }
   BW_ASSIGN_OR_RETURN(const Work work, WorkOf(absl::StrCat("random:", options.shape, ":", options.weights)));
 
-  Json json{{"shape", options.shape},
-            {"weights", options.weights},
-            {"bytes_per_token", work.bytes_per_token},
-            {"operations_per_token", work.operations_per_token},
-            {"prompt_tokens", options.prompt_tokens},
-            {"decode_tokens", options.decode_tokens}};
-  if (!options.json) {
-    std::printf("%s, %s weights: %s read and %.2f G operations a token\n", options.shape.c_str(),
-                options.weights.c_str(), FormatBytes(work.bytes_per_token).c_str(),
-                work.operations_per_token / 1e9);
-    std::printf("%-10s %7s %8s | %8s %7s | %8s %7s %5s | %8s %5s | %9s %9s %9s %5s\n", "layout", "GB/s",
-                "Gop/s", "prefill", "of peak", "decode", "of read", "ratio", "streams", "ratio", "memory",
-                "weights", "KV", "ratio");
-  }
+  Json json = Json::object({{"cpu", CpuName()},
+                            {"shape", options.shape},
+                            {"weights", options.weights},
+                            {"bytes_per_token", work.bytes_per_token},
+                            {"operations_per_token", work.operations_per_token},
+                            {"prompt_tokens", options.prompt_tokens},
+                            {"decode_tokens", options.decode_tokens}});
+  if (!options.json) BW_RETURN_IF_ERROR(WriteOutput(HeadText(options, work)));
   StatusLine line;
   Measurement first;
   for (const BenchLayout& layout : layouts) {
     BW_ASSIGN_OR_RETURN(Measurement measured, Measure(layout, options, line));
     measured.kv_bytes = KvBytes(layout, options, work);
     if (first.decode_tokens_per_second == 0) first = measured;
-    json["layouts"].push_back(ToJson(layout, measured, work, first));
+    const Json row = ToJson(layout, measured, work, first);
+    json["layouts"].push_back(row);
     line.Clear();
-    if (!options.json) PrintRow(json["layouts"].back());
+    if (!options.json) BW_RETURN_IF_ERROR(WriteOutput(RowText(row)));
   }
-  if (options.json) std::cout << json.dump(2) << std::endl;
-  return absl::OkStatus();
+  return options.json ? WriteOutput(WriteJson(json, /*indent=*/2) + "\n") : absl::OkStatus();
 }
 
 }  // namespace bellwether

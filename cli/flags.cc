@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdio>
-#include <fstream>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -11,22 +10,32 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "cli/terminal.h"
 #include "common/defaults.h"
 #include "common/program_flags.h"
+#include "common/read_file.h"
+#include "common/status.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {
 
 template <typename T>
 CLI::Option* Add(CLI::App& app, const std::string& flag, T& value, const std::string& help) {
-  return app.add_option(flag, value, help)->capture_default_str();
+  return AddFlag(&app, flag, value, help);
 }
 
 // Absent unless given, so that the coordinator's default holds.
 template <typename T>
-void AddOptional(CLI::App& app, const std::string& flag, std::optional<T>& value, const std::string& help) {
-  app.add_option_function<T>(
+CLI::Option* AddOptional(CLI::App& app, const std::string& flag, std::optional<T>& value,
+                         const std::string& help) {
+  return app.add_option_function<T>(
       flag, [&value](const T& given) { value = given; }, help);
+}
+template <typename T>
+void AddOptionalNumber(CLI::App& app, const std::string& flag, std::optional<T>& value,
+                       const std::string& help, const std::string& instead = "") {
+  AddOptional(app, flag, value, help)->check(WholeNumber<T>(instead));
 }
 
 constexpr char kClusterGroup[] = "Cluster";
@@ -60,13 +69,17 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       ->check(CLI::Range(0, kContextTokensMax));
   Add(app, "--chat-template", options.chat_template,
       "family of prompts (default: chosen from the checkpoint)");
+  Add(app, "--give-up-seconds", options.give_up_seconds,
+      "end if the model has come no nearer to being served for so long")
+      ->check(CLI::Range(1.0, 86400.0));
   AddLogLevelFlag(&app, &options.log_level);
   app.option_defaults()->group("Options");
 }
 
 void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   Add(app, "--connect", options.connect,
-      "HOST:PORT of a running coordinator, instead of --model and a private cluster");
+      "HOST:PORT of a running coordinator, instead of --model and a private cluster")
+      ->check(Address({.empty = true}));
   AddClusterFlags(app, options.cluster);
 }
 
@@ -126,11 +139,11 @@ std::optional<std::pair<TokenId, float>> ParseBias(const std::string& entry) {
 void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
   const std::string group = "Generation";
   auto* section = app.add_option_group(group);
-  AddOptional(*section, "--max-tokens", options.max_tokens, "longest answer");
-  AddOptional(*section, "--min-tokens", options.min_tokens,
-              "end-of-sequence and stop tokens are masked before, --stop is not looked for");
+  AddOptionalNumber(*section, "--max-tokens", options.max_tokens, "longest answer");
+  AddOptionalNumber(*section, "--min-tokens", options.min_tokens,
+                    "end-of-sequence and stop tokens are masked before, --stop is not looked for");
   AddOptional(*section, "--temperature", options.temperature, "0 takes the most likely token; default 1");
-  AddOptional(*section, "--top-k", options.top_k, "keep the k most likely; 0 = off");
+  AddOptionalNumber(*section, "--top-k", options.top_k, "keep the k most likely; 0 = off");
   AddOptional(*section, "--top-p", options.top_p, "keep the most likely that make up p");
   AddOptional(*section, "--min-p", options.min_p, "drop those below p times the most likely");
   AddOptional(*section, "--repetition-penalty", options.repetition_penalty,
@@ -148,7 +161,8 @@ void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
       ->check([](const std::string& entry) {
         return ParseBias(entry).has_value() ? std::string() : entry + " is not TOKEN_ID:BIAS";
       });
-  AddOptional(*section, "--seed", options.seed, "the same seed gives the same answer");
+  AddOptionalNumber(*section, "--seed", options.seed, "the same seed gives the same answer",
+                    kRandomSeedAdvice);
   // Not a vector option: CLI11 would take "[8]" for a list.
   section
       ->add_option("--stop", CLI::callback_t([&options](const CLI::results_t& texts) {
@@ -164,14 +178,14 @@ void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
           "end at these tokens: 1,2,3")
       ->check(CheckIds);
   section->add_flag("--ignore-eos", options.ignore_eos, "go on after end-of-sequence");
-  AddOptional(*section, "--logprobs", options.logprobs,
-              "log-probabilities of each token and of the n most likely");
-  AddOptional(*section, "--n", options.n, "answers to the same prompt");
+  AddOptionalNumber(*section, "--logprobs", options.logprobs,
+                    "log-probabilities of each token and of the n most likely");
+  AddOptionalNumber(*section, "--n", options.n, "answers to the same prompt");
 }
 
 // One of `text_flag`, `ids_flag` and --prompt-file; absent ones leave the prompt empty, which the command
 // refuses.
-void AddPromptFlags(CLI::App& app, PromptInput& prompt, const std::string& text_flag,
+void AddPromptFlags(CLI::App& app, PromptInput& prompt, std::string& file, const std::string& text_flag,
                     const std::string& ids_flag) {
   auto* source = app.add_option_group("Prompt", "one of these")->require_option(1);
   AddOptional(*source, text_flag, prompt.text, "the text");
@@ -180,18 +194,19 @@ void AddPromptFlags(CLI::App& app, PromptInput& prompt, const std::string& text_
           ids_flag, [&prompt](const std::string& ids) { prompt.token_ids = *ParseIds(ids); },
           "token ids, taken as they are: 1,2,3")
       ->check(CheckIds);
-  source
-      ->add_option_function<std::string>(
-          "--prompt-file",
-          [&prompt](const std::string& path) {
-            std::ifstream file(path, std::ios::binary);
-            prompt.text = std::string(std::istreambuf_iterator<char>(file), {});
-          },
-          "the text of this file")
-      ->check(CLI::ExistingFile);
+  source->add_option("--prompt-file", file, "the text of this file");
   app.add_flag("--parse-special-tokens", prompt.parse_special_tokens,
                "special tokens in the text count as such");
   app.add_flag("--no-special-tokens", prompt.no_special_tokens, "leave out the beginning-of-sequence token");
+}
+
+// Into the command's prompt, without the byte-order mark that some editors write.
+absl::Status ReadPromptFile(CommandLine& line) {
+  if (line.prompt_file.empty()) return absl::OkStatus();
+  BW_ASSIGN_OR_RETURN(const std::string text,
+                      ReadFile(line.prompt_file, static_cast<size_t>(kClientMessageBytesMax)));
+  (line.command == "score" ? line.score.prompt : line.generate.prompt).text = WithoutByteOrderMark(text);
+  return absl::OkStatus();
 }
 
 void AddUp(CLI::App& app, CommandLine& line) {
@@ -202,8 +217,9 @@ void AddUp(CLI::App& app, CommandLine& line) {
   line.up.log_to_stderr = true;
   Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)")
       ->check(CLI::Range(0, kLocalWorkersMax));
-  Add(*up, "--listen", line.up.listen, "HOST:PORT for clients");
-  Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers");
+  Add(*up, "--listen", line.up.listen, "HOST:PORT for clients")->check(Address({.any_port = true}));
+  Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers")
+      ->check(Address({.any_port = true}));
   Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
       ->check(SecondsRange());
   up->get_option("--model")->required();
@@ -253,13 +269,13 @@ void AddBench(CLI::App& app, CommandLine& line) {
 void AddAnswering(CLI::App& app, CommandLine& line) {
   CLI::App* generate = app.add_subcommand("generate", "continue a text or token ids");
   AddSessionFlags(*generate, line.generate.session);
-  AddPromptFlags(*generate, line.generate.prompt, "--prompt", "--prompt-ids");
+  AddPromptFlags(*generate, line.generate.prompt, line.prompt_file, "--prompt", "--prompt-ids");
   AddGenerationFlags(*generate, line.generate.generation);
   generate->add_flag("--json", line.generate.json, "one JSON object instead of a stream of text");
 
   CLI::App* score = app.add_subcommand("score", "log-probability of every given token; perplexity");
   AddSessionFlags(*score, line.score.session);
-  AddPromptFlags(*score, line.score.prompt, "--text", "--token-ids");
+  AddPromptFlags(*score, line.score.prompt, line.prompt_file, "--text", "--token-ids");
   score->add_flag("--json", line.score.json, "one JSON object");
 
   CLI::App* chat = app.add_subcommand("chat", "a conversation on the terminal");
@@ -304,6 +320,10 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
     return false;
   }
   line.command = command.get_name();
+  if (const absl::Status prompt = ReadPromptFile(line); !prompt.ok()) {
+    exit_code = ReportError(Annotate(prompt, "--prompt-file"));
+    return false;
+  }
   return true;
 }
 

@@ -19,6 +19,7 @@ struct CommandLine {
   PlanOptions plan;
   InspectOptions inspect;
   BenchOptions bench;
+  std::string prompt_file;  // of generate and score: has been read into their prompt
 };
 
 // Fills `line`; flag > BELLWETHER_* environment > --config file > default. False if the program should end

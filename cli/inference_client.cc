@@ -10,6 +10,7 @@
 #include "grpcpp/grpcpp.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
 #include "proto/generation_codec.h"
+#include "proto/grpc_channel.h"
 #include "proto/grpc_deadline.h"
 #include "proto/grpc_status.h"
 
@@ -127,14 +128,20 @@ struct InferenceClient::Connection {
   }
 };
 
-InferenceClient::InferenceClient(const std::string& address) : connection_(std::make_unique<Connection>()) {
+InferenceClient::InferenceClient(const std::string& address, bool by_proxy)
+    : connection_(std::make_unique<Connection>()) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kClientMessageBytesMax));
   // Each client has its own connection, as separate programs would.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  connection_->channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  // A call may wait in a queue for long, but not for a coordinator that hangs or whose host is gone.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  connection_->channel =
+      MakeChannel(address, by_proxy ? Proxy::kByEnvironment : Proxy::kNever, std::move(arguments));
   connection_->stub = v1::Inference::NewStub(connection_->channel);
 }
 
@@ -216,7 +223,8 @@ absl::StatusOr<ServedModel> InferenceClient::GetModel(const CallOptions& call) {
                      .weights = response.weights(),
                      .kv_blocks = response.kv_blocks(),
                      .not_serving_reason = response.not_serving_reason(),
-                     .refused = response.refused()};
+                     .refused = response.refused(),
+                     .loading_progress = response.loading_progress()};
 }
 
 absl::StatusOr<ServedModel> InferenceClient::WaitUntilServing(absl::Duration timeout,

@@ -78,6 +78,7 @@ struct ServedModel {
   int32_t kv_blocks = 0;
   std::string not_serving_reason;
   bool refused = false;  // waiting does not help: the planner says no, or a worker cannot load its part
+  uint64_t loading_progress = 0;  // while not serving: grows as the workers load
 };
 
 // Ends calls from another thread, also those that have not begun.
@@ -104,8 +105,9 @@ struct CallOptions {
 // Methods may be called from several threads at once; each waits for its answer.
 class InferenceClient {
  public:
-  // `address`: host:port. Nothing is sent yet.
-  explicit InferenceClient(const std::string& address);
+  // `address`: a valid HOST:PORT. Nothing is sent yet. `by_proxy`: as the environment says (common/config.h,
+  // ProxyVariable), where else the connection goes straight there.
+  explicit InferenceClient(const std::string& address, bool by_proxy = false);
   ~InferenceClient();
 
   // Called for each message in order; false cancels the call.

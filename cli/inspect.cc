@@ -1,21 +1,18 @@
 #include "cli/inspect.h"
 
-#include <cstdio>
-#include <iostream>
 #include <map>
 
 #include "absl/strings/str_format.h"
-#include "cli/terminal.h"
+#include "common/json.h"
+#include "common/output.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/layout.h"
-#include "nlohmann/json.hpp"
 
 namespace bellwether {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 std::string FormatName(const TensorFormat& format) {
   std::string name(Name(format.format));
@@ -26,20 +23,20 @@ std::string FormatName(const TensorFormat& format) {
 }
 
 Json ConfigJson(const ModelConfig& config) {
-  Json json{{"architecture", config.architecture == Architecture::kBloom ? "bloom" : "llama"},
-            {"layers", config.layers},
-            {"hidden", config.hidden},
-            {"heads", config.heads},
-            {"kv_heads", config.kv_heads},
-            {"head_dim", config.head_dim},
-            {"ffn", config.ffn},
-            {"vocab", config.vocab},
-            {"max_positions", config.max_positions},
-            {"positions", config.alibi          ? "alibi"
-                          : config.rope_scaling ? "rope, llama3 scaling"
-                                                : "rope"},
-            {"tied_head", config.tied_head},
-            {"slices", SliceCount(config)}};
+  Json json = Json::object({{"architecture", config.architecture == Architecture::kBloom ? "bloom" : "llama"},
+                            {"layers", config.layers},
+                            {"hidden", config.hidden},
+                            {"heads", config.heads},
+                            {"kv_heads", config.kv_heads},
+                            {"head_dim", config.head_dim},
+                            {"ffn", config.ffn},
+                            {"vocab", config.vocab},
+                            {"max_positions", config.max_positions},
+                            {"positions", config.alibi          ? "alibi"
+                                          : config.rope_scaling ? "rope, llama3 scaling"
+                                                                : "rope"},
+                            {"tied_head", config.tied_head},
+                            {"slices", SliceCount(config)}});
   if (!config.alibi) json["rope_theta"] = config.rope_theta;
   json["eos"] = config.eos;
   return json;
@@ -51,23 +48,29 @@ struct FormatTotal {
   int64_t parameters = 0;
 };
 
-void PrintText(const Json& json) {
+// A text stands for itself, everything else as JSON has it.
+std::string Shown(const Json& value) {
+  return value.is_string() ? Printable(value.text()) : WriteJson(value);
+}
+
+std::string Text(const Json& json) {
+  std::string text;
   for (const auto& [key, value] : json.items()) {
     if (value.is_object()) {
-      std::printf("%s\n", key.c_str());
+      absl::StrAppend(&text, key, "\n");
       for (const auto& [name, inner] : value.items())
-        std::printf("  %-18s %s\n", name.c_str(), inner.dump().c_str());
-    } else if (value.is_array() && !value.empty() && value.front().is_object()) {
-      std::printf("%s\n", key.c_str());
+        absl::StrAppendFormat(&text, "  %-18s %s\n", name, WriteJson(inner));
+    } else if (value.front().is_object()) {
+      absl::StrAppend(&text, key, "\n");
       for (const Json& entry : value) {
-        std::printf("  %-40s %-12s %s\n", entry["name"].get<std::string>().c_str(),
-                    entry["shape"].dump().c_str(), entry["format"].get<std::string>().c_str());
+        absl::StrAppendFormat(&text, "  %-40s %-12s %s\n", Shown(entry["name"]), Shown(entry["shape"]),
+                              Shown(entry["format"]));
       }
     } else {
-      std::printf("%-20s %s\n", key.c_str(),
-                  (value.is_string() ? value.get<std::string>() : value.dump()).c_str());
+      absl::StrAppendFormat(&text, "%-20s %s\n", key, Shown(value));
     }
   }
+  return text;
 }
 
 // Without a tokenizer a checkpoint serves token ids; one that is there and cannot be read serves nobody.
@@ -89,7 +92,7 @@ absl::Status AddTokenizer(const Checkpoint& checkpoint, Json& json) {
 
 absl::Status RunInspect(const InspectOptions& options) {
   BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
-  Json json{{"path", checkpoint->path()}, {"container", checkpoint->container()}};
+  Json json = Json::object({{"path", checkpoint->path()}, {"container", checkpoint->container()}});
   BW_ASSIGN_OR_RETURN(json["model_id"], checkpoint->ModelId());
   json["config"] = ConfigJson(checkpoint->config());
 
@@ -113,18 +116,13 @@ absl::Status RunInspect(const InspectOptions& options) {
   if (options.tensors) {
     for (const TensorKey& key : checkpoint->Keys()) {
       const TensorInfo& info = *checkpoint->Find(key);
-      json["tensors"].push_back({{"name", Name(key)},
-                                 {"shape", Json::array({info.rows, info.cols})},
-                                 {"format", FormatName(info.format)},
-                                 {"source", info.source}});
+      json["tensors"].push_back(Json::object({{"name", Name(key)},
+                                              {"shape", Json::array({info.rows, info.cols})},
+                                              {"format", FormatName(info.format)},
+                                              {"source", info.source}}));
     }
   }
-  if (options.json) {
-    std::cout << json.dump(2) << std::endl;
-  } else {
-    PrintText(json);
-  }
-  return absl::OkStatus();
+  return WriteOutput(options.json ? WriteJson(json, /*indent=*/2) + "\n" : Text(json));
 }
 
 }  // namespace bellwether

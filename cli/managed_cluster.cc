@@ -9,10 +9,12 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
+#include "cli/patience.h"
 #include "cli/stop.h"
 #include "common/clock.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/layout_text.h"
@@ -23,7 +25,7 @@ namespace {
 
 // How often the children are looked at.
 constexpr absl::Duration kLook = absl::Milliseconds(50);
-constexpr absl::Duration kCoordinatorStart = absl::Seconds(60);
+constexpr absl::Duration kQuietStart = absl::Seconds(3);    // of a coordinator that opens its model
 constexpr absl::Duration kAnswerLimit = absl::Seconds(10);  // of a question about the state
 constexpr absl::Duration kCoordinatorStoppedMax = absl::Seconds(30);
 constexpr absl::Duration kEndLimit = absl::Seconds(10);  // of a coordinator that has drained
@@ -61,15 +63,16 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const Clus
                                                                       const Progress& progress) {
   std::error_code error;
   if (!options.model.starts_with("random:") && !std::filesystem::exists(options.model, error)) {
-    return absl::NotFoundError(
-        absl::StrCat("no model at ", options.model, ": give a Hugging Face directory or a .gguf file"));
+    return absl::NotFoundError(absl::StrCat("no model at ", Printable(options.model), error ? ", " : "",
+                                            error ? error.message() : "",
+                                            ": give a Hugging Face directory or a .gguf file"));
   }
   BW_ASSIGN_OR_RETURN(const int wanted, WorkersWanted(options));
   auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options, wanted));
   BW_ASSIGN_OR_RETURN(cluster->directory_,
                       ScratchDirectory::Make(std::filesystem::temp_directory_path(error).string()));
   BW_RETURN_IF_ERROR(cluster->StartCoordinator());
-  BW_RETURN_IF_ERROR(cluster->ReadPorts());
+  BW_RETURN_IF_ERROR(cluster->ReadPorts(progress));
   for (int i = 0; i < cluster->workers(); ++i) BW_RETURN_IF_ERROR(cluster->StartWorker(i));
   BW_RETURN_IF_ERROR(cluster->WaitUntilServing(progress));
   return cluster;
@@ -112,21 +115,21 @@ absl::Status ManagedCluster::StartCoordinator() {
 }
 
 // The coordinator writes "client HOST:PORT" and "worker HOST:PORT" when it listens.
-absl::Status ManagedCluster::ReadPorts() {
-  const absl::Duration give_up = Clock::Real()->Now() + kCoordinatorStart;
-  while (Clock::Real()->Now() < give_up) {
+absl::Status ManagedCluster::ReadPorts(const Progress& progress) {
+  const absl::Duration begin = Clock::Real()->Now();
+  Patience patience(absl::Seconds(options_.give_up_seconds));
+  while (true) {
     if (StopRequested()) return absl::CancelledError("stopped while the coordinator was starting");
     std::ifstream file(directory_.path() + "/ports");
     std::string name, address;
     while (file >> name >> address) (name == "client" ? address_ : worker_address_) = address;
     if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
-    if (coordinator_.WaitFor(kLook)) {
-      return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
-                                                 LogTail(directory_.path() + "/coordinator.log")));
-    }
+    if (coordinator_.WaitFor(kLook)) return CoordinatorEnded();
+    const absl::Duration now = Clock::Real()->Now();
+    BW_RETURN_IF_ERROR(patience.Hear(now, absl::StrCat("the coordinator opens ", Printable(options_.model))));
+    if (now - begin > kQuietStart && patience.IsNews() && progress)
+      progress(absl::StrCat("the coordinator opens ", Printable(options_.model)));
   }
-  return absl::DeadlineExceededError(
-      absl::StrCat("the coordinator does not listen after ", absl::FormatDuration(kCoordinatorStart)));
 }
 
 absl::Status ManagedCluster::StartWorker(int index) {
@@ -153,30 +156,44 @@ absl::Status ManagedCluster::StartWorker(int index) {
   return absl::OkStatus();
 }
 
+absl::Status ManagedCluster::CheckWorkersRun() {
+  for (int i = 0; i < workers(); ++i) {
+    if (workers_[i].process.Running()) continue;
+    return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(),
+                                               "\n", LogTail(workers_[i].log_file)));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ManagedCluster::CoordinatorEnded() const {
+  return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
+                                             LogTail(directory_.path() + "/coordinator.log")));
+}
+
 absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
   InferenceClient client(address_);
-  std::string last_reason;
+  Patience patience(absl::Seconds(options_.give_up_seconds));
+  bool answered = true;
   while (!coordinator_.WaitFor(kLook)) {
     if (StopRequested()) return absl::CancelledError("stopped while the model was loading");
-    for (int i = 0; i < workers(); ++i) {
-      if (workers_[i].process.Running()) continue;
-      return absl::UnavailableError(absl::StrCat("worker ", i, " ended with ", workers_[i].process.ending(),
-                                                 "\n", LogTail(workers_[i].log_file)));
-    }
+    BW_RETURN_IF_ERROR(CheckWorkersRun());
     const absl::StatusOr<ServedModel> model =
         client.GetModel({.timeout = kAnswerLimit, .cancellation = StopCancellation()});
-    if (!model.ok()) continue;  // the coordinator's end, if that is why, shows above
-    if (model->serving) {
+    if (model.ok() && model->serving) {
       model_ = *model;
       return absl::OkStatus();
     }
-    if (model->refused) return absl::FailedPreconditionError(model->not_serving_reason);
-    if (model->not_serving_reason == last_reason) continue;
-    last_reason = model->not_serving_reason;
-    if (progress) progress(last_reason);
+    if (model.ok() && model->refused) return absl::FailedPreconditionError(model->not_serving_reason);
+    const std::string state = model.ok() ? model->not_serving_reason
+                                         : absl::StrCat("the coordinator at ", address_, " does not answer (",
+                                                        model.status().message(), ")");
+    BW_RETURN_IF_ERROR(patience.Hear(Clock::Real()->Now(), state, model.ok() ? model->loading_progress : 0));
+    // No answer at all is told when it repeats: it may be ending, which shows above.
+    const bool answered_before = std::exchange(answered, model.ok());
+    const bool tell = model.ok() || !answered_before;
+    if (tell && patience.IsNews() && progress) progress(state);
   }
-  return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending(), "\n",
-                                             LogTail(directory_.path() + "/coordinator.log")));
+  return CoordinatorEnded();
 }
 
 // A stopped worker never joins again by itself; one that the coordinator still counts on may go on.

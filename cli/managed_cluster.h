@@ -32,6 +32,8 @@ struct ClusterOptions {
   absl::Duration drain;                       // how long running answers may take once Stop is called
   std::string log_level = "warning";
   bool log_to_stderr = false;  // else into files that are shown if something fails
+  // Longest wait for the model to come nearer to being served; a load that gets on may take any time.
+  double give_up_seconds = 300;
 };
 
 // A coordinator and its workers as processes of this machine. They end with this process.
@@ -66,11 +68,13 @@ class ManagedCluster {
   };
   ManagedCluster(const ClusterOptions& options, int workers) : options_(options), workers_(workers) {}
   absl::Status StartCoordinator();
-  absl::Status ReadPorts();
+  absl::Status ReadPorts(const Progress& progress);
   absl::Status StartWorker(int index);
   absl::Status WaitUntilServing(const Progress& progress);
   // Says so when the coordinator is stopped; Unavailable, and it is killed, if it does not go on.
   absl::Status CheckCoordinator();
+  absl::Status CheckWorkersRun();
+  absl::Status CoordinatorEnded() const;
   void KillLostWorkers(InferenceClient& client);
   void RestartDeadWorkers();
   std::string LogTail(const std::string& file) const;

@@ -1,25 +1,21 @@
 #include "cli/plan.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <iostream>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
-#include "cli/terminal.h"
 #include "common/defaults.h"
+#include "common/json.h"
+#include "common/output.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/option_names.h"
 #include "model/shard_size.h"
-#include "nlohmann/json.hpp"
 #include "worker/inventory.h"
 
 namespace bellwether {
 namespace {
-
-using Json = nlohmann::ordered_json;
 
 constexpr double kMeasureSeconds = 0.3;
 constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
@@ -44,22 +40,22 @@ absl::StatusOr<double> ParseBytes(absl::string_view text) {
 }
 
 Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
-  Json json{{"layout", Describe(plan.layout)},
-            {"kernel_level", plan.numeric.kernel_level},
-            {"kv_blocks", plan.kv_blocks},
-            {"decode_tokens_per_second", plan.decode_tokens_per_second},
-            {"pipeline_tokens_per_second", plan.pipeline_tokens_per_second},
-            {"bound_by", plan.bound_by},
-            {"imbalance", plan.imbalance}};
+  Json json = Json::object({{"layout", Describe(plan.layout)},
+                            {"kernel_level", plan.numeric.kernel_level},
+                            {"kv_blocks", plan.kv_blocks},
+                            {"decode_tokens_per_second", plan.decode_tokens_per_second},
+                            {"pipeline_tokens_per_second", plan.pipeline_tokens_per_second},
+                            {"bound_by", plan.bound_by},
+                            {"imbalance", plan.imbalance}});
   for (const PlannedWorker& worker : plan.workers) {
-    json["workers"].push_back({{"name", inventory[worker.inventory].name},
-                               {"stage", worker.stage},
-                               {"rank", worker.rank},
-                               {"weight_bytes", worker.weight_bytes},
-                               {"kv_bytes", worker.kv_bytes},
-                               {"activation_bytes", worker.activation_bytes},
-                               {"bytes_read_per_token", worker.bytes_read_per_token},
-                               {"read_seconds", worker.read_seconds}});
+    json["workers"].push_back(Json::object({{"name", inventory[worker.inventory].name},
+                                            {"stage", worker.stage},
+                                            {"rank", worker.rank},
+                                            {"weight_bytes", worker.weight_bytes},
+                                            {"kv_bytes", worker.kv_bytes},
+                                            {"activation_bytes", worker.activation_bytes},
+                                            {"bytes_read_per_token", worker.bytes_read_per_token},
+                                            {"read_seconds", worker.read_seconds}}));
   }
   return json;
 }
@@ -131,12 +127,8 @@ absl::Status RunPlan(const PlanOptions& options) {
     BW_ASSIGN_OR_RETURN(workers, LocalInventory(std::max(options.local_workers, wanted)));
   }
   BW_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint->config(), formats, workers, planner));
-  if (options.json) {
-    std::cout << ToJson(plan, workers).dump(2) << std::endl;
-  } else {
-    std::cout << plan.arithmetic << std::endl;
-  }
-  return absl::OkStatus();
+  return WriteOutput((options.json ? WriteJson(ToJson(plan, workers), /*indent=*/2) : plan.arithmetic) +
+                     "\n");
 }
 
 }  // namespace bellwether

@@ -1,7 +1,12 @@
 #include "cli/session.h"
 
+#include <cstdio>
+
+#include "absl/strings/str_cat.h"
 #include "cli/stop.h"
 #include "cli/terminal.h"
+#include "common/config.h"
+#include "common/host_port.h"
 #include "common/status.h"
 
 namespace bellwether {
@@ -24,11 +29,19 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
     session.address_ = session.cluster_->address();
     session.model_ = session.cluster_->model();
   }
-  session.client_ = std::make_unique<InferenceClient>(session.address_);
+  BW_ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(session.address_));
+  const std::string proxy = address.IsLoopback() ? "" : ProxyVariable(address.host);
+  if (!proxy.empty()) {
+    session.way_ = absl::StrCat(" through the proxy that ", proxy, " names; no_proxy=", address.host,
+                                " goes straight there");
+    std::fprintf(stderr, "connecting to %s%s\n", session.address_.c_str(), session.way_.c_str());
+  }
+  session.client_ = std::make_unique<InferenceClient>(session.address_, /*by_proxy=*/!proxy.empty());
   if (session.cluster_ == nullptr) {
     auto model = session.client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()});
     if (!model.ok())
-      return Annotate(model.status(), absl::StrCat("no coordinator answers at ", options.connect));
+      return Annotate(model.status(),
+                      absl::StrCat("no coordinator answers at ", options.connect, session.way_));
     session.model_ = *std::move(model);
   }
   return session;

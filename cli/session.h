@@ -30,6 +30,7 @@ class Session {
  private:
   std::unique_ptr<ManagedCluster> cluster_;
   std::string address_;
+  std::string way_;  // how it is reached, where that is not straight
   std::unique_ptr<InferenceClient> client_;
   ServedModel model_;
 };

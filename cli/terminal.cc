@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "cli/stop.h"
+#include "common/quote.h"
 
 namespace bellwether {
 
@@ -27,7 +28,7 @@ int ReportError(const absl::Status& status) {
     std::fprintf(stderr, "bellwether: interrupted\n");
     return kInterruptedExitCode;
   }
-  std::string text(status.message());
+  std::string text = Printable({status.message().data(), status.message().size()});
   if (text.empty()) text = absl::StatusCodeToString(status.code());
   std::fprintf(stderr, "bellwether: %s\n", text.c_str());
   return status.code() == absl::StatusCode::kInvalidArgument ? 2 : 1;

@@ -4,20 +4,23 @@
 
 #include <algorithm>
 #include <cstdlib>
-#include <fstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "common/read_file.h"
 #include "common/status.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {
 
 constexpr char kConfig[] = "config";
 constexpr char kPrefix[] = "BELLWETHER_";
+constexpr size_t kConfigBytesMax = size_t{16} << 20;
 
 // The file that the flags or the environment name; empty if none.
 std::string ConfigFile(const std::vector<std::string>& arguments,
@@ -54,10 +57,11 @@ bool Decided(const std::vector<std::string>& above, const std::string& name,
 absl::Status AddFile(const std::string& path, const std::vector<std::string>& names,
                      const Displacements& displacements, const std::vector<std::string>& above,
                      std::vector<std::string>* out) {
-  std::ifstream file(path);
-  if (!file) return absl::NotFoundError(absl::StrCat("config: cannot read ", path));
+  const absl::StatusOr<std::string> file = ReadFile(path, kConfigBytesMax);
+  if (!file.ok()) return Annotate(file.status(), "config");
+  const std::string_view lines = WithoutByteOrderMark(*file);
   int number = 0;
-  for (std::string line; std::getline(file, line);) {
+  for (const absl::string_view line : absl::StrSplit(absl::string_view(lines.data(), lines.size()), '\n')) {
     ++number;
     const absl::string_view text = absl::StripAsciiWhitespace(line);
     if (text.empty() || text[0] == '#') continue;
@@ -94,6 +98,30 @@ std::vector<std::string> EnvironmentWithoutSettings() {
     if (!absl::StartsWith(*variable, kPrefix)) variables.emplace_back(*variable);
   }
   return variables;
+}
+
+std::string ProxyVariable(std::string_view host,
+                          const std::function<const char*(const std::string&)>& environment) {
+  std::string proxy;
+  for (const char* name : {"grpc_proxy", "https_proxy", "http_proxy"}) {
+    const char* value = environment(name);
+    if (value == nullptr) continue;
+    if (*value != '\0') proxy = name;
+    break;  // one that is empty switches off those behind it
+  }
+  const char* exempt = environment("no_grpc_proxy");
+  if (exempt == nullptr) exempt = environment("no_proxy");
+  if (exempt == nullptr) return proxy;
+  for (const absl::string_view ending : absl::StrSplit(exempt, ',', absl::SkipWhitespace())) {
+    if (absl::EndsWithIgnoreCase(absl::string_view(host.data(), host.size()),
+                                 absl::StripAsciiWhitespace(ending)))
+      return "";
+  }
+  return proxy;
+}
+
+std::string ProxyVariable(std::string_view host) {
+  return ProxyVariable(host, [](const std::string& name) { return std::getenv(name.c_str()); });
 }
 
 std::string EnvironmentName(std::string_view name) {

@@ -40,6 +40,13 @@ std::string ConfigLine(std::string_view name, std::string_view value);
 // The process's environment, "NAME=value", without our settings: for programs that are told theirs by flags.
 std::vector<std::string> EnvironmentWithoutSettings();
 
+// The variable by which gRPC goes through an HTTP proxy to `host`: grpc_proxy, https_proxy or http_proxy,
+// unless no_grpc_proxy or no_proxy names the host or its end. Empty: it goes straight there. gRPC's rules,
+// retold so that people can be told.
+std::string ProxyVariable(std::string_view host,
+                          const std::function<const char*(const std::string&)>& environment);
+std::string ProxyVariable(std::string_view host);
+
 // "step-tokens" -> "BELLWETHER_STEP_TOKENS"
 std::string EnvironmentName(std::string_view name);
 

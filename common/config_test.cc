@@ -98,5 +98,29 @@ TEST(EnvironmentName, IsUpperCaseWithoutDashes) {
   EXPECT_EQ(EnvironmentName("step-tokens"), "BELLWETHER_STEP_TOKENS");
 }
 
+TEST_F(ConfigTest, AFileMayBeginWithAByteOrderMark) {
+  const auto layered = Layered({"--config", File("\xEF\xBB\xBFmodel = m\r\n")});
+  ASSERT_TRUE(layered.ok()) << layered.status();
+  EXPECT_EQ(layered->front(), "--model=m");
+}
+
+// gRPC's rules: the first of three variables that is there, unless an exemption ends the host's name.
+TEST_F(ConfigTest, TheProxyThatGrpcTakes) {
+  const auto proxy = [](const std::string& host, std::map<std::string, std::string> variables) {
+    return ProxyVariable(host, [&](const std::string& name) {
+      const auto found = variables.find(name);
+      return found == variables.end() ? nullptr : found->second.c_str();
+    });
+  };
+  EXPECT_EQ(proxy("a.lab", {}), "");
+  EXPECT_EQ(proxy("a.lab", {{"http_proxy", "p:1"}}), "http_proxy");
+  EXPECT_EQ(proxy("a.lab", {{"http_proxy", "p:1"}, {"https_proxy", "q:1"}}), "https_proxy");
+  EXPECT_EQ(proxy("a.lab", {{"grpc_proxy", ""}, {"https_proxy", "q:1"}}), "");
+  EXPECT_EQ(proxy("a.lab", {{"https_proxy", "q:1"}, {"no_proxy", "other, .LAB"}}), "");
+  EXPECT_EQ(proxy("a.lab", {{"https_proxy", "q:1"}, {"no_proxy", "b.lab,"}}), "https_proxy");
+  EXPECT_EQ(proxy("a.lab", {{"https_proxy", "q:1"}, {"no_proxy", "lab"}, {"no_grpc_proxy", "other"}}),
+            "https_proxy");
+}
+
 }  // namespace
 }  // namespace bellwether

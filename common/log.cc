@@ -1,5 +1,6 @@
 #include "common/log.h"
 
+#include "common/quote.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
 
@@ -35,7 +36,7 @@ spdlog::logger& Logger() {
 std::string LogText(std::string_view message) {
   while (!message.empty() && message.back() == '\n') message.remove_suffix(1);
   std::string text;
-  for (const char c : message) {
+  for (const char c : Printable(message)) {
     if (c == '\n') {
       text += "\n    ";
     } else if (static_cast<unsigned char>(c) < ' ' || c == 127) {

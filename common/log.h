@@ -12,7 +12,7 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 // Lines on stderr: time, level, program, message. Never prompts or answers. Safe from every thread.
 void Log(LogLevel level, std::string_view message);
 // A message as it is written, whoever had a part in it: further lines are indented, so that none looks like
-// one of ours, and other control characters are escaped.
+// one of ours, and other control characters and bytes that are not UTF-8 are escaped.
 std::string LogText(std::string_view message);
 
 // Called once by main. `program` is put in every line; messages below `minimum` are dropped.

@@ -2,13 +2,17 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <limits>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/host_port.h"
+#include "common/output.h"
 
 namespace bellwether {
 
@@ -38,6 +42,42 @@ inline CLI::Validator SecondsRange() {
   return {check, absl::StrCat("FLOAT in [0 - ", kSecondsMax, "]")};
 }
 
+// Of the flags that take an address. Empty stands for none, where `empty` allows it.
+struct AddressRules {
+  bool any_port = false;  // 0: a listener takes a free one
+  bool empty = false;
+};
+inline CLI::Validator Address(AddressRules rules) {
+  const auto check = [rules](const std::string& text) {
+    if (text.empty() && rules.empty) return std::string();
+    return std::string(ParseHostPort(text, rules.any_port).status().message());
+  };
+  return {check, "HOST:PORT"};
+}
+
+// Of the flags that take a whole number of the type T, which CLI11 would wrap around. `instead` says what to
+// do for what people may have meant.
+template <typename T>
+CLI::Validator WholeNumber(const std::string& instead = "") {
+  const auto check = [instead](const std::string& text) {
+    T value = 0;
+    if (absl::SimpleAtoi(text, &value)) return std::string();
+    using Limits = std::numeric_limits<T>;
+    return absl::StrCat("Value ", text, " is no whole number from ", Limits::min(), " to ", Limits::max(),
+                        instead.empty() ? "" : ": ", instead);
+  };
+  return {check, ""};
+}
+inline constexpr char kRandomSeedAdvice[] = "leave it out for a random one";
+
+// A flag with its default shown. All programs add theirs by this, so that what a flag takes is the same.
+template <typename T>
+CLI::Option* AddFlag(CLI::App* app, const std::string& name, T& value, const std::string& help) {
+  CLI::Option* option = app->add_option(name, value, help)->capture_default_str();
+  if constexpr (std::is_integral_v<T>) option->check(WholeNumber<T>());
+  return option;
+}
+
 inline void AddLogLevelFlag(CLI::App* app, std::string* level) {
   app->add_option("--log-level", *level, "Lines of lower rank are left out")
       ->capture_default_str()
@@ -61,8 +101,9 @@ inline void AddConfigFlags(CLI::App* app, bool* print_config) {
   }
 }
 
-// Those that are not set and have no default are printed without a value.
-inline void PrintSettings(const std::vector<CLI::Option*>& settings) {
+// Those that are not set and have no default are shown without a value.
+inline std::string SettingsText(const std::vector<CLI::Option*>& settings) {
+  std::string text;
   for (const CLI::Option* option : settings) {
     const bool list = option->get_items_expected_max() > 1;
     std::vector<std::string> values = option->results();
@@ -71,9 +112,17 @@ inline void PrintSettings(const std::vector<CLI::Option*>& settings) {
     for (const std::string& value : values) {
       const std::string& name = option->get_lnames().front();
       const bool none = option->count() == 0 && value.empty();
-      std::fputs((none ? name + " = \n" : ConfigLine(name, value)).c_str(), stdout);
+      text += none ? name + " = \n" : ConfigLine(name, value);
     }
   }
+  return text;
+}
+
+// Writes what was asked for; the exit status.
+inline int PrintAndEnd(const std::string& text) {
+  const absl::Status written = WriteOutput(text);
+  if (!written.ok()) std::fprintf(stderr, "%s\n", std::string(written.message()).c_str());
+  return written.ok() ? 0 : 1;
 }
 
 // Puts the name before a positional argument of `command`, so that it ranks as the flag does.
@@ -134,10 +183,7 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
   try {
     app->parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) {
-      std::fputs(app->help().c_str(), stdout);
-      return 0;
-    }
+    if (error.get_exit_code() == 0) return PrintAndEnd(app->help());
     // Settings may be incomplete where they are only looked at.
     if (!print_config || error.get_exit_code() != static_cast<int>(CLI::ExitCodes::RequiredError)) {
       std::fprintf(stderr, "%s\nRun with --help for what there is.\n", error.what());
@@ -145,8 +191,7 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
     }
   }
   if (!print_config) return -1;
-  PrintSettings(settings);
-  return 0;
+  return PrintAndEnd(SettingsText(settings));
 }
 
 }  // namespace bellwether

@@ -12,9 +12,8 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
+#include "common/host_port.h"
 #include "common/log.h"
 #include "common/status.h"
 
@@ -30,29 +29,16 @@ struct FreeAddresses {
 };
 using Addresses = std::unique_ptr<addrinfo, FreeAddresses>;
 
-struct HostPort {
-  std::string host, port;
-};
-
-HostPort Split(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos) return {address, ""};
-  absl::string_view host(address.data(), colon);
-  if (absl::ConsumePrefix(&host, "[")) absl::ConsumeSuffix(&host, "]");
-  return {std::string(host), address.substr(colon + 1)};
-}
-
-absl::StatusOr<Addresses> Resolve(const std::string& address) {
-  const HostPort parts = Split(address);
+absl::StatusOr<Addresses> Resolve(const HostPort& address) {
   addrinfo hints{};
   hints.ai_family = AF_UNSPEC;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
   addrinfo* found = nullptr;
-  const int error = getaddrinfo(parts.host.c_str(), parts.port.c_str(), &hints, &found);
+  const int error = getaddrinfo(address.host.c_str(), std::to_string(address.port).c_str(), &hints, &found);
   if (error == 0) return Addresses(found);
   return absl::InvalidArgumentError(
-      absl::StrCat(address, " is no HOST:PORT to listen on: ", gai_strerror(error)));
+      absl::StrCat("cannot listen on ", address.ToString(), ": ", gai_strerror(error)));
 }
 
 absl::Status SystemError(const std::string& address) {
@@ -103,7 +89,8 @@ absl::StatusOr<std::unique_ptr<TcpListener>> TcpListener::Bind(Options options) 
 absl::Status TcpListener::Open() {
   stop_ = UniqueFd(eventfd(0, EFD_CLOEXEC));
   if (!stop_.valid()) return SystemError(options_.address);
-  BW_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(options_.address));
+  BW_ASSIGN_OR_RETURN(HostPort bound, ParseHostPort(options_.address, /*any_port=*/true));
+  BW_ASSIGN_OR_RETURN(const Addresses addresses, Resolve(bound));
   in_port_t port = 0;
   absl::Status error;
   for (addrinfo* address = addresses.get(); address != nullptr; address = address->ai_next) {
@@ -117,7 +104,8 @@ absl::Status TcpListener::Open() {
     port = PortOf(address->ai_addr);
   }
   if (sockets_.empty()) return error;
-  options_.address = absl::StrCat(options_.address.substr(0, options_.address.rfind(':')), ":", ntohs(port));
+  bound.port = ntohs(port);
+  options_.address = bound.ToString();
   return absl::OkStatus();
 }
 

@@ -231,7 +231,7 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
 void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& join) {
   if (const absl::Status status = CheckJoin(join); !status.ok()) {
     auto refusal = std::make_shared<v1::CoordinatorMessage>();
-    refusal->mutable_refusal()->set_reason(std::string(status.message()));
+    refusal->mutable_refusal()->set_reason(Printable({status.message().data(), status.message().size()}));
     stream.Send(std::move(refusal));
     stream.Close(absl::OkStatus());
     return;
@@ -328,6 +328,8 @@ void ClusterService::Impl::HandleEvent(const ClusterEvent& event) {
   for (const ClusterAction& action : view_.Handle(event, options_.clock->Now())) {
     std::visit([this](const auto& it) { Do(it); }, action);
   }
+  absl::MutexLock lock(&mutex_);
+  status_.loading_progress = view_.loading_progress();
 }
 
 ClusterTick ClusterService::Impl::MakeTick() const {
@@ -358,7 +360,7 @@ void ClusterService::Impl::Do(const AcceptWorker& action) {
 void ClusterService::Impl::Do(const RefuseWorker& action) {
   LogWarning("refused a worker: ", action.reason);
   v1::CoordinatorMessage message;
-  message.mutable_refusal()->set_reason(action.reason);
+  message.mutable_refusal()->set_reason(Printable(action.reason));
   SendTo(action.id, std::move(message));
   if (const auto stream = Find(action.id)) stream->Close(absl::OkStatus());
 }
@@ -440,7 +442,7 @@ void ClusterService::Impl::Do(const LayoutDown& action) {
 void ClusterService::Impl::Do(const EndWorkerEpoch& action) {
   v1::CoordinatorMessage message;
   message.mutable_end_epoch()->set_epoch(action.epoch.value);
-  message.mutable_end_epoch()->set_reason(action.reason);
+  message.mutable_end_epoch()->set_reason(Printable(action.reason));
   SendTo(action.id, std::move(message));
 }
 

@@ -45,7 +45,8 @@ class ClusterService {
     std::string kernel_level;
     int32_t kv_blocks = 0;
     std::string not_serving_reason;
-    bool refused = false;  // by the planner, or a worker that cannot load: waiting does not help
+    bool refused = false;           // by the planner, or a worker that cannot load: waiting does not help
+    uint64_t loading_progress = 0;  // as in ClusterView
   };
   Status status() const;
 

@@ -130,6 +130,7 @@ void ClusterView::On(const WorkerBeat& event) {
   const ClusterLayout::Member* member = FindMember(event.id);
   const bool loaded = event.progress.epoch == layout_->epoch && event.progress.state == "linking";
   if (member != nullptr && loaded) SetHeld(*member);
+  loading_progress_ += changed ? 1 : 0;
   ReportLoading();
 }
 

@@ -157,6 +157,8 @@ class ClusterView {
 
   bool serving() const { return phase_ == Phase::kServing; }
   int workers_joined() const { return static_cast<int>(workers_.size()); }
+  // Grows with everything that workers get done while they load.
+  uint64_t loading_progress() const { return loading_progress_; }
 
  private:
   enum class Phase { kWaiting, kLoading, kServing };
@@ -227,6 +229,7 @@ class ClusterView {
   absl::Duration plan_not_before_;
   absl::Duration plan_delay_;  // grows while epochs fail before they serve
   int loaded_percent_ = 0;     // last told
+  uint64_t loading_progress_ = 0;
   std::string last_report_;
   std::string end_reason_;  // why the last epoch ended, until the next one serves
 };

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "common/descriptors.h"
 #include "common/log.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "common/step.h"
 #include "common/system_random.h"
@@ -212,7 +213,7 @@ InferenceService::Options CoordinatorServer::InferenceOptions() {
   if (name.empty()) name = std::filesystem::path(options_.model).parent_path().filename().string();
   InferenceService::Options options;
   options.model = {
-      .name = std::move(name),
+      .name = Printable(name),
       .id = model_id_,
       .architecture = checkpoint_->config().architecture == Architecture::kBloom ? "bloom" : "llama",
       .weights = std::string(Name(format.format))};

@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
+#include "proto/grpc_channel.h"
 #include "proto/grpc_deadline.h"
 #include "proto/step_codec.h"
 
@@ -34,7 +35,7 @@ TokenId TokenAfter(int position, int choice) { return (7 * position + choice) % 
 std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return MakeChannel(address, Proxy::kNever, arguments);
 }
 
 class FakeWorker {

@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "coordinator/task_pool.h"
 #include "coordinator/token_stream.h"
@@ -430,8 +431,9 @@ grpc::ServerUnaryReactor* InferenceService::Impl::GetModel(grpc::CallbackServerC
   response->set_weights(options_.model.weights);
   response->set_kv_blocks(cluster.kv_blocks);
   if (!cluster.serving) {
-    response->set_not_serving_reason(cluster.not_serving_reason);
+    response->set_not_serving_reason(Printable(cluster.not_serving_reason));
     response->set_refused(cluster.refused);
+    response->set_loading_progress(cluster.loading_progress);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);

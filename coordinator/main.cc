@@ -23,43 +23,42 @@ struct Flags {
 
 void AddFlags(CLI::App* app, Flags* flags) {
   CoordinatorOptions& options = flags->options;
-  app->option_defaults()->always_capture_default();
-  app->add_option("--model", options.model, "Checkpoint: a Hugging Face directory or a .gguf file");
-  app->add_option("--listen", options.listen, "Address for clients, HOST:PORT; port 0 takes any");
-  app->add_option("--worker-listen", options.worker_listen, "Address for workers, HOST:PORT");
-  app->add_option("--port-file", options.port_file,
-                  "Gets the lines \"client HOST:PORT\" and \"worker HOST:PORT\" once both listen");
-  app->add_option("--workers", options.workers,
-                  "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
-  app->add_option("--tensor-parallel", options.tensor_parallel,
-                  "Ranks of each stage; 0 lets the planner choose");
-  app->add_option("--pipeline-parallel", options.pipeline_parallel, "Stages; 0 lets the planner choose");
-  app->add_option(
-      "--layout", options.layout,
-      "The layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
-  app->add_option("--quantize", options.quantize, "Round float weights at load: none, int8 or int4");
-  app->add_option("--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
-  app->add_option(
-      "--kernel-level", options.kernel_level,
-      "Instruction set of all workers: reference, portable, avx2, avx512, avx512_bf16 (default: the "
-      "highest they share)");
-  app->add_option("--chat-template", options.chat_template,
-                  "Family of the chat template (default: by the checkpoint)");
-  app->add_option("--context-tokens", options.context_tokens,
-                  "Prompt and answer together, at most; 0: what the model can, at most 4096");
-  app->add_option(
-      "--kv-blocks-max", options.kv_blocks_max,
-      "KV blocks of 32 tokens, at most, but enough for one context; 0: what memory holds, at most 4096");
-  app->add_option("--step-tokens", options.step_tokens, "Tokens of a step, at most");
-  app->add_option("--sequences-max", options.sequences_max,
-                  absl::StrCat("Sequences that run at once, at most (at most ", kSequencesMax, ")"));
-  app->add_option("--requests-max", options.requests_queued_max, "Requests waiting or running, at most");
+  AddFlag(app, "--model", options.model, "Checkpoint: a Hugging Face directory or a .gguf file");
+  AddFlag(app, "--listen", options.listen, "Address for clients, HOST:PORT; port 0 takes any")
+      ->check(Address({.any_port = true}));
+  AddFlag(app, "--worker-listen", options.worker_listen, "Address for workers, HOST:PORT")
+      ->check(Address({.any_port = true}));
+  AddFlag(app, "--port-file", options.port_file,
+          "Gets the lines \"client HOST:PORT\" and \"worker HOST:PORT\" once both listen");
+  AddFlag(app, "--workers", options.workers, "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
+  AddFlag(app, "--tensor-parallel", options.tensor_parallel,
+          "Ranks of each stage; 0 lets the planner choose");
+  AddFlag(app, "--pipeline-parallel", options.pipeline_parallel, "Stages; 0 lets the planner choose");
+  AddFlag(app, "--layout", options.layout,
+          "The layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
+  AddFlag(app, "--quantize", options.quantize, "Round float weights at load: none, int8 or int4");
+  AddFlag(app, "--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
+  AddFlag(app, "--kernel-level", options.kernel_level,
+          "Instruction set of all workers: reference, portable, avx2, avx512, avx512_bf16 (default: the "
+          "highest they share)");
+  AddFlag(app, "--chat-template", options.chat_template,
+          "Family of the chat template (default: by the checkpoint)");
+  AddFlag(app, "--context-tokens", options.context_tokens,
+          "Prompt and answer together, at most; 0: what the model can, at most 4096");
+  AddFlag(app, "--kv-blocks-max", options.kv_blocks_max,
+          "KV blocks of 32 tokens, at most, but enough for one context; 0: what memory holds, at most 4096");
+  AddFlag(app, "--step-tokens", options.step_tokens, "Tokens of a step, at most");
+  AddFlag(app, "--sequences-max", options.sequences_max,
+          absl::StrCat("Sequences that run at once, at most (at most ", kSequencesMax, ")"));
+  AddFlag(app, "--requests-max", options.requests_queued_max, "Requests waiting or running, at most");
   app->add_option("--seed", options.seed,
-                  "Of the seeds drawn for requests that bring none; 0 takes a random one");
-  app->add_option("--step-deadline-seconds", flags->step_deadline_seconds,
-                  "A worker without progress for so long within a step is hung; 0 takes it from the plan")
+                  "Of the seeds drawn for requests that bring none; 0 takes a random one")
+      ->capture_default_str()
+      ->check(WholeNumber<uint64_t>(kRandomSeedAdvice));
+  AddFlag(app, "--step-deadline-seconds", flags->step_deadline_seconds,
+          "A worker without progress for so long within a step is hung; 0 takes it from the plan")
       ->check(SecondsRange());
-  app->add_option("--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on")
+  AddFlag(app, "--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on")
       ->check(SecondsRange());
   AddLogLevelFlag(app, &flags->log_level);
 }

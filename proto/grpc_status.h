@@ -17,8 +17,8 @@ inline constexpr size_t kStatusMessageBytesMax = 2048;
 inline grpc::Status ToGrpc(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const std::string_view whole(status.message().data(), status.message().size());
-  std::string message(CutText(whole, kStatusMessageBytesMax));
-  if (message.size() < whole.size()) message += "...";
+  std::string message = Printable(CutText(whole, kStatusMessageBytesMax));
+  if (whole.size() > kStatusMessageBytesMax) message += "...";
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::move(message));
 }
 

@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
-# Everything that is too slow for `make test`: format, clang-tidy, all tests again under the sanitizers, fuzz smoke.
+# check.sh [PHASE ...]: what is too slow for `make test`. Without a phase, all but those marked "quick":
+#
+#   format         clang-format agrees with every file
+#   release        builds everything and runs all tests
+#   tidy           clang-tidy on all of our code (after release)
+#   tidy-recent    quick: on the files of the last 30 commits
+#   clang          clang builds the programs; -Wthread-safety checks which mutex guards what
+#   asan           all tests again under AddressSanitizer and UndefinedBehaviorSanitizer
+#   tsan           all tests that run threads of ours, under ThreadSanitizer
+#   tsan-handover  quick: those in which threads hand something over
+#   fuzz           every fuzzer for a moment
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh --check
-
-echo "== format"
-git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror
 
 # Builds the preset and runs its tests; with a pattern, those whose names match it and nothing else.
 run() {
   local preset="$1" pattern="${2:-.}"
   local targets=()
-  echo "== $preset"
   cmake --preset "$preset" >/dev/null
   if [[ $# -gt 1 ]]; then
     mapfile -t targets < <(ctest --preset "$preset" -N -R "$pattern" 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p' | tr / _)
@@ -20,22 +26,43 @@ run() {
   cmake --build --preset "$preset" "${targets[@]}"
   ctest --preset "$preset" -j 2 -R "$pattern"
 }
-run release
-echo "== clang-tidy"
-git ls-files 'common/*.cc' 'kernels/*.cc' 'model/*.cc' 'worker/*.cc' 'coordinator/*.cc' 'cli/*.cc' |
-  grep -v '_\(test\|bench\|fuzz\)\.cc$' | xargs -P 2 -n 8 clang-tidy -p build/release --quiet 2> >(grep -v 'generated\.$' >&2)
 
-# Clang checks which mutex guards what (-Wthread-safety, an error): the programs, without their tests.
-echo "== clang"
-cmake --preset clang >/dev/null
-cmake --build --preset clang
+# Names of sources on stdin; those of ours that are there are looked at. Headers count as their sources.
+tidy() {
+  sed 's/\.h$/.cc/' | sort -u | grep -E '^(common|kernels|model|worker|coordinator|cli)/.*\.cc$' |
+    grep -v '_\(test\|bench\|fuzz\)\.cc$' | while read -r file; do if [[ -f "$file" ]]; then echo "$file"; fi; done |
+    xargs -r -P 2 -n 8 clang-tidy -p build/release --quiet 2> >(grep -v 'generated\.$' >&2)
+}
 
-run asan
-# Debian's gRPC is not instrumented, so ThreadSanitizer runs what has none of it; tests/tsan.supp is for the rest.
-export TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp"
-threaded='common/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum)|thread_pool)'
+# Debian's gRPC is not instrumented, so ThreadSanitizer runs what has little of it; tests/tsan.supp is for the rest.
+tsan() {
+  TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp" run tsan "^($1)_test$"
+}
+handover='common/(bounded_queue|mutex)|coordinator/(token_stream|engine_loop|task_pool)|worker/(epoch_runner|thread_pool)'
+handover+='|worker/link/(rendezvous|connector)'
+threaded='common/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum))'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
-# One layout has all the threads that a matrix of them has; this would take the longest of all.
-GTEST_FILTER=-*FullMatrix* run tsan "^($threaded)_test$"
-run fuzz '_fuzz$'
+
+phase() {
+  echo "== $1"
+  case "$1" in
+    format) git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror ;;
+    release) run release ;;
+    tidy) git ls-files | tidy ;;
+    tidy-recent) git log -30 --format= --name-only | tidy ;;
+    clang)
+      cmake --preset clang >/dev/null
+      cmake --build --preset clang
+      ;;
+    asan) run asan ;;
+    # One layout has all the threads that a matrix of them has; this would take the longest of all.
+    tsan) GTEST_FILTER=-*FullMatrix* tsan "$handover|$threaded" ;;
+    tsan-handover) tsan "$handover" ;;
+    fuzz) run fuzz '_fuzz$' ;;
+    *) echo "check: there is no phase $1" >&2 && exit 2 ;;
+  esac
+}
+
+if (($# == 0)); then set -- format release tidy clang asan tsan fuzz; fi
+for name in "$@"; do phase "$name"; done
 echo "check: all passed"

@@ -84,6 +84,16 @@ int64_t SystemAvailable(const std::string& root) {
 
 }  // namespace
 
+std::string CpuName() {
+  std::ifstream file("/proc/cpuinfo");
+  for (std::string line; std::getline(file, line);) {
+    const size_t colon = line.find(':');
+    if (!line.starts_with("model name") || colon == std::string::npos) continue;
+    return std::string(absl::StripAsciiWhitespace(line.substr(colon + 1)));
+  }
+  return "unknown processor";
+}
+
 std::vector<int> AllowedCpus() {
   std::vector<int> cpus;
   cpu_set_t mask;

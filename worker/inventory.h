@@ -8,6 +8,9 @@
 
 namespace bellwether {
 
+// How the processor calls itself: "AMD EPYC 9B14". "unknown processor" where the system does not say.
+std::string CpuName();
+
 // What this process may use of its machine.
 
 // CPUs of the affinity mask, ascending; never empty.

@@ -38,27 +38,26 @@ void AddFlags(CLI::App* app, Flags* flags) {
   session.coordinator = kDefaultWorkerAddress;
   session.name = DefaultWorkerName();
   session.threads = 0;
-  app->option_defaults()->always_capture_default();
-  app->add_option("--coordinator", session.coordinator,
-                  "Where the coordinator listens for workers, HOST:PORT");
-  app->add_option("--model", session.model, "Checkpoint: a Hugging Face directory or a .gguf file");
-  app->add_option(
-      "--model-root", session.model_root,
-      "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
-  app->add_option("--name", session.name, "How messages call this worker");
-  app->add_option("--threads", session.threads,
-                  "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
-  app->add_option(
-      "--cpus", flags->cpus,
+  AddFlag(app, "--coordinator", session.coordinator, "Where the coordinator listens for workers, HOST:PORT")
+      ->check(Address({}));
+  AddFlag(app, "--model", session.model, "Checkpoint: a Hugging Face directory or a .gguf file");
+  AddFlag(app, "--model-root", session.model_root,
+          "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
+  AddFlag(app, "--name", session.name, "How messages call this worker");
+  AddFlag(app, "--threads", session.threads,
+          "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
+  AddFlag(
+      app, "--cpus", flags->cpus,
       "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes");
-  app->add_option("--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
+  AddFlag(app, "--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
       ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
-  app->add_option("--link-listen", session.link_listen,
-                  "HOST:PORT for workers on other machines, which must reach it; empty: this machine only");
-  app->add_option("--host-id", session.host_id,
-                  "Workers of one id share memory; empty: by the machine. Containers may need to say");
-  app->add_option("--kernel-level", flags->kernel_level,
-                  "Highest instruction set to offer; empty: what the CPU has");
+  AddFlag(app, "--link-listen", session.link_listen,
+          "HOST:PORT for workers on other machines, which must reach it; empty: this machine only")
+      ->check(Address({.any_port = true, .empty = true}));
+  AddFlag(app, "--host-id", session.host_id,
+          "Workers of one id share memory; empty: by the machine. Containers may need to say");
+  AddFlag(app, "--kernel-level", flags->kernel_level,
+          "Highest instruction set to offer; empty: what the CPU has");
   AddLogLevelFlag(app, &flags->log_level);
 }
 

@@ -8,13 +8,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "common/defaults.h"
+#include "common/host_port.h"
 #include "common/log.h"
 #include "common/mutex.h"
+#include "common/quote.h"
+#include "common/repeated_message.h"
 #include "common/status.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/assignment_codec.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
+#include "proto/grpc_channel.h"
 #include "proto/grpc_status.h"
 #include "proto/step_codec.h"
 #include "worker/epoch_runner.h"
@@ -29,7 +34,7 @@ constexpr double kBandwidthSampleSeconds = 0.05;
 
 using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
+std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kControlMessageBytesMax));
   // A coordinator that hangs, or a host that vanishes, is noticed within a few seconds.
@@ -38,7 +43,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  return MakeChannel(address, Proxy::kNever, arguments);
 }
 
 std::string Describe(const AssignedPeer& peer) {
@@ -53,6 +58,7 @@ class GrpcSession : public WorkerSession {
   void Stop() override;
 
  private:
+  void LogJoinFailure(const std::string& reason);
   // From join to the end of the stream. Whether the coordinator took this worker is in joined_.
   absl::Status RunStream();
   absl::StatusOr<v1::JoinRequest> MakeJoin();
@@ -72,7 +78,8 @@ class GrpcSession : public WorkerSession {
   const std::unique_ptr<LinkListener> links_;
   ModelSource models_;
   std::optional<v1::JoinRequest> join_;
-  bool joined_ = false;  // by the stream under way
+  bool joined_ = false;       // by the stream under way
+  RepeatedMessage failures_;  // of joins in a row
 
   Mutex write_mutex_;  // one Write at a time
   mutable Mutex mutex_;
@@ -123,10 +130,12 @@ absl::Status GrpcSession::Run() {
     absl::Status status = RunStream();
     runner_->End({}, "the connection to the coordinator is over");
     if (absl::IsFailedPrecondition(status)) return status;
-    if (joined_) delay = kRejoinDelayFirst;
+    if (joined_) {
+      delay = kRejoinDelayFirst;
+      failures_.Reset();
+    }
     if (WaitForStop(absl::ZeroDuration())) return absl::OkStatus();
-    LogWarning("no coordinator at ", options_.coordinator, " (", status.message(), "), joining again in ",
-               absl::FormatDuration(delay));
+    LogJoinFailure(std::string(status.message()));
     if (WaitForStop(delay)) return absl::OkStatus();
     delay = std::min(2 * delay, kRejoinDelayMax);
   }
@@ -141,6 +150,14 @@ void GrpcSession::Stop() {
   runner_->End({}, "the worker is stopping");
 }
 
+void GrpcSession::LogJoinFailure(const std::string& reason) {
+  const absl::Duration now = Clock::Real()->Now();
+  if (!failures_.IsDue(now, reason)) return;
+  const absl::Duration since = absl::Trunc(failures_.age(now), absl::Seconds(1));
+  LogWarning("no coordinator at ", options_.coordinator, " for ", absl::FormatDuration(since), " (", reason,
+             "): joining again and again until there is one");
+}
+
 bool GrpcSession::WaitForStop(absl::Duration limit) const {
   MutexLock lock(&mutex_);
   const auto stopping = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_; };
@@ -152,8 +169,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   v1::JoinRequest join;
   join.set_protocol_version(kClusterProtocolVersion);
   join.set_build_id(options_.build_id);
-  join.set_name(options_.name);
-  join.set_host_id(options_.host_id.empty() ? HostId() : options_.host_id);
+  join.set_name(Printable(options_.name));
+  join.set_host_id(Printable(options_.host_id.empty() ? HostId() : options_.host_id));
   join.set_memory_bytes(
       std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
   join.set_threads(options_.threads);
@@ -169,7 +186,7 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
 
 absl::Status GrpcSession::RunStream() {
   joined_ = false;
-  const auto channel = MakeChannel(options_.coordinator);
+  const auto channel = ChannelTo(options_.coordinator);
   const auto stub = v1::Cluster::NewStub(channel);
   grpc::ClientContext context;
   context.set_wait_for_ready(false);
@@ -295,7 +312,7 @@ void GrpcSession::SendFailure(Epoch epoch, const absl::Status& status, const std
   v1::Failure* failure = message.mutable_failure();
   failure->set_epoch(epoch.value);
   failure->set_code(static_cast<int>(status.code()));
-  failure->set_message(std::string(status.message()));
+  failure->set_message(Printable({status.message().data(), status.message().size()}));
   failure->set_blamed_worker(blamed);
   Send(message);
 }
@@ -331,6 +348,7 @@ std::string GrpcSession::PeerName(Epoch epoch, int index) const {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerSession>> WorkerSession::Start(Options options) {
+  BW_RETURN_IF_ERROR(Annotate(ParseHostPort(options.coordinator).status(), "coordinator"));
   BW_ASSIGN_OR_RETURN(std::unique_ptr<LinkListener> links,
                       LinkListener::Start({.grpc_listen_address = options.link_listen}));
   return std::make_unique<GrpcSession>(std::move(options), std::move(links));

@@ -12,6 +12,7 @@
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
+#include "proto/grpc_channel.h"
 #include "tests/e2e/test_cluster.h"
 #include "tests/e2e/tiny_checkpoint.h"
 
@@ -115,9 +116,7 @@ class BadArguments : public ::testing::Test {
     auto cluster = TestCluster::Start({.model = checkpoint_->path()});
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     cluster_ = cluster->release();
-    stub_ =
-        v1::Inference::NewStub(grpc::CreateChannel(cluster_->address(), grpc::InsecureChannelCredentials()))
-            .release();
+    stub_ = v1::Inference::NewStub(MakeChannel(cluster_->address())).release();
   }
   static void TearDownTestSuite() {
     delete stub_;

@@ -172,7 +172,9 @@ class Cli(unittest.TestCase):
                                   "decode_share_of_read_bandwidth", "decode_all_streams_tokens_per_second",
                                   "decode_to_first_layout", "decode_all_streams_to_first_layout", "resident_bytes",
                                   "weight_bytes", "kv_bytes", "resident_to_weights_and_kv"}, row.keys())
-            for key in row.keys() - {"layout"}:
+            self.assertIn("portable", run("--version").stdout)
+            self.assertIn(row["kernel_level"], run("--version").stdout)
+            for key in row.keys() - {"layout", "kernel_level"}:
                 self.assertGreater(row[key], 0, key)
 
     def test_text(self):

@@ -53,7 +53,7 @@ class Cluster:
         ports = self.directory / "ports"
         coordinator = self._start(
             "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
-            "--port-file", ports, "--workers", workers, "--tensor-parallel", workers, *coordinator_flags)
+            "--port-file", ports, "--workers", max(workers, 1), "--tensor-parallel", workers, *coordinator_flags)
         addresses = {}
         end = time.monotonic() + PATIENCE
         while not {"client", "worker"} <= addresses.keys():
@@ -61,10 +61,12 @@ class Cluster:
                 raise RuntimeError("no coordinator:\n" + self.logs())
             if ports.exists():
                 addresses = dict(line.split() for line in ports.read_text().splitlines())
-        self.address = addresses["client"]
+        self.address, self.worker_address = addresses["client"], addresses["worker"]
         for i in range(workers):
-            self._start("bellwether-worker", "--model", model, "--coordinator", addresses["worker"],
-                        "--name", f"sheep-{i}", "--threads", 1)
+            self.start_worker("--model", model, "--name", f"sheep-{i}")
+
+    def start_worker(self, *arguments):
+        return self._start("bellwether-worker", "--coordinator", self.worker_address, "--threads", 1, *arguments)
 
     def _start(self, program, *arguments):
         with open(self.directory / f"{program}-{len(self.processes)}.log", "wb") as log:
@@ -73,7 +75,7 @@ class Cluster:
         return process
 
     def logs(self):
-        return "\n".join(f"-- {path.name}\n{path.read_text()}" for path in sorted(self.directory.glob("*.log")))
+        return "\n".join(f"-- {path.name}\n{path.read_text(errors='replace')}" for path in sorted(self.directory.glob("*.log")))
 
     def close(self):
         for process in reversed(self.processes):

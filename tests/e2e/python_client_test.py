@@ -16,6 +16,9 @@ from proto.bellwether.v1 import inference_pb2 as pb
 from proto.bellwether.v1 import inference_pb2_grpc
 from tests.e2e import processes
 
+STRAIGHT = [("grpc.enable_http_proxy", 0)]  # whatever http_proxy says
+
+
 def ids(*values):
     return pb.Prompt(token_ids=pb.TokenIds(ids=values))
 
@@ -31,7 +34,7 @@ def answer(messages):
 
 def wait_until_serving(cluster):
     """Health tells its changes as a stream, so nothing is polled."""
-    with grpc.insecure_channel(cluster.address) as channel:
+    with grpc.insecure_channel(cluster.address, STRAIGHT) as channel:
         watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
         for state in watch(b"", timeout=processes.PATIENCE):
             if state == b"\x08\x01":  # HealthCheckResponse { status = SERVING }
@@ -44,7 +47,7 @@ class PythonClient(unittest.TestCase):
         cls.cluster = processes.Cluster("random:llama?positions=20000:fp32", workers=2,
                                         coordinator_flags=["--context-tokens", "20000"])
         cls.addClassCleanup(cls.cluster.close)
-        cls.channel = grpc.insecure_channel(cls.cluster.address)
+        cls.channel = grpc.insecure_channel(cls.cluster.address, STRAIGHT)
         cls.addClassCleanup(cls.channel.close)
         cls.stub = inference_pb2_grpc.InferenceStub(cls.channel)
         wait_until_serving(cls.cluster)

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
+#include "proto/grpc_channel.h"
 
 namespace bellwether {
 namespace {
@@ -14,7 +15,7 @@ namespace {
 // Sends one message and reads one, both as bytes.
 grpc::Status CallOnce(const std::string& address, const std::string& method, const std::string& request,
                       std::string* response) {
-  grpc::GenericStub stub(grpc::CreateChannel(address, grpc::InsecureChannelCredentials()));
+  grpc::GenericStub stub(MakeChannel(address));
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(10));
   grpc::CompletionQueue queue;

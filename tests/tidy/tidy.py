@@ -49,6 +49,9 @@ BANNED = [
                 r"WaitForNotificationWith"),
      "a timed wait follows the monotonic clock: common/mutex.h", set()),
     (re.compile(r"\bgetenv\("), "settings come through common/config", {"common/config.cc"}),
+    (re.compile(r"\bstd::(cout|printf|puts)\b|\bf(puts|printf)\((.*, *)?stdout\b"),
+     "what cannot be written is an error: common/output.h", set()),
+    (re.compile(r"\bCreate(Custom)?Channel\("), "it may go through a proxy: proto/grpc_channel.h", {"proto/grpc_channel.h"}),
     (re.compile(r"\b(srand|rand|random_device)\b\(?"), "randomness is common/random.h", set()),
     (re.compile(r"\b(TODO|FIXME|XXX)\b"), "finish it, or file an issue", set()),
     (re.compile(r"(?<!\w)throw\b"), "return absl::Status", set()),
@@ -75,7 +78,10 @@ def strip_comments(text):
 
 def check_includes(path, text):
     room = path.split("/")[0]
+    is_test = re.search(r"_(test|bench|fuzz)\.cc$", path) or path.startswith("tests/")
     for number, line in enumerate(text.splitlines(), 1):
+        if "nlohmann" in line and line.startswith("#include") and not is_test:
+            complain(path, number, "JSON is read and written by common/json.h alone; what it cannot read is a Status")
         if EDGE_INCLUDE.match(line) and not EDGES.match(path):
             if not re.match(r'#include "proto/\w+\.h"', line) or room not in ("worker", "coordinator"):
                 complain(path, number, "gRPC and generated types stop at the edges (docs/architecture.md)")
@@ -107,6 +113,10 @@ def check_words(path, code):
         for pattern, advice, exempt in BANNED:
             if is_test and ("getenv" in pattern.pattern or "exit" in pattern.pattern):
                 continue
+            if (is_test or path.startswith("examples/")) and "stdout" in pattern.pattern:
+                continue
+            if path.startswith("examples/") and "Channel" in pattern.pattern:
+                continue  # as other projects would write it
             if "steady_clock" in pattern.pattern and EDGES.match(path):
                 continue  # gRPC wants deadlines as system_clock times
             if path not in exempt and pattern.search(line) and not (path.endswith("main.cc") and "exit" in pattern.pattern):

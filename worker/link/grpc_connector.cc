@@ -7,9 +7,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/descriptors.h"
+#include "common/host_port.h"
 #include "common/mutex.h"
 #include "common/status.h"
 #include "proto/bellwether/v1/link.grpc.pb.h"
+#include "proto/grpc_channel.h"
 #include "proto/grpc_server.h"
 #include "proto/grpc_status.h"
 #include "worker/link/grpc_stream.h"
@@ -103,9 +105,8 @@ class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::Li
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
-    arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    channel_ = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+    channel_ = MakeChannel(address, Proxy::kNever, arguments);
     stub_ = v1::Link::NewStub(channel_);
   }
 
@@ -267,6 +268,7 @@ absl::StatusOr<std::unique_ptr<OutgoingPeer>> ConnectGrpc(const std::string& add
     return absl::InvalidArgumentError(
         absl::StrCat("a link secret has at most ", kLinkSecretBytesMax, " bytes"));
   }
+  BW_RETURN_IF_ERROR(Annotate(ParseHostPort(address).status(), options.peer));
   FinishedChannels::Clear();
   std::shared_ptr<GrpcStream> stream = ClientReactor::Start(address);
   auto outgoing = std::make_unique<OutgoingGrpc>(stream, options);

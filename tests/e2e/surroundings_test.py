@@ -1,0 +1,288 @@
+"""What surrounds the programs on people's machines: proxies, names that are not UTF-8, full disks, files that cannot be read,
+slips of the keyboard, and neighbours that never answer. Nothing of it may be silent, or last for ever."""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import unittest
+from unittest import mock
+
+from tests.e2e import processes
+
+GOLDEN = processes.ROOT / "tests/goldens/models/llama-mha"
+MODEL = "random:llama:fp32"
+NOBODY = 65534
+PROXY_VARIABLES = ("grpc_proxy", "https_proxy", "http_proxy", "no_grpc_proxy", "no_proxy")
+
+
+def run(program, *arguments, **options):
+    """Output as text, which fails where it is not UTF-8."""
+    if "stdin" not in options and "input" not in options:
+        options["stdin"] = subprocess.DEVNULL
+    return subprocess.run([processes.BIN / program, *map(str, arguments)], timeout=processes.PATIENCE, encoding="utf-8",
+                          **({"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options))
+
+
+def tool(*arguments, **options):
+    return run("bellwether", *arguments, **options)
+
+
+def environment(**variables):
+    return {name: value for name, value in os.environ.items() if name not in PROXY_VARIABLES} | variables
+
+
+class Surroundings(unittest.TestCase):
+    def setUp(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
+        self.addCleanup(shutil.rmtree, self.directory)
+
+    def assert_fails(self, done, *texts, code=1):
+        self.assertEqual(done.returncode, code, done.stderr)
+        for text in texts:
+            self.assertIn(text, done.stderr)
+
+    # Proxies
+    # -------
+
+    def test_programs_of_a_cluster_pass_by_the_proxy(self):
+        proxied = environment(**dict.fromkeys(PROXY_VARIABLES[:3], "http://127.0.0.1:1"))
+        done = tool("generate", "--model", MODEL, "--threads", 1, "--prompt-ids", "1", "--max-tokens", 2, env=proxied)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        with mock.patch.dict(os.environ, proxied, clear=True):
+            cluster = processes.Cluster(MODEL)
+        self.addCleanup(cluster.close)
+        ask = ["score", "--connect", cluster.address, "--token-ids", "1,2"]
+        while (done := tool(*ask, env=proxied)).returncode != 0:
+            self.assertNotIn("no coordinator", done.stderr)
+            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        self.assertNotIn("proxy", done.stderr)
+
+    def test_another_host_is_reached_by_the_proxy_and_it_is_said(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            heard = []
+
+            def listen():
+                connection, _ = server.accept()
+                with connection:
+                    heard.append(connection.recv(4096).decode())
+
+            listener = threading.Thread(target=listen)
+            listener.start()
+            done = tool("score", "--connect", "flock.invalid:7400", "--token-ids", "1",
+                        env=environment(https_proxy=f"http://127.0.0.1:{server.getsockname()[1]}"))
+            listener.join(processes.PATIENCE)
+        self.assert_fails(done, "no coordinator answers at flock.invalid:7400 through the proxy that https_proxy names",
+                          "no_proxy=flock.invalid")
+        self.assertIn("CONNECT flock.invalid:7400", heard[0])
+        straight = tool("score", "--connect", "flock.invalid:7400", "--token-ids", "1",
+                        env=environment(https_proxy="http://127.0.0.1:1", no_proxy="invalid"))
+        self.assert_fails(straight, "no coordinator answers at flock.invalid:7400")
+        self.assertNotIn("proxy", straight.stderr)
+
+    # Neighbours that never answer
+    # ----------------------------
+
+    def programs_with(self, name, script):
+        """A copy of the programs in which `name` is a shell script instead."""
+        for program in ("bellwether", "bellwether-coordinator", "bellwether-worker"):
+            shutil.copy(processes.BIN / program, self.directory)
+        path = self.directory / name
+        path.unlink()
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return self.directory / "bellwether"
+
+    def give_up(self, program):
+        return subprocess.run([program, "generate", "--model", MODEL, "--prompt-ids", "1", "--give-up-seconds", "1"],
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=processes.PATIENCE)
+
+    def test_workers_that_never_join(self):
+        done = self.give_up(self.programs_with("bellwether-worker", "exec sleep 1000"))
+        self.assert_fails(done, "no progress for 1", "waiting for workers: 0 of 1 have joined", "--give-up-seconds")
+
+    def test_a_coordinator_that_never_answers(self):
+        done = self.give_up(self.programs_with("bellwether-coordinator", """
+            while [ "$1" != --port-file ]; do shift; done
+            printf 'client 127.0.0.1:1\\nworker 127.0.0.1:1\\n' > "$2"
+            exec sleep 1000"""))
+        self.assert_fails(done, "no progress for 1", "the coordinator at 127.0.0.1:1 does not answer")
+        self.assertGreater(done.stderr.count("does not answer"), 1, "it is told while it is awaited, too")
+
+    def test_a_coordinator_that_never_listens(self):
+        done = self.give_up(self.programs_with("bellwether-coordinator", "exec sleep 1000"))
+        self.assert_fails(done, "no progress for 1", "the coordinator opens " + MODEL)
+
+    def test_a_worker_says_whom_it_awaits_and_since_when(self):
+        command = [processes.BIN / "bellwether-worker", "--model", MODEL, "--coordinator", "127.0.0.1:1", "--threads", "1"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as worker:
+            self.addCleanup(lambda: worker.poll() is None and worker.kill())
+            lines = [line for line, _ in zip((line for line in worker.stderr if "no coordinator" in line), range(3))]
+            worker.terminate()
+            worker.stderr.read()
+        self.assertRegex(lines[0], r"no coordinator at 127.0.0.1:1 for 0s? \(.+\)")
+        self.assertRegex(lines[2], r"no coordinator at 127.0.0.1:1 for [1-9][0-9.]*s \(.+\)")
+
+    def test_a_coordinator_that_hangs_while_it_answers(self):
+        cluster = processes.Cluster(MODEL.replace("llama", "llama?positions=60000"),
+                                    coordinator_flags=["--context-tokens", 60000])
+        self.addCleanup(cluster.close)
+        ask = ["generate", "--connect", cluster.address, "--prompt-ids", "1", "--ignore-eos", "--max-tokens"]
+        while tool(*ask, 1).returncode != 0:
+            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        with subprocess.Popen([processes.BIN / "bellwether", *ask, "59000"], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True) as client:
+            self.addCleanup(lambda: client.poll() is None and client.kill())
+            client.stdout.read(1)
+            cluster.processes[0].send_signal(signal.SIGSTOP)
+            error = client.communicate(timeout=processes.PATIENCE)[1]
+        self.assertEqual(client.returncode, 1)
+        self.assertIn(f"the connection to {cluster.address} was lost", error)
+
+    # Bytes that are no text
+    # ----------------------
+
+    def test_a_path_that_is_not_utf8(self):
+        model = os.path.join(self.directory, os.fsdecode(b"m\xff\xc3"))
+        shutil.copytree(GOLDEN, model)
+        inspected = tool("inspect", "--json", "--tensors", model)
+        self.assertEqual(inspected.returncode, 0, inspected.stderr)
+        self.assertTrue(json.loads(inspected.stdout)["path"].endswith(r"/m\xff\xc3"))
+        self.assertIn(r"/m\xff\xc3", tool("inspect", model).stdout)
+        generated = tool("generate", "--model", model, "--threads", 1, "--prompt-ids", "1", "--max-tokens", 2)
+        self.assertEqual(generated.returncode, 0, generated.stderr)
+        self.assert_fails(tool("inspect", model + "x"), r"m\xff\xc3x")
+        self.assert_fails(tool("generate", "--model", model + "x", "--prompt-ids", "1"), r"m\xff\xc3x")
+
+    def test_a_worker_whose_name_and_path_are_not_utf8(self):
+        name = os.fsdecode(b"sheep\xe9")
+        cluster = processes.Cluster(MODEL, workers=0)
+        self.addCleanup(cluster.close)
+        root = os.path.join(self.directory, os.fsdecode(b"root\xff"))
+        os.mkdir(root)  # no model is in it: the failure names it, and travels to the coordinator
+        cluster.start_worker("--model-root", root, "--name", name, "--host-id", name)
+        end = cluster.processes[0]
+        log = ""
+        while r"sheep\xe9" not in log or r"root\xff" not in log:
+            self.assertIsNone(end.poll(), cluster.logs())
+            log = (cluster.directory / "bellwether-coordinator-0.log").read_text(encoding="utf-8")
+
+    def test_a_line_of_a_chat_that_is_not_utf8(self):
+        processes.write_tiny_checkpoint(self.directory)
+        done = subprocess.run([processes.BIN / "bellwether", "chat", "--model", self.directory, "--threads", "1", "--max-tokens",
+                               "4"], input=b"one\ntw\xff\nthree\n\n", capture_output=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count(b"tokens/s"), 2)
+        self.assertIn(b"the line is not valid UTF-8 at byte 2", done.stderr)
+
+    def test_flags_that_are_not_utf8(self):
+        bad = os.fsdecode(b"a\xff")
+        processes.write_tiny_checkpoint(self.directory)
+        for arguments, what in ((["generate", "--prompt", bad], "the prompt"), (["score", "--text", bad], "the text"),
+                                (["generate", "--prompt", "a", "--stop", bad], "a stop string"),
+                                (["chat", "--question", bad], "the question"), (["chat", "--system", bad], "the system message"),
+                                (["chat", "--question", "a", "--stop", bad], "a stop string")):
+            self.assert_fails(tool(*arguments, "--model", self.directory), what + " is not valid UTF-8", code=2)
+        for flag in ("--chat-template", "--kernel-level"):
+            self.assert_fails(tool("generate", "--model", self.directory, "--prompt", "a", flag, bad), r"a\xff")
+
+    # Output that does not arrive
+    # ---------------------------
+
+    def outputs(self):
+        processes.write_tiny_checkpoint(self.directory)
+        model = ["--model", self.directory, "--threads", 1]
+        generate = ["generate", *model, "--prompt", "Hi", "--max-tokens", 4]
+        return [("bellwether", *arguments) for arguments in (
+            generate, [*generate, "--json"], [*generate, "--n", 2], ["score", *model, "--text", "Hi there"],
+            ["chat", *model, "--question", "Hi", "--max-tokens", 4], ["inspect", self.directory], ["inspect", "--json", MODEL],
+            ["plan", "--model", MODEL, "--worker", "memory=1GB"], ["--help"], ["plan", "--help"], ["plan", "--print-config"])
+        ] + [("bellwether-coordinator", "--help"), ("bellwether-worker", "--print-config")]
+
+    def test_output_that_cannot_be_written_is_an_error(self):
+        for program in self.outputs():
+            with self.subTest(program):
+                with open("/dev/full", "wb") as full:
+                    self.assert_fails(run(*program, stdout=full), "cannot write to standard output", "No space left")
+                reader, writer = os.pipe()
+                os.close(reader)
+                try:
+                    self.assert_fails(run(*program, stdout=writer), "cannot write to standard output", "Broken pipe")
+                finally:
+                    os.close(writer)
+
+    # Files that people have
+    # ----------------------
+
+    def test_files_that_cannot_be_read(self):
+        ask = ["generate", "--model", MODEL, "--prompt-file"]
+        self.assert_fails(tool(*ask, self.directory), "--prompt-file", "Is a directory")
+        self.assert_fails(tool(*ask, self.directory / "none"), "--prompt-file", "No such file")
+        self.assert_fails(tool("plan", "--model", MODEL, "--config", self.directory), "config", "Is a directory", code=2)
+        secret = self.directory / "secret"
+        secret.write_text("a = b")
+        secret.chmod(0)
+        self.directory.chmod(0o755)
+        user = {"user": NOBODY, "cwd": "/"} if os.geteuid() == 0 else {}
+        try:
+            run("bellwether", "--help", **user)
+        except PermissionError:
+            self.skipTest("nobody may run the programs here")
+        self.assert_fails(tool(*ask, secret, **user), "--prompt-file", "Permission denied")
+        self.assert_fails(tool("plan", "--model", MODEL, "--config", secret, **user), "config", "Permission denied", code=2)
+
+    def test_a_byte_order_mark_is_passed_over(self):
+        processes.write_tiny_checkpoint(self.directory)
+        mark = b"\xef\xbb\xbf"
+        prompt = self.directory / "prompt.txt"
+        settings = self.directory / "settings"
+        settings.write_bytes(mark + b"threads = 1\nmax-tokens = 3\n")
+        answers = []
+        for beginning in (b"", mark):
+            prompt.write_bytes(beginning + b"Hello")
+            done = tool("generate", "--model", self.directory, "--config", settings, "--prompt-file", prompt, "--json",
+                        "--temperature", 0, "--ignore-eos")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            answers.append(json.loads(done.stdout)["token_ids"])
+            for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):  # and now with the mark
+                path = self.directory / name
+                path.write_bytes(mark + path.read_bytes().removeprefix(mark))
+        self.assertEqual(len(answers[0]), 3)
+        self.assertEqual(answers[0], answers[1])
+
+    # Slips of the keyboard
+    # ---------------------
+
+    def test_numbers_that_do_not_fit_are_refused(self):
+        generate = ["bellwether", "generate", "--prompt-ids", "1"]
+        for program, flag, value in ((generate, "--seed", "-1"), (generate, "--seed", "18446744073709551616"),
+                                     (generate, "--top-k", "4294967297"), (generate, "--max-tokens", "1.5"),
+                                     (generate, "--n", "0x2"), (generate, "--threads", "4294967297"),
+                                     (["bellwether", "up"], "--workers", "1e1"),
+                                     (["bellwether-coordinator"], "--seed", "-1"),
+                                     (["bellwether-coordinator"], "--seed", "99999999999999999999"),
+                                     (["bellwether-coordinator"], "--step-tokens", "4294967808"),
+                                     (["bellwether-worker"], "--threads", "4294967297"),
+                                     (["bellwether-worker"], "--memory-mib", "18446744073709551617")):
+            with self.subTest((program, flag, value)):
+                advice = ["leave it out for a random one"] if flag == "--seed" else []
+                self.assert_fails(run(*program, "--model", MODEL, flag, value), flag, value, *advice, code=2)
+
+    def test_addresses_are_read_strictly(self):
+        for program in (["bellwether", "up", "--listen"], ["bellwether", "up", "--worker-listen"],
+                        ["bellwether-coordinator", "--listen"], ["bellwether-coordinator", "--worker-listen"],
+                        ["bellwether-worker", "--coordinator"], ["bellwether-worker", "--link-listen"],
+                        ["bellwether", "score", "--token-ids", "1", "--connect"]):
+            model = [] if program[-1] == "--connect" else ["--model", MODEL]
+            for address in ("127.0.0.1", "127.0.0.1:99999", "[::1]", "::1:7400", ":7400", "unix:/tmp/s", "localhost:http"):
+                with self.subTest((program, address)):
+                    self.assert_fails(run(*program, address, *model), program[-1], "write HOST:PORT", code=2)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
