@@ -36,6 +36,7 @@
   KERNEL(sum_tree, SumTreeArgs, SumTree, 256, 1)                                                                        \
   KERNEL(pick_rows, PickRowsArgs, PickRows, 256, 1)                                                                     \
   KERNEL(embed, EmbedArgs, Embed, 256, 1)                                                                               \
+  KERNEL(fill_random, FillRandomArgs, FillRandom, 256, 1)                                                                \
   KERNEL(store_kv, StoreKvArgs, StoreKv, 128, 1)                                                                        \
   KERNEL(attend_block_4, AttentionArgs, AttendByBlock<4>, 256, 1)                                                       \
   KERNEL(attend_block_8, AttentionArgs, AttendByBlock<8>, 256, 1)                                                       \

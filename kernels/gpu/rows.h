@@ -326,4 +326,35 @@ BW_DEVICE void Embed(const EmbedArgs& args) {
   Store(args.out + BlockY() * args.stride + column, WeightAt(args, token, column));
 }
 
+// Weights for measurements, made on the card: words of a counter-based generator.
+struct FillRandomArgs {
+  uint32_t* words = nullptr;
+  int64_t count = 0;
+  uint64_t seed = 0;
+  enum Kind : int32_t {
+    kBF16,    // pairs of bf16 values, normal enough: +-2^-9 ... 2^-4
+    kBytes,   // anything
+    kScales,  // fp32 of about 1/1000
+    kHalfScales,
+  } kind = kBytes;
+};
+// Grid: any; threads: any.
+BW_DEVICE void FillRandom(const FillRandomArgs& args) {
+  LetNextKernelStart();
+  WaitForPreviousKernel();
+  const int64_t step = static_cast<int64_t>(GridX()) * BlockThreads();
+  for (int64_t i = static_cast<int64_t>(BlockX()) * BlockThreads() + ThreadIndex(); i < args.count; i += step) {
+    uint64_t z = args.seed + (static_cast<uint64_t>(i) + 1) * 0x9e3779b97f4a7c15u;  // SplitMix64
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    const auto word = static_cast<uint32_t>(z ^ z >> 31);
+    const auto low = static_cast<uint32_t>(z >> 40 & 3u), high = static_cast<uint32_t>(z >> 50 & 3u);
+    uint32_t value = word;
+    if (args.kind == FillRandomArgs::kBF16) value = (word & 0x807f807fu) | (118 + low) << 7 | (118 + high) << 23;
+    if (args.kind == FillRandomArgs::kScales) value = (word & 0x007fffffu) | 0x3a000000u;
+    if (args.kind == FillRandomArgs::kHalfScales) value = (word & 0x03ff03ffu) | 0x10001000u;
+    Store(args.words + i, value);
+  }
+}
+
 }  // namespace bellwether::gpu

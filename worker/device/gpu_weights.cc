@@ -69,18 +69,52 @@ PinnedMemory::~PinnedMemory() {
   if (data_ != nullptr) runtime_->FreeHost(data_);
 }
 
-absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Create(const std::shared_ptr<gpu::Runtime>& runtime,
-                                                             const kernels::PackedMatrix& packed, int threads,
-                                                             const PinnedMemory& staging) {
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Reserve(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                              const kernels::MatrixSpec& spec) {
   auto matrix = std::unique_ptr<GpuMatrix>(new GpuMatrix);
-  BW_ASSIGN_OR_RETURN(matrix->form_, gpu::DeviceFormOf(packed.spec()));
-  matrix->group_ = packed.spec().group;
+  BW_ASSIGN_OR_RETURN(matrix->form_, gpu::DeviceFormOf(spec));
+  matrix->group_ = spec.group;
   const gpu::DeviceForm& form = matrix->form_;
   BW_ASSIGN_OR_RETURN(matrix->values_, GpuMemory::Allocate(runtime, form.value_bytes()));
   BW_ASSIGN_OR_RETURN(matrix->scales_,
                       GpuMemory::Allocate(runtime, form.scale_bytes() * (form.has_offset ? 2 : 1)));
+  gpu::WeightView& view = matrix->view_;
+  view.values = matrix->values_.data();
+  view.scales = matrix->scales_.data();
+  view.offsets = form.has_offset ? matrix->scales_.data() + form.scale_bytes() : nullptr;
+  view.rows = static_cast<int32_t>(form.rows);
+  view.tiles = form.tiles;
+  view.half_scales = form.half_scales;
   BW_RETURN_IF_ERROR(matrix->CopyTables(runtime));
+  return matrix;
+}
+
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Create(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                             const kernels::PackedMatrix& packed, int threads,
+                                                             const PinnedMemory& staging) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, Reserve(runtime, packed.spec()));
   BW_RETURN_IF_ERROR(matrix->CopyValues(*runtime, packed, threads, staging));
+  return matrix;
+}
+
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::CreateRandom(
+    const std::shared_ptr<gpu::Runtime>& runtime, const kernels::MatrixSpec& spec, uint64_t seed) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, Reserve(runtime, spec));
+  const gpu::DeviceForm& form = matrix->form_;
+  if (form.scalar()) return absl::InvalidArgumentError("random weights are for tensor core formats");
+  const auto fill = [&](const GpuMemory& memory, gpu::FillRandomArgs::Kind kind) {
+    gpu::LaunchList list;
+    list.Add(gpu::Kernel::fill_random, {.grid_x = 1024, .threads = 256},
+             gpu::FillRandomArgs{.words = reinterpret_cast<uint32_t*>(memory.data()),
+                                 .count = memory.bytes() / 4,
+                                 .seed = seed,
+                                 .kind = kind});
+    if (memory.bytes() > 0) runtime->Run(list);
+  };
+  fill(matrix->values_,
+       IsQuantized(form.format) ? gpu::FillRandomArgs::kBytes : gpu::FillRandomArgs::kBF16);
+  fill(matrix->scales_, form.half_scales ? gpu::FillRandomArgs::kHalfScales : gpu::FillRandomArgs::kScales);
+  BW_RETURN_IF_ERROR(runtime->Synchronize());
   return matrix;
 }
 
@@ -119,12 +153,6 @@ absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime)
 
 absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
                                    const PinnedMemory& staging) {
-  view_.values = values_.data();
-  view_.scales = scales_.data();
-  view_.offsets = form_.has_offset ? scales_.data() + form_.scale_bytes() : nullptr;
-  view_.rows = static_cast<int32_t>(form_.rows);
-  view_.tiles = form_.tiles;
-  view_.half_scales = form_.half_scales;
   if (form_.tiles == 0) return absl::OkStatus();
 
   std::vector<char> scales(scales_.bytes());

@@ -53,6 +53,10 @@ class GpuMatrix : public DeviceMatrix {
                                                            const kernels::PackedMatrix& packed, int threads,
                                                            const PinnedMemory& staging);
 
+  // Random weights for measurements, made on the card.
+  static absl::StatusOr<std::unique_ptr<GpuMatrix>> CreateRandom(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                                 const kernels::MatrixSpec& spec, uint64_t seed);
+
   int64_t rows() const override { return form_.rows; }
   int64_t bytes() const override { return values_.bytes() + scales_.bytes() + tables_.bytes(); }
 
@@ -66,6 +70,8 @@ class GpuMatrix : public DeviceMatrix {
 
  private:
   GpuMatrix() = default;
+  static absl::StatusOr<std::unique_ptr<GpuMatrix>> Reserve(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                            const kernels::MatrixSpec& spec);
   absl::Status CopyTables(const std::shared_ptr<gpu::Runtime>& runtime);
   absl::Status CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
                           const PinnedMemory& staging);

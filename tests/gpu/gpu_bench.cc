@@ -1,0 +1,307 @@
+// How fast a GPU runs whole steps, as shares of its own rates: tools/bench_gpu.sh. Weights are random, made on the card; the
+// steps are those of a worker, host and all.
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "common/log.h"
+#include "common/status.h"
+#include "worker/device/gpu_device.h"
+#include "worker/device/gpu_weights.h"
+#include "worker/stage_executor.h"
+#include "worker/weights/loaded_shard.h"
+
+namespace bellwether {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double Median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+struct Shape {
+  const char* name;
+  int32_t hidden, layers, heads, kv_heads, ffn;
+};
+constexpr Shape kShapes[] = {{"1.1B", 2048, 22, 32, 4, 5632}, {"7B", 4096, 32, 32, 32, 11008}, {"13B", 5120, 40, 40, 40, 13824}};
+constexpr int32_t kVocab = 32000;
+
+ModelConfig ConfigOf(const Shape& shape) {
+  ModelConfig config;
+  config.layers = shape.layers;
+  config.hidden = shape.hidden;
+  config.heads = shape.heads;
+  config.kv_heads = shape.kv_heads;
+  config.head_dim = shape.hidden / shape.heads;
+  config.ffn = shape.ffn;
+  config.vocab = kVocab;
+  config.max_positions = 4096;
+  return config;
+}
+
+// A whole model of one rank, its matrices in `format`.
+class RandomShard {
+ public:
+  RandomShard(std::shared_ptr<gpu::Runtime> runtime, const ModelConfig& config, WeightFormat format, int group, bool half)
+      : runtime_(std::move(runtime)), config_(config), format_(format), group_(group), half_(half) {}
+
+  absl::StatusOr<std::shared_ptr<const LoadedShard>> Make(const Layout& layout) {
+    auto shard = std::make_shared<LoadedShard>();
+    BW_ASSIGN_OR_RETURN(shard->store, GpuWeightStore::Create(runtime_, 2));
+    shard->config = config_;
+    shard->layers = layout.stages[0].layers;
+    shard->rank = layout.stages[0].ranks[0];
+    const int64_t hidden = config_.hidden, query = int64_t{config_.heads} * config_.head_dim,
+                  key = int64_t{config_.kv_heads} * config_.head_dim;
+    BW_ASSIGN_OR_RETURN(shard->embedding, Columns(kVocab, WeightFormat::kBF16));
+    BW_ASSIGN_OR_RETURN(shard->head, Columns(kVocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
+    BW_RETURN_IF_ERROR(Norm(*shard, shard->final_norm));
+    for (int32_t i = 0; i < config_.layers; ++i) {
+      LayerWeights& layer = shard->layer_weights.emplace_back();
+      BW_RETURN_IF_ERROR(Norm(*shard, layer.attention_norm));
+      BW_RETURN_IF_ERROR(Norm(*shard, layer.mlp_norm));
+      BW_ASSIGN_OR_RETURN(layer.query, Columns(query, format_));
+      BW_ASSIGN_OR_RETURN(layer.key, Columns(key, format_));
+      BW_ASSIGN_OR_RETURN(layer.value, Columns(key, format_));
+      BW_ASSIGN_OR_RETURN(layer.attention_output, Rows([&](int slice) {
+                            return SliceHeads(config_, {0, slice}).end * config_.head_dim;
+                          }));
+      BW_ASSIGN_OR_RETURN(layer.gate, Columns(config_.ffn, format_));
+      BW_ASSIGN_OR_RETURN(layer.up, Columns(config_.ffn, format_));
+      BW_ASSIGN_OR_RETURN(layer.down, Rows([&](int slice) { return SliceFfn(config_, {0, slice}).end; }));
+    }
+    (void)hidden;
+    return shard;
+  }
+  // That a step reads.
+  int64_t bytes() const { return bytes_; }
+
+ private:
+  kernels::MatrixSpec Spec(int64_t rows, int64_t cols, WeightFormat format) const {
+    kernels::MatrixSpec spec{.rows = rows, .cols = cols, .format = format};
+    if (IsQuantized(format)) {
+      spec.group = group_;
+      spec.half_scales = half_;
+    }
+    return spec;
+  }
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Columns(int64_t rows, WeightFormat format) {
+    return Keep(Spec(rows, config_.hidden, format), /*read=*/rows != kVocab || embedded_++ > 0);
+  }
+  template <typename Bound>
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Rows(const Bound& bound) {
+    const int slices = SliceCount(config_);
+    kernels::MatrixSpec spec = Spec(config_.hidden, bound(slices), format_);
+    spec.slices = {0, slices};
+    spec.slices_total = slices;
+    for (int slice = 0; slice <= slices; ++slice) spec.slice_bounds.push_back(bound(slice));
+    return Keep(spec, true);
+  }
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(const kernels::MatrixSpec& spec, bool read) {
+    BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, GpuMatrix::CreateRandom(runtime_, spec, ++seed_));
+    if (read) bytes_ += matrix->bytes();
+    return matrix;
+  }
+  absl::Status Norm(LoadedShard& shard, NormWeights& norm) {
+    BW_ASSIGN_OR_RETURN(norm.weight, shard.store->Keep(std::vector<float>(config_.hidden, 1.0f)));
+    return absl::OkStatus();
+  }
+
+  const std::shared_ptr<gpu::Runtime> runtime_;
+  const ModelConfig config_;
+  const WeightFormat format_;
+  const int group_;
+  const bool half_;
+  uint64_t seed_ = 0;
+  int64_t bytes_ = 0;
+  int embedded_ = 0;
+};
+
+// Steps of `sequences` sequences that run together.
+class Runner {
+ public:
+  Runner(StageExecutor& executor, int sequences, int32_t prompt, uint64_t& next) : executor_(executor), prompt_(prompt), next_(next) {
+    for (int i = 0; i < sequences; ++i) ids_.push_back(SequenceId{++last_sequence});
+  }
+  // Seconds for the prompts of all, each a step of its own.
+  absl::StatusOr<double> Prefill() {
+    double seconds = 0;
+    for (const SequenceId id : ids_) {
+      Admission admission{.sequence = id, .prompt_length = prompt_};
+      for (int32_t i = 0; i < prompt_; ++i) admission.tokens.push_back((i * 7919 + static_cast<int32_t>(id.value) * 31) % kVocab);
+      admission.sampling.temperature = 0;
+      Step step{.epoch = Epoch{1}, .id = StepId{++next_}, .admissions = {admission}};
+      StepEntry entry{.sequence = id, .position = 0, .count = prompt_, .sample = true};
+      Blocks(prompt_, entry);
+      step.entries.push_back(entry);
+      BW_ASSIGN_OR_RETURN(const double once, Run(step));
+      seconds += once;
+    }
+    position_ = prompt_;
+    return seconds;
+  }
+  absl::StatusOr<double> Decode() {
+    Step step{.epoch = Epoch{1}, .id = StepId{++next_}};
+    for (size_t i = 0; i < ids_.size(); ++i) {
+      StepEntry entry{.sequence = ids_[i], .position = position_, .count = 1, .new_tokens = {tokens_[i]}, .sample = true};
+      if (position_ % 32 == 0) entry.new_blocks.push_back(block_++);
+      step.entries.push_back(entry);
+    }
+    ++position_;
+    return Run(step);
+  }
+  absl::Status Retire() {
+    Step step{.epoch = Epoch{1}, .id = StepId{++next_}, .retired = ids_};
+    return Run(step).status();
+  }
+
+ private:
+  void Blocks(int32_t positions, StepEntry& entry) {
+    for (int32_t i = 0; i < (positions + 31) / 32; ++i) entry.new_blocks.push_back(block_++);
+  }
+  absl::StatusOr<double> Run(const Step& step) {
+    const Clock::time_point start = Clock::now();
+    BW_ASSIGN_OR_RETURN(const StepResult result, executor_.Run(step));
+    const double seconds = SecondsSince(start);
+    if (step.entries.size() == ids_.size()) tokens_.clear();
+    for (const StepOutput& output : result.outputs) {
+      if (!output.error.empty()) return absl::InternalError(output.error);
+      tokens_.push_back(output.token);
+    }
+    return seconds;
+  }
+
+  static inline uint64_t last_sequence = 0;
+  StageExecutor& executor_;
+  const int32_t prompt_;
+  uint64_t& next_;
+  std::vector<SequenceId> ids_;
+  std::vector<TokenId> tokens_;
+  int32_t position_ = 0;
+  KvBlockId block_ = 0;
+};
+
+// Bytes read and written a second by a copy on the device.
+absl::StatusOr<double> CopyRate(const std::shared_ptr<gpu::Runtime>& runtime) {
+  constexpr int64_t kBytes = int64_t{2} << 30;
+  BW_ASSIGN_OR_RETURN(GpuMemory from, GpuMemory::Allocate(runtime, kBytes));
+  BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, kBytes));
+  gpu::LaunchList list;
+  list.Add(gpu::Kernel::fill_random, {.grid_x = 2048, .threads = 256},
+           gpu::FillRandomArgs{.words = reinterpret_cast<uint32_t*>(from.data()), .count = kBytes / 4, .seed = 5});
+  runtime->Run(list);
+  std::vector<double> seconds;
+  for (int i = 0; i < 6; ++i) {
+    BW_RETURN_IF_ERROR(runtime->Synchronize());
+    const Clock::time_point start = Clock::now();
+    for (int j = 0; j < 8; ++j) runtime->CopyOnDevice(to.data(), from.data(), kBytes);
+    BW_RETURN_IF_ERROR(runtime->Synchronize());
+    seconds.push_back(SecondsSince(start) / 8);
+  }
+  return 2.0 * kBytes / Median(seconds);
+}
+
+struct Rates {
+  double copy = 0;    // bytes a second
+  double matmul = 0;  // FLOP a second; 0 if unknown
+};
+
+void PrintDecode(const std::string& what, int batch, double seconds, double bytes, const Rates& rates) {
+  printf("%-22s decode  batch %2d       %8.3f ms  %8.1f tokens/s  %5.1f %% of the copy rate\n", what.c_str(), batch,
+         seconds * 1e3, batch / seconds, 100 * bytes / seconds / rates.copy);
+  fflush(stdout);
+}
+
+absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, const Shape& shape, WeightFormat format, int group,
+                        bool half, const std::string& name, const Rates& rates) {
+  const ModelConfig config = ConfigOf(shape);
+  BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(config, 1, 1));
+  RandomShard random(runtime, config, format, group, half);
+  BW_ASSIGN_OR_RETURN(auto shard, random.Make(layout));
+  ExecutorProgress progress;
+  StageExecutor::Options options;
+  options.device = std::make_shared<GpuDevice>(runtime, 2);
+  options.shard = shard;
+  options.links.resize(1);
+  options.progress = &progress;
+  options.assignment = {.epoch = Epoch{1}, .model_id = "random", .layout = layout};
+  options.assignment.numeric = {.kernel_level = runtime->info().numeric_class, .kv_type = DType::kBF16};
+  options.assignment.kv_blocks = 64 * 6 + 160;
+  options.assignment.context_tokens = 4096;
+  options.assignment.step_tokens = 2048;
+  BW_ASSIGN_OR_RETURN(auto executor, StageExecutor::Create(std::move(options)));
+  const std::string what = std::string(shape.name) + " " + name;
+  const double kv_bytes_per_position = 2.0 * config.layers * config.kv_heads * config.head_dim * 2;
+  uint64_t next = 0;
+  for (const int batch : {1, 16, 64}) {
+    Runner runner(*executor, batch, 128, next);
+    BW_RETURN_IF_ERROR(runner.Prefill().status());
+    std::vector<double> seconds;
+    for (int i = 0; i < (batch == 1 ? 40 : 20); ++i) {
+      BW_ASSIGN_OR_RETURN(const double once, runner.Decode());
+      if (i >= 4) seconds.push_back(once);
+    }
+    const double bytes = static_cast<double>(random.bytes()) + batch * 140 * kv_bytes_per_position;
+    PrintDecode(what, batch, Median(seconds), bytes, rates);
+    BW_RETURN_IF_ERROR(runner.Retire());
+  }
+  const double parameters = config.layers * (2.0 * config.hidden * config.heads * config.head_dim +
+                                             2.0 * config.hidden * config.kv_heads * config.head_dim + 3.0 * config.hidden * config.ffn);
+  for (const int32_t tokens : {512, 2048}) {
+    std::vector<double> seconds;
+    for (int i = 0; i < 4; ++i) {
+      Runner runner(*executor, 1, tokens, next);
+      BW_ASSIGN_OR_RETURN(const double once, runner.Prefill());
+      if (i > 0) seconds.push_back(once);
+      BW_RETURN_IF_ERROR(runner.Retire());
+    }
+    const double flops = 2 * parameters * tokens + 2.0 * config.layers * tokens * tokens * config.heads * config.head_dim +
+                         2.0 * kVocab * config.hidden;
+    const double median = Median(seconds);
+    printf("%-22s prefill %4d tokens    %8.2f ms  %8.0f tokens/s  %5.0f TFLOP/s", what.c_str(), tokens, median * 1e3,
+           tokens / median, flops / median / 1e12);
+    if (rates.matmul > 0) printf("  %5.1f %% of the matmul rate", 100 * flops / median / rates.matmul);
+    printf("\n");
+    fflush(stdout);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Main(int argc, char** argv) {
+  BW_ASSIGN_OR_RETURN(std::shared_ptr<gpu::Runtime> runtime, gpu::MakeCudaRuntime(0));
+  Rates rates;
+  BW_ASSIGN_OR_RETURN(rates.copy, CopyRate(runtime));
+  if (const char* matmul = std::getenv("MATMUL_TFLOPS")) rates.matmul = std::atof(matmul) * 1e12;
+  printf("%s, copy %.2f TB/s, matmul %.0f TFLOP/s\n", runtime->info().name.c_str(), rates.copy / 1e12, rates.matmul / 1e12);
+  const std::string only = argc > 1 ? argv[1] : "";
+  struct Case {
+    WeightFormat format;
+    int group;
+    bool half;
+    const char* name;
+  };
+  for (const Shape& shape : kShapes) {
+    for (const Case& c : {Case{WeightFormat::kBF16, 32, false, "bf16"}, {WeightFormat::kInt8, 32, true, "int8 g32"},
+                          {WeightFormat::kInt4, 32, true, "int4 g32"}, {WeightFormat::kInt4, 128, true, "int4 g128"}}) {
+      const std::string what = std::string(shape.name) + " " + c.name;
+      if (!only.empty() && what.find(only) == std::string::npos) continue;
+      BW_RETURN_IF_ERROR(Annotate(BenchModel(runtime, shape, c.format, c.group, c.half, c.name, rates), what));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace bellwether
+
+int main(int argc, char** argv) {
+  const absl::Status status = bellwether::Main(argc, argv);
+  if (!status.ok()) bellwether::LogError(status.ToString());
+  return status.ok() ? 0 : 1;
+}
