@@ -66,6 +66,30 @@ struct AttentionSums {
   float m[kColumns8][2];
 };
 
+// Where a warp finds keys and values: in the cache ...
+struct CacheSource {
+  const AttentionArgs& args;
+  const AttentionItem& item;
+  // Fragments of 16 positions of a tile: keys (half 0) or values (half 1), this lane's words 32 apart.
+  BW_DEVICE const Words4* At(int tile, int step, int half, int steps) const {
+    const int position = tile * kAttentionTile + step * 16;
+    const int block = Load(args.tables + item.table + position / kKvBlockPositions);
+    const char* head = args.cache + block * args.block_stride + item.kv_head * args.head_bytes;
+    return reinterpret_cast<const Words4*>(head) + (half * 2 + step % 2) * steps * 32 + Lane();
+  }
+  BW_DEVICE static Words4 Read(const Words4* at) { return Load(at); }
+};
+// ... or in shared memory, where the tile's two KV blocks lie one after the other.
+struct SharedSource {
+  const char* tile_start;
+  int64_t head_bytes;
+  BW_DEVICE const Words4* At(int, int step, int half, int steps) const {
+    return reinterpret_cast<const Words4*>(tile_start + step / 2 * head_bytes) +
+           (half * 2 + step % 2) * steps * 32 + Lane();
+  }
+  BW_DEVICE static Words4 Read(const Words4* at) { return *at; }
+};
+
 template <int kHeadSteps, int kColumns8>
 struct AttentionWarp {
   using Sums = AttentionSums<kHeadSteps, kColumns8>;
@@ -112,26 +136,18 @@ struct AttentionWarp {
   }
   BW_DEVICE int tiles() const { return last_position / kAttentionTile + 1; }
 
-  // Keys (or with `half` 1, values) of positions [16 step, 16 step + 16) of a tile, this lane's words; null
-  // past the last position.
-  BW_DEVICE const Words4* Fragments(int tile, int step, int half) const {
-    const int position = tile * kAttentionTile + step * 16;
-    if (position > last_position) return nullptr;
-    const int block = Load(args.tables + item.table + position / kKvBlockPositions);
-    const char* head = args.cache + block * args.block_stride + item.kv_head * args.head_bytes;
-    return reinterpret_cast<const Words4*>(head) + (half * 2 + step % 2) * steps * 32 + Lane();
-  }
-
-  BW_DEVICE void RunTile(int tile, Sums& sums) const {
+  template <typename Source>
+  BW_DEVICE void RunTile(const Source& source, int tile, Sums& sums) const {
     float s[kTileSteps][kColumns8][4];
-    Scores(tile, s);
+    Scores(source, tile, s);
     Maximum(s, sums);
     uint32_t p[kTileSteps][kColumns8][2];
     Weights(s, sums, p);
-    WeightedValues(tile, p, sums);
+    WeightedValues(source, tile, p, sums);
   }
 
-  BW_DEVICE void Scores(int tile, float (&s)[kTileSteps][kColumns8][4]) const {
+  template <typename Source>
+  BW_DEVICE void Scores(const Source& source, int tile, float (&s)[kTileSteps][kColumns8][4]) const {
     const int g = Lane() / 4;
     BW_UNROLL
     for (int i = 0; i < kTileSteps; ++i) {
@@ -140,14 +156,16 @@ struct AttentionWarp {
         BW_UNROLL
         for (int c = 0; c < 4; ++c) s[i][n][c] = 0;
       }
-      const Words4* keys = Fragments(tile, i, 0);
-      BW_UNROLL
-      for (int k = 0; k < kHeadSteps; ++k) {
-        if (k >= steps || keys == nullptr) break;
-        const Words4 words = Load(keys + k * 32);
-        const uint32_t a[4] = {words.x, words.y, words.z, words.w};
+      if (tile * kAttentionTile + 16 * i <= last_position) {
+        const Words4* keys = source.At(tile, i, 0, steps);
         BW_UNROLL
-        for (int n = 0; n < kColumns8; ++n) Mma(s[i][n], a, q[k][n]);
+        for (int k = 0; k < kHeadSteps; ++k) {
+          if (k >= steps) break;
+          const Words4 words = Source::Read(keys + k * 32);
+          const uint32_t a[4] = {words.x, words.y, words.z, words.w};
+          BW_UNROLL
+          for (int n = 0; n < kColumns8; ++n) Mma(s[i][n], a, q[k][n]);
+        }
       }
       BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) {
@@ -204,7 +222,9 @@ struct AttentionWarp {
     return word & keep;
   }
 
-  BW_DEVICE void WeightedValues(int tile, const uint32_t (&p)[kTileSteps][kColumns8][2], Sums& sums) const {
+  template <typename Source>
+  BW_DEVICE void WeightedValues(const Source& source, int tile, const uint32_t (&p)[kTileSteps][kColumns8][2],
+                                Sums& sums) const {
     const int t = Lane() % 4;
     float l[kColumns8][4];
     BW_UNROLL
@@ -219,8 +239,8 @@ struct AttentionWarp {
     const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
     BW_UNROLL
     for (int i = 0; i < kTileSteps; ++i) {
-      const Words4* values = Fragments(tile, i, 1);
-      if (values == nullptr) break;
+      if (tile * kAttentionTile + 16 * i > last_position) break;
+      const Words4* values = source.At(tile, i, 1, steps);
       const int position = tile * kAttentionTile + 16 * i + 2 * t;
       const bool whole = tile * kAttentionTile + 16 * i + 15 <= last_position;
       BW_UNROLL
@@ -228,7 +248,7 @@ struct AttentionWarp {
       BW_UNROLL
       for (int j = 0; j < kHeadSteps; ++j) {
         if (j >= steps) break;
-        const Words4 words = Load(values + j * 32);
+        const Words4 words = Source::Read(values + j * 32);
         uint32_t a[4] = {words.x, words.y, words.z, words.w};
         if (!whole) {
           a[0] = Masked(a[0], position), a[1] = Masked(a[1], position);
@@ -309,61 +329,173 @@ BW_DEVICE void AttendByWarp(const AttentionArgs& args) {
   typename Work::Sums all, tile;
   Work::Clear(all);
   for (int i = 0; i < work.tiles(); ++i) {
-    work.RunTile(i, tile);
+    work.RunTile(CacheSource{args, work.item}, i, tile);
     Work::Fold(tile, all);
   }
   work.Write(all);
 }
 
-// A block an item of at most 8 columns, a warp a tile: few rows. Grid: items.
+// The same with the warps of a block on neighbouring columns of one sequence and KV head, who share tiles in
+// shared memory: an item has up to 8 kColumns8 columns a warp. Hopper. Grid: items.
+constexpr int kTileStages = 2;
+constexpr int kAttendByTileThreads = 256;
+constexpr int AttendByTileSharedBytes(int64_t head_bytes) {
+  return static_cast<int>(kTileStages * 2 * head_bytes) + kTileStages * 8;
+}
+
+// The copies of tiles into shared memory, by one thread.
+struct TileCopies {
+  const AttentionArgs& args;
+  const AttentionItem item;
+  const int last_position;
+  char* const shared;    // [kTileStages][2 KV blocks][head_bytes]
+  uint64_t* const full;  // [kTileStages]
+
+  BW_DEVICE int tiles() const { return last_position / kAttentionTile + 1; }
+  BW_DEVICE const char* Tile(int tile) const { return shared + tile % kTileStages * 2 * args.head_bytes; }
+  BW_DEVICE void Start(int tile) const {
+    if (tile >= tiles()) return;
+    const int first = tile * kAttentionTile / kKvBlockPositions;
+    const int blocks = (first + 1) * kKvBlockPositions <= last_position ? 2 : 1;
+    uint64_t* bar = &full[tile % kTileStages];
+    BarrierArriveExpect(bar, static_cast<int>(blocks * args.head_bytes));
+    for (int b = 0; b < blocks; ++b) {
+      const int block = Load(args.tables + item.table + first + b);
+      CopyBulk(shared + (tile % kTileStages * 2 + b) * args.head_bytes,
+               args.cache + block * args.block_stride + item.kv_head * args.head_bytes,
+               static_cast<int>(args.head_bytes), bar);
+    }
+  }
+  BW_DEVICE void Wait(int tile) const { BarrierWait(&full[tile % kTileStages], tile / kTileStages % 2); }
+};
+
+template <int kHeadSteps, int kColumns8>
+BW_DEVICE void AttendByTile(const AttentionArgs& args) {
+  using Work = AttentionWarp<kHeadSteps, kColumns8>;
+  char* const shared = SharedMemory();
+  auto* const full = reinterpret_cast<uint64_t*>(shared + kTileStages * 2 * args.head_bytes);
+  LetNextKernelStart();
+  if (ThreadIndex() == 0) {
+    for (int stage = 0; stage < kTileStages; ++stage) BarrierInit(&full[stage], 1);
+    FenceBarrierInit();
+  }
+  SyncBlock();
+  WaitForPreviousKernel();
+  const AttentionItem item = Load(args.items + BlockX());
+  const TileCopies copies{args, item, item.position + (item.column_end - 1) / item.heads, shared, full};
+  if (ThreadIndex() == 0) {
+    for (int tile = 0; tile < kTileStages; ++tile) copies.Start(tile);
+  }
+  AttentionItem own = item;
+  own.column_begin = item.column_begin + Warp() * 8 * kColumns8;
+  const bool idle = own.column_begin >= item.column_end;
+  if (idle) own.column_begin = item.column_end - 1;
+  if (own.column_end > own.column_begin + 8 * kColumns8) own.column_end = own.column_begin + 8 * kColumns8;
+  const Work work(args, own);
+  typename Work::Sums all, sums;
+  Work::Clear(all);
+  for (int tile = 0; tile < copies.tiles(); ++tile) {
+    copies.Wait(tile);
+    if (!idle && tile < work.tiles()) {
+      work.RunTile(SharedSource{copies.Tile(tile), args.head_bytes}, tile, sums);
+      Work::Fold(sums, all);
+    }
+    SyncBlock();
+    if (ThreadIndex() == 0) copies.Start(tile + kTileStages);
+  }
+  if (!idle) work.Write(all);
+}
+
+// A block an item of at most 8 columns, a warp a tile: few rows. The sums of tiles meet in shared memory,
+// where each thread folds values of its own. Grid: items.
+constexpr int kAttendByBlockThreads = 128;
+constexpr int AttendByBlockSharedBytes(int head_steps) {
+  return (8 * (head_steps * 16 + 4) + 16) * (kAttendByBlockThreads / 32) * 4;
+}
+
+template <int kHeadSteps>
+struct BlockSums {
+  static constexpr int kStride =
+      kHeadSteps * 16 + 4;  // floats of a column: fragments are written without bank conflicts
+  static constexpr int kWarpFloats = 8 * kStride + 16;
+  float* const floats;  // [warps]: o [8 columns][kStride], l [8], m [8]
+
+  BW_DEVICE void Put(int warp, const AttentionSums<kHeadSteps, 1>& sums) const {
+    const int g = Lane() / 4, t = Lane() % 4;
+    float* to = floats + warp * kWarpFloats;
+    BW_UNROLL
+    for (int v = 0; v < kHeadSteps * 4; ++v) {
+      to[(2 * t + v % 2) * kStride + v / 4 * 16 + g + v % 4 / 2 * 8] = sums.o[v / 4][0][v % 4];
+    }
+    if (g != 0) return;
+    BW_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      to[8 * kStride + 2 * t + j] = sums.l[0][j];
+      to[8 * kStride + 8 + 2 * t + j] = sums.m[0][j];
+    }
+  }
+  BW_DEVICE float o(int warp, int column, int d) const {
+    return floats[warp * kWarpFloats + column * kStride + d];
+  }
+  BW_DEVICE float l(int warp, int column) const { return floats[warp * kWarpFloats + 8 * kStride + column]; }
+  BW_DEVICE float m(int warp, int column) const {
+    return floats[warp * kWarpFloats + 8 * kStride + 8 + column];
+  }
+};
+
+// One value of one column, folded over tiles.
+struct FoldedValue {
+  float o = 0, l = 0, m = -kInfinity;
+
+  BW_DEVICE void Add(float tile_o, float tile_l, float tile_m) {
+    if (tile_m == -kInfinity) return;
+    const float highest = Max(m, tile_m);
+    const float before = Exp(m - highest), now = Exp(tile_m - highest);
+    m = highest;
+    l = Fma(tile_l, now, l * before);
+    o = Fma(tile_o, now, o * before);
+  }
+};
+
 template <int kHeadSteps>
 BW_DEVICE void AttendByBlock(const AttentionArgs& args) {
   using Work = AttentionWarp<kHeadSteps, 1>;
-  using Sums = typename Work::Sums;
-  // What a lane keeps of a tile, and where: value v of lane l of warp w at (v * warps + w) * 32 + l.
-  constexpr int kValues = kHeadSteps * 4 + 4;
+  constexpr int kWarps = kAttendByBlockThreads / 32;
+  constexpr int kValues = kHeadSteps * 16 * 8 / kAttendByBlockThreads;  // that a thread folds, at most
   LetNextKernelStart();
   WaitForPreviousKernel();
-  auto* shared = reinterpret_cast<float*>(SharedMemory());
-  const int warps = BlockThreads() / 32;
+  const BlockSums<kHeadSteps> shared{reinterpret_cast<float*>(SharedMemory())};
   const Work work(args, Load(args.items + BlockX()));
-  Sums all, tile;
-  Work::Clear(all);
-  for (int first = 0; first < work.tiles(); first += warps) {
-    const int count = work.tiles() - first < warps ? work.tiles() - first : warps;
-    if (Warp() < count) {
-      work.RunTile(first + Warp(), tile);
-      float* to = shared + Warp() * 32 + Lane();
-      BW_UNROLL
-      for (int v = 0; v < kHeadSteps * 4; ++v) to[v * warps * 32] = tile.o[v / 4][0][v % 4];
-      BW_UNROLL
-      for (int j = 0; j < 2; ++j) {
-        to[(kHeadSteps * 4 + j) * warps * 32] = tile.l[0][j];
-        to[(kHeadSteps * 4 + 2 + j) * warps * 32] = tile.m[0][j];
-      }
+  const int count = (work.item.column_end - work.item.column_begin) * args.head_dim;
+  FoldedValue folded[kValues];
+  for (int first = 0; first < work.tiles(); first += kWarps) {
+    const int round = work.tiles() - first < kWarps ? work.tiles() - first : kWarps;
+    if (Warp() < round) {
+      typename Work::Sums tile;
+      work.RunTile(CacheSource{args, work.item}, first + Warp(), tile);
+      shared.Put(Warp(), tile);
     }
     SyncBlock();
-    if (Warp() == 0) {
-      for (int w = 0; w < count; ++w) {
-        const float* from = shared + w * 32 + Lane();
-        BW_UNROLL
-        for (int v = 0; v < kHeadSteps * 4; ++v) tile.o[v / 4][0][v % 4] = from[v * warps * 32];
-        BW_UNROLL
-        for (int j = 0; j < 2; ++j) {
-          tile.l[0][j] = from[(kHeadSteps * 4 + j) * warps * 32];
-          tile.m[0][j] = from[(kHeadSteps * 4 + 2 + j) * warps * 32];
-        }
-        Work::Fold(tile, all);
-      }
+    BW_UNROLL
+    for (int v = 0; v < kValues; ++v) {
+      const int index = v * kAttendByBlockThreads + ThreadIndex();
+      if (index >= count) break;
+      const int column = index / args.head_dim, d = index % args.head_dim;
+      for (int w = 0; w < round; ++w)
+        folded[v].Add(shared.o(w, column, d), shared.l(w, column), shared.m(w, column));
     }
-    if (first + warps < work.tiles()) SyncBlock();
+    if (first + kWarps < work.tiles()) SyncBlock();
   }
-  static_assert(kValues == kHeadSteps * 4 + 4);
-  if (Warp() == 0) work.Write(all);
-}
-
-constexpr int AttendByBlockSharedBytes(int head_steps, int warps) {
-  return (head_steps * 4 + 4) * warps * 32 * 4;
+  BW_UNROLL
+  for (int v = 0; v < kValues; ++v) {
+    const int index = v * kAttendByBlockThreads + ThreadIndex();
+    if (index >= count) break;
+    const int column = work.item.column_begin + index / args.head_dim;
+    Store(args.out + (work.item.row + column / work.item.heads) * args.stride +
+              static_cast<int64_t>(work.item.head + column % work.item.heads) * args.head_dim +
+              index % args.head_dim,
+          folded[v].o / folded[v].l);
+  }
 }
 
 // RoPE on queries and keys, then keys and values to the cache.

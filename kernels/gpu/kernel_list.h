@@ -38,9 +38,9 @@
   KERNEL(embed, EmbedArgs, Embed, 256, 1)                                                                               \
   KERNEL(fill_random, FillRandomArgs, FillRandom, 256, 1)                                                                \
   KERNEL(store_kv, StoreKvArgs, StoreKv, 128, 1)                                                                        \
-  KERNEL(attend_block_4, AttentionArgs, AttendByBlock<4>, 256, 1)                                                       \
-  KERNEL(attend_block_8, AttentionArgs, AttendByBlock<8>, 256, 1)                                                       \
-  KERNEL(attend_block_16, AttentionArgs, AttendByBlock<16>, 256, 1)                                                     \
+  KERNEL(attend_block_4, AttentionArgs, AttendByBlock<4>, 128, 4)                                                       \
+  KERNEL(attend_block_8, AttentionArgs, AttendByBlock<8>, 128, 4)                                                       \
+  KERNEL(attend_block_16, AttentionArgs, AttendByBlock<16>, 128, 2)                                                     \
   KERNEL(attend_warp_4, AttentionArgs, (AttendByWarp<4, 2>), 128, 1)                                                    \
   KERNEL(attend_warp_8, AttentionArgs, (AttendByWarp<8, 2>), 128, 1)                                                    \
   KERNEL(attend_warp_16, AttentionArgs, (AttendByWarp<16, 1>), 128, 1)                                                  \
@@ -48,6 +48,9 @@
 
 // What needs wgmma: compiled for sm_90a only.
 #define BW_HOPPER_KERNELS(KERNEL)                                                                                       \
+  KERNEL(attend_tile_4, AttentionArgs, (AttendByTile<4, 2>), 256, 1)                                                    \
+  KERNEL(attend_tile_8, AttentionArgs, (AttendByTile<8, 2>), 256, 1)                                                    \
+  KERNEL(attend_tile_16, AttentionArgs, (AttendByTile<16, 1>), 256, 1)                                                                                       \
   KERNEL(tile_bf16_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 1>), 384, 1)                              \
   KERNEL(tile_bf16_64_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 2>), 384, 1)                              \
   KERNEL(tile_bf16_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 1>), 384, 1)                            \

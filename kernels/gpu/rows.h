@@ -109,53 +109,85 @@ struct NormArgs {
 };
 constexpr int kNormThreads = 512;  // part of the contract: a thread sums every 512th pair
 constexpr int kNormSharedBytes = 64 * 4;
+// The pairs of a row that a thread keeps in registers; of wider rows it reads the others again.
+constexpr int kNormPairs = 8;
+
+struct NormRow {
+  const NormArgs& args;
+  const float* x;  // the row, and where sums are added their total
+  float kept[kNormPairs][2];
+
+  BW_DEVICE static int Column(int i) { return 2 * (ThreadIndex() + i * kNormThreads); }
+  // use(column, pair) for this thread's pairs.
+  template <typename Use>
+  BW_DEVICE void ForPairs(const Use& use) const {
+    BW_UNROLL
+    for (int i = 0; i < kNormPairs; ++i) {
+      if (Column(i) < args.cols) use(Column(i), kept[i]);
+    }
+    for (int i = kNormPairs; Column(i) < args.cols; ++i) {
+      const float pair[2] = {Load(x + Column(i)), Load(x + Column(i) + 1)};
+      use(Column(i), pair);
+    }
+  }
+  BW_DEVICE void Read(int64_t row) {
+    const float* from = args.x + row * args.stride;
+    const float* sum = args.sum + row * args.sum_stride;
+    float* total = args.total + row * args.total_stride;
+    x = args.sum != nullptr ? total : from;
+    const auto read = [&](int column, float(&pair)[2]) {
+      BW_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        pair[j] = Load(from + column + j);
+        if (args.sum == nullptr) continue;
+        float added = Load(sum + column + j);
+        if (args.add_bias != nullptr) added += Load(args.add_bias + column + j);
+        pair[j] += added;
+        Store(total + column + j, pair[j]);
+      }
+    };
+    BW_UNROLL
+    for (int i = 0; i < kNormPairs; ++i) {
+      kept[i][0] = kept[i][1] = 0;
+      if (Column(i) < args.cols) read(Column(i), kept[i]);
+    }
+    float pair[2];
+    for (int i = kNormPairs; args.sum != nullptr && Column(i) < args.cols; ++i) read(Column(i), pair);
+  }
+};
+
 // Grid: rows. `cols` is even.
 BW_DEVICE void Norm(const NormArgs& args) {
   LetNextKernelStart();
   auto* shared = reinterpret_cast<float*>(SharedMemory());
   WaitForPreviousKernel();
   const int64_t row = BlockX();
-  const float* x = args.x + row * args.stride;
-  if (args.sum != nullptr) {
-    const float* sum = args.sum + row * args.sum_stride;
-    float* total = args.total + row * args.total_stride;
-    for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
-      BW_UNROLL
-      for (int j = 0; j < 2; ++j) {
-        const float added =
-            args.add_bias != nullptr ? Load(sum + c + j) + Load(args.add_bias + c + j) : Load(sum + c + j);
-        Store(total + c + j, Load(x + c + j) + added);
-      }
-    }
-    x = total;  // each thread reads what it wrote
-  }
+  NormRow values{args};
+  values.Read(row);
   const auto count = static_cast<float>(args.cols);
   float mean = 0;
   if (args.bias != nullptr) {
     float partial = 0;
-    for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads)
-      partial += Load(x + c) + Load(x + c + 1);
+    values.ForPairs([&](int, const float(&x)[2]) { partial += x[0] + x[1]; });
     mean = SumOverBlock(partial, shared) / count;
   }
   float squares = 0;
-  for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
-    const float low = Load(x + c) - mean, high = Load(x + c + 1) - mean;
+  values.ForPairs([&](int, const float(&x)[2]) {
+    const float low = x[0] - mean, high = x[1] - mean;
     squares = Fma(high, high, Fma(low, low, squares));
-  }
+  });
   const float factor = 1.0f / Sqrt(SumOverBlock(squares, shared) / count + args.epsilon);
   float* out = args.out + row * args.out_stride;
-  for (int c = 2 * ThreadIndex(); c < args.cols; c += 2 * kNormThreads) {
+  values.ForPairs([&](int column, const float(&x)[2]) {
     float y[2];
     BW_UNROLL
     for (int j = 0; j < 2; ++j) {
-      const float scaled = (Load(x + c + j) - mean) * factor;
-      y[j] = args.bias != nullptr ? Fma(scaled, Load(args.weight + c + j), Load(args.bias + c + j))
-                                  : scaled * Load(args.weight + c + j);
+      const float scaled = (x[j] - mean) * factor, weight = Load(args.weight + column + j);
+      y[j] = args.bias != nullptr ? Fma(scaled, weight, Load(args.bias + column + j)) : scaled * weight;
+      Store(out + column + j, y[j]);
     }
-    Store(out + c, y[0]);
-    Store(out + c + 1, y[1]);
-    StoreOperand(args.operand, row, c, y[0], y[1]);
-  }
+    StoreOperand(args.operand, row, column, y[0], y[1]);
+  });
 }
 
 struct ActivateArgs {
@@ -343,14 +375,16 @@ BW_DEVICE void FillRandom(const FillRandomArgs& args) {
   LetNextKernelStart();
   WaitForPreviousKernel();
   const int64_t step = static_cast<int64_t>(GridX()) * BlockThreads();
-  for (int64_t i = static_cast<int64_t>(BlockX()) * BlockThreads() + ThreadIndex(); i < args.count; i += step) {
+  for (int64_t i = static_cast<int64_t>(BlockX()) * BlockThreads() + ThreadIndex(); i < args.count;
+       i += step) {
     uint64_t z = args.seed + (static_cast<uint64_t>(i) + 1) * 0x9e3779b97f4a7c15u;  // SplitMix64
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     const auto word = static_cast<uint32_t>(z ^ z >> 31);
     const auto low = static_cast<uint32_t>(z >> 40 & 3u), high = static_cast<uint32_t>(z >> 50 & 3u);
     uint32_t value = word;
-    if (args.kind == FillRandomArgs::kBF16) value = (word & 0x807f807fu) | (118 + low) << 7 | (118 + high) << 23;
+    if (args.kind == FillRandomArgs::kBF16)
+      value = (word & 0x807f807fu) | (118 + low) << 7 | (118 + high) << 23;
     if (args.kind == FillRandomArgs::kScales) value = (word & 0x007fffffu) | 0x3a000000u;
     if (args.kind == FillRandomArgs::kHalfScales) value = (word & 0x03ff03ffu) | 0x10001000u;
     Store(args.words + i, value);

@@ -39,6 +39,11 @@ class LaunchList {
     args_.resize(at + sizeof(Args));
     std::memcpy(args_.data() + at, &args, sizeof(Args));
   }
+  // Takes the last launch back.
+  void RemoveLast() {
+    args_.resize(launches_.back().args_at);
+    launches_.pop_back();
+  }
   void Clear() {
     launches_.clear();
     args_.clear();

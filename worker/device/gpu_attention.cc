@@ -10,12 +10,12 @@ namespace {
 
 using gpu::Kernel;
 
-constexpr int kAttendWarps = 4, kAttendBlockWarps = 8;
+constexpr int kAttendWarps = 4;
 
 }  // namespace
 
-// A run with many columns is worth a warp for each 16 of them; one of few has a block for each 8, whose warps
-// share the positions.
+// A run of many columns has a warp for each 16 of them (on Hopper with eight warps to a block, who share what
+// they read); one of few a block for each 8, whose warps share the positions.
 bool GpuOps::ByWarp(const Batch::Run& run, Range rows) const {
   const int64_t first = std::max<int64_t>(rows.begin, run.row),
                 last = std::min<int64_t>(rows.end, run.row + run.count);
@@ -23,7 +23,9 @@ bool GpuOps::ByWarp(const Batch::Run& run, Range rows) const {
 }
 
 void GpuOps::AddItems(Range rows, bool prompts, AttentionWork& work) {
-  const int64_t columns_at_once = !tensor_kv_ ? 1 : prompts && config_.head_dim <= 128 ? 16 : 8;
+  const int64_t warp_columns = config_.head_dim <= 128 ? 16 : 8;
+  const int64_t warps = runtime_->info().hopper ? gpu::kAttendByTileThreads / 32 : 1;
+  const int64_t columns_at_once = !tensor_kv_ ? 1 : prompts ? warps * warp_columns : 8;
   auto* items = Host<gpu::AttentionItem>(memory_.items);
   for (const Batch::Run& run : batch_->runs) {
     const int64_t first = std::max<int64_t>(rows.begin, run.row),
@@ -89,7 +91,13 @@ void GpuOps::Attend(int64_t layer, Range rows, ConstRows query, MutableRows out)
     return;
   }
   const int steps = config_.head_dim <= 64 ? 4 : config_.head_dim <= 128 ? 8 : 16;
-  if (work.by_warp > 0) {
+  if (work.by_warp > 0 && runtime_->info().hopper) {
+    const Kernel kernel = steps == 4   ? Kernel::attend_tile_4
+                          : steps == 8 ? Kernel::attend_tile_8
+                                       : Kernel::attend_tile_16;
+    Launch(kernel, {work.by_warp}, gpu::kAttendByTileThreads, gpu::AttendByTileSharedBytes(head_bytes_),
+           args);
+  } else if (work.by_warp > 0) {
     const Kernel kernel = steps == 4   ? Kernel::attend_warp_4
                           : steps == 8 ? Kernel::attend_warp_8
                                        : Kernel::attend_warp_16;
@@ -101,8 +109,7 @@ void GpuOps::Attend(int64_t layer, Range rows, ConstRows query, MutableRows out)
     const Kernel kernel = steps == 4   ? Kernel::attend_block_4
                           : steps == 8 ? Kernel::attend_block_8
                                        : Kernel::attend_block_16;
-    Launch(kernel, {work.by_block}, kAttendBlockWarps * 32,
-           gpu::AttendByBlockSharedBytes(steps, kAttendBlockWarps), args);
+    Launch(kernel, {work.by_block}, gpu::kAttendByBlockThreads, gpu::AttendByBlockSharedBytes(steps), args);
   }
 }
 

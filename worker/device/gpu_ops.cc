@@ -261,16 +261,30 @@ gpu::OperandOut GpuOps::OperandFor(MutableRows rows, int64_t cols) {
 void GpuOps::Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) {
   const gpu::OperandOut operand = OperandFor(out, cols);
   if (x.rows == 0) return;
-  Launch(Kernel::norm, {x.rows}, gpu::kNormThreads, gpu::kNormSharedBytes,
-         gpu::NormArgs{.x = x.data,
-                       .stride = x.stride,
-                       .weight = weights.weight.data,
-                       .bias = weights.bias.data,
-                       .out = out.data,
-                       .out_stride = out.stride,
-                       .operand = operand,
-                       .cols = static_cast<int32_t>(cols),
-                       .epsilon = static_cast<float>(epsilon)});
+  gpu::NormArgs args{.x = x.data,
+                     .stride = x.stride,
+                     .weight = weights.weight.data,
+                     .bias = weights.bias.data,
+                     .out = out.data,
+                     .out_stride = out.stride,
+                     .operand = operand,
+                     .cols = static_cast<int32_t>(cols),
+                     .epsilon = static_cast<float>(epsilon)};
+  // Sums that were added just before are added on the way instead.
+  if (last_add_.out == x.data && last_add_.launches == list_.launches().size() &&
+      last_add_.args.rows == x.rows && last_add_.args.cols == cols) {
+    const gpu::AddArgs& add = last_add_.args;
+    list_.RemoveLast();
+    args.x = add.before;
+    args.stride = add.before_stride;
+    args.sum = add.sum;
+    args.add_bias = add.bias;
+    args.sum_stride = add.sum_stride;
+    args.total = add.out;
+    args.total_stride = add.out_stride;
+  }
+  last_add_ = {};
+  Launch(Kernel::norm, {x.rows}, gpu::kNormThreads, gpu::kNormSharedBytes, args);
 }
 
 void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key, ConstRows value) {
@@ -325,16 +339,17 @@ void GpuOps::Gelu(MutableRows x, int64_t cols) {
 
 void GpuOps::Add(ConstRows before, MutableRows sum, DeviceVector bias, MutableRows residual) {
   prepared_ = {};
-  LaunchColumns(Kernel::add, config_.hidden, residual.rows,
-                gpu::AddArgs{.before = before.data,
-                             .sum = sum.data,
-                             .bias = bias.data,
-                             .out = residual.data,
-                             .before_stride = before.stride,
-                             .sum_stride = sum.stride,
-                             .out_stride = residual.stride,
-                             .rows = static_cast<int32_t>(residual.rows),
-                             .cols = config_.hidden});
+  const gpu::AddArgs args{.before = before.data,
+                          .sum = sum.data,
+                          .bias = bias.data,
+                          .out = residual.data,
+                          .before_stride = before.stride,
+                          .sum_stride = sum.stride,
+                          .out_stride = residual.stride,
+                          .rows = static_cast<int32_t>(residual.rows),
+                          .cols = config_.hidden};
+  LaunchColumns(Kernel::add, config_.hidden, residual.rows, args);
+  last_add_ = {.out = residual.data, .launches = list_.launches().size(), .args = args};
 }
 
 void GpuOps::PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols, MutableRows out) {

@@ -159,6 +159,13 @@ class GpuOps : public DeviceOps {
     int64_t rows = 0, cols = 0;
   } prepared_;
 
+  // The addition that is the last launch, if it is: a norm may take it over.
+  struct {
+    const float* out = nullptr;
+    size_t launches = 0;  // with it
+    gpu::AddArgs args;
+  } last_add_;
+
   gpu::LaunchList list_;
   std::list<CachedGraph> graphs_;  // most recently used first
   std::unordered_map<uint64_t, std::list<CachedGraph>::iterator> graphs_by_hash_;

@@ -111,8 +111,7 @@ absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::CreateRandom(
                                  .kind = kind});
     if (memory.bytes() > 0) runtime->Run(list);
   };
-  fill(matrix->values_,
-       IsQuantized(form.format) ? gpu::FillRandomArgs::kBytes : gpu::FillRandomArgs::kBF16);
+  fill(matrix->values_, IsQuantized(form.format) ? gpu::FillRandomArgs::kBytes : gpu::FillRandomArgs::kBF16);
   fill(matrix->scales_, form.half_scales ? gpu::FillRandomArgs::kHalfScales : gpu::FillRandomArgs::kScales);
   BW_RETURN_IF_ERROR(runtime->Synchronize());
   return matrix;

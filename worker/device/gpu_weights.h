@@ -55,7 +55,8 @@ class GpuMatrix : public DeviceMatrix {
 
   // Random weights for measurements, made on the card.
   static absl::StatusOr<std::unique_ptr<GpuMatrix>> CreateRandom(const std::shared_ptr<gpu::Runtime>& runtime,
-                                                                 const kernels::MatrixSpec& spec, uint64_t seed);
+                                                                 const kernels::MatrixSpec& spec,
+                                                                 uint64_t seed);
 
   int64_t rows() const override { return form_.rows; }
   int64_t bytes() const override { return values_.bytes() + scales_.bytes() + tables_.bytes(); }
