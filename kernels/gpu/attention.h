@@ -67,7 +67,9 @@ struct AttentionSums {
 };
 
 // Where a warp finds keys and values: in the cache ...
+template <bool kFetchAhead>
 struct CacheSource {
+  static constexpr bool kAhead = kFetchAhead;  // the next positions are on their way while these are used
   const AttentionArgs& args;
   const AttentionItem& item;
   // Fragments of 16 positions of a tile: keys (half 0) or values (half 1), this lane's words 32 apart.
@@ -81,6 +83,7 @@ struct CacheSource {
 };
 // ... or in shared memory, where the tile's two KV blocks lie one after the other.
 struct SharedSource {
+  static constexpr bool kAhead = false;
   const char* tile_start;
   int64_t head_bytes;
   BW_DEVICE const Words4* At(int, int step, int half, int steps) const {
@@ -127,9 +130,9 @@ struct AttentionWarp {
         BW_UNROLL
         for (int half = 0; half < 2; ++half) {
           const int d = 16 * s + 8 * half + 2 * t;
-          const float low = there && d < args.head_dim ? Load(row + d) : 0.0f;
-          const float high = there && d + 1 < args.head_dim ? Load(row + d + 1) : 0.0f;
-          q[s][n][half] = PackBF16(low, high);
+          Words2 pair{0, 0};  // head sizes are even
+          if (there && d < args.head_dim) pair = Load(reinterpret_cast<const Words2*>(row + d));
+          q[s][n][half] = PackBF16(BitsFloat(pair.x), BitsFloat(pair.y));
         }
       }
     }
@@ -146,27 +149,43 @@ struct AttentionWarp {
     WeightedValues(source, tile, p, sums);
   }
 
+  // Keys (half 0) or values (half 1) of 16 positions of a tile, all at once; zeros where the head or the
+  // sequence ends.
+  template <typename Source>
+  BW_DEVICE void Fetch(const Source& source, int tile, int step, int half,
+                       Words4 (&words)[kHeadSteps]) const {
+    const bool there = tile * kAttentionTile + 16 * step <= last_position;
+    const Words4* from = there ? source.At(tile, step, half, steps) : nullptr;
+    BW_UNROLL
+    for (int k = 0; k < kHeadSteps; ++k) {
+      words[k] = Words4{0, 0, 0, 0};
+      if (there && k < steps) words[k] = Source::Read(from + k * 32);
+    }
+  }
+
   template <typename Source>
   BW_DEVICE void Scores(const Source& source, int tile, float (&s)[kTileSteps][kColumns8][4]) const {
     const int g = Lane() / 4;
+    Words4 keys[Source::kAhead ? 2 : 1][kHeadSteps];
+    Fetch(source, tile, 0, 0, keys[0]);
     BW_UNROLL
     for (int i = 0; i < kTileSteps; ++i) {
+      if constexpr (Source::kAhead) {
+        if (i + 1 < kTileSteps) Fetch(source, tile, i + 1, 0, keys[(i + 1) % 2]);
+      }
       BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) {
         BW_UNROLL
         for (int c = 0; c < 4; ++c) s[i][n][c] = 0;
       }
-      if (tile * kAttentionTile + 16 * i <= last_position) {
-        const Words4* keys = source.At(tile, i, 0, steps);
+      BW_UNROLL
+      for (int k = 0; k < kHeadSteps; ++k) {
+        const Words4& words = keys[Source::kAhead ? i % 2 : 0][k];
+        const uint32_t a[4] = {words.x, words.y, words.z, words.w};
         BW_UNROLL
-        for (int k = 0; k < kHeadSteps; ++k) {
-          if (k >= steps) break;
-          const Words4 words = Source::Read(keys + k * 32);
-          const uint32_t a[4] = {words.x, words.y, words.z, words.w};
-          BW_UNROLL
-          for (int n = 0; n < kColumns8; ++n) Mma(s[i][n], a, q[k][n]);
-        }
+        for (int n = 0; n < kColumns8; ++n) Mma(s[i][n], a, q[k][n]);
       }
+      if (i + 1 < kTileSteps && !Source::kAhead) Fetch(source, tile, i + 1, 0, keys[0]);
       BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) {
         BW_UNROLL
@@ -237,18 +256,20 @@ struct AttentionWarp {
       }
     }
     const uint32_t ones[4] = {0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u};
+    Words4 values[Source::kAhead ? 2 : 1][kHeadSteps];
+    Fetch(source, tile, 0, 1, values[0]);
     BW_UNROLL
     for (int i = 0; i < kTileSteps; ++i) {
-      if (tile * kAttentionTile + 16 * i > last_position) break;
-      const Words4* values = source.At(tile, i, 1, steps);
+      if constexpr (Source::kAhead) {
+        if (i + 1 < kTileSteps) Fetch(source, tile, i + 1, 1, values[(i + 1) % 2]);
+      }
       const int position = tile * kAttentionTile + 16 * i + 2 * t;
       const bool whole = tile * kAttentionTile + 16 * i + 15 <= last_position;
       BW_UNROLL
       for (int n = 0; n < kColumns8; ++n) Mma(l[n], ones, p[i][n]);
       BW_UNROLL
       for (int j = 0; j < kHeadSteps; ++j) {
-        if (j >= steps) break;
-        const Words4 words = Source::Read(values + j * 32);
+        const Words4& words = values[Source::kAhead ? i % 2 : 0][j];
         uint32_t a[4] = {words.x, words.y, words.z, words.w};
         if (!whole) {
           a[0] = Masked(a[0], position), a[1] = Masked(a[1], position);
@@ -257,6 +278,7 @@ struct AttentionWarp {
         BW_UNROLL
         for (int n = 0; n < kColumns8; ++n) Mma(sums.o[j][n], a, p[i][n]);
       }
+      if (i + 1 < kTileSteps && !Source::kAhead) Fetch(source, tile, i + 1, 1, values[0]);
     }
     BW_UNROLL
     for (int n = 0; n < kColumns8; ++n) sums.l[n][0] = l[n][0], sums.l[n][1] = l[n][1];
@@ -329,7 +351,7 @@ BW_DEVICE void AttendByWarp(const AttentionArgs& args) {
   typename Work::Sums all, tile;
   Work::Clear(all);
   for (int i = 0; i < work.tiles(); ++i) {
-    work.RunTile(CacheSource{args, work.item}, i, tile);
+    work.RunTile(CacheSource<false>{args, work.item}, i, tile);
     Work::Fold(tile, all);
   }
   work.Write(all);
@@ -472,7 +494,7 @@ BW_DEVICE void AttendByBlock(const AttentionArgs& args) {
     const int round = work.tiles() - first < kWarps ? work.tiles() - first : kWarps;
     if (Warp() < round) {
       typename Work::Sums tile;
-      work.RunTile(CacheSource{args, work.item}, first + Warp(), tile);
+      work.RunTile(CacheSource<(kHeadSteps <= 8)>{args, work.item}, first + Warp(), tile);
       shared.Put(Warp(), tile);
     }
     SyncBlock();
@@ -543,48 +565,84 @@ BW_DEVICE void StoreElement(StoreKvArgs::Type type, char* head, int index, float
   }
 }
 
-// A thread a pair of values (d, d + head_dim / 2) of a head. Grid: x: rows, y: heads + kv_heads, threads:
-// any.
+// Two neighbouring values of a head: of keys in fragments they are one word.
+BW_DEVICE void StoreKeyPair(const StoreKvArgs& args, char* cache, int position, int d,
+                            const float (&key)[2]) {
+  if (args.type == StoreKvArgs::kBF16) {
+    Store(reinterpret_cast<uint32_t*>(cache) + KeyIndex(args.type, position, d, args.head_dim) / 2,
+          PackBF16(key[0], key[1]));
+    return;
+  }
+  for (int j = 0; j < 2; ++j)
+    StoreElement(args.type, cache, KeyIndex(args.type, position, d + j, args.head_dim), key[j]);
+}
+
+// Turns (x, y) by a position's angle.
+BW_DEVICE void Rotate(float& x, float& y, float cosine, float sine) {
+  const float turned = Fma(x, cosine, -(y * sine));
+  y = Fma(y, cosine, x * sine);
+  x = turned;
+}
+
+// A warp a head of a row; a lane the values d, d + 1 and, with RoPE, those head_dim / 2 on. `half` is
+// head_dim / 2.
+BW_DEVICE void StoreHead(const StoreKvArgs& args, int row, int head, bool is_query, int position,
+                         char* cache) {
+  const int half = args.head_dim / 2, in_block = position % kKvBlockPositions;
+  const float* from = is_query ? args.query + row * args.query_stride + head * args.head_dim
+                               : args.key + row * args.kv_stride + head * args.head_dim;
+  float* query = args.query + row * args.query_stride + head * args.head_dim;
+  const float* cosines = args.cosines + static_cast<int64_t>(position) * half;
+  const float* sines = args.sines + static_cast<int64_t>(position) * half;
+  const bool rope = args.cosines != nullptr;
+  for (int d = 2 * Lane(); d < (rope ? half : args.head_dim); d += 64) {
+    // With an odd half the last lane has one value on each side.
+    const int count = rope && d + 1 == half ? 1 : 2;
+    float low[2] = {0, 0}, high[2] = {0, 0};
+    for (int j = 0; j < count; ++j) {
+      low[j] = Load(from + d + j);
+      if (!rope) continue;
+      high[j] = Load(from + d + half + j);
+      Rotate(low[j], high[j], Load(cosines + d + j), Load(sines + d + j));
+    }
+    if (is_query) {
+      for (int j = 0; j < count; ++j) {
+        Store(query + d + j, low[j]);
+        Store(query + d + half + j, high[j]);
+      }
+    } else if (count == 2 && half % 2 == 0) {
+      StoreKeyPair(args, cache, in_block, d, low);
+      if (rope) StoreKeyPair(args, cache, in_block, d + half, high);
+    } else {
+      for (int j = 0; j < count; ++j) {
+        StoreElement(args.type, cache, KeyIndex(args.type, in_block, d + j, args.head_dim), low[j]);
+        if (rope)
+          StoreElement(args.type, cache, KeyIndex(args.type, in_block, d + half + j, args.head_dim), high[j]);
+      }
+    }
+  }
+}
+
+// A warp a head. Grid: x: rows, y: ceil((heads + kv_heads) / warps).
 BW_DEVICE void StoreKv(const StoreKvArgs& args) {
   LetNextKernelStart();
   WaitForPreviousKernel();
-  const int row = BlockX();
-  const bool is_query = BlockY() < args.heads;
-  const int head = is_query ? BlockY() : BlockY() - args.heads;
-  const int half = args.head_dim / 2;
+  const int row = BlockX(), index = BlockY() * (BlockThreads() / 32) + Warp();
+  if (index >= args.heads + args.kv_heads) return;
+  const bool is_query = index < args.heads;
   const int position = Load(args.positions + row);
-  char* cache = nullptr;
-  if (!is_query) {
-    const int block = Load(args.tables + Load(args.row_tables + row) + position / kKvBlockPositions);
-    cache = args.cache + block * args.block_stride + head * args.head_bytes;
+  if (is_query) {
+    if (args.cosines != nullptr) StoreHead(args, row, index, true, position, nullptr);
+    return;
   }
-  const int in_block = position % kKvBlockPositions;
-  for (int i = ThreadIndex(); i < args.head_dim; i += BlockThreads()) {
-    if (!is_query) {
-      const float value = Load(args.value + row * args.kv_stride + head * args.head_dim + i);
-      StoreElement(args.type, cache, ValueIndex(args.type, in_block, i, args.head_dim), value);
-    }
-    if (args.cosines == nullptr) {
-      if (is_query) return;
-      const float key = Load(args.key + row * args.kv_stride + head * args.head_dim + i);
-      StoreElement(args.type, cache, KeyIndex(args.type, in_block, i, args.head_dim), key);
-      continue;
-    }
-    if (i >= half) continue;
-    const float* from = is_query ? args.query + row * args.query_stride + head * args.head_dim
-                                 : args.key + row * args.kv_stride + head * args.head_dim;
-    const float x = Load(from + i), y = Load(from + i + half);
-    const float cosine = Load(args.cosines + static_cast<int64_t>(position) * half + i);
-    const float sine = Load(args.sines + static_cast<int64_t>(position) * half + i);
-    const float turned_x = Fma(x, cosine, -(y * sine)), turned_y = Fma(y, cosine, x * sine);
-    if (is_query) {
-      float* to = args.query + row * args.query_stride + head * args.head_dim;
-      Store(to + i, turned_x);
-      Store(to + i + half, turned_y);
-    } else {
-      StoreElement(args.type, cache, KeyIndex(args.type, in_block, i, args.head_dim), turned_x);
-      StoreElement(args.type, cache, KeyIndex(args.type, in_block, i + half, args.head_dim), turned_y);
-    }
+  const int head = index - args.heads;
+  const int block = Load(args.tables + Load(args.row_tables + row) + position / kKvBlockPositions);
+  char* cache = args.cache + block * args.block_stride + head * args.head_bytes;
+  StoreHead(args, row, head, false, position, cache);
+  for (int d = Lane(); d < args.head_dim; d += 32) {
+    const float value = Load(args.value + row * args.kv_stride + head * args.head_dim + d);
+    StoreElement(args.type, cache, ValueIndex(args.type, position % kKvBlockPositions, d, args.head_dim),
+                 value);
   }
 }
 

@@ -82,11 +82,20 @@ class FormBuilder {
     } else {
       AddSteps(begin, end);
     }
-    if (!form_.scalar()) {
-      while (form_.steps.size() % unit_steps_ != 0) AddStep({static_cast<int32_t>(end), 0});
-    }
+    if (!form_.scalar()) Fill(end);
     segment.unit_end = Units();
     form_.segments.push_back(segment);
+  }
+
+  // Fills up the last unit. Where sets are halves of units the empty half is a set of its own, without
+  // columns: kernels then find the same in every unit.
+  void Fill(int64_t end) {
+    const bool half =
+        form_.format == WeightFormat::kInt4 && spec_.group == 2 * kStepCols && form_.steps.size() % 4 == 2;
+    while (form_.steps.size() % unit_steps_ != 0) AddStep({static_cast<int32_t>(end), 0});
+    if (!half) return;
+    form_.set_columns.push_back({static_cast<int32_t>(end), 0});
+    ends_.back() = true;
   }
 
   // Weight groups count from the row's start, of which this shard holds the columns from first_col on.

@@ -130,29 +130,38 @@ struct NormRow {
       use(Column(i), pair);
     }
   }
+  // All loads first: a store between them would make each wait for the one before.
   BW_DEVICE void Read(int64_t row) {
     const float* from = args.x + row * args.stride;
     const float* sum = args.sum + row * args.sum_stride;
     float* total = args.total + row * args.total_stride;
     x = args.sum != nullptr ? total : from;
-    const auto read = [&](int column, float(&pair)[2]) {
-      BW_UNROLL
-      for (int j = 0; j < 2; ++j) {
-        pair[j] = Load(from + column + j);
-        if (args.sum == nullptr) continue;
-        float added = Load(sum + column + j);
-        if (args.add_bias != nullptr) added += Load(args.add_bias + column + j);
-        pair[j] += added;
-        Store(total + column + j, pair[j]);
-      }
-    };
+    float added[kNormPairs][2];
     BW_UNROLL
     for (int i = 0; i < kNormPairs; ++i) {
-      kept[i][0] = kept[i][1] = 0;
-      if (Column(i) < args.cols) read(Column(i), kept[i]);
+      BW_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        const bool there = Column(i) < args.cols;
+        kept[i][j] = there ? Load(from + Column(i) + j) : 0.0f;
+        added[i][j] = there && args.sum != nullptr ? Load(sum + Column(i) + j) : 0.0f;
+        if (there && args.add_bias != nullptr) added[i][j] += Load(args.add_bias + Column(i) + j);
+      }
     }
-    float pair[2];
-    for (int i = kNormPairs; args.sum != nullptr && Column(i) < args.cols; ++i) read(Column(i), pair);
+    if (args.sum == nullptr) return;
+    BW_UNROLL
+    for (int i = 0; i < kNormPairs; ++i) {
+      BW_UNROLL
+      for (int j = 0; j < 2; ++j) {
+        kept[i][j] += added[i][j];
+        if (Column(i) < args.cols) Store(total + Column(i) + j, kept[i][j]);
+      }
+    }
+    for (int i = kNormPairs; Column(i) < args.cols; ++i) {
+      for (int c = Column(i); c < Column(i) + 2; ++c) {
+        const float more = args.add_bias != nullptr ? Load(sum + c) + Load(args.add_bias + c) : Load(sum + c);
+        Store(total + c, Load(from + c) + more);
+      }
+    }
   }
 };
 

@@ -39,6 +39,14 @@ class LaunchList {
     args_.resize(at + sizeof(Args));
     std::memcpy(args_.data() + at, &args, sizeof(Args));
   }
+  // A launch of another list.
+  void AddFrom(const LaunchList& other, const Launch& launch) {
+    const auto at = static_cast<int32_t>((args_.size() + 15) / 16 * 16);
+    const int bytes = kKernels[static_cast<int>(launch.kernel)].args_bytes;
+    launches_.push_back({launch.kernel, launch.shape, at});
+    args_.resize(at + bytes);
+    std::memcpy(args_.data() + at, other.args(launch), bytes);
+  }
   // Takes the last launch back.
   void RemoveLast() {
     args_.resize(launches_.back().args_at);

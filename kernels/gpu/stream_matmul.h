@@ -64,22 +64,18 @@ BW_DEVICE uint32_t ZeroPoint(const WeightView& weights) {
   return weights.offsets != nullptr ? 0x43004300u : 0x43084308u;
 }
 
-// Scales or offsets of rows g and g + 8 as they are stored, so that a load need not be waited for.
+// Scales or offsets of rows g and g + 8 as they are stored: a pair of fp16 (twice), or two fp32. Two loads
+// either way, so that nothing waits for them before they are used.
 BW_DEVICE Words2 LoadRowPair(const void* at, bool half) {
-  Words2 words{0, 0};
-  if (half) {
-    words.x = Load(static_cast<const uint32_t*>(at));
-  } else {
-    words = Load(static_cast<const Words2*>(at));
-  }
-  return words;
+  const auto* words = static_cast<const uint32_t*>(at);
+  return {Load(words), Load(words + (half ? 0 : 1))};
 }
 struct RowPair {
   float low, high;  // of rows g and g + 8
 };
 BW_DEVICE RowPair Value(const Words2& words, bool half) {
   const float low = HalfToFloat(static_cast<uint16_t>(words.x & 0xffffu));
-  const float high = HalfToFloat(static_cast<uint16_t>(words.x >> 16));
+  const float high = HalfToFloat(static_cast<uint16_t>(words.y >> 16));
   return {half ? low : BitsFloat(words.x), half ? high : BitsFloat(words.y)};
 }
 
@@ -96,8 +92,10 @@ struct WarpStream {
   static constexpr int kParts = PartsPerUnit(kFormat);
   static constexpr int kPairs = kSteps / 2;                     // of steps: what a lane loads of x at once
   static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
-  // Units in flight: 2 KB a warp, which with 24 warps or more covers the latency of device memory.
-  static constexpr int kDepth = kTilesM * kParts >= 2 ? 2 : 4;
+  // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory; and of x, which
+  // is nearer.
+  static constexpr int kDepth = kQuantized ? 4 : 2;
+  static constexpr int kDepthX = 2;
 
   const StreamMatmulArgs& args;
   const WeightView& weights;
@@ -107,28 +105,43 @@ struct WarpStream {
   const char* next_scale_at[kTilesM];
   bool rows_left[kTilesN];  // whether this lane's row of x is there
   const uint32_t magic, zero_point;
+  // What is the matrix's, in registers: kernel parameters that are indexed are slow to read.
+  const bool half, has_offsets;
+  const int scale_step, set_units,
+      x_block;               // bytes from set to set; units; words of x from a block of rows to the next
+  const int64_t to_offsets;  // bytes from a scale to its offset
 
   float sum[kTilesM][kTilesN][4];
   float dot[kQuantized ? kTilesM : 1][kTilesN][4];  // of the set at hand
   Words4 a_ring[kDepth][kTilesM][kParts];
-  Words4 x_ring[kDepth][kTilesN][kPairs];
+  Words4 x_ring[kDepthX][kTilesN][kPairs];
   int set = 0, set_units_left = 0;
   Words2 scale[kTilesM], next_scale[kTilesM];
 
   BW_DEVICE WarpStream(const StreamMatmulArgs& a, const WeightView& w, int first_tile, int begin)
-      : args(a), weights(w), magic(a.magic), zero_point(ZeroPoint(w)) {
+      : args(a),
+        weights(w),
+        magic(a.magic),
+        zero_point(ZeroPoint(w)),
+        half(w.half_scales),
+        has_offsets(w.offsets != nullptr),
+        scale_step(w.half_scales ? 32 : 64),
+        set_units(w.table.set_units),
+        x_block(w.table.units * kPairs * 32),
+        to_offsets(static_cast<const char*>(w.offsets) - static_cast<const char*>(w.scales)) {
     for (int m = 0; m < kTilesM; ++m) {
       // Past the last tile the last one is read again, and its sums are not written.
       const int tile = first_tile + m < w.tiles ? first_tile + m : w.tiles - 1;
       next_unit[m] = static_cast<const Words4*>(w.values) +
                      UnitOffset(kFormat, tile, begin, w.table.units) / static_cast<int64_t>(sizeof(Words4)) +
                      Lane();
-      next_scale_at[m] = static_cast<const char*>(w.scales) +
-                         (static_cast<int64_t>(tile) * w.table.sets * 8 + Lane() / 4) * ScaleBytes();
+      next_scale_at[m] =
+          static_cast<const char*>(w.scales) +
+          (static_cast<int64_t>(tile) * w.table.sets * 8 + Lane() / 4) * (w.half_scales ? 4 : 8);
     }
     next_x = a.x + static_cast<int64_t>(begin) * kPairs * 32 + Lane();
     for (int n = 0; n < kTilesN; ++n) rows_left[n] = n * 8 + Lane() / 4 < a.rows;
-    for (int i = 0; i < kDepth; ++i) {
+    for (int i = 0; i < kDepthX; ++i) {
       for (int n = 0; n < kTilesN; ++n) {
         for (int p = 0; p < kPairs; ++p)
           x_ring[i][n][p] = Words4{0, 0, 0, 0};  // and so it stays for rows that are not there
@@ -136,7 +149,6 @@ struct WarpStream {
     }
     Clear();
   }
-  BW_DEVICE int ScaleBytes() const { return weights.half_scales ? 4 : 8; }  // of a pair of rows
 
   BW_DEVICE void Clear() {
     BW_UNROLL
@@ -165,7 +177,7 @@ struct WarpStream {
     for (int n = 0; n < kTilesN; ++n) {
       BW_UNROLL
       for (int p = 0; p < kPairs; ++p) {
-        if (rows_left[n]) x_ring[slot][n][p] = Load(next_x + (n * weights.table.units * kPairs + p) * 32);
+        if (rows_left[n]) x_ring[slot][n][p] = Load(next_x + n * x_block + p * 32);
       }
     }
     next_x += kPairs * 32;
@@ -175,15 +187,15 @@ struct WarpStream {
   BW_DEVICE void LoadNextScale() {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      next_scale[m] = LoadRowPair(next_scale_at[m], weights.half_scales);
-      next_scale_at[m] += 8 * ScaleBytes();
+      next_scale[m] = LoadRowPair(next_scale_at[m], half);
+      next_scale_at[m] += scale_step;
     }
   }
   BW_DEVICE void FirstSet(int first) {
     set = first;
-    set_units_left = weights.table.set_units;
+    set_units_left = set_units;
     BW_UNROLL
-    for (int m = 0; m < kTilesM; ++m) next_scale_at[m] += static_cast<int64_t>(first) * 8 * ScaleBytes();
+    for (int m = 0; m < kTilesM; ++m) next_scale_at[m] += static_cast<int64_t>(first) * scale_step;
     LoadNextScale();
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
@@ -194,7 +206,7 @@ struct WarpStream {
   BW_DEVICE void EndSet() {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair factor = Value(scale[m], weights.half_scales);
+      const RowPair factor = Value(scale[m], half);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         BW_UNROLL
@@ -204,21 +216,17 @@ struct WarpStream {
         }
       }
     }
-    if (weights.offsets != nullptr) AddOffsets();
+    if (has_offsets) AddOffsets();
     ++set;
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
     LoadNextScale();
   }
   BW_DEVICE void AddOffsets() {
-    // Two sets on from here is where the scales are read; the offsets lie alike.
-    const int64_t to_offsets =
-        static_cast<const char*>(weights.offsets) - static_cast<const char*>(weights.scales);
+    // The scales are read two sets on from here; the offsets lie alike.
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair offset =
-          Value(LoadRowPair(next_scale_at[m] - 16 * ScaleBytes() + to_offsets, weights.half_scales),
-                weights.half_scales);
+      const RowPair offset = Value(LoadRowPair(next_scale_at[m] - 2 * scale_step + to_offsets, half), half);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         if (n * 8 >= args.rows) continue;
@@ -230,11 +238,11 @@ struct WarpStream {
     }
   }
 
-  BW_DEVICE void MultiplyStep(int slot, int step) {
+  BW_DEVICE void MultiplyStep(int slot, int x_slot, int step) {
     uint32_t b[kTilesN][2];
     BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
-      const Words4& words = x_ring[slot][n][step / 2];
+      const Words4& words = x_ring[x_slot][n][step / 2];
       b[n][0] = step % 2 == 0 ? words.x : words.z;
       b[n][1] = step % 2 == 0 ? words.y : words.w;
     }
@@ -252,28 +260,28 @@ struct WarpStream {
       }
     }
   }
-  BW_DEVICE void MultiplyUnit(int slot, int unit) {
+  BW_DEVICE void MultiplyUnit(int slot, int x_slot, int unit) {
     if constexpr (!kQuantized) {
       BW_UNROLL
-      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, step);
+      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, x_slot, step);
     } else if constexpr (kSetEnds == SetEnds::kUnits) {
       BW_UNROLL
-      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, step);
+      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, x_slot, step);
       if (--set_units_left == 0) {
         EndSet();
-        set_units_left = weights.table.set_units;
+        set_units_left = set_units;
       }
     } else if constexpr (kSetEnds == SetEnds::kHalves) {
       BW_UNROLL
       for (int step = 0; step < kSteps; ++step) {
-        MultiplyStep(slot, step);
+        MultiplyStep(slot, x_slot, step);
         if (step % 2 == 1) EndSet();
       }
     } else {
       const uint32_t ends = Load(weights.table.set_ends + unit);
       BW_UNROLL
       for (int step = 0; step < kSteps; ++step) {
-        MultiplyStep(slot, step);
+        MultiplyStep(slot, x_slot, step);
         if (ends >> step & 1) EndSet();
       }
     }
@@ -281,8 +289,8 @@ struct WarpStream {
   // A segment's end is a set's end.
   BW_DEVICE void EndSegment() {
     if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
-      if (set_units_left != weights.table.set_units) EndSet();
-      set_units_left = weights.table.set_units;
+      if (set_units_left != set_units) EndSet();
+      set_units_left = set_units;
     }
   }
 
@@ -309,7 +317,7 @@ struct WarpStream {
   BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
     if constexpr (kQuantized) FirstSet(Load(&weights.table.segments[segment].set_begin));
     BW_UNROLL
-    for (int i = 0; i < kDepth; ++i) {
+    for (int i = 0; i < kDepthX; ++i) {
       if (begin + i < end) LoadX(i);
     }
     int bound = FirstUnit(weights.table, segment + 1);
@@ -324,11 +332,9 @@ struct WarpStream {
       for (int i = 0; i < kDepth; ++i) {
         if (unit + i >= end) break;
         while (unit + i == bound) finish_segment();
-        MultiplyUnit(i, unit + i);
-        if (unit + i + kDepth < end) {
-          LoadWeights(i);
-          LoadX(i);
-        }
+        MultiplyUnit(i, i % kDepthX, unit + i);
+        if (unit + i + kDepth < end) LoadWeights(i);
+        if (unit + i + kDepthX < end) LoadX(i % kDepthX);
       }
     }
     while (segment < segment_end) finish_segment();

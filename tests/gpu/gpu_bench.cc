@@ -1,10 +1,13 @@
-// How fast a GPU runs whole steps, as shares of its own rates: tools/bench_gpu.sh. Weights are random, made on the card; the
-// steps are those of a worker, host and all.
+// How fast a GPU runs whole steps, as shares of its own rates: tools/bench_gpu.sh. Weights are random, made
+// on the card; the steps are those of a worker, host and all.
+
+#include <cuda_runtime_api.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,7 +22,9 @@ namespace bellwether {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double SecondsSince(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 double Median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
@@ -29,7 +34,8 @@ struct Shape {
   const char* name;
   int32_t hidden, layers, heads, kv_heads, ffn;
 };
-constexpr Shape kShapes[] = {{"1.1B", 2048, 22, 32, 4, 5632}, {"7B", 4096, 32, 32, 32, 11008}, {"13B", 5120, 40, 40, 40, 13824}};
+constexpr Shape kShapes[] = {
+    {"1.1B", 2048, 22, 32, 4, 5632}, {"7B", 4096, 32, 32, 32, 11008}, {"13B", 5120, 40, 40, 40, 13824}};
 constexpr int32_t kVocab = 32000;
 
 ModelConfig ConfigOf(const Shape& shape) {
@@ -48,7 +54,8 @@ ModelConfig ConfigOf(const Shape& shape) {
 // A whole model of one rank, its matrices in `format`.
 class RandomShard {
  public:
-  RandomShard(std::shared_ptr<gpu::Runtime> runtime, const ModelConfig& config, WeightFormat format, int group, bool half)
+  RandomShard(std::shared_ptr<gpu::Runtime> runtime, const ModelConfig& config, WeightFormat format,
+              int group, bool half)
       : runtime_(std::move(runtime)), config_(config), format_(format), group_(group), half_(half) {}
 
   absl::StatusOr<std::shared_ptr<const LoadedShard>> Make(const Layout& layout) {
@@ -60,7 +67,8 @@ class RandomShard {
     const int64_t hidden = config_.hidden, query = int64_t{config_.heads} * config_.head_dim,
                   key = int64_t{config_.kv_heads} * config_.head_dim;
     BW_ASSIGN_OR_RETURN(shard->embedding, Columns(kVocab, WeightFormat::kBF16));
-    BW_ASSIGN_OR_RETURN(shard->head, Columns(kVocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
+    BW_ASSIGN_OR_RETURN(shard->head,
+                        Columns(kVocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
     BW_RETURN_IF_ERROR(Norm(*shard, shard->final_norm));
     for (int32_t i = 0; i < config_.layers; ++i) {
       LayerWeights& layer = shard->layer_weights.emplace_back();
@@ -126,7 +134,8 @@ class RandomShard {
 // Steps of `sequences` sequences that run together.
 class Runner {
  public:
-  Runner(StageExecutor& executor, int sequences, int32_t prompt, uint64_t& next) : executor_(executor), prompt_(prompt), next_(next) {
+  Runner(StageExecutor& executor, int sequences, int32_t prompt, uint64_t& next)
+      : executor_(executor), prompt_(prompt), next_(next) {
     for (int i = 0; i < sequences; ++i) ids_.push_back(SequenceId{++last_sequence});
   }
   // Seconds for the prompts of all, each a step of its own.
@@ -134,7 +143,8 @@ class Runner {
     double seconds = 0;
     for (const SequenceId id : ids_) {
       Admission admission{.sequence = id, .prompt_length = prompt_};
-      for (int32_t i = 0; i < prompt_; ++i) admission.tokens.push_back((i * 7919 + static_cast<int32_t>(id.value) * 31) % kVocab);
+      for (int32_t i = 0; i < prompt_; ++i)
+        admission.tokens.push_back((i * 7919 + static_cast<int32_t>(id.value) * 31) % kVocab);
       admission.sampling.temperature = 0;
       Step step{.epoch = Epoch{1}, .id = StepId{++next_}, .admissions = {admission}};
       StepEntry entry{.sequence = id, .position = 0, .count = prompt_, .sample = true};
@@ -149,7 +159,8 @@ class Runner {
   absl::StatusOr<double> Decode() {
     Step step{.epoch = Epoch{1}, .id = StepId{++next_}};
     for (size_t i = 0; i < ids_.size(); ++i) {
-      StepEntry entry{.sequence = ids_[i], .position = position_, .count = 1, .new_tokens = {tokens_[i]}, .sample = true};
+      StepEntry entry{
+          .sequence = ids_[i], .position = position_, .count = 1, .new_tokens = {tokens_[i]}, .sample = true};
       if (position_ % 32 == 0) entry.new_blocks.push_back(block_++);
       step.entries.push_back(entry);
     }
@@ -193,8 +204,9 @@ absl::StatusOr<double> CopyRate(const std::shared_ptr<gpu::Runtime>& runtime) {
   BW_ASSIGN_OR_RETURN(GpuMemory from, GpuMemory::Allocate(runtime, kBytes));
   BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, kBytes));
   gpu::LaunchList list;
-  list.Add(gpu::Kernel::fill_random, {.grid_x = 2048, .threads = 256},
-           gpu::FillRandomArgs{.words = reinterpret_cast<uint32_t*>(from.data()), .count = kBytes / 4, .seed = 5});
+  list.Add(
+      gpu::Kernel::fill_random, {.grid_x = 2048, .threads = 256},
+      gpu::FillRandomArgs{.words = reinterpret_cast<uint32_t*>(from.data()), .count = kBytes / 4, .seed = 5});
   runtime->Run(list);
   std::vector<double> seconds;
   for (int i = 0; i < 6; ++i) {
@@ -207,26 +219,91 @@ absl::StatusOr<double> CopyRate(const std::shared_ptr<gpu::Runtime>& runtime) {
   return 2.0 * kBytes / Median(seconds);
 }
 
+// Times every kernel by events, one after the other, for `--profile`.
+class ProfilingRuntime : public gpu::Runtime {
+ public:
+  explicit ProfilingRuntime(std::shared_ptr<gpu::Runtime> inner) : inner_(std::move(inner)) {}
+  const gpu::DeviceInfo& info() const override { return inner_->info(); }
+  absl::StatusOr<int64_t> FreeBytes() override { return inner_->FreeBytes(); }
+  absl::StatusOr<void*> Allocate(int64_t bytes) override { return inner_->Allocate(bytes); }
+  void Free(void* memory) override { inner_->Free(memory); }
+  absl::StatusOr<void*> AllocateHost(int64_t bytes) override { return inner_->AllocateHost(bytes); }
+  void FreeHost(void* memory) override { inner_->FreeHost(memory); }
+  void CopyToDevice(void* to, const void* from, int64_t bytes) override {
+    inner_->CopyToDevice(to, from, bytes);
+  }
+  void CopyToHost(void* to, const void* from, int64_t bytes) override { inner_->CopyToHost(to, from, bytes); }
+  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
+    inner_->CopyOnDevice(to, from, bytes);
+  }
+  absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList&) override { return nullptr; }
+  void Run(gpu::Graph& graph) override { inner_->Run(graph); }
+  absl::Status Synchronize() override { return inner_->Synchronize(); }
+  void* stream() override { return inner_->stream(); }
+  void Run(const gpu::LaunchList& list) override {
+    if (!on) return inner_->Run(list);
+    std::vector<cudaEvent_t> events(list.launches().size() + 1);
+    for (cudaEvent_t& event : events) (void)cudaEventCreate(&event);
+    auto* stream = static_cast<cudaStream_t>(inner_->stream());
+    (void)cudaEventRecord(events[0], stream);
+    for (size_t i = 0; i < list.launches().size(); ++i) {
+      gpu::LaunchList one;
+      one.AddFrom(list, list.launches()[i]);
+      inner_->Run(one);
+      (void)cudaEventRecord(events[i + 1], stream);
+    }
+    (void)inner_->Synchronize();
+    for (size_t i = 0; i < list.launches().size(); ++i) {
+      float milliseconds = 0;
+      (void)cudaEventElapsedTime(&milliseconds, events[i], events[i + 1]);
+      const gpu::LaunchList::Launch& launch = list.launches()[i];
+      auto& [count, total] =
+          times[std::string(gpu::kKernels[static_cast<int>(launch.kernel)].name) + " grid " +
+                std::to_string(launch.shape.grid_x) + "x" + std::to_string(launch.shape.grid_y) + "x" +
+                std::to_string(launch.shape.grid_z) + " of " + std::to_string(launch.shape.threads)];
+      ++count;
+      total += milliseconds;
+    }
+    for (cudaEvent_t event : events) (void)cudaEventDestroy(event);
+  }
+  void Print(const std::string& title) {
+    printf("-- %s\n", title.c_str());
+    for (const auto& [name, time] : times) {
+      printf("   %-60s %5d x %9.2f us = %8.3f ms\n", name.c_str(), time.first, 1e3 * time.second / time.first,
+             time.second);
+    }
+    times.clear();
+    fflush(stdout);
+  }
+
+  bool on = false;
+  std::map<std::string, std::pair<int, double>> times;
+
+ private:
+  const std::shared_ptr<gpu::Runtime> inner_;
+};
+
 struct Rates {
   double copy = 0;    // bytes a second
   double matmul = 0;  // FLOP a second; 0 if unknown
 };
 
 void PrintDecode(const std::string& what, int batch, double seconds, double bytes, const Rates& rates) {
-  printf("%-22s decode  batch %2d       %8.3f ms  %8.1f tokens/s  %5.1f %% of the copy rate\n", what.c_str(), batch,
-         seconds * 1e3, batch / seconds, 100 * bytes / seconds / rates.copy);
+  printf("%-22s decode  batch %2d       %8.3f ms  %8.1f tokens/s  %5.1f %% of the copy rate\n", what.c_str(),
+         batch, seconds * 1e3, batch / seconds, 100 * bytes / seconds / rates.copy);
   fflush(stdout);
 }
 
-absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, const Shape& shape, WeightFormat format, int group,
-                        bool half, const std::string& name, const Rates& rates) {
+absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, ProfilingRuntime* profile,
+                        const Shape& shape, WeightFormat format, int group, bool half,
+                        const std::string& name, const Rates& rates) {
   const ModelConfig config = ConfigOf(shape);
   BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(config, 1, 1));
   RandomShard random(runtime, config, format, group, half);
   BW_ASSIGN_OR_RETURN(auto shard, random.Make(layout));
   ExecutorProgress progress;
   StageExecutor::Options options;
-  options.device = std::make_shared<GpuDevice>(runtime, 2);
+  options.device = std::make_shared<GpuDevice>(runtime, 8);
   options.shard = shard;
   options.links.resize(1);
   options.progress = &progress;
@@ -249,23 +326,37 @@ absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, const Shap
     }
     const double bytes = static_cast<double>(random.bytes()) + batch * 140 * kv_bytes_per_position;
     PrintDecode(what, batch, Median(seconds), bytes, rates);
+    if (profile != nullptr) {
+      profile->on = true;
+      BW_RETURN_IF_ERROR(runner.Decode().status());
+      profile->on = false;
+      profile->Print(what + ", one decode step of batch " + std::to_string(batch));
+    }
     BW_RETURN_IF_ERROR(runner.Retire());
   }
   const double parameters = config.layers * (2.0 * config.hidden * config.heads * config.head_dim +
-                                             2.0 * config.hidden * config.kv_heads * config.head_dim + 3.0 * config.hidden * config.ffn);
+                                             2.0 * config.hidden * config.kv_heads * config.head_dim +
+                                             3.0 * config.hidden * config.ffn);
   for (const int32_t tokens : {512, 2048}) {
     std::vector<double> seconds;
     for (int i = 0; i < 4; ++i) {
       Runner runner(*executor, 1, tokens, next);
+      if (profile != nullptr) profile->on = i == 3;
       BW_ASSIGN_OR_RETURN(const double once, runner.Prefill());
+      if (profile != nullptr && profile->on) {
+        profile->on = false;
+        profile->Print(what + ", a prompt of " + std::to_string(tokens));
+        continue;
+      }
       if (i > 0) seconds.push_back(once);
       BW_RETURN_IF_ERROR(runner.Retire());
     }
-    const double flops = 2 * parameters * tokens + 2.0 * config.layers * tokens * tokens * config.heads * config.head_dim +
+    const double flops = 2 * parameters * tokens +
+                         2.0 * config.layers * tokens * tokens * config.heads * config.head_dim +
                          2.0 * kVocab * config.hidden;
     const double median = Median(seconds);
-    printf("%-22s prefill %4d tokens    %8.2f ms  %8.0f tokens/s  %5.0f TFLOP/s", what.c_str(), tokens, median * 1e3,
-           tokens / median, flops / median / 1e12);
+    printf("%-22s prefill %4d tokens    %8.2f ms  %8.0f tokens/s  %5.0f TFLOP/s", what.c_str(), tokens,
+           median * 1e3, tokens / median, flops / median / 1e12);
     if (rates.matmul > 0) printf("  %5.1f %% of the matmul rate", 100 * flops / median / rates.matmul);
     printf("\n");
     fflush(stdout);
@@ -278,8 +369,13 @@ absl::Status Main(int argc, char** argv) {
   Rates rates;
   BW_ASSIGN_OR_RETURN(rates.copy, CopyRate(runtime));
   if (const char* matmul = std::getenv("MATMUL_TFLOPS")) rates.matmul = std::atof(matmul) * 1e12;
-  printf("%s, copy %.2f TB/s, matmul %.0f TFLOP/s\n", runtime->info().name.c_str(), rates.copy / 1e12, rates.matmul / 1e12);
+  printf("%s, copy %.2f TB/s, matmul %.0f TFLOP/s\n", runtime->info().name.c_str(), rates.copy / 1e12,
+         rates.matmul / 1e12);
+  // gpu_bench [ONLY [--profile]]
   const std::string only = argc > 1 ? argv[1] : "";
+  std::shared_ptr<ProfilingRuntime> profile;
+  if (argc > 2 && std::string(argv[2]) == "--profile")
+    runtime = profile = std::make_shared<ProfilingRuntime>(runtime);
   struct Case {
     WeightFormat format;
     int group;
@@ -287,11 +383,14 @@ absl::Status Main(int argc, char** argv) {
     const char* name;
   };
   for (const Shape& shape : kShapes) {
-    for (const Case& c : {Case{WeightFormat::kBF16, 32, false, "bf16"}, {WeightFormat::kInt8, 32, true, "int8 g32"},
-                          {WeightFormat::kInt4, 32, true, "int4 g32"}, {WeightFormat::kInt4, 128, true, "int4 g128"}}) {
+    for (const Case& c : {Case{WeightFormat::kBF16, 32, false, "bf16"},
+                          {WeightFormat::kInt8, 32, true, "int8 g32"},
+                          {WeightFormat::kInt4, 32, true, "int4 g32"},
+                          {WeightFormat::kInt4, 128, true, "int4 g128"}}) {
       const std::string what = std::string(shape.name) + " " + c.name;
       if (!only.empty() && what.find(only) == std::string::npos) continue;
-      BW_RETURN_IF_ERROR(Annotate(BenchModel(runtime, shape, c.format, c.group, c.half, c.name, rates), what));
+      BW_RETURN_IF_ERROR(Annotate(
+          BenchModel(runtime, profile.get(), shape, c.format, c.group, c.half, c.name, rates), what));
     }
   }
   return absl::OkStatus();

@@ -82,7 +82,7 @@ absl::StatusOr<std::unique_ptr<DeviceOps>> GpuDevice::NewOps(const OpsOptions& o
     return absl::FailedPreconditionError(absl::StrCat(
         Describe(), " computes as ", runtime_->info().numeric_class, ", not as ", options.kernel_level));
   }
-  return GpuOps::Create(runtime_, options, kRowsMax);
+  return GpuOps::Create(runtime_, options, kRowsMax, threads_);
 }
 
 // Memory
@@ -90,15 +90,16 @@ absl::StatusOr<std::unique_ptr<DeviceOps>> GpuDevice::NewOps(const OpsOptions& o
 
 absl::StatusOr<std::unique_ptr<DeviceOps>> GpuOps::Create(std::shared_ptr<gpu::Runtime> runtime,
                                                           const Device::OpsOptions& options,
-                                                          int64_t layer_rows_max) {
-  auto ops = std::unique_ptr<GpuOps>(new GpuOps(std::move(runtime), options, layer_rows_max));
+                                                          int64_t layer_rows_max, int threads) {
+  auto ops = std::unique_ptr<GpuOps>(new GpuOps(std::move(runtime), options, layer_rows_max, threads));
   BW_RETURN_IF_ERROR(ops->Reserve());
   return ops;
 }
 
 GpuOps::GpuOps(std::shared_ptr<gpu::Runtime> runtime, const Device::OpsOptions& options,
-               int64_t layer_rows_max)
+               int64_t layer_rows_max, int threads)
     : runtime_(std::move(runtime)),
+      pool_({.threads = threads, .spin_pauses = 0}),
       options_(options),
       config_(*options.config),
       heads_(SliceHeads(config_, options.rank.slices)),
@@ -291,7 +292,7 @@ void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
   prepared_ = {};
   const int64_t half = config_.head_dim / 2;
   const auto* rope = reinterpret_cast<const float*>(rope_.data());
-  Launch(Kernel::store_kv, {rows.size(), heads_.size() + kv_heads_.size()}, 128, 0,
+  Launch(Kernel::store_kv, {rows.size(), Blocks(heads_.size() + kv_heads_.size(), 4)}, 128, 0,
          gpu::StoreKvArgs{.query = query.data,
                           .key = key.data,
                           .value = value.data,

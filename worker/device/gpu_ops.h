@@ -10,6 +10,7 @@
 #include "kernels/gpu/runtime.h"
 #include "worker/device/device.h"
 #include "worker/device/gpu_weights.h"
+#include "worker/thread_pool.h"
 
 namespace bellwether {
 
@@ -19,7 +20,7 @@ class GpuOps : public DeviceOps {
  public:
   static absl::StatusOr<std::unique_ptr<DeviceOps>> Create(std::shared_ptr<gpu::Runtime> runtime,
                                                            const Device::OpsOptions& options,
-                                                           int64_t layer_rows_max);
+                                                           int64_t layer_rows_max, int threads);
   ~GpuOps() override;
 
   absl::StatusOr<float*> Allocate(int64_t floats) override;
@@ -43,6 +44,9 @@ class GpuOps : public DeviceOps {
   absl::Status Write(absl::Span<const float> from, float* to) override;
   absl::Status Finish() override;
   float* HostView(float*) override { return nullptr; }
+  void OnHost(int64_t items, absl::FunctionRef<void(int64_t, int64_t)> body) override {
+    pool_.ParallelForDynamic(items, /*grain=*/1, body);
+  }
 
   // For libraries that add work of their own to the runtime's stream: gives the GPU what has been asked for
   // so far.
@@ -77,7 +81,8 @@ class GpuOps : public DeviceOps {
     std::unique_ptr<gpu::Graph> graph;  // null: seen once
   };
 
-  GpuOps(std::shared_ptr<gpu::Runtime> runtime, const Device::OpsOptions& options, int64_t layer_rows_max);
+  GpuOps(std::shared_ptr<gpu::Runtime> runtime, const Device::OpsOptions& options, int64_t layer_rows_max,
+         int threads);
   absl::Status Reserve();
   absl::Status ReserveBatch();
   absl::Status FillRopeTables();
@@ -133,6 +138,7 @@ class GpuOps : public DeviceOps {
   }
 
   const std::shared_ptr<gpu::Runtime> runtime_;
+  ThreadPool pool_;  // for what the host does in a step
   const Device::OpsOptions options_;
   const ModelConfig& config_;
   const Range heads_, kv_heads_;
