@@ -18,6 +18,7 @@
 //   values  [2 steps of positions][head tiles][lane][4 words]       (transposed)
 
 #include "kernels/gpu/device_math.h"
+#include "kernels/gpu/rows.h"
 #include "kernels/gpu/simt.h"
 
 namespace bellwether::gpu {
@@ -48,6 +49,7 @@ struct AttentionArgs {
   int64_t head_bytes = 0;
   const float* query = nullptr;   // [rows][stride], RoPE applied
   float* out = nullptr;           // [rows][stride]
+  OperandOut operand;             // AttendByBlock: and the same as the input of a product
   const float* slopes = nullptr;  // ALiBi slope of each of this rank's query heads, or null
   int64_t stride = 0;
   float scale = 0;
@@ -323,15 +325,16 @@ struct AttentionWarp {
       BW_UNROLL
       for (int j = 0; j < 2; ++j) {
         const int column = item.column_begin + 8 * n + 2 * t + j;
-        if (column >= item.column_end) continue;
-        float* out = args.out + (item.row + column / item.heads) * args.stride +
-                     static_cast<int64_t>(item.head + column % item.heads) * args.head_dim;
+        const bool there = column < item.column_end;
+        const int row = item.row + column / item.heads;
+        const int64_t first = static_cast<int64_t>(item.head + column % item.heads) * args.head_dim;
+        float* out = args.out + row * args.stride + first;
         BW_UNROLL
         for (int k = 0; k < kHeadSteps; ++k) {
           BW_UNROLL
           for (int high = 0; high < 2; ++high) {
             const int d = 16 * k + 8 * high + g;
-            if (d < args.head_dim) Store(out + d, all.o[k][n][j + 2 * high] / all.l[n][j]);
+            if (there && d < args.head_dim) Store(out + d, all.o[k][n][j + 2 * high] / all.l[n][j]);
           }
         }
       }
@@ -511,12 +514,15 @@ BW_DEVICE void AttendByBlock(const AttentionArgs& args) {
   BW_UNROLL
   for (int v = 0; v < kValues; ++v) {
     const int index = v * kAttendByBlockThreads + ThreadIndex();
-    if (index >= count) break;
-    const int column = work.item.column_begin + index / args.head_dim;
-    Store(args.out + (work.item.row + column / work.item.heads) * args.stride +
-              static_cast<int64_t>(work.item.head + column % work.item.heads) * args.head_dim +
-              index % args.head_dim,
-          folded[v].o / folded[v].l);
+    const float value = folded[v].o / folded[v].l;
+    const float next = ShuffleXor(value, 1);  // of the next dimension, where this one is even
+    if (index >= count) continue;
+    const int column = work.item.column_begin + index / args.head_dim,
+              row = work.item.row + column / work.item.heads;
+    const int64_t d = static_cast<int64_t>(work.item.head + column % work.item.heads) * args.head_dim +
+                      index % args.head_dim;
+    Store(args.out + row * args.stride + d, value);
+    if (index % 2 == 0) StoreOperand(args.operand, row, d, value, next);
   }
 }
 
@@ -528,10 +534,9 @@ struct StoreKvArgs {
   int64_t query_stride = 0, kv_stride = 0;
   const float* cosines = nullptr;  // [position][head_dim / 2]; null without RoPE
   const float* sines = nullptr;
-  const int32_t* positions = nullptr;   // [rows]
-  const int32_t* row_tables = nullptr;  // [rows]: where the block table of the row's sequence begins
-  const int32_t* tables = nullptr;
-  char* cache = nullptr;  // as AttentionArgs
+  const int32_t* positions = nullptr;  // [rows]
+  const int32_t* blocks = nullptr;     // [rows]: the KV block that holds the row's position
+  char* cache = nullptr;               // as AttentionArgs
   int64_t block_stride = 0;
   int64_t head_bytes = 0;
   int32_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
@@ -636,7 +641,7 @@ BW_DEVICE void StoreKv(const StoreKvArgs& args) {
     return;
   }
   const int head = index - args.heads;
-  const int block = Load(args.tables + Load(args.row_tables + row) + position / kKvBlockPositions);
+  const int block = Load(args.blocks + row);
   char* cache = args.cache + block * args.block_stride + head * args.head_bytes;
   StoreHead(args, row, head, false, position, cache);
   for (int d = Lane(); d < args.head_dim; d += 32) {

@@ -128,7 +128,7 @@ class FormBuilder {
     }
     const int64_t group_steps = spec_.group / kStepCols;
     if (group_steps % unit_steps_ == 0 && SetsAreUnits(group_steps / unit_steps_)) {
-      form_.set_ends_at = SetEnds::kUnits;
+      form_.set_ends_at = group_steps == unit_steps_ ? SetEnds::kEach : SetEnds::kUnits;
       form_.set_units = static_cast<int32_t>(group_steps / unit_steps_);
     } else if (unit_steps_ == 4 && group_steps == 2 &&
                std::all_of(form_.set_ends.begin(), form_.set_ends.end(),

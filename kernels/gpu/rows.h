@@ -191,7 +191,8 @@ BW_DEVICE void Norm(const NormArgs& args) {
     float y[2];
     BW_UNROLL
     for (int j = 0; j < 2; ++j) {
-      const float scaled = (x[j] - mean) * factor, weight = Load(args.weight + column + j);
+      const float scaled = (x[j] - mean) * factor;
+      const float weight = Load(args.weight + column + j);
       y[j] = args.bias != nullptr ? Fma(scaled, weight, Load(args.bias + column + j)) : scaled * weight;
       Store(out + column + j, y[j]);
     }
@@ -260,9 +261,22 @@ struct SumTreeArgs {
   int64_t out_stride = 0;
   const float* bias = nullptr;  // [cols] or null
   int32_t rows = 0, cols = 0, leaf_count = 0;
+  bool balanced = false;  // one root of 2, 4 or 8 leaves, halves first: no stack is needed
   uint8_t additions[kLeavesMax] = {};
   uint8_t ends[kLeavesMax] = {};
 };
+template <int kCount>
+BW_DEVICE float BalancedLeaves(const float* leaves, int64_t step) {
+  float values[kCount];
+  BW_UNROLL
+  for (int i = 0; i < kCount; ++i) values[i] = Load(leaves + i * step);
+  BW_UNROLL
+  for (int width = 1; width < kCount; width *= 2) {
+    BW_UNROLL
+    for (int i = 0; i < kCount; i += 2 * width) values[i] += values[i + width];
+  }
+  return values[0];
+}
 // Grid: x: ceil(cols / threads), y: rows.
 BW_DEVICE void SumTree(const SumTreeArgs& args) {
   LetNextKernelStart();
@@ -270,6 +284,15 @@ BW_DEVICE void SumTree(const SumTreeArgs& args) {
   const int column = BlockX() * BlockThreads() + ThreadIndex();
   if (column >= args.cols) return;
   for (int row = BlockY(); row < args.rows; row += GridY()) {
+    if (args.balanced) {
+      const float* leaves = args.leaves + row * args.stride + column;
+      float sum = args.leaf_count == 2   ? BalancedLeaves<2>(leaves, args.leaf_stride)
+                  : args.leaf_count == 4 ? BalancedLeaves<4>(leaves, args.leaf_stride)
+                                         : BalancedLeaves<8>(leaves, args.leaf_stride);
+      if (args.bias != nullptr) sum += Load(args.bias + column);
+      Store(args.out + row * args.out_stride + column, sum);
+      continue;
+    }
     float stack[kSumsMax];
     int depth = 0, root = 0;
     for (int i = 0; i < args.leaf_count; ++i) {

@@ -94,15 +94,16 @@ struct WarpStream {
   static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
   // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory; and of x, which
   // is nearer.
-  static constexpr int kDepth = kQuantized ? 4 : 2;
+  static constexpr int kDepth = !kQuantized || (kSetEnds == SetEnds::kHalves && kTilesM == 2) ? 2 : 4;
   static constexpr int kDepthX = 2;
 
   const StreamMatmulArgs& args;
   const WeightView& weights;
-  // This lane's next unit of each tile, of x, and scales of the next set.
+  // This lane's next unit of each tile and of x, and the scales of its rows.
   const Words4* next_unit[kTilesM];
   const Words4* next_x;
-  const char* next_scale_at[kTilesM];
+  const char* scale_at[kTilesM];
+  const char* next_scale[kTilesM];
   bool rows_left[kTilesN];  // whether this lane's row of x is there
   const uint32_t magic, zero_point;
   // What is the matrix's, in registers: kernel parameters that are indexed are slow to read.
@@ -116,7 +117,13 @@ struct WarpStream {
   Words4 a_ring[kDepth][kTilesM][kParts];
   Words4 x_ring[kDepthX][kTilesN][kPairs];
   int set = 0, set_units_left = 0;
-  Words2 scale[kTilesM], next_scale[kTilesM];
+  // Scales travel with the units that they belong to; where sets end anywhere, one set ahead.
+  static constexpr bool kRegular = kSetEnds != SetEnds::kAnywhere;
+  static constexpr int kSetsPerUnit = kSetEnds == SetEnds::kHalves ? 2 : 1;
+  Words2 scale_ring[kRegular ? kDepth : 2][kSetsPerUnit][kTilesM];
+  // Where the scales of the next unit to be loaded stand: its segment, the segment's end, and how much of the
+  // set is left.
+  int load_unit = 0, load_segment = 0, load_bound = 0, load_set = 0, load_left = 0;
 
   BW_DEVICE WarpStream(const StreamMatmulArgs& a, const WeightView& w, int first_tile, int begin)
       : args(a),
@@ -135,9 +142,8 @@ struct WarpStream {
       next_unit[m] = static_cast<const Words4*>(w.values) +
                      UnitOffset(kFormat, tile, begin, w.table.units) / static_cast<int64_t>(sizeof(Words4)) +
                      Lane();
-      next_scale_at[m] =
-          static_cast<const char*>(w.scales) +
-          (static_cast<int64_t>(tile) * w.table.sets * 8 + Lane() / 4) * (w.half_scales ? 4 : 8);
+      scale_at[m] = static_cast<const char*>(w.scales) +
+                    (static_cast<int64_t>(tile) * w.table.sets * 8 + Lane() / 4) * (w.half_scales ? 4 : 8);
     }
     next_x = a.x + static_cast<int64_t>(begin) * kPairs * 32 + Lane();
     for (int n = 0; n < kTilesN; ++n) rows_left[n] = n * 8 + Lane() / 4 < a.rows;
@@ -182,31 +188,52 @@ struct WarpStream {
     }
     next_x += kPairs * 32;
   }
-  // Of the set after the one whose scale was loaded last. There is one more than the matrix has
-  // (device_matrix.h).
-  BW_DEVICE void LoadNextScale() {
+  BW_DEVICE void LoadScale(int set_index, int slot, int which) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      next_scale[m] = LoadRowPair(next_scale_at[m], half);
-      next_scale_at[m] += scale_step;
+      scale_ring[slot][which][m] =
+          LoadRowPair(scale_at[m] + static_cast<int64_t>(set_index) * scale_step, half);
     }
   }
-  BW_DEVICE void FirstSet(int first) {
-    set = first;
+  BW_DEVICE void BeginScales(int segment, int begin) {
+    set = Load(&weights.table.segments[segment].set_begin);
     set_units_left = set_units;
+    if constexpr (!kRegular) {
+      LoadScale(set, 0, 0);
+      LoadScale(set + 1, 1, 0);
+    }
     BW_UNROLL
-    for (int m = 0; m < kTilesM; ++m) next_scale_at[m] += static_cast<int64_t>(first) * scale_step;
-    LoadNextScale();
-    BW_UNROLL
-    for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
-    LoadNextScale();
+    for (int m = 0; m < kTilesM; ++m) next_scale[m] = scale_at[m] + static_cast<int64_t>(set) * scale_step;
+    load_unit = begin, load_segment = segment, load_set = set, load_left = set_units;
+    load_bound = FirstUnit(weights.table, segment + 1);
+  }
+  // The scales of the unit that is loaded into `slot`.
+  BW_DEVICE void LoadUnitScales(int slot) {
+    if constexpr (kSetEnds == SetEnds::kHalves || kSetEnds == SetEnds::kEach) {
+      BW_UNROLL
+      for (int m = 0; m < kTilesM; ++m) {
+        BW_UNROLL
+        for (int i = 0; i < kSetsPerUnit; ++i) {
+          scale_ring[slot][i][m] = LoadRowPair(next_scale[m], half);
+          next_scale[m] += scale_step;
+        }
+      }
+    } else if constexpr (kRegular) {
+      while (load_unit == load_bound) load_bound = FirstUnit(weights.table, ++load_segment + 1);
+      LoadScale(load_set, slot, 0);
+      ++load_unit;
+      if (--load_left == 0 || load_unit == load_bound) {
+        ++load_set;
+        load_left = set_units;
+      }
+    }
   }
 
   // The set's scale times its dot product, and its offset times the sum of x.
-  BW_DEVICE void EndSet() {
+  BW_DEVICE void EndSet(int slot, int which) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair factor = Value(scale[m], half);
+      const RowPair factor = Value(scale_ring[slot][which][m], half);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         BW_UNROLL
@@ -218,15 +245,17 @@ struct WarpStream {
     }
     if (has_offsets) AddOffsets();
     ++set;
-    BW_UNROLL
-    for (int m = 0; m < kTilesM; ++m) scale[m] = next_scale[m];
-    LoadNextScale();
+    if constexpr (!kRegular) {
+      BW_UNROLL
+      for (int m = 0; m < kTilesM; ++m) scale_ring[0][0][m] = scale_ring[1][0][m];
+      LoadScale(set + 1, 1, 0);
+    }
   }
   BW_DEVICE void AddOffsets() {
-    // The scales are read two sets on from here; the offsets lie alike.
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair offset = Value(LoadRowPair(next_scale_at[m] - 2 * scale_step + to_offsets, half), half);
+      const RowPair offset =
+          Value(LoadRowPair(scale_at[m] + static_cast<int64_t>(set) * scale_step + to_offsets, half), half);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         if (n * 8 >= args.rows) continue;
@@ -260,36 +289,23 @@ struct WarpStream {
       }
     }
   }
-  BW_DEVICE void MultiplyUnit(int slot, int x_slot, int unit) {
-    if constexpr (!kQuantized) {
-      BW_UNROLL
-      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, x_slot, step);
-    } else if constexpr (kSetEnds == SetEnds::kUnits) {
-      BW_UNROLL
-      for (int step = 0; step < kSteps; ++step) MultiplyStep(slot, x_slot, step);
-      if (--set_units_left == 0) {
-        EndSet();
-        set_units_left = set_units;
-      }
-    } else if constexpr (kSetEnds == SetEnds::kHalves) {
-      BW_UNROLL
-      for (int step = 0; step < kSteps; ++step) {
-        MultiplyStep(slot, x_slot, step);
-        if (step % 2 == 1) EndSet();
-      }
-    } else {
-      const uint32_t ends = Load(weights.table.set_ends + unit);
-      BW_UNROLL
-      for (int step = 0; step < kSteps; ++step) {
-        MultiplyStep(slot, x_slot, step);
-        if (ends >> step & 1) EndSet();
+  // `last`: of its segment, whose end is a set's end.
+  BW_DEVICE void MultiplyUnit(int slot, int x_slot, int unit, bool last) {
+    [[maybe_unused]] uint32_t ends = 0;
+    if constexpr (kQuantized && !kRegular) ends = Load(weights.table.set_ends + unit);
+    BW_UNROLL
+    for (int step = 0; step < kSteps; ++step) {
+      MultiplyStep(slot, x_slot, step);
+      if constexpr (kQuantized && kSetEnds == SetEnds::kHalves) {
+        if (step % 2 == 1) EndSet(slot, step / 2);
+      } else if constexpr (kQuantized && !kRegular) {
+        if (ends >> step & 1) EndSet(0, 0);
       }
     }
-  }
-  // A segment's end is a set's end.
-  BW_DEVICE void EndSegment() {
+    if constexpr (kQuantized && kSetEnds == SetEnds::kEach) EndSet(slot, 0);
     if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
-      if (set_units_left != set_units) EndSet();
+      if (--set_units_left > 0 && !last) return;
+      EndSet(slot, 0);
       set_units_left = set_units;
     }
   }
@@ -315,14 +331,19 @@ struct WarpStream {
   // Segments [segment, segment_end), units [begin, end); finish(segment) when a segment's sum is complete.
   template <typename Finish>
   BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
-    if constexpr (kQuantized) FirstSet(Load(&weights.table.segments[segment].set_begin));
+    if constexpr (kQuantized) {
+      BeginScales(segment, begin);
+      BW_UNROLL
+      for (int i = 0; i < kDepth; ++i) {
+        if (begin + i < end) LoadUnitScales(i);
+      }
+    }
     BW_UNROLL
     for (int i = 0; i < kDepthX; ++i) {
       if (begin + i < end) LoadX(i);
     }
     int bound = FirstUnit(weights.table, segment + 1);
     const auto finish_segment = [&] {
-      EndSegment();
       finish(segment++);
       Clear();
       bound = FirstUnit(weights.table, segment + 1);
@@ -332,8 +353,11 @@ struct WarpStream {
       for (int i = 0; i < kDepth; ++i) {
         if (unit + i >= end) break;
         while (unit + i == bound) finish_segment();
-        MultiplyUnit(i, i % kDepthX, unit + i);
-        if (unit + i + kDepth < end) LoadWeights(i);
+        MultiplyUnit(i, i % kDepthX, unit + i, unit + i + 1 == bound);
+        if (unit + i + kDepth < end) {
+          LoadWeights(i);
+          if constexpr (kQuantized) LoadUnitScales(i);
+        }
         if (unit + i + kDepthX < end) LoadX(i % kDepthX);
       }
     }

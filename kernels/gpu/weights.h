@@ -58,6 +58,7 @@ constexpr int kSumsMax = 12;  // on the stack at once
 // How the sets of a quantised matrix lie in its units: kernels are faster where it is one of the first two.
 enum class SetEnds : int32_t {
   kUnits,     // every unit belongs to one set; set_units of them from a segment's start on
+  kEach,      // every unit is a set
   kHalves,    // int4: a set is half a unit
   kAnywhere,  // as set_ends says
 };

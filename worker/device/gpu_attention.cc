@@ -27,7 +27,8 @@ void GpuOps::AddItems(Range rows, bool prompts, AttentionWork& work) {
   const int64_t warps = runtime_->info().hopper ? gpu::kAttendByTileThreads / 32 : 1;
   const int64_t columns_at_once = !tensor_kv_ ? 1 : prompts ? warps * warp_columns : 8;
   auto* items = Host<gpu::AttentionItem>(memory_.items);
-  for (const Batch::Run& run : batch_->runs) {
+  for (size_t i = 0; i < batch_->runs.size(); ++i) {
+    const Batch::Run& run = batch_->runs[i];
     const int64_t first = std::max<int64_t>(rows.begin, run.row),
                   last = std::min<int64_t>(rows.end, run.row + run.count);
     if (first >= last || ByWarp(run, rows) != prompts) continue;
@@ -36,9 +37,12 @@ void GpuOps::AddItems(Range rows, bool prompts, AttentionWork& work) {
       const int64_t head_begin = std::max(heads_.begin, group * queries_per_kv_);
       const int64_t head_end = std::min(heads_.end, (group + 1) * queries_per_kv_);
       const int64_t columns = (last - first) * (head_end - head_begin);
-      for (int64_t begin = 0; begin < columns; begin += columns_at_once) {
+      // The last columns have most positions to attend to and come first, so that none is left over at the
+      // end.
+      for (int64_t begin = (columns - 1) / columns_at_once * columns_at_once; begin >= 0;
+           begin -= columns_at_once) {
         if (items_ == memory_.items_max) return Fail("more pieces of attention than there is room for");
-        items[items_++] = {.table = Host<int32_t>(memory_.row_tables)[run.row],
+        items[items_++] = {.table = run_tables_[i],
                            .row = static_cast<int32_t>(first - rows.begin),
                            .position = run.position + static_cast<int32_t>(first - run.row),
                            .column_begin = static_cast<int32_t>(begin),
@@ -82,9 +86,10 @@ gpu::AttentionArgs GpuOps::AttentionOf(int64_t layer, const AttentionWork& work,
 }
 
 void GpuOps::Attend(int64_t layer, Range rows, ConstRows query, MutableRows out) {
-  prepared_ = {};
   const AttentionWork work = WorkFor(rows);
   gpu::AttentionArgs args = AttentionOf(layer, work, query, out);
+  prepared_ = {};
+  if (tensor_kv_ && work.by_warp == 0) args.operand = OperandFor(out, heads_.size() * config_.head_dim);
   if (!tensor_kv_) {
     Launch(Kernel::attend_scalar, {work.by_block}, 32, 0,
            gpu::ScalarAttentionArgs{.common = args, .type = cache_type_});

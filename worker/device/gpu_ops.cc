@@ -150,7 +150,7 @@ absl::Status GpuOps::ReserveBatch() {
   };
   memory_.tokens = take(rows, 4);
   memory_.positions = take(rows, 4);
-  memory_.row_tables = take(rows, 4);
+  memory_.row_blocks = take(rows, 4);
   memory_.picks = take(rows, 4);
   memory_.items = take(memory_.items_max, sizeof(gpu::AttentionItem));
   memory_.tables = take(rows * Blocks(options_.context_tokens, gpu::kKvBlockPositions), 4);
@@ -208,6 +208,7 @@ void GpuOps::Begin(const Batch& batch) {
   status_.Update(Finish());  // the GPU still reads the batch before
   batch_ = &batch;
   attention_work_.clear();
+  run_tables_.clear();
   items_ = picks_ = 0;
   if (batch.rows() > options_.step_tokens) return Fail("a batch longer than a step");
   std::copy(batch.tokens.begin(), batch.tokens.end(), Host<int32_t>(memory_.tokens));
@@ -219,14 +220,18 @@ void GpuOps::Begin(const Batch& batch) {
     if (used + blocks > tables_max || blocks > static_cast<int64_t>(run.sequence->blocks.size())) {
       return Fail("a sequence without KV blocks for its positions");
     }
-    std::fill_n(Host<int32_t>(memory_.row_tables) + run.row, run.count, static_cast<int32_t>(used));
+    for (int32_t i = 0; i < run.count; ++i) {
+      Host<int32_t>(memory_.row_blocks)[run.row + i] =
+          run.sequence->blocks[(run.position + i) / gpu::kKvBlockPositions];
+    }
+    run_tables_.push_back(static_cast<int32_t>(used));
     std::copy_n(run.sequence->blocks.begin(), blocks, Host<int32_t>(memory_.tables) + used);
     used += blocks;
   }
   const int64_t rows = batch.rows();
   Send(memory_.tokens, rows * 4);
   Send(memory_.positions, rows * 4);
-  Send(memory_.row_tables, rows * 4);
+  Send(memory_.row_blocks, rows * 4);
   Send(memory_.tables, used * 4);
 }
 
@@ -301,8 +306,7 @@ void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
                           .cosines = config_.alibi ? nullptr : rope,
                           .sines = config_.alibi ? nullptr : rope + options_.context_tokens * half,
                           .positions = OnDevice<int32_t>(memory_.positions) + rows.begin,
-                          .row_tables = OnDevice<int32_t>(memory_.row_tables) + rows.begin,
-                          .tables = OnDevice<int32_t>(memory_.tables),
+                          .blocks = OnDevice<int32_t>(memory_.row_blocks) + rows.begin,
                           .cache = kv_.data() + layer * kv_heads_.size() * head_bytes_,
                           .block_stride = options_.layers * kv_heads_.size() * head_bytes_,
                           .head_bytes = head_bytes_,

@@ -65,7 +65,7 @@ class GpuOps : public DeviceOps {
 
   // What the batch's kernels read, one piece of memory on either side.
   struct BatchMemory {
-    int64_t tokens = 0, positions = 0, row_tables = 0, items = 0, picks = 0,
+    int64_t tokens = 0, positions = 0, row_blocks = 0, items = 0, picks = 0,
             tables = 0;  // where each begins, in bytes
     int64_t items_max = 0;
   };
@@ -156,6 +156,7 @@ class GpuOps : public DeviceOps {
   std::vector<uint8_t> root_additions_;  // for SumRoots
 
   const Batch* batch_ = nullptr;
+  std::vector<int32_t> run_tables_;            // where the block table of each of the batch's runs begins
   std::vector<AttentionWork> attention_work_;  // of this step
   int64_t items_ = 0, picks_ = 0;              // used in this step
   std::vector<std::pair<int64_t, int64_t>> to_send_;

@@ -1,6 +1,7 @@
 // Products of GpuOps: which kernel takes them.
 
 #include <algorithm>
+#include <bit>
 
 #include "common/packed_row.h"
 #include "worker/device/gpu_ops.h"
@@ -22,6 +23,10 @@ Kernel StreamKernel(const gpu::DeviceForm& form, int tiles_m, int tiles_n) {
       if (tiles_n == 2) return int8 ? Kernel::stream_int8_units_1x2 : Kernel::stream_int4_units_1x2;
       if (tiles_m == 2) return int8 ? Kernel::stream_int8_units_2x1 : Kernel::stream_int4_units_2x1;
       return int8 ? Kernel::stream_int8_units_1x1 : Kernel::stream_int4_units_1x1;
+    case SetEnds::kEach:
+      if (tiles_n == 2) return int8 ? Kernel::stream_int8_each_1x2 : Kernel::stream_int4_each_1x2;
+      if (tiles_m == 2) return int8 ? Kernel::stream_int8_each_2x1 : Kernel::stream_int4_each_2x1;
+      return int8 ? Kernel::stream_int8_each_1x1 : Kernel::stream_int4_each_1x1;
     case SetEnds::kHalves:
       if (tiles_n == 2) return Kernel::stream_int4_halves_1x2;
       return tiles_m == 2 ? Kernel::stream_int4_halves_2x1 : Kernel::stream_int4_halves_1x1;
@@ -29,6 +34,16 @@ Kernel StreamKernel(const gpu::DeviceForm& form, int tiles_m, int tiles_n) {
       break;
   }
   return int8 ? Kernel::stream_int8_any_1x1 : Kernel::stream_int4_any_1x1;
+}
+
+// Whether the sums of 2, 4 or 8 parts are added halves first.
+bool Balanced(const std::vector<uint8_t>& additions, size_t roots) {
+  const size_t parts = additions.size();
+  if (roots != 1 || (parts != 2 && parts != 4 && parts != 8)) return false;
+  for (size_t i = 0; i < parts; ++i) {
+    if (additions[i] != std::countr_one(i)) return false;
+  }
+  return true;
 }
 
 Kernel TileKernel(TensorFormat format, int rows, int depth) {
@@ -217,6 +232,7 @@ void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const
                         .leaf_count = static_cast<int32_t>(parts)};
   std::copy(sums.additions.begin(), sums.additions.end(), tree.additions);
   std::copy(sums.ends.begin(), sums.ends.end(), tree.ends);
+  tree.balanced = Balanced(sums.additions, form.roots.size());
   LaunchColumns(Kernel::sum_tree, form.rows, rows, tree);
 }
 
