@@ -1,43 +1,29 @@
 #include "model/checkpoint/hugging_face.h"
 
-#include <dirent.h>
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/log.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/weight_files.h"
 #include "model/json_object.h"
 
 namespace bellwether {
 namespace {
 
-constexpr size_t kDirectoryEntriesMax = 100'000;
-constexpr size_t kShardsMax = 4096;
+constexpr size_t kNamedFilesMax = 16;  // in a line of the log
 
 bool Exists(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0;
-}
-
-// Names of the files in a directory, sorted.
-std::vector<std::string> ListFiles(const std::string& dir) {
-  std::vector<std::string> names;
-  DIR* stream = opendir(dir.c_str());
-  if (stream == nullptr) return names;
-  while (const dirent* entry = readdir(stream)) {
-    if (names.size() < kDirectoryEntriesMax) names.push_back(entry->d_name);
-  }
-  closedir(stream);
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 absl::StatusOr<Json> ReadJson(const std::string& path) {
@@ -47,80 +33,15 @@ absl::StatusOr<Json> ReadJson(const std::string& path) {
   return object;
 }
 
-// What a directory without .safetensors files holds, and what to do about it.
-absl::Status RefuseOtherContainers(const std::string& dir, const std::vector<std::string>& files) {
-  struct Kind {
-    const char* suffix;
-    const char* means;
-  };
-  // Other containers will be read here; until then each is named.
-  constexpr Kind kKinds[] = {
-      {".enc",
-       "encrypted BELLE weights: decrypt them with the original LLaMA weights and save as safetensors"},
-      {".gguf", "a GGUF file: give its path instead of the directory's"},
-      {".bin", "PyTorch weights: convert them with transformers' save_pretrained(safe_serialization=True)"},
-      {".pt", "PyTorch weights: convert them to safetensors"},
-      {".pth", "Meta's LLaMA weights: convert them with transformers' convert_llama_weights_to_hf"},
-      {".ckpt", "PyTorch weights: convert them to safetensors"},
-      {".h5", "TensorFlow weights: convert them to safetensors"},
-      {".msgpack", "Flax weights: convert them to safetensors"},
-      {".onnx", "an ONNX graph: take the checkpoint it was made from"},
-  };
-  for (const Kind& kind : kKinds) {
-    for (const std::string& file : files) {
-      if (!absl::EndsWith(file, kind.suffix)) continue;
-      return absl::UnimplementedError(absl::StrCat(
-          dir, " holds ", file, ", ", kind.means, ". Readable are .safetensors directories and .gguf files"));
-    }
-  }
-  return absl::NotFoundError(
-      absl::StrCat(dir, ": no weights; readable are directories with .safetensors files, and .gguf files"));
-}
-
-// Files that an index names: in the same directory, all of them there.
-absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& dir,
-                                                       const std::string& index_name) {
-  const std::string path = absl::StrCat(dir, "/", index_name);
-  BW_ASSIGN_OR_RETURN(const Json index, ReadJson(path));
-  const Json& map = index["weight_map"];
-  if (!map.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": no 'weight_map'"));
-  }
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : map.items()) {
-    if (!file.is_string())
-      return absl::InvalidArgumentError(absl::StrCat(path, ": no file for '", tensor, "'"));
-    const std::string name = file.get<std::string>();
-    if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos ||
-        name.find('\0') != std::string::npos) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": '", name, "' is not a file of this directory"));
-    }
-    names.insert(name);
-    if (names.size() > kShardsMax) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": more than ", kShardsMax, " files"));
-    }
-  }
-  for (const std::string& name : names) {
-    if (!Exists(absl::StrCat(dir, "/", name))) {
-      return absl::NotFoundError(absl::StrCat(path, " names ", name, ", which is not there"));
-    }
-  }
-  return std::vector<std::string>(names.begin(), names.end());
-}
-
-// The .safetensors files of the checkpoint.
-absl::StatusOr<std::vector<std::string>> FindShards(const std::string& dir) {
-  const std::vector<std::string> files = ListFiles(dir);
-  const auto has = [&](const char* name) { return std::binary_search(files.begin(), files.end(), name); };
-  if (has("model.safetensors.index.json")) return ShardsOfIndex(dir, "model.safetensors.index.json");
-  if (has("model.safetensors")) return std::vector<std::string>{"model.safetensors"};
-  std::vector<std::string> shards;
-  for (const std::string& file : files) {
-    if (absl::EndsWith(file, ".safetensors")) shards.push_back(file);
-  }
-  if (shards.empty()) return RefuseOtherContainers(dir, files);
-  if (shards.size() > kShardsMax) return absl::InvalidArgumentError(absl::StrCat(dir, ": too many files"));
-  return shards;
+void LogPassedOver(const std::string& dir, const WeightFiles& files) {
+  if (files.passed_over.empty()) return;
+  const size_t named = std::min(files.passed_over.size(), kNamedFilesMax);
+  std::string names;
+  for (size_t i = 0; i < named; ++i) absl::StrAppend(&names, i > 0 ? ", " : "", Quoted(files.passed_over[i]));
+  if (named < files.passed_over.size()) names += " ...";
+  LogInfo(dir, ": the weights are in ", Quoted(files.chosen.front()),
+          files.chosen.size() > 1 ? absl::StrCat(" and ", files.chosen.size() - 1, " more") : "",
+          "; passed over: ", names);
 }
 
 // One tensor of one file, with what its name says.
@@ -199,16 +120,30 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
   return absl::OkStatus();
 }
 
-// The embedding's rows are the vocabulary, whatever the config says; no head means a tied one.
-absl::Status CorrectConfig(const std::string& dir, const std::vector<NamedTensor>& tensors,
-                           ModelConfig& config) {
-  bool head = false;
-  const NamedTensor* embedding = nullptr;
-  for (const NamedTensor& tensor : tensors) {
-    head |= tensor.name.key == TensorKey{TensorRole::kHead};
-    if (tensor.name.key == TensorKey{TensorRole::kEmbedding}) embedding = &tensor;
+const NamedTensor* Find(const std::vector<NamedTensor>& tensors, TensorRole role) {
+  const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) {
+    return tensor.name.key == TensorKey{role};
+  });
+  return found == tensors.end() ? nullptr : &*found;
+}
+
+// A tied model has one matrix, which some writers store under the head's name: it becomes the embedding. A
+// tied model ignores the copy that other files hold beside the embedding.
+void SettleTiedHead(std::vector<NamedTensor>& tensors, ModelConfig& config) {
+  if (Find(tensors, TensorRole::kHead) == nullptr) config.tied_head = true;
+  if (!config.tied_head) return;
+  const bool has_embedding = Find(tensors, TensorRole::kEmbedding) != nullptr;
+  const auto is_head = [](const NamedTensor& tensor) { return tensor.name.key.role == TensorRole::kHead; };
+  if (has_embedding) tensors.erase(std::remove_if(tensors.begin(), tensors.end(), is_head), tensors.end());
+  for (NamedTensor& tensor : tensors) {
+    if (is_head(tensor)) tensor.name.key.role = TensorRole::kEmbedding;
   }
-  if (!head) config.tied_head = true;
+}
+
+// The embedding's rows are the vocabulary, whatever the config says.
+absl::Status CorrectVocabulary(const std::string& dir, const std::vector<NamedTensor>& tensors,
+                               ModelConfig& config) {
+  const NamedTensor* embedding = Find(tensors, TensorRole::kEmbedding);
   if (embedding == nullptr)
     return absl::InvalidArgumentError(absl::StrCat(dir, ": embedding weight is missing"));
   if (embedding->entry.shape.size() != 2 || embedding->entry.shape[0] < 1 ||
@@ -224,7 +159,7 @@ absl::Status CorrectConfig(const std::string& dir, const std::vector<NamedTensor
 absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
   const std::string path = absl::StrCat(dir, "/config.json");
   if (!Exists(path)) {
-    const absl::Status other = RefuseOtherContainers(dir, ListFiles(dir));
+    const absl::Status other = RefuseOtherContainers(dir);
     if (absl::IsUnimplemented(other)) return other;
     return absl::NotFoundError(absl::StrCat(dir, ": no config.json, so this is no Hugging Face checkpoint"));
   }
@@ -260,18 +195,18 @@ absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& d
   contents.path = dir;
   contents.container = "safetensors";
   BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
-  BW_ASSIGN_OR_RETURN(const std::vector<std::string> shards, FindShards(dir));
+  BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
+  LogPassedOver(dir, files);
   std::vector<NamedTensor> tensors;
-  for (const std::string& shard : shards) {
+  for (const std::string& shard : files.chosen) {
     BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", shard), contents.config, tensors));
   }
-  BW_RETURN_IF_ERROR(CorrectConfig(dir, tensors, contents.config));
+  SettleTiedHead(tensors, contents.config);
+  BW_RETURN_IF_ERROR(CorrectVocabulary(dir, tensors, contents.config));
   BW_RETURN_IF_ERROR(Annotate(Validate(contents.config), dir));
 
   TensorTable table(contents.config);
   for (const NamedTensor& tensor : tensors) {
-    // A tied model ignores the copy of the embedding that some files hold.
-    if (contents.config.tied_head && tensor.name.key.role == TensorRole::kHead) continue;
     BW_RETURN_IF_ERROR(AddTensor(tensor, contents.config, table));
   }
   auto finished = std::move(table).Finish();

@@ -118,7 +118,11 @@ TEST(HuggingFaceTest, NamesWithoutPrefixTiedHeadsAndOldTablesAreAccepted) {
   auto checkpoint = OpenLlama([](std::vector<Tensor>& tensors) {
     tensors.pop_back();  // the head
     for (Tensor& tensor : tensors) tensor.name = tensor.name.substr(6);
-    tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", {2}});
+    for (const char* buffer :
+         {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
+          "rotary_emb.cos_cached", "model.layers.0.attention.masked_bias", "model.position_ids"}) {
+      tensors.push_back({buffer, {2}});
+    }
   });
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_TRUE((*checkpoint)->config().tied_head);
@@ -127,6 +131,27 @@ TEST(HuggingFaceTest, NamesWithoutPrefixTiedHeadsAndOldTablesAreAccepted) {
   std::vector<float> row(8);
   ASSERT_TRUE((*checkpoint)->ReadFloats({TensorRole::kHead}, {9, 10, 0, 8}, absl::MakeSpan(row)).ok());
   EXPECT_EQ(row[7], 0.079f);
+}
+
+std::string Tied(const std::string& value) {
+  return absl::StrCat(R"({"tie_word_embeddings": )", value, ", ", std::string(kLlamaConfig).substr(1));
+}
+
+// safetensors stores one name of a shared matrix, and not always the embedding's.
+TEST(HuggingFaceTest, ATiedModelMayStoreItsHeadOnly) {
+  const auto no_embedding = [](std::vector<Tensor>& tensors) { tensors.erase(tensors.begin()); };
+  auto checkpoint = OpenLlama(no_embedding, Tied("true"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->config().vocab, 10);
+  EXPECT_THAT((*checkpoint)->Find({TensorRole::kEmbedding})->source, HasSubstr("lm_head.weight"));
+  EXPECT_EQ((*checkpoint)->Find({TensorRole::kHead}), (*checkpoint)->Find({TensorRole::kEmbedding}));
+  EXPECT_THAT(Refusal(no_embedding, Tied("false")), HasSubstr("embedding weight is missing"));
+}
+
+TEST(HuggingFaceTest, ATiedModelIgnoresTheCopyInItsHead) {
+  auto checkpoint = OpenLlama({}, Tied("true"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT((*checkpoint)->Find({TensorRole::kHead})->source, HasSubstr("embed_tokens.weight"));
 }
 
 TEST(HuggingFaceTest, TensorsThatDoNotFitTheConfigAreRefusedByName) {
@@ -259,12 +284,12 @@ TEST(HuggingFaceTest, IndexesMustNameFilesOfTheDirectory) {
   };
   EXPECT_THAT(refusal("{"), HasSubstr("not valid JSON"));
   EXPECT_THAT(refusal("{}"), HasSubstr("no 'weight_map'"));
-  EXPECT_THAT(refusal(R"({"weight_map": {"a": 1}})"), HasSubstr("no file for 'a'"));
+  EXPECT_THAT(refusal(R"({"weight_map": {"a": 1}})"), HasSubstr("no file for \"a\""));
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "../x"}})"), HasSubstr("is not a file of this directory"));
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "/etc/passwd"}})"),
               HasSubstr("is not a file of this directory"));
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "gone.safetensors"}})"),
-              HasSubstr("names gone.safetensors, which is not there"));
+              HasSubstr("names \"gone.safetensors\", which is not there"));
   dir.Write("a.safetensors", "not one");
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "a.safetensors"}})"), HasSubstr("a.safetensors: shorter than"));
 }
