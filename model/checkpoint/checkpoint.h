@@ -120,6 +120,8 @@ class Checkpoint {
   absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const;
   // The chat template text the checkpoint carries (Jinja), to recognise the family by; empty if none.
   const std::string& chat_template_text() const;
+  // What the checkpoint calls itself (GGUF general.name); empty if it does not say.
+  const std::string& model_name() const;
 
  private:
   const std::unique_ptr<const CheckpointContents> contents_;

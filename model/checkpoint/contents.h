@@ -44,6 +44,7 @@ struct CheckpointContents {
   ModelConfig config;
   absl::flat_hash_map<TensorKey, StoredTensor> tensors;  // exactly those of ExpectedTensors(config)
   std::string chat_template_text;
+  std::string model_name;
   std::function<absl::StatusOr<std::unique_ptr<Tokenizer>>()> load_tokenizer;
 };
 

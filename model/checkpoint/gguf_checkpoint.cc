@@ -39,7 +39,7 @@ constexpr NamedRole kLayer[] = {
 // Tables that the config already holds, or that can be computed.
 bool IsIgnored(std::string_view name) {
   return name == "rope_freqs.weight" || name.ends_with(".attn_rot_embd") ||
-         name.ends_with(".rot_embd.inv_freq");
+         name.ends_with(".attn_rot_embd.weight") || name.ends_with(".rot_embd.inv_freq");
 }
 
 struct GgufName {
@@ -165,6 +165,9 @@ absl::StatusOr<CheckpointContents> OpenGgufCheckpoint(const std::string& path) {
   absl::StatusOr<std::string> chat_template = gguf->Text("tokenizer.chat_template");
   if (!chat_template.ok()) return Annotate(chat_template.status(), path);
   contents.chat_template_text = *std::move(chat_template);
+  absl::StatusOr<std::string> name = gguf->Text("general.name");
+  if (!name.ok()) return Annotate(name.status(), path);
+  contents.model_name = *std::move(name);
   // The metadata points into the mapping, so the tokenizer's loader keeps both.
   contents.load_tokenizer = [file, gguf, path]() -> absl::StatusOr<std::unique_ptr<Tokenizer>> {
     absl::StatusOr<GgufVocabulary> vocabulary = ReadGgufVocabulary(*gguf);
