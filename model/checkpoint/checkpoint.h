@@ -83,7 +83,8 @@ struct CheckpointContents;
 // mapping.
 class Checkpoint {
  public:
-  // `path`: a Hugging Face directory (config.json, *.safetensors), a .gguf file, or the name of a model with
+  // `path`: a Hugging Face directory (config.json and .safetensors or torch files), one such file of weights
+  // with the rest beside it, a GGUF file, or the name of a model with
   // random weights ("random:llama-1.1b:bf16", see model/random_checkpoint.h). Errors name file, tensor and
   // reason.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
@@ -96,7 +97,7 @@ class Checkpoint {
 
   const ModelConfig& config() const;
   const std::string& path() const;
-  // "safetensors", "gguf" or "random"
+  // "safetensors", "torch", "gguf" or "random"
   const std::string& container() const;
 
   // Null if the checkpoint has no such tensor. The head of a tied checkpoint is its embedding.

@@ -127,14 +127,13 @@ absl::Status RefuseOtherFiles(const FileMapping& file) {
     return absl::UnimplementedError(absl::StrCat(
         path, ": a GGML file from before GGUF; convert it with llama.cpp's convert_llama_ggml_to_gguf.py"));
   }
-  if (absl::EndsWith(path, ".safetensors") || absl::EndsWith(path, ".json")) {
+  if (absl::EndsWith(path, ".json")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": give the directory it lies in"));
   }
-  if (absl::EndsWith(path, ".bin") || absl::EndsWith(path, ".pt") || absl::EndsWith(path, ".pth")) {
-    return absl::UnimplementedError(absl::StrCat(path, ": PyTorch weights; convert them to safetensors"));
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, ": not a GGUF file; readable are directories with .safetensors files, and .gguf files"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(path,
+                   ": neither GGUF nor safetensors nor a file of torch; such files and directories can "
+                   "be read"));
 }
 
 }  // namespace

@@ -12,7 +12,7 @@
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/hugging_face_names.h"
-#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/tensor_table_file.h"
 #include "model/checkpoint/weight_files.h"
 #include "model/json_object.h"
 
@@ -47,18 +47,30 @@ void LogPassedOver(const std::string& dir, const WeightFiles& files) {
 // One tensor of one file, with what its name says.
 struct NamedTensor {
   HuggingFaceName name;
-  SafetensorsEntry entry;
+  FileTensor entry;
   std::shared_ptr<const FileMapping> file;
   std::string source;  // "dir/model.safetensors: tensor 'lm_head.weight'"
 };
 
-absl::Status CollectTensors(const std::string& path, const ModelConfig& config,
-                            std::vector<NamedTensor>& out) {
+// Without what trainers put before the names of a model that they wrap.
+std::string_view Unwrapped(std::string_view name) {
+  while (name.starts_with("module.")) name.remove_prefix(7);
+  for (const std::string_view inner : {"model.model.", "model.transformer.", "model.lm_head."}) {
+    if (name.starts_with(inner)) name.remove_prefix(6);
+  }
+  return name;
+}
+
+absl::Status CollectTensors(const std::string& path, const ModelConfig& config, std::vector<NamedTensor>& out,
+                            TensorContainer& container) {
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(path));
-  absl::StatusOr<std::vector<SafetensorsEntry>> entries = ParseSafetensors(file->bytes());
-  if (!entries.ok()) return Annotate(entries.status(), path);
-  for (SafetensorsEntry& entry : *entries) {
-    const std::optional<HuggingFaceName> name = ParseHuggingFaceName(config.architecture, entry.name);
+  absl::StatusOr<TensorTableFile> table = ReadTensorTable(file->bytes());
+  if (!table.ok()) return Annotate(table.status(), path);
+  container = table->container;
+  for (FileTensor& entry : table->tensors) {
+    const std::string_view own_name =
+        container == TensorContainer::kTorch ? Unwrapped(entry.name) : entry.name;
+    const std::optional<HuggingFaceName> name = ParseHuggingFaceName(config.architecture, own_name);
     const std::string source = absl::StrCat(path, ": tensor '", entry.name, "'");
     if (!name.has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -79,8 +91,9 @@ absl::StatusOr<StorageType> StorageOf(const NamedTensor& tensor) {
   if (tensor.entry.dtype == "F32") return StorageType::kF32;
   if (tensor.entry.dtype == "F16") return StorageType::kF16;
   if (tensor.entry.dtype == "BF16") return StorageType::kBF16;
+  if (tensor.entry.dtype == "F64") return StorageType::kF64;
   return absl::UnimplementedError(
-      absl::StrCat(tensor.source, " has type ", tensor.entry.dtype, "; F32, F16 and BF16 can be read"));
+      absl::StrCat(tensor.source, " has type ", tensor.entry.dtype, "; F32, F16, BF16 and F64 can be read"));
 }
 
 absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, TensorTable& table) {
@@ -97,6 +110,9 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
   stored.file = tensor.file;
   stored.offset = tensor.entry.offset;
   stored.bytes = tensor.entry.bytes;
+  if (const std::vector<int64_t>& strides = tensor.entry.strides; !strides.empty()) {
+    stored.strides = Strides{.row = strides.size() == 2 ? strides[0] : 0, .col = strides.back()};
+  }
   if (!tensor.name.fused_qkv) return table.Add(tensor.name.key, stored);
 
   // BLOOM: rows (or a bias' elements) in the order [head][query, key, value][head_dim].
@@ -188,19 +204,15 @@ absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
   return found.text();
 }
 
-}  // namespace
-
-absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir) {
-  CheckpointContents contents;
-  contents.path = dir;
-  contents.container = "safetensors";
-  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
-  BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
-  LogPassedOver(dir, files);
+// `contents` has the config of the directory.
+absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::vector<std::string>& files,
+                                             CheckpointContents contents) {
   std::vector<NamedTensor> tensors;
-  for (const std::string& shard : files.chosen) {
-    BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", shard), contents.config, tensors));
+  TensorContainer container = TensorContainer::kSafetensors;
+  for (const std::string& file : files) {
+    BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", file), contents.config, tensors, container));
   }
+  contents.container = Name(container);
   SettleTiedHead(tensors, contents.config);
   BW_RETURN_IF_ERROR(CorrectVocabulary(dir, tensors, contents.config));
   BW_RETURN_IF_ERROR(Annotate(Validate(contents.config), dir));
@@ -215,6 +227,24 @@ absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& d
   BW_ASSIGN_OR_RETURN(contents.chat_template_text, ReadChatTemplate(dir));
   contents.load_tokenizer = [dir] { return LoadTokenizerFromDirectory(dir); };
   return contents;
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir) {
+  CheckpointContents contents{.path = dir};
+  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
+  BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
+  LogPassedOver(dir, files);
+  return OpenFiles(dir, files.chosen, std::move(contents));
+}
+
+absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
+  CheckpointContents contents{.path = path};
+  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
+  return OpenFiles(dir, {path.substr(slash + 1)}, std::move(contents));
 }
 
 }  // namespace bellwether

@@ -14,10 +14,11 @@ struct WeightFiles {
   std::vector<std::string> passed_over;  // other files of weights, for the log
 };
 
-// As transformers chooses: model.safetensors, else what model.safetensors.index.json names. Where neither is
-// there: the one complete set of numbered shards (NAME-00001-of-00002.safetensors; several: the one called
-// "model"), else all .safetensors files. Hidden files, such as macOS leaves beside every file of an archive,
-// are none. NotFound: nothing, or a shard is missing, by name. Unimplemented: other containers, by name.
+// As transformers chooses: model.safetensors, else what model.safetensors.index.json names, else the one
+// complete set of numbered shards (NAME-00001-of-00002.safetensors; of several the one called "model"); then
+// the same of torch's pytorch_model.bin; then all .safetensors files, or the only one of torch. Hidden files,
+// such as macOS leaves beside every file of an archive, are none. NotFound: nothing, or a shard is missing,
+// by name. Unimplemented: other containers, by name.
 absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& dir);
 
 // What `dir` holds instead of readable weights and what to do about it; NotFound if nothing is recognised.

@@ -98,6 +98,22 @@ TEST(WeightFilesTest, NumbersThatMakeNoSenseAreNames) {
                           "n-99999999999999999999999-of-1.safetensors"));
 }
 
+TEST(WeightFilesTest, TorchFilesByTheSameRulesAfterSafetensors) {
+  EXPECT_THAT(Chosen({"pytorch_model.bin", "pytorch_model.bin.index.json", "training_args.bin"}),
+              ElementsAre("pytorch_model.bin"));
+  EXPECT_THAT(Chosen({"pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "model.safetensors"}),
+              ElementsAre("model.safetensors"));
+  // BiLLa's shards, which are numbered without zeros and have an index in some copies only.
+  EXPECT_THAT(Chosen({"pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin", "optimizer.pt"}),
+              ElementsAre("pytorch_model-1-of-2.bin", "pytorch_model-2-of-2.bin"));
+  EXPECT_THAT(Chosen({"pytorch_model.bin.index.json", "b.bin", "c.bin"}, R"({"weight_map": {"a": "b.bin"}})"),
+              ElementsAre("b.bin"));
+  EXPECT_THAT(Chosen({"belle.pt", "training_args.bin", "adapter_model.bin", "rng_state_0.pth"}),
+              ElementsAre("belle.pt"));
+  EXPECT_THAT(Refusal({"a.bin", "b.pt"}), HasSubstr("holds both \"a.bin\" and \"b.pt\": give the path"));
+  EXPECT_THAT(Refusal({"training_args.bin"}), HasSubstr("no weights"));
+}
+
 // macOS puts a file of attributes beside each of an archive, with the same suffix.
 TEST(WeightFilesTest, HiddenFilesAreNone) {
   const auto files = Find({"._model-1-of-1.safetensors", "._x.safetensors", "model-1-of-1.safetensors"});
@@ -107,8 +123,8 @@ TEST(WeightFilesTest, HiddenFilesAreNone) {
 }
 
 TEST(WeightFilesTest, OtherContainersAreNamedWithWhatToDo) {
-  EXPECT_THAT(Refusal({"pytorch_model.bin"}),
-              HasSubstr("holds \"pytorch_model.bin\", PyTorch weights: convert"));
+  EXPECT_THAT(Refusal({"consolidated.00.pth", "params.json"}),
+              HasSubstr("holds \"consolidated.00.pth\", Meta's LLaMA weights: convert"));
   EXPECT_THAT(Refusal({"config.json"}), HasSubstr("no weights"));
   EXPECT_THAT(Refusal({"adapter_model.safetensors"}), HasSubstr("no weights"));
 }
