@@ -103,8 +103,9 @@ class Surroundings(unittest.TestCase):
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=processes.PATIENCE)
 
     def test_workers_that_never_join(self):
-        done = self.give_up(self.programs_with("bellwether-worker", "exec sleep 1000"))
-        self.assert_fails(done, "no progress for 1", "waiting for workers: 0 of 1 have joined", "--give-up-seconds")
+        done = self.give_up(self.programs_with("bellwether-worker", "echo my dog is lost >&2; exec sleep 1000"))
+        self.assert_fails(done, "no progress for 1", "waiting for workers: 0 of 1 have joined", "--give-up-seconds",
+                          "worker 0: my dog is lost")
 
     def test_a_coordinator_that_never_answers(self):
         done = self.give_up(self.programs_with("bellwether-coordinator", """
