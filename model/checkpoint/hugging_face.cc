@@ -1,8 +1,7 @@
 #include "model/checkpoint/hugging_face.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -21,16 +20,12 @@ namespace {
 
 constexpr size_t kNamedFilesMax = 16;  // in a line of the log
 
-bool Exists(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0;
-}
-
-absl::StatusOr<Json> ReadJson(const std::string& path) {
-  BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kJsonBytesMax));
-  absl::StatusOr<Json> object = ParseJsonObject(text);
-  if (!object.ok()) return Annotate(object.status(), path);
-  return object;
+// Nothing if there is no such file; one that cannot be read is an error.
+absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadSmallFile(path, kJsonBytesMax);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  BW_RETURN_IF_ERROR(text.status());
+  return *std::move(text);
 }
 
 void LogPassedOver(const std::string& dir, const WeightFiles& files) {
@@ -174,30 +169,32 @@ absl::Status CorrectVocabulary(const std::string& dir, const std::vector<NamedTe
 
 absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
   const std::string path = absl::StrCat(dir, "/config.json");
-  if (!Exists(path)) {
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(path));
+  if (!text.has_value()) {
     const absl::Status other = RefuseOtherContainers(dir);
-    if (absl::IsUnimplemented(other)) return other;
+    if (!absl::IsNotFound(other)) return other;
     return absl::NotFoundError(absl::StrCat(dir, ": no config.json, so this is no Hugging Face checkpoint"));
   }
-  BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kJsonBytesMax));
-  absl::StatusOr<ModelConfig> config = ParseHuggingFaceConfig(text);
+  absl::StatusOr<ModelConfig> config = ParseHuggingFaceConfig(*text);
   if (!config.ok()) return Annotate(config.status(), path);
   const std::string generation_path = absl::StrCat(dir, "/generation_config.json");
-  if (Exists(generation_path)) {
-    BW_ASSIGN_OR_RETURN(const std::string generation, ReadSmallFile(generation_path, kJsonBytesMax));
-    BW_RETURN_IF_ERROR(Annotate(MergeGenerationConfig(generation, *config), generation_path));
-  }
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> generation, ReadIfThere(generation_path));
+  if (generation.has_value())
+    BW_RETURN_IF_ERROR(Annotate(MergeGenerationConfig(*generation, *config), generation_path));
   return config;
 }
 
 // From chat_template.jinja, else tokenizer_config.json, where it is a text or a list of named ones.
 absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
-  const std::string template_path = absl::StrCat(dir, "/chat_template.jinja");
-  if (Exists(template_path)) return ReadSmallFile(template_path, kJsonBytesMax);
+  BW_ASSIGN_OR_RETURN(std::optional<std::string> jinja,
+                      ReadIfThere(absl::StrCat(dir, "/chat_template.jinja")));
+  if (jinja.has_value()) return *std::move(jinja);
   const std::string config_path = absl::StrCat(dir, "/tokenizer_config.json");
-  if (!Exists(config_path)) return std::string();
-  BW_ASSIGN_OR_RETURN(const Json object, ReadJson(config_path));
-  const Json& found = object["chat_template"];
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> config, ReadIfThere(config_path));
+  if (!config.has_value()) return std::string();
+  const absl::StatusOr<Json> object = ParseJsonObject(*config);
+  if (!object.ok()) return Annotate(object.status(), config_path);
+  const Json& found = (*object)["chat_template"];
   for (const Json& named : found) {
     if (named["name"] == "default" && named["template"].is_string()) return named["template"].text();
   }

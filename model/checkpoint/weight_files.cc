@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <map>
 #include <optional>
@@ -57,10 +58,10 @@ bool Exists(const std::string& path) {
 }
 
 // Names of the files in a directory but hidden ones, sorted.
-std::vector<std::string> ListFiles(const std::string& dir) {
+absl::StatusOr<std::vector<std::string>> ListFiles(const std::string& dir) {
   std::vector<std::string> names;
   DIR* stream = opendir(dir.c_str());
-  if (stream == nullptr) return names;
+  if (stream == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat("cannot list ", dir));
   while (const dirent* entry = readdir(stream)) {
     if (entry->d_name[0] != '.' && names.size() < kDirectoryEntriesMax) names.push_back(entry->d_name);
   }
@@ -227,7 +228,7 @@ bool HoldsWeights(const std::string& file) {
 }  // namespace
 
 absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& dir) {
-  const std::vector<std::string> files = ListFiles(dir);
+  BW_ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFiles(dir));
   WeightFiles result;
   BW_ASSIGN_OR_RETURN(result.chosen, Choose(dir, files));
   std::sort(result.chosen.begin(), result.chosen.end());
@@ -239,7 +240,7 @@ absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& dir) {
 }
 
 absl::Status RefuseOtherContainers(const std::string& dir) {
-  const std::vector<std::string> files = ListFiles(dir);
+  BW_ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFiles(dir));
   for (const Container& other : kOthers) {
     for (const std::string& file : files) {
       if (!file.ends_with(other.suffix)) continue;
