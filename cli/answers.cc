@@ -306,6 +306,12 @@ absl::Status RunChat(const ChatOptions& options) {
     return absl::FailedPreconditionError(
         absl::StrCat(session.model().name, " has no chat template: choose one with --chat-template"));
   }
+  if (session.model().chat_template == "none") {
+    std::fprintf(stderr,
+                 "No chat template is known for %s: it gets the message as it is. See `bellwether inspect`; "
+                 "--chat-template of who serves it chooses one.\n",
+                 session.model().name.c_str());
+  }
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
   if (options.question.empty()) {

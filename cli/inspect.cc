@@ -83,8 +83,9 @@ absl::Status AddTokenizer(const Checkpoint& checkpoint, Json& json) {
   }
   BW_RETURN_IF_ERROR(tokenizer.status());
   json["tokenizer"] = absl::StrCat((*tokenizer)->vocab_size(), " tokens");
-  const std::string family = ChooseChatTemplate(HintsOf(checkpoint))->name;
-  json["chat_template"] = family == "none" ? "none: nothing in the checkpoint tells its family" : family;
+  const ChatTemplateChoice choice = ChooseChatTemplate(HintsOf(checkpoint));
+  json["chat_template"] = choice.chosen->name;
+  json["chat_template_reason"] = choice.reason;
   return absl::OkStatus();
 }
 

@@ -29,7 +29,7 @@ constexpr absl::Duration kQuietStart = absl::Seconds(3);    // of a coordinator 
 constexpr absl::Duration kAnswerLimit = absl::Seconds(10);  // of a question about the state
 constexpr absl::Duration kCoordinatorStoppedMax = absl::Seconds(30);
 constexpr absl::Duration kEndLimit = absl::Seconds(10);  // of a coordinator that has drained
-constexpr int kLogLinesShown = 12;
+constexpr absl::Duration kStandingTold = absl::Seconds(5);
 
 void AddUnlessEmpty(const std::string& flag, const std::string& value, std::vector<std::string>& arguments) {
   if (value.empty()) return;
@@ -170,8 +170,21 @@ absl::Status ManagedCluster::CoordinatorEnded() const {
                                              LogTail(directory_.path() + "/coordinator.log")));
 }
 
+std::string ManagedCluster::LastWords() const {
+  std::string words;
+  std::vector<std::pair<std::string, std::string>> logs = {
+      {"coordinator", directory_.path() + "/coordinator.log"}};
+  for (int i = 0; i < workers(); ++i) logs.emplace_back(absl::StrCat("worker ", i), workers_[i].log_file);
+  for (const auto& [name, file] : logs) {
+    const std::string tail = LogTail(file, /*lines_max=*/1);
+    if (!tail.empty()) absl::StrAppend(&words, words.empty() ? "" : "\n", name, ": ", tail);
+  }
+  return words;
+}
+
 absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
   InferenceClient client(address_);
+  std::string told_words;
   Patience patience(absl::Seconds(options_.give_up_seconds));
   bool answered = true;
   while (!coordinator_.WaitFor(kLook)) {
@@ -187,11 +200,18 @@ absl::Status ManagedCluster::WaitUntilServing(const Progress& progress) {
     const std::string state = model.ok() ? model->not_serving_reason
                                          : absl::StrCat("the coordinator at ", address_, " does not answer (",
                                                         model.status().message(), ")");
-    BW_RETURN_IF_ERROR(patience.Hear(Clock::Real()->Now(), state, model.ok() ? model->loading_progress : 0));
+    const absl::Duration now = Clock::Real()->Now();
+    const absl::Status waited = patience.Hear(now, state, model.ok() ? model->loading_progress : 0);
+    if (!waited.ok()) {
+      return absl::Status(waited.code(), absl::StrJoin({std::string(waited.message()), LastWords()}, "\n"));
+    }
     // No answer at all is told when it repeats: it may be ending, which shows above.
     const bool answered_before = std::exchange(answered, model.ok());
     const bool tell = model.ok() || !answered_before;
     if (tell && patience.IsNews() && progress) progress(state);
+    if (patience.standing(now) < kStandingTold || LastWords() == told_words || !progress) continue;
+    told_words = LastWords();
+    progress(told_words);
   }
   return CoordinatorEnded();
 }
@@ -267,11 +287,11 @@ absl::Status ManagedCluster::Stop() {
   return absl::InternalError(absl::StrCat("the coordinator ended with ", coordinator_.ending()));
 }
 
-std::string ManagedCluster::LogTail(const std::string& path) const {
+std::string ManagedCluster::LogTail(const std::string& path, size_t lines_max) const {
   std::ifstream file(path);
   std::vector<std::string> lines;
   for (std::string line; std::getline(file, line);) lines.push_back(line);
-  const size_t first = lines.size() > kLogLinesShown ? lines.size() - kLogLinesShown : 0;
+  const size_t first = lines.size() > lines_max ? lines.size() - lines_max : 0;
   return absl::StrJoin(lines.begin() + static_cast<ptrdiff_t>(first), lines.end(), "\n");
 }
 

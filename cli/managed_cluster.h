@@ -75,9 +75,13 @@ class ManagedCluster {
   absl::Status CheckCoordinator();
   absl::Status CheckWorkersRun();
   absl::Status CoordinatorEnded() const;
+  // The last line that each program has logged, those without one left out.
+  std::string LastWords() const;
   void KillLostWorkers(InferenceClient& client);
   void RestartDeadWorkers();
-  std::string LogTail(const std::string& file) const;
+  // The last lines of a log; none where the programs share our stderr.
+  static constexpr size_t kLogLinesShown = 12;
+  std::string LogTail(const std::string& file, size_t lines_max = kLogLinesShown) const;
 
   const ClusterOptions options_;
   ScratchDirectory directory_;  // of logs and the port file

@@ -19,6 +19,9 @@ class Patience {
   // DeadlineExceeded, in words for people, when it is time to stop.
   absl::Status Hear(absl::Duration now, const std::string& state, uint64_t progress = 0);
 
+  // For how long it has not got on.
+  absl::Duration standing(absl::Duration now) const { return now - last_progress_; }
+
   // Whether what was heard last has not been told on yet; true once for each state.
   bool IsNews();
 

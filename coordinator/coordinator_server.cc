@@ -78,6 +78,19 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
   return absl::OkStatus();
 }
 
+// Whoever chats should not find out from the answers that the template is wrong.
+void LogChatTemplate(const ChatTemplateChoice& choice) {
+  const std::string name = choice.chosen->name;
+  if (name == "none") {
+    LogWarning("no chat template: ", choice.reason,
+               ". Chat takes single messages as they are; choose a template with --chat-template");
+  } else if (choice.own_unrecognised) {
+    LogWarning("chat template ", name, " because of ", choice.reason, ". --chat-template chooses another");
+  } else {
+    LogInfo("chat template ", name, " because of ", choice.reason);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(CoordinatorOptions options) {
@@ -153,7 +166,9 @@ absl::Status CoordinatorServer::CheckOptions() {
   }
   if (tokenizer_ == nullptr) return absl::OkStatus();
   if (options_.chat_template.empty()) {
-    chat_template_ = ChooseChatTemplate(HintsOf(*checkpoint_));
+    const ChatTemplateChoice choice = ChooseChatTemplate(HintsOf(*checkpoint_));
+    chat_template_ = choice.chosen;
+    LogChatTemplate(choice);
     return absl::OkStatus();
   }
   chat_template_ = FindChatTemplate(options_.chat_template);

@@ -165,6 +165,7 @@ absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::Gene
   BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt()));
   BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
   ApplyOptions(options, options_.limits, &request);
+  if (options_.tokenizer != nullptr) BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
   return request;
 }
 
@@ -185,6 +186,7 @@ absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::Chat
   request.prompt = std::move(encoded.prompt);
   BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
   ApplyOptions(options, options_.limits, &request);
+  BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
   request.stop.insert(request.stop.end(), encoded.stop.begin(), encoded.stop.end());
   // The template's end of a turn is as good as an end-of-sequence token.
   if (!options.ignore_eos) {

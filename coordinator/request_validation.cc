@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/defaults.h"
+#include "common/quote.h"
 #include "common/status.h"
 
 namespace bellwether {
@@ -123,6 +124,25 @@ absl::Status ValidateRequestId(const std::string& id) {
   if (!id.empty() && id.size() <= kRequestIdBytesMax && printable) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("x-request-id must have 1 to ", kRequestIdBytesMax,
                                                  " printable ASCII characters without spaces"));
+}
+
+absl::Status AddStopTokens(const Tokenizer& tokenizer, EngineRequest* request) {
+  for (const std::string& stop : request->stop) {
+    const absl::StatusOr<std::vector<TokenId>> ids =
+        tokenizer.Encode(stop, {.add_special_tokens = false, .parse_special_tokens = true});
+    if (!ids.ok()) continue;  // then no token is spelled there
+    for (const TokenId id : *ids) {
+      const std::string_view piece = tokenizer.TokenPiece(id);
+      if (!tokenizer.IsSpecial(id) || stop.find(piece) == std::string::npos) continue;
+      if (piece != stop) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("stop holds ", Quoted(stop), ", but the special token ", Quoted(piece),
+                         " never shows in a text: use stop_token_ids with ", id));
+      }
+      request->stop_token_ids.push_back(id);
+    }
+  }
+  return absl::OkStatus();
 }
 
 void ApplyOptions(const GenerationOptions& options, const RequestLimits& limits, EngineRequest* request) {

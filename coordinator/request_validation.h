@@ -8,6 +8,7 @@
 #include "common/generation_options.h"
 #include "common/ids.h"
 #include "coordinator/engine.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace bellwether {
 
@@ -27,6 +28,10 @@ absl::Status ValidatePrompt(absl::Span<const TokenId> prompt, bool score, const 
 
 // Of x-request-id: short and printable, as it goes into log lines.
 absl::Status ValidateRequestId(const std::string& id);
+
+// A special token never shows in a text, so a stop string that spells one becomes an id to stop at as well.
+// InvalidArgument: it spells one beside other text.
+absl::Status AddStopTokens(const Tokenizer& tokenizer, EngineRequest* request);
 
 // Fills in the fields of `request` that `options`, already valid, ask for; request->prompt is set.
 void ApplyOptions(const GenerationOptions& options, const RequestLimits& limits, EngineRequest* request);

@@ -5,6 +5,7 @@
 #include "common/defaults.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace bellwether {
 namespace {
@@ -134,6 +135,26 @@ TEST(RequestValidation, MaxTokensIsWhatTheContextLeaves) {
   EXPECT_EQ(request.sampling.logprobs, 0);
   ApplyOptions({}, {.vocab = 100, .context_tokens = 1 << 20}, &request);
   EXPECT_EQ(request.max_tokens, kDefaultMaxTokens);
+}
+
+// Special tokens never show in the text that stop strings are looked for in.
+TEST(StopTokens, AStopStringThatSpellsASpecialTokenWorksOrIsRefused) {
+  const auto tokenizer = LoadTokenizerFromDirectory("tests/goldens/tokenizer/smollm");
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const TokenId end = *(*tokenizer)->FindToken("<|im_end|>");
+  EngineRequest request;
+  request.stop = {"Human:", "<|im_end|>", "<|im_end"};
+  ASSERT_TRUE(AddStopTokens(**tokenizer, &request).ok());
+  EXPECT_THAT(request.stop_token_ids, ::testing::ElementsAre(end));
+  EXPECT_EQ(request.stop.size(), 3u);
+
+  request.stop = {"\n<|im_end|>"};
+  const absl::Status status = AddStopTokens(**tokenizer, &request);
+  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr(absl::StrCat("the special token \"<|im_end|>\" never shows in a text: use "
+                                     "stop_token_ids with ",
+                                     end)));
 }
 
 }  // namespace

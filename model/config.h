@@ -40,8 +40,8 @@ struct ModelConfig {
   bool alibi = false;           // ALiBi; else RoPE
   double rope_theta = 10000;
   std::optional<Llama3RopeScaling> rope_scaling;
-  // head_dim / 2 divisors of the inverse frequencies, or empty: how GGUF stores a scaling that it has
-  // applied.
+  // head_dim / 2 divisors of the inverse frequencies, or empty: a linear scaling, or how GGUF stores one that
+  // it has applied.
   std::vector<float> rope_factors;
   bool gated_mlp = true;  // down(silu(gate(x)) * up(x)); else down(gelu(up(x)))
   bool qkv_bias = false;

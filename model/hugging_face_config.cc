@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/config.h"
 #include "model/json_object.h"
@@ -15,6 +16,9 @@ namespace {
 
 constexpr int kLlamaPositionsDefault = 2048;  // configs of 2023 lack the key
 constexpr int kBloomPositionsDefault = 2048;
+// transformers' defaults of both families, for configs that lack the keys; null says that there is none.
+constexpr TokenId kBosDefault = 1;
+constexpr TokenId kEosDefault = 2;
 
 // Keys that some relative of these families has and that change the maths: refused unless the value is one
 // that switches them off.
@@ -35,6 +39,7 @@ constexpr ForeignKey kForeignKeys[] = {
     {"clip_qkv", "clipped queries, keys and values"},
     {"parallel_attn", "attention beside the MLP"},
     {"use_parallel_residual", "attention beside the MLP"},
+    {"pruned_heads", "attention without some of its heads"},
     {"add_cross_attention", "cross attention"},
     {"is_encoder_decoder", "an encoder"},
     {"rope_interleaved", "interleaved rotary pairs"},
@@ -100,13 +105,60 @@ void ReadTokenIds(JsonFields& fields, ModelConfig& config) {
   if (bos >= 0) config.bos = static_cast<TokenId>(bos);
 }
 
+// Divides every frequency, as both spellings of a linear scaling do.
+void ScaleLinearly(double factor, JsonFields& rope, ModelConfig& config) {
+  if (factor == 1) return;
+  if (config.rope_scaling.has_value() || !config.rope_factors.empty()) {
+    return rope.Fail("contradicts the other rotary settings");
+  }
+  config.rope_factors.assign(config.head_dim / 2, static_cast<float>(factor));
+}
+
+// Whether a scaling that is not supported changes nothing, because its factor is 1.
+bool IsNeutralScaling(const std::string& type, double factor, JsonFields& rope, const ModelConfig& config) {
+  if (factor != 1 || (type != "dynamic" && type != "yarn")) return false;
+  const double original = rope.Number({"original_max_position_embeddings"}, config.max_positions);
+  return original == config.max_positions && rope.Number({"attention_factor"}, 1) == 1;
+}
+
+Llama3RopeScaling ReadLlama3Scaling(JsonFields& rope) {
+  Llama3RopeScaling scaling;
+  scaling.factor = rope.Number({"factor"}, std::nullopt);
+  scaling.low_frequency_factor = rope.Number({"low_freq_factor"}, std::nullopt);
+  scaling.high_frequency_factor = rope.Number({"high_freq_factor"}, std::nullopt);
+  scaling.original_max_positions = rope.Number({"original_max_position_embeddings"}, std::nullopt);
+  return scaling;
+}
+
+// What the type of a dictionary of rotary settings asks for.
+void ReadScaling(JsonFields& rope, ModelConfig& config) {
+  const std::string type = rope.Text({"rope_type", "type"}, "");
+  if (type == "llama3") {
+    const Llama3RopeScaling scaling = ReadLlama3Scaling(rope);
+    if (config.rope_scaling.value_or(scaling) != scaling || !config.rope_factors.empty()) {
+      rope.Fail("contradicts the other rotary settings");
+    }
+    config.rope_scaling = scaling;
+    return;
+  }
+  if (type == "default") return;  // whatever factor stands beside it
+  const double factor = rope.Number({"factor"}, type.empty() ? std::optional<double>(1) : std::nullopt);
+  if (type == "linear") return ScaleLinearly(factor, rope, config);
+  if (type.empty() && factor == 1) return;
+  if (type.empty()) return rope.Fail(absl::StrCat("a 'factor' of ", factor, " without a 'rope_type'"));
+  if (IsNeutralScaling(type, factor, rope, config)) return;
+  rope.Fail(absl::StrCat("rope type '", type, "' is not supported; 'default', 'linear' and 'llama3' are"));
+}
+
 // One dictionary of rotary settings: rope_scaling of transformers 4 (with the older key "type") or
 // rope_parameters of transformers 5, which holds the base too.
 void ReadRopeObject(const char* name, const Json& object, JsonFields& fields, ModelConfig& config) {
   if (!object.is_object()) return fields.Fail(absl::StrCat("'", name, "' should be an object"));
   JsonFields rope(object);
-  const std::string type = rope.Text({"rope_type", "type"}, "default");
-  if (rope.Has("partial_rotary_factor") && rope.Number({"partial_rotary_factor"}, 1) != 1) {
+  for (const auto& [key, value] : object.items()) {
+    if (value.is_object()) rope.Fail(absl::StrCat("settings of their own for ", Quoted(key)));
+  }
+  if (rope.Number({"partial_rotary_factor"}, 1) != 1) {
     rope.Fail("'partial_rotary_factor' other than 1 is not supported");
   }
   if (rope.Has("rope_theta")) {
@@ -116,19 +168,7 @@ void ReadRopeObject(const char* name, const Json& object, JsonFields& fields, Mo
     }
     config.rope_theta = theta;
   }
-  if (type == "llama3") {
-    Llama3RopeScaling scaling;
-    scaling.factor = rope.Number({"factor"}, std::nullopt);
-    scaling.low_frequency_factor = rope.Number({"low_freq_factor"}, std::nullopt);
-    scaling.high_frequency_factor = rope.Number({"high_freq_factor"}, std::nullopt);
-    scaling.original_max_positions = rope.Number({"original_max_position_embeddings"}, std::nullopt);
-    if (config.rope_scaling.has_value() && *config.rope_scaling != scaling) {
-      rope.Fail("contradicts the other rotary settings");
-    }
-    config.rope_scaling = scaling;
-  } else if (type != "default") {
-    rope.Fail(absl::StrCat("rope type '", type, "' is not supported; 'default' and 'llama3' are"));
-  }
+  ReadScaling(rope, config);
   if (!rope.status().ok()) fields.Fail(absl::StrCat("'", name, "': ", std::string(rope.status().message())));
 }
 
@@ -156,6 +196,7 @@ void ReadLlama(const Json& object, JsonFields& fields, ModelConfig& config) {
   config.qkv_bias = config.attention_output_bias = fields.Bool({"attention_bias"}, false);
   config.mlp_bias = fields.Bool({"mlp_bias"}, false);
   config.tied_head = fields.Bool({"tie_word_embeddings"}, false);
+  if (fields.Bool({"alibi"}, false)) fields.Fail("'alibi' is not supported in LLaMA models");
   const std::string activation = fields.Text({"hidden_act"}, "silu");
   if (activation != "silu" && activation != "swish") {
     fields.Fail(absl::StrCat("'hidden_act' is '", activation, "'; LLaMA models with 'silu' are supported"));
@@ -185,6 +226,7 @@ void ReadBloom(JsonFields& fields, ModelConfig& config) {
   config.layer_norm = config.embedding_norm = config.alibi = true;
   config.gated_mlp = false;
   config.qkv_bias = config.attention_output_bias = config.mlp_bias = true;
+  if (!fields.Bool({"alibi"}, true)) fields.Fail("'alibi' is false, but BLOOM has no other positions");
   if (fields.Bool({"skip_bias_add_qkv"}, false)) fields.Fail("'skip_bias_add_qkv' is not supported");
   const std::string activation = fields.Text({"hidden_act"}, "gelu");
   if (activation.rfind("gelu", 0) != 0) {
@@ -222,6 +264,8 @@ absl::StatusOr<ModelConfig> ParseHuggingFaceConfig(const std::string& json_text)
   }
   config.vocab = Dimension(fields, {"vocab_size"}, std::nullopt, kVocabMax);
   ReadTokenIds(fields, config);
+  if (!object.contains("bos_token_id")) config.bos = kBosDefault;
+  if (!object.contains("eos_token_id")) config.eos = {kEosDefault};
   RefuseForeignKeys(object, fields);
   BW_RETURN_IF_ERROR(fields.status());
   BW_RETURN_IF_ERROR(Validate(config));

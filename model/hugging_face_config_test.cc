@@ -91,7 +91,7 @@ TEST(HuggingFaceConfigTest, RopeInBothSpellings) {
 }
 
 TEST(HuggingFaceConfigTest, OtherRopeScalingsAreRefusedByName) {
-  for (const char* type : {"linear", "dynamic", "yarn", "longrope", "su"}) {
+  for (const char* type : {"dynamic", "yarn", "longrope", "su"}) {
     EXPECT_THAT(Refusal(Llama(absl::StrCat(R"("rope_scaling": {"type": ")", type, R"(", "factor": 2.0},)"))),
                 HasSubstr(absl::StrCat("rope type '", type, "' is not supported")));
   }
@@ -101,6 +101,25 @@ TEST(HuggingFaceConfigTest, OtherRopeScalingsAreRefusedByName) {
               HasSubstr("'rope_theta' is 20000 here but 10000 outside"));
   EXPECT_THAT(Refusal(Llama(R"("rope_parameters": {"partial_rotary_factor": 0.5},)")),
               HasSubstr("partial_rotary_factor"));
+}
+
+// Neither order of two dictionaries lets one hide the other.
+TEST(HuggingFaceConfigTest, TwoScalingsThatDifferAreRefused) {
+  constexpr char kLlama3[] = R"({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+      "high_freq_factor": 4.0, "original_max_position_embeddings": 8192})";
+  constexpr char kLinear[] = R"({"rope_type": "linear", "factor": 2.0})";
+  const auto both = [](const char* scaling, const char* parameters) {
+    return Refusal(
+        Llama(absl::StrCat(R"("rope_scaling": )", scaling, R"(, "rope_parameters": )", parameters, ",")));
+  };
+  EXPECT_EQ(both(kLlama3, kLlama3), "");
+  EXPECT_THAT(both(kLlama3, kLinear), HasSubstr("contradicts the other rotary settings"));
+  EXPECT_THAT(both(kLinear, kLlama3), HasSubstr("contradicts the other rotary settings"));
+  EXPECT_THAT(both(kLinear, kLinear), HasSubstr("contradicts the other rotary settings"));
+  EXPECT_THAT(Refusal(Llama(R"("rope_scaling": {"rope_type": "linear"},)")),
+              HasSubstr("'factor' is missing"));
+  EXPECT_THAT(Refusal(Llama(R"("rope_scaling": {"rope_type": "linear", "factor": -1.0},)")),
+              HasSubstr("rope factor -1"));
 }
 
 TEST(HuggingFaceConfigTest, KeysThatChangeTheMathsAreRefusedByName) {

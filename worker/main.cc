@@ -15,7 +15,7 @@
 #include "common/program_flags.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
-#include "worker/device/cpu_device.h"
+#include "worker/device/open_device.h"
 #include "worker/inventory.h"
 #include "worker/session.h"
 
@@ -26,6 +26,7 @@ constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
 
 struct Flags {
   WorkerSession::Options session;
+  std::string device = "cpu";
   std::string cpus;
   std::string kernel_level;
   int64_t memory_mib = 0;
@@ -44,6 +45,11 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--model-root", session.model_root,
           "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
   AddFlag(app, "--name", session.name, "How messages call this worker");
+  AddFlag(
+      app, "--device", flags->device,
+      "What computes: cpu, cuda:N (a GPU, of those that CUDA_VISIBLE_DEVICES shows), auto (the first GPU, "
+      "or the CPU where there is none), or emulated (GPU kernels without a GPU, very slow, for tests)")
+      ->check(&CheckDeviceName);
   AddFlag(app, "--threads", session.threads,
           "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
   AddFlag(
@@ -57,7 +63,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--host-id", session.host_id,
           "Workers of one id share memory; empty: by the machine. Containers may need to say");
   AddFlag(app, "--kernel-level", flags->kernel_level,
-          "Highest instruction set to offer; empty: what the CPU has");
+          "Highest instruction set to offer; empty: what the device has");
   AddLogLevelFlag(app, &flags->log_level);
 }
 
@@ -93,19 +99,23 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
         absl::StrCat("threads is ", options.threads, ", allowed is 0 to ", kWorkerThreadsMax));
   }
   options.memory_bytes = flags.memory_mib << 20;
-  options.kernel_levels = KernelLevelNames();
-  if (!flags.kernel_level.empty()) {
-    const auto at = std::find(options.kernel_levels.begin(), options.kernel_levels.end(), flags.kernel_level);
-    if (at == options.kernel_levels.end()) {
-      return absl::InvalidArgumentError(absl::StrCat("kernel-level is \"", flags.kernel_level,
-                                                     "\", this CPU has ",
-                                                     absl::StrJoin(options.kernel_levels, ", ")));
-    }
-    options.kernel_levels.erase(at + 1, options.kernel_levels.end());
-  }
-  options.device = std::make_shared<CpuDevice>(options.threads, options.cpus);
   options.build_id = BuildId();
   return options;
+}
+
+absl::StatusOr<OpenedDevice> OpenDeviceFor(const Flags& flags, const WorkerSession::Options& options) {
+  BW_ASSIGN_OR_RETURN(OpenedDevice opened,
+                      OpenDevice({.name = flags.device, .threads = options.threads, .cpus = options.cpus}));
+  if (flags.kernel_level.empty()) return opened;
+  std::vector<std::string>& levels = opened.kernel_levels;
+  const auto at = std::find(levels.begin(), levels.end(), flags.kernel_level);
+  if (at == levels.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("kernel-level is \"", flags.kernel_level, "\", ",
+                                                   opened.gpu ? "this GPU" : "this CPU", " has ",
+                                                   absl::StrJoin(levels, ", ")));
+  }
+  levels.erase(at + 1, levels.end());
+  return opened;
 }
 
 int Work(WorkerSession::Options options) {
@@ -144,6 +154,16 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", std::string(options.status().message()).c_str());
     return 2;
   }
+  absl::StatusOr<OpenedDevice> device = OpenDeviceFor(flags, *options);
+  if (absl::IsInvalidArgument(device.status())) {
+    std::fprintf(stderr, "%s\n", std::string(device.status().message()).c_str());
+    return 2;
+  }
+  if (!device.ok()) {
+    LogError("device ", flags.device, ": ", device.status().message());
+    return 1;
+  }
+  options->device = *std::move(device);
   return Work(*std::move(options));
 }
 

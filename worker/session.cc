@@ -50,6 +50,13 @@ std::string Describe(const AssignedPeer& peer) {
   return absl::StrCat("worker ", peer.name, " (stage ", peer.stage, ", rank ", peer.rank, ")");
 }
 
+void Encode(const GpuInventory& gpu, v1::Gpu* out) {
+  out->set_name(Printable(gpu.name));
+  out->set_uuid(Printable(gpu.uuid));
+  out->set_memory_bytes(gpu.memory_bytes);
+  out->set_free_bytes(gpu.free_bytes);
+}
+
 class GrpcSession : public WorkerSession {
  public:
   GrpcSession(Options options, std::unique_ptr<LinkListener> links);
@@ -97,7 +104,7 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
   EpochRunner::Options runner;
   runner.models = &models_;
   runner.links = links_.get();
-  runner.device = options_.device;
+  runner.device = options_.device.device;
   runner.threads = options_.threads;
   runner.cpus = options_.cpus;
   runner.events.ready = [this](Epoch epoch, int64_t weight_bytes, int64_t kv_bytes) {
@@ -175,8 +182,11 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
       std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
   join.set_threads(options_.threads);
   join.set_cpu_type(CpuType());
-  join.set_read_bytes_per_second(SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
-  for (const std::string& level : options_.kernel_levels) join.add_kernel_levels(level);
+  const OpenedDevice& device = options_.device;
+  if (device.gpu) Encode(*device.gpu, join.mutable_gpu());
+  join.set_read_bytes_per_second(device.gpu ? device.gpu->read_bytes_per_second
+                                            : SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
+  for (const std::string& level : device.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
   BW_ASSIGN_OR_RETURN(std::string model_id, models_.ModelId());

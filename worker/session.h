@@ -6,10 +6,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "worker/device/open_device.h"
 
 namespace bellwether {
-
-class Device;
 
 // A worker's life with its coordinator: joins, says how it is, does as it is told, and joins again whenever
 // the connection breaks.
@@ -20,14 +19,13 @@ class WorkerSession {
     std::string model;        // checkpoint, or
     std::string model_root;   // a directory of checkpoints
     std::string build_id;
-    std::string name;                // for people; printable, without spaces
-    std::string host_id;             // equal on workers that share memory; empty: the machine's
-    std::string link_listen;         // host:port for workers of other hosts; empty: shared memory only
-    std::shared_ptr<Device> device;  // that computes
-    int threads = 1;                 // of the host
-    std::vector<int> cpus;           // of the threads; empty: wherever the system likes
-    int64_t memory_bytes = 0;        // what to tell the planner; 0: what is available
-    std::vector<std::string> kernel_levels;  // ascending
+    std::string name;          // for people; printable, without spaces
+    std::string host_id;       // equal on workers that share memory; empty: the machine's
+    std::string link_listen;   // host:port for workers of other hosts; empty: shared memory only
+    OpenedDevice device;       // that computes; its kernel levels are those to offer
+    int threads = 1;           // of the host
+    std::vector<int> cpus;     // of the threads; empty: wherever the system likes
+    int64_t memory_bytes = 0;  // of the host, what to tell the planner; 0: what is available
   };
   // Starts listening for peers and opening the model.
   static absl::StatusOr<std::unique_ptr<WorkerSession>> Start(Options options);

@@ -70,8 +70,8 @@ class Renderer {
     for (const char* stop : template_.stop) {
       if (stop != nullptr) chat_.stop.push_back(stop);
     }
-    for (const char* token : template_.stop_tokens) {
-      if (token != nullptr) chat_.stop_tokens.push_back(token);
+    for (const char* mark : template_.marks) {
+      if (mark != nullptr) chat_.marks.push_back(mark);
     }
     return std::move(chat_);
   }
@@ -154,14 +154,15 @@ absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
 }
 
 absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer& tokenizer) {
-  std::vector<TextPiece> pieces;
-  for (const PromptPiece& piece : chat.pieces) pieces.push_back({piece.text, piece.parse_special_tokens});
   EncodedChat encoded;
-  BW_ASSIGN_OR_RETURN(encoded.prompt, tokenizer.EncodePieces(pieces, chat.add_special_tokens));
-  for (const std::string& token : chat.stop_tokens) {
-    const std::optional<TokenId> id = tokenizer.FindToken(token);
-    if (id && tokenizer.IsSpecial(*id)) encoded.stop_token_ids.push_back(*id);
+  for (const std::string& mark : chat.marks) {
+    if (const std::optional<TokenId> id = tokenizer.FindToken(mark)) encoded.stop_token_ids.push_back(*id);
   }
+  std::vector<TextPiece> pieces;
+  for (const PromptPiece& piece : chat.pieces) {
+    pieces.push_back({piece.text, piece.parse_special_tokens, encoded.stop_token_ids});
+  }
+  BW_ASSIGN_OR_RETURN(encoded.prompt, tokenizer.EncodePieces(pieces, chat.add_special_tokens));
   encoded.stop = chat.stop;
   return encoded;
 }

@@ -38,8 +38,10 @@ struct ChatTemplate {
   bool trims = false;              // whitespace around contents is dropped
   bool any_order = false;          // turns need not alternate
   bool single_turn = false;
-  std::array<const char*, 3> stop = {};         // stop strings besides EOS; unused places are nullptr
-  std::array<const char*, 3> stop_tokens = {};  // special tokens that end the answer; likewise
+  std::array<const char*, 3> stop = {};  // stop strings besides EOS; unused places are nullptr
+  // The tokens that mark turns, likewise. In the template's own text each is one token wherever the
+  // vocabulary has it, special or not; in contents it is plain text; in an answer it ends the answer.
+  std::array<const char*, 6> marks = {};
 };
 
 // All families, in the order of docs/formats.md. They live for the whole process.
@@ -51,12 +53,19 @@ const ChatTemplate* FindChatTemplate(std::string_view name);
 struct ChatTemplateHints {
   std::string architecture;   // config.json model_type or GGUF general.architecture: "llama", "bloom"
   std::string template_text;  // chat_template of tokenizer_config.json or GGUF tokenizer.chat_template
-  std::string path;           // of the checkpoint; model names are looked for in its last two parts
   std::string model_name;     // GGUF general.name
+  // What the checkpoint's file or directory is called, the likeliest first (ModelNames). Known names count
+  // only as whole words of these.
+  std::vector<std::string> file_names;
   int64_t vocab_size = 0;
 };
-// Never nullptr: "none" when nothing tells.
-const ChatTemplate* ChooseChatTemplate(const ChatTemplateHints& hints);
+struct ChatTemplateChoice {
+  const ChatTemplate* chosen = nullptr;  // never null: "none" when nothing tells
+  std::string reason;                    // "its chat_template", "its name \"BELLE-7B-2M\"" ..., for people
+  // The checkpoint carries a chat template of its own, which is of no known family.
+  bool own_unrecognised = false;
+};
+ChatTemplateChoice ChooseChatTemplate(const ChatTemplateHints& hints);
 
 struct PromptPiece {
   std::string text;
@@ -67,7 +76,7 @@ struct RenderedChat {
   std::vector<PromptPiece> pieces;  // up to where the answer begins
   bool add_special_tokens = true;
   std::vector<std::string> stop;
-  std::vector<std::string> stop_tokens;
+  std::vector<std::string> marks;
   std::string Text() const;  // the pieces joined
 };
 
@@ -77,7 +86,7 @@ absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
 
 struct EncodedChat {
   std::vector<TokenId> prompt;
-  std::vector<TokenId> stop_token_ids;  // those of stop_tokens that the vocabulary has
+  std::vector<TokenId> stop_token_ids;  // those of `marks` that the vocabulary has
   std::vector<std::string> stop;
 };
 // Errors as Tokenizer::EncodePieces'.

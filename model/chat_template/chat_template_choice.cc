@@ -1,29 +1,19 @@
 #include <algorithm>
+#include <initializer_list>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/quote.h"
 #include "model/chat_template/chat_template.h"
 
 namespace bellwether {
 namespace {
 
 bool Has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
-
-// The last two parts of a path ("BelleGroup/BELLE-7B-2M"), in lower case.
-std::string NameOfPath(std::string path) {
-  while (!path.empty() && path.back() == '/') path.pop_back();
-  const size_t last = path.rfind('/');
-  const size_t start = last == std::string::npos || last == 0 ? last : path.rfind('/', last - 1);
-  return start == std::string::npos ? path : path.substr(start + 1);
-}
-
-std::string LowerCase(std::string text) {
-  std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : static_cast<char>(c);
-  });
-  return text;
-}
 
 // By marks that only one family's template has.
 const char* ByTemplateText(std::string_view text) {
@@ -38,39 +28,102 @@ const char* ByTemplateText(std::string_view text) {
   return nullptr;
 }
 
-const char* BelleByName(std::string_view name, const ChatTemplateHints& hints) {
-  constexpr int64_t kExtendedVocabulary = 79458;
-  if (Has(name, "open-datasets") || Has(name, "open_datasets")) return "belle-open-datasets";
-  if (Has(name, "llama2") || Has(name, "llama-2")) return "belle-llama2-13b";
-  if (Has(name, "-ext") || hints.vocab_size == kExtendedVocabulary) {
-    return Has(name, "13b") ? "belle-llama-ext-13b" : "belle-llama-ext-7b";
+// The words of a name in lower case: "BELLE-Llama2-13B" is belle, llama2, 13b; a point between digits is
+// part of a word.
+class Words {
+ public:
+  explicit Words(std::string_view name) {
+    const auto digit = [&](size_t i) { return i < name.size() && absl::ascii_isdigit(Byte(name[i])); };
+    std::string word;
+    for (size_t i = 0; i <= name.size(); ++i) {
+      const bool inner_point = i > 0 && i < name.size() && name[i] == '.' && digit(i - 1) && digit(i + 1);
+      if (i < name.size() && (absl::ascii_isalnum(Byte(name[i])) || inner_point)) {
+        word += static_cast<char>(absl::ascii_tolower(Byte(name[i])));
+      } else if (!word.empty()) {
+        words_.push_back(std::move(word));
+        word.clear();
+      }
+    }
   }
-  if (Has(name, "llama") || hints.architecture == "llama") return "belle-llama";
+
+  // Whether these stand in it, one after the other.
+  bool Have(std::initializer_list<std::string_view> run) const {
+    return std::search(words_.begin(), words_.end(), run.begin(), run.end()) != words_.end();
+  }
+  // "llama2" or "llama-2".
+  bool HaveVersion(std::string_view family, std::string_view version) const {
+    return Have({family, version}) || Have({std::string(family) + std::string(version)});
+  }
+  // Whether a word begins so, or follows `family` and continues with a point: "llama-3.1".
+  bool HaveMinorVersion(std::string_view family, std::string_view version) const {
+    const std::string point = std::string(version) + ".";
+    for (size_t i = 0; i < words_.size(); ++i) {
+      if (words_[i].starts_with(std::string(family) + point)) return true;
+      if (i > 0 && words_[i - 1] == family && words_[i].starts_with(point)) return true;
+    }
+    return false;
+  }
+
+ private:
+  static unsigned char Byte(char c) { return static_cast<unsigned char>(c); }
+  std::vector<std::string> words_;
+};
+
+const char* BelleByName(const Words& name, const ChatTemplateHints& hints) {
+  constexpr int64_t kExtendedVocabulary = 79458;
+  if (name.Have({"open", "datasets"})) return "belle-open-datasets";
+  if (name.HaveVersion("llama", "2")) return "belle-llama2-13b";
+  if (name.Have({"ext"}) || hints.vocab_size == kExtendedVocabulary) {
+    return name.Have({"13b"}) ? "belle-llama-ext-13b" : "belle-llama-ext-7b";
+  }
+  if (name.Have({"llama"}) || hints.architecture == "llama") return "belle-llama";
   return "belle-7b";
 }
 
-const char* ByName(std::string_view name, const ChatTemplateHints& hints) {
-  if (Has(name, "belle")) return BelleByName(name, hints);
-  if (Has(name, "billa")) return Has(name, "llm") ? "none" : "billa";
-  if (Has(name, "alpaca")) return "alpaca";
-  if (Has(name, "smollm2") && Has(name, "instruct")) return "smollm2";
-  if (Has(name, "qwen2.5") && Has(name, "instruct")) return "qwen2.5";
-  if (Has(name, "qwen2") && Has(name, "instruct")) return "qwen2";
-  if (Has(name, "llama-3.") && Has(name, "instruct")) return "llama-3.1";
-  if ((Has(name, "llama-3") || Has(name, "llama3")) && Has(name, "instruct")) return "llama-3";
-  if ((Has(name, "llama-2") || Has(name, "llama2")) && Has(name, "chat")) return "llama-2";
+const char* ByName(std::string_view text, const ChatTemplateHints& hints) {
+  const Words name(text);
+  if (name.Have({"belle"}) || name.Have({"chatbelle"})) return BelleByName(name, hints);
+  if (name.Have({"billa"})) return name.Have({"llm"}) ? "none" : "billa";
+  if (name.Have({"alpaca"})) return "alpaca";
+  const bool instruct = name.Have({"instruct"});
+  if (instruct && name.HaveVersion("smollm", "2")) return "smollm2";
+  if (instruct && name.HaveVersion("qwen", "2.5")) return "qwen2.5";
+  if (instruct && name.HaveVersion("qwen", "2")) return "qwen2";
+  if (instruct && name.HaveMinorVersion("llama", "3")) return "llama-3.1";
+  if (instruct && name.HaveVersion("llama", "3")) return "llama-3";
+  if (name.Have({"chat"}) && name.HaveVersion("llama", "2")) return "llama-2";
   return nullptr;
+}
+
+ChatTemplateChoice Choose(const char* name, std::string reason) {
+  const ChatTemplate* chosen = FindChatTemplate(name);
+  BW_CHECK(chosen != nullptr);
+  return {.chosen = chosen, .reason = std::move(reason)};
+}
+
+// What the checkpoint says of itself comes before what somebody called its file.
+ChatTemplateChoice ChooseByName(const ChatTemplateHints& hints) {
+  if (const char* name = ByName(hints.model_name, hints)) {
+    return Choose(name, absl::StrCat("its general.name ", Quoted(hints.model_name)));
+  }
+  for (const std::string& file_name : hints.file_names) {
+    if (const char* name = ByName(file_name, hints)) {
+      return Choose(name, absl::StrCat("its name ", Quoted(file_name)));
+    }
+  }
+  return Choose("none", "nothing in the checkpoint tells its family");
 }
 
 }  // namespace
 
-const ChatTemplate* ChooseChatTemplate(const ChatTemplateHints& hints) {
-  const char* name = ByTemplateText(hints.template_text);
-  if (name == nullptr) name = ByName(LowerCase(NameOfPath(hints.path)), hints);
-  if (name == nullptr) name = ByName(LowerCase(hints.model_name), hints);
-  const ChatTemplate* chosen = FindChatTemplate(name == nullptr ? "none" : name);
-  BW_CHECK(chosen != nullptr);
-  return chosen;
+ChatTemplateChoice ChooseChatTemplate(const ChatTemplateHints& hints) {
+  if (const char* name = ByTemplateText(hints.template_text)) return Choose(name, "its chat_template");
+  ChatTemplateChoice choice = ChooseByName(hints);
+  if (!hints.template_text.empty()) {
+    choice.own_unrecognised = true;
+    choice.reason += "; its own chat_template is of no known family";
+  }
+  return choice;
 }
 
 }  // namespace bellwether

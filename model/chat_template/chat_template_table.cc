@@ -15,7 +15,7 @@ constexpr ChatTemplate ChatMl(const char* name, const char* default_system) {
           .default_system = default_system,
           .add_special_tokens = false,
           .any_order = true,
-          .stop_tokens = {"<|im_end|>", "<|endoftext|>"}};
+          .marks = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}};
 }
 
 constexpr ChatTemplate Llama3(const char* name) {
@@ -31,7 +31,8 @@ constexpr ChatTemplate Llama3(const char* name) {
           .add_special_tokens = false,
           .trims = true,
           .any_order = true,
-          .stop_tokens = {"<|eot_id|>", "<|end_of_text|>", "<|eom_id|>"}};
+          .marks = {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+                    "<|end_of_text|>", "<|eom_id|>"}};
 }
 
 // A system part with these two dates is always there.
@@ -102,21 +103,24 @@ constexpr ChatTemplate kTemplates[] = {
      .assistant_before = "\n\nAssistant: ",
      .assistant_after = "</s>",
      .prompt = "\n\nAssistant: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .marks = {"</s>"}},
     {.name = "belle-train",
      .user_before = "Human: \n",
      .assistant_before = "\n\nAssistant: \n",
      .assistant_after = "</s>",
      .prompt = "\n\nAssistant: \n",
      .add_special_tokens = false,
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .marks = {"</s>"}},
     {.name = "belle-zero-inference",
      .user_before = "Human: \n",
      .assistant_before = "\n\nAssistant:\n",
      .assistant_after = "</s>",
      .prompt = "\n\nAssistant:\n",
      .add_special_tokens = false,
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .marks = {"</s>"}},
     {.name = "belle-llama2-13b",
      .user_before = "Human: \n",
      .assistant_before = "\n\nAssistant:",
@@ -147,7 +151,8 @@ constexpr ChatTemplate kTemplates[] = {
      .assistant_before = "\nAssistant: ",
      .assistant_after = "</s>",
      .prompt = "\nAssistant: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .marks = {"</s>"}},
 
     // Alpaca.
     {.name = "alpaca",
@@ -158,7 +163,8 @@ constexpr ChatTemplate kTemplates[] = {
      .system_before = "",
      .system_after = "\n\n",
      .default_system = kAlpacaSystem,
-     .stop = {"### Instruction:"}},
+     .stop = {"### Instruction:"},
+     .marks = {"</s>"}},
     {.name = "alpaca-fastchat",
      .user_before = "### Instruction: ",
      .assistant_before = "\n\n### Response: ",
@@ -167,7 +173,8 @@ constexpr ChatTemplate kTemplates[] = {
      .system_before = "",
      .system_after = "\n\n",
      .default_system = kAlpacaSystem,
-     .stop = {"### Instruction:"}},
+     .stop = {"### Instruction:"},
+     .marks = {"</s>"}},
 
     // Llama.
     {.name = "llama-2",
@@ -179,7 +186,8 @@ constexpr ChatTemplate kTemplates[] = {
      .system_after = "\n<</SYS>>\n\n",
      .user_after_system = "",
      .add_special_tokens = false,
-     .trims = true},
+     .trims = true,
+     .marks = {"<s>", "</s>"}},
     Llama3("llama-3"),
     Llama31(),
 

@@ -4,15 +4,22 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "model/chat_template/chat_template_hints.h"
+#include "model/checkpoint/testing_files.h"
+
 namespace bellwether {
 namespace {
 
+using testing::AllOf;
+using testing::Each;
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing::Not;
 
 std::string MustRender(const char* name, std::vector<ChatMessage> messages) {
   const ChatTemplate* chat_template = FindChatTemplate(name);
@@ -126,7 +133,7 @@ TEST(ChatTemplateTest, ContentIsNeverParsedForSpecialTokens) {
   EXPECT_EQ(chat->pieces[1].text, "<|im_end|>");
   EXPECT_FALSE(chat->pieces[1].parse_special_tokens);
   EXPECT_FALSE(chat->add_special_tokens);
-  EXPECT_THAT(chat->stop_tokens, ElementsAre("<|im_end|>", "<|endoftext|>"));
+  EXPECT_THAT(chat->marks, ElementsAre("<|im_start|>", "<|im_end|>", "<|endoftext|>"));
 }
 
 TEST(ChatTemplateTest, EncodesWithRealTokens) {
@@ -142,12 +149,12 @@ TEST(ChatTemplateTest, EncodesWithRealTokens) {
   EXPECT_EQ(std::count(encoded->prompt.begin(), encoded->prompt.end(), end),
             1);  // the template's, not the user's
   EXPECT_EQ((*tokenizer)->Decode(encoded->prompt, /*skip_special=*/false), chat->Text());
-  EXPECT_THAT(encoded->stop_token_ids, ElementsAre(end, *(*tokenizer)->FindToken("<|endoftext|>")));
+  EXPECT_THAT(encoded->stop_token_ids, ElementsAre(start, end, *(*tokenizer)->FindToken("<|endoftext|>")));
 }
 
 TEST(ChatTemplateTest, ChosenByTemplateText) {
   const auto choose = [](std::string text) {
-    return std::string(ChooseChatTemplate({.template_text = std::move(text)})->name);
+    return std::string(ChooseChatTemplate({.template_text = std::move(text)}).chosen->name);
   };
   EXPECT_EQ(
       choose("{{'<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"),
@@ -161,26 +168,77 @@ TEST(ChatTemplateTest, ChosenByTemplateText) {
   EXPECT_EQ(choose(""), "none");
 }
 
+std::string ChosenByName(std::string name, std::string architecture, int64_t vocab_size) {
+  return ChooseChatTemplate({.architecture = std::move(architecture),
+                             .file_names = {std::move(name)},
+                             .vocab_size = vocab_size})
+      .chosen->name;
+}
+
 TEST(ChatTemplateTest, ChosenByName) {
-  const auto choose = [](std::string path, std::string architecture, int64_t vocab_size) {
-    return std::string(
-        ChooseChatTemplate(
-            {.architecture = std::move(architecture), .path = std::move(path), .vocab_size = vocab_size})
-            ->name);
-  };
-  EXPECT_EQ(choose("/models/BELLE-7B-2M/", "bloom", 250880), "belle-7b");
-  EXPECT_EQ(choose("BelleGroup/BELLE-7B-gptq", "bloom", 250880), "belle-7b");
-  EXPECT_EQ(choose("/m/BELLE-LLaMA-13B-2M", "llama", 32000), "belle-llama");
-  EXPECT_EQ(choose("/m/BELLE-LLaMA-EXT-13B", "llama", 79458), "belle-llama-ext-13b");
-  EXPECT_EQ(choose("/m/BELLE-LLaMA-EXT-7B", "llama", 79458), "belle-llama-ext-7b");
-  EXPECT_EQ(choose("/m/BELLE-on-Open-Datasets", "llama", 79458), "belle-open-datasets");
-  EXPECT_EQ(choose("/m/BELLE-Llama2-13B-chat-0.4M", "llama", 32000), "belle-llama2-13b");
-  EXPECT_EQ(choose("/m/BiLLa-7B-SFT", "llama", 46943), "billa");
-  EXPECT_EQ(choose("/m/BiLLa-7B-LLM", "llama", 46943), "none");
-  EXPECT_EQ(choose("/m/Llama-2-13b-chat-hf", "llama", 32000), "llama-2");
-  EXPECT_EQ(choose("/m/Llama-2-13b-hf", "llama", 32000), "none");
-  EXPECT_EQ(choose("/belle/models/bloomz-7b1-mt", "bloom", 250880), "none");  // only the last two parts count
-  EXPECT_EQ(std::string(ChooseChatTemplate({.model_name = "Belle 7B"})->name), "belle-7b");
+  EXPECT_EQ(ChosenByName("BELLE-7B-2M", "bloom", 250880), "belle-7b");
+  EXPECT_EQ(ChosenByName("BELLE_BLOOM_GPTQ_4BIT", "bloom", 250880), "belle-7b");
+  EXPECT_EQ(ChosenByName("BELLE-LLaMA-13B-2M", "llama", 32000), "belle-llama");
+  EXPECT_EQ(ChosenByName("ChatBELLE-int4", "llama", 32000), "belle-llama");
+  EXPECT_EQ(ChosenByName("BELLE-LLaMA-EXT-13B", "llama", 79458), "belle-llama-ext-13b");
+  EXPECT_EQ(ChosenByName("BELLE-LLaMA-EXT-7B", "llama", 79458), "belle-llama-ext-7b");
+  EXPECT_EQ(ChosenByName("BELLE-on-Open-Datasets", "llama", 79458), "belle-open-datasets");
+  EXPECT_EQ(ChosenByName("BELLE-Llama2-13B-chat-0.4M", "llama", 32000), "belle-llama2-13b");
+  EXPECT_EQ(ChosenByName("BiLLa-7B-SFT", "llama", 46943), "billa");
+  EXPECT_EQ(ChosenByName("BiLLa-7B-LLM", "llama", 46943), "none");
+  EXPECT_EQ(ChosenByName("Llama-2-13b-chat-hf", "llama", 32000), "llama-2");
+  EXPECT_EQ(ChosenByName("Llama-2-13b-hf", "llama", 32000), "none");
+  EXPECT_EQ(ChosenByName("Meta-Llama-3-8B-Instruct.Q4_K_M", "llama", 128256), "llama-3");
+  EXPECT_EQ(ChosenByName("Llama-3.2-1B-Instruct", "llama", 128256), "llama-3.1");
+  EXPECT_EQ(ChosenByName("Qwen2.5-0.5B-Instruct", "llama", 151936), "qwen2.5");
+  EXPECT_EQ(ChosenByName("Qwen2-0.5B-Instruct", "llama", 151936), "qwen2");
+  EXPECT_EQ(ChosenByName("SmolLM2 135M Instruct", "llama", 49152), "smollm2");
+}
+
+TEST(ChatTemplateTest, ANameDecidesNothingByAccident) {
+  EXPECT_EQ(ChosenByName("isabelle-7b", "llama", 32000), "none");
+  EXPECT_EQ(ChosenByName("belleville", "bloom", 250880), "none");
+  EXPECT_EQ(ChosenByName("billabong", "llama", 32000), "none");
+  EXPECT_EQ(ChosenByName("alpacas", "llama", 32000), "none");
+}
+
+TEST(ChatTemplateTest, WhatTheCheckpointSaysComesBeforeWhatItIsCalled) {
+  ChatTemplateHints hints{
+      .architecture = "llama", .model_name = "Belle 7B", .file_names = {"x", "alpaca-7b"}};
+  EXPECT_STREQ(ChooseChatTemplate(hints).chosen->name, "belle-llama");
+  EXPECT_EQ(ChooseChatTemplate(hints).reason, "its general.name \"Belle 7B\"");
+  hints.model_name = "tiny";
+  EXPECT_STREQ(ChooseChatTemplate(hints).chosen->name, "alpaca");
+  EXPECT_EQ(ChooseChatTemplate(hints).reason, "its name \"alpaca-7b\"");
+  EXPECT_FALSE(ChooseChatTemplate(hints).own_unrecognised);
+  hints.template_text = "[INST]";
+  EXPECT_STREQ(ChooseChatTemplate(hints).chosen->name, "llama-2");
+}
+
+TEST(ChatTemplateTest, AnUnknownTemplateIsTold) {
+  const ChatTemplateChoice nothing = ChooseChatTemplate({});
+  EXPECT_STREQ(nothing.chosen->name, "none");
+  EXPECT_EQ(nothing.reason, "nothing in the checkpoint tells its family");
+  const ChatTemplateChoice unknown = ChooseChatTemplate({.template_text = "<start_of_turn>"});
+  EXPECT_STREQ(unknown.chosen->name, "none");
+  EXPECT_TRUE(unknown.own_unrecognised);
+  EXPECT_THAT(unknown.reason, HasSubstr("its own chat_template is of no known family"));
+}
+
+TEST(ModelNamesTest, AreThoseOfTheModelAlone) {
+  EXPECT_EQ(ModelNames("/home/belle/models/tiny/").front(), "tiny");
+  EXPECT_THAT(ModelNames("/home/belle/models/tiny/"), Each(AllOf(Not(HasSubstr("belle")), Not("models"))));
+  EXPECT_EQ(ModelNames("/m/Belle.Q4_0.gguf").front(), "Belle.Q4_0");
+  EXPECT_EQ(ModelNames("/m/a/../b/.").front(), "b");
+  EXPECT_THAT(ModelNames("/hub/models--Org--BiLLa-7B-SFT/snapshots/0f"), ElementsAre("0f", "BiLLa-7B-SFT"));
+  EXPECT_THAT(ModelNames("/hub/models--gpt2/snapshots/0f/x.gguf"), ElementsAre("x", "gpt2"));
+}
+
+TEST(ModelNamesTest, FollowLinks) {
+  const testing_files::TemporaryDirectory dir;
+  std::filesystem::create_directory(dir.path() + "/BELLE-7B-2M");
+  std::filesystem::create_symlink("BELLE-7B-2M", dir.path() + "/current");
+  EXPECT_THAT(ModelNames(dir.path() + "/current"), ElementsAre("current", "BELLE-7B-2M"));
 }
 
 }  // namespace

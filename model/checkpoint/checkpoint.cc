@@ -12,6 +12,7 @@
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/gguf_checkpoint.h"
 #include "model/checkpoint/hugging_face.h"
+#include "model/checkpoint/tensor_table_file.h"
 #include "model/random_checkpoint.h"
 
 namespace bellwether {
@@ -37,17 +38,22 @@ absl::StatusOr<const StoredTensor*> LookupWindow(const CheckpointContents& conte
   return tensor;
 }
 
-void DecodeMappedVector(const StoredTensor& tensor, int64_t first_col, absl::Span<float> out) {
+// Element by element: a vector whose elements `rows` places, or a view with gaps between its columns.
+void DecodeScattered(const StoredTensor& tensor, int64_t row, int64_t first_col, absl::Span<float> out) {
   const std::byte* data = tensor.file->bytes().data() + tensor.offset;
+  const Strides strides = tensor.strides.value_or(Strides{.row = tensor.info.cols, .col = 1});
+  const int64_t start = tensor.vector_mapped ? 0 : tensor.rows.Source(row) * strides.row;
   for (size_t i = 0; i < out.size(); ++i) {
-    const int64_t source = tensor.rows.Source(first_col + static_cast<int64_t>(i));
+    const int64_t col = first_col + static_cast<int64_t>(i);
+    const int64_t source = start + (tensor.vector_mapped ? tensor.rows.Source(col) : col) * strides.col;
     DecodeFloats(tensor.storage, data, source, out.subspan(i, 1));
   }
 }
 
 const std::byte* RowStart(const StoredTensor& tensor, int64_t row) {
-  return tensor.file->bytes().data() + tensor.offset +
-         tensor.rows.Source(row) * RowBytes(tensor.storage, tensor.info.cols);
+  const int64_t row_bytes = tensor.strides.has_value() ? tensor.strides->row * BlockBytes(tensor.storage)
+                                                       : RowBytes(tensor.storage, tensor.info.cols);
+  return tensor.file->bytes().data() + tensor.offset + tensor.rows.Source(row) * row_bytes;
 }
 
 }  // namespace
@@ -64,6 +70,11 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenHuggingFaceDirectory(path));
     return std::make_unique<Checkpoint>(std::move(contents));
   }
+  BW_ASSIGN_OR_RETURN(const bool has_table, HasTensorTable(path));
+  if (has_table) {
+    BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenHuggingFaceFile(path));
+    return std::make_unique<Checkpoint>(std::move(contents));
+  }
   BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenGgufCheckpoint(path));
   return std::make_unique<Checkpoint>(std::move(contents));
 }
@@ -76,6 +87,7 @@ const ModelConfig& Checkpoint::config() const { return contents_->config; }
 const std::string& Checkpoint::path() const { return contents_->path; }
 const std::string& Checkpoint::container() const { return contents_->container; }
 const std::string& Checkpoint::chat_template_text() const { return contents_->chat_template_text; }
+const std::string& Checkpoint::model_name() const { return contents_->model_name; }
 
 const TensorInfo* Checkpoint::Find(const TensorKey& key) const {
   const StoredTensor* tensor = Lookup(*contents_, key);
@@ -100,8 +112,8 @@ absl::Status Checkpoint::ReadFloats(const TensorKey& key, const TensorWindow& wi
     const absl::Span<float> out_row = out.subspan(row * cols, cols);
     if (tensor->file == nullptr) {
       RandomFloats(*tensor, window.row_begin + row, window.col_begin, out_row);
-    } else if (tensor->vector_mapped) {
-      DecodeMappedVector(*tensor, window.col_begin, out_row);
+    } else if (tensor->vector_mapped || (tensor->strides.has_value() && tensor->strides->col != 1)) {
+      DecodeScattered(*tensor, window.row_begin + row, window.col_begin, out_row);
     } else {
       DecodeFloats(tensor->storage, RowStart(*tensor, window.row_begin + row), window.col_begin, out_row);
     }

@@ -83,7 +83,8 @@ struct CheckpointContents;
 // mapping.
 class Checkpoint {
  public:
-  // `path`: a Hugging Face directory (config.json, *.safetensors), a .gguf file, or the name of a model with
+  // `path`: a Hugging Face directory (config.json and .safetensors or torch files), one such file of weights
+  // with the rest beside it, a GGUF file, or the name of a model with
   // random weights ("random:llama-1.1b:bf16", see model/random_checkpoint.h). Errors name file, tensor and
   // reason.
   static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
@@ -96,7 +97,7 @@ class Checkpoint {
 
   const ModelConfig& config() const;
   const std::string& path() const;
-  // "safetensors", "gguf" or "random"
+  // "safetensors", "torch", "gguf" or "random"
   const std::string& container() const;
 
   // Null if the checkpoint has no such tensor. The head of a tied checkpoint is its embedding.
@@ -120,6 +121,8 @@ class Checkpoint {
   absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer() const;
   // The chat template text the checkpoint carries (Jinja), to recognise the family by; empty if none.
   const std::string& chat_template_text() const;
+  // What the checkpoint calls itself (GGUF general.name); empty if it does not say.
+  const std::string& model_name() const;
 
  private:
   const std::unique_ptr<const CheckpointContents> contents_;

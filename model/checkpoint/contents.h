@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,12 @@ struct RandomValues {
   float scale = 0;
 };
 
+// Elements from one row, and from one column, to the next.
+struct Strides {
+  int64_t row = 0;
+  int64_t col = 0;
+};
+
 // Where a tensor is and how to read it. A new container only fills these in.
 struct StoredTensor {
   TensorInfo info;
@@ -32,7 +39,8 @@ struct StoredTensor {
   uint64_t offset = 0;  // of the file's tensor, which may hold the rows of others too (fused query-key-value)
   uint64_t bytes = 0;   // of the file's tensor
   RowMap rows;
-  bool vector_mapped = false;  // a vector whose elements, not rows, are placed by `rows`; never quantised
+  std::optional<Strides> strides;  // of plain numbers that do not follow each other without gaps
+  bool vector_mapped = false;      // a vector whose elements, not rows, are placed by `rows`; never quantised
   // ... or, without a file, made up.
   RandomValues random;
 };
@@ -44,6 +52,7 @@ struct CheckpointContents {
   ModelConfig config;
   absl::flat_hash_map<TensorKey, StoredTensor> tensors;  // exactly those of ExpectedTensors(config)
   std::string chat_template_text;
+  std::string model_name;
   std::function<absl::StatusOr<std::unique_ptr<Tokenizer>>()> load_tokenizer;
 };
 

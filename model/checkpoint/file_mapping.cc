@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -30,6 +32,14 @@ class Descriptor {
   const int fd_;
 };
 
+// Git LFS leaves a few lines of text, at most 1,024 bytes by its specification, where the real file was not
+// fetched.
+bool IsLfsPointer(absl::Span<const std::byte> bytes) {
+  constexpr std::string_view kFirstLine = "version https://git-lfs.github.com/spec/";
+  return bytes.size() <= 1024 && bytes.size() >= kFirstLine.size() &&
+         std::memcmp(bytes.data(), kFirstLine.data(), kFirstLine.size()) == 0;
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const FileMapping>> FileMapping::Open(const std::string& path) {
@@ -42,7 +52,13 @@ absl::StatusOr<std::shared_ptr<const FileMapping>> FileMapping::Open(const std::
   const auto size = static_cast<size_t>(info.st_size);
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
-  return std::shared_ptr<const FileMapping>(new FileMapping(path, static_cast<const std::byte*>(data), size));
+  const std::shared_ptr<const FileMapping> mapping(
+      new FileMapping(path, static_cast<const std::byte*>(data), size));
+  if (IsLfsPointer(mapping->bytes())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " is a Git LFS pointer: fetch the real file (git lfs pull)"));
+  }
+  return mapping;
 }
 
 FileMapping::~FileMapping() { munmap(const_cast<std::byte*>(data_), size_); }

@@ -39,7 +39,7 @@ constexpr NamedRole kLayer[] = {
 // Tables that the config already holds, or that can be computed.
 bool IsIgnored(std::string_view name) {
   return name == "rope_freqs.weight" || name.ends_with(".attn_rot_embd") ||
-         name.ends_with(".rot_embd.inv_freq");
+         name.ends_with(".attn_rot_embd.weight") || name.ends_with(".rot_embd.inv_freq");
 }
 
 struct GgufName {
@@ -127,14 +127,13 @@ absl::Status RefuseOtherFiles(const FileMapping& file) {
     return absl::UnimplementedError(absl::StrCat(
         path, ": a GGML file from before GGUF; convert it with llama.cpp's convert_llama_ggml_to_gguf.py"));
   }
-  if (absl::EndsWith(path, ".safetensors") || absl::EndsWith(path, ".json")) {
+  if (absl::EndsWith(path, ".json")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": give the directory it lies in"));
   }
-  if (absl::EndsWith(path, ".bin") || absl::EndsWith(path, ".pt") || absl::EndsWith(path, ".pth")) {
-    return absl::UnimplementedError(absl::StrCat(path, ": PyTorch weights; convert them to safetensors"));
-  }
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, ": not a GGUF file; readable are directories with .safetensors files, and .gguf files"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(path,
+                   ": neither GGUF nor safetensors nor a file of torch; such files and directories can "
+                   "be read"));
 }
 
 }  // namespace
@@ -165,6 +164,9 @@ absl::StatusOr<CheckpointContents> OpenGgufCheckpoint(const std::string& path) {
   absl::StatusOr<std::string> chat_template = gguf->Text("tokenizer.chat_template");
   if (!chat_template.ok()) return Annotate(chat_template.status(), path);
   contents.chat_template_text = *std::move(chat_template);
+  absl::StatusOr<std::string> name = gguf->Text("general.name");
+  if (!name.ok()) return Annotate(name.status(), path);
+  contents.model_name = *std::move(name);
   // The metadata points into the mapping, so the tokenizer's loader keeps both.
   contents.load_tokenizer = [file, gguf, path]() -> absl::StatusOr<std::unique_ptr<Tokenizer>> {
     absl::StatusOr<GgufVocabulary> vocabulary = ReadGgufVocabulary(*gguf);

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/gguf_checkpoint.h"
 
@@ -10,6 +11,8 @@
 
 namespace bellwether {
 namespace {
+
+constexpr double kBloomAlibiBias = 8;  // the exponent of ALiBi's slopes that model/config.h's have
 
 // Reads the keys "<architecture>.<name>" and keeps the first error, so that callers check once.
 class ArchitectureKeys {
@@ -76,20 +79,45 @@ const GgufTensor* FindTensor(const GgufFile& gguf, const std::string& name) {
   return found == gguf.tensors().end() ? nullptr : &*found;
 }
 
-absl::Status RefuseForeign(ArchitectureKeys& keys) {
-  for (const char* name : {"expert_count", "attention.sliding_window", "attn_logit_softcapping",
-                           "final_logit_softcapping", "use_parallel_residual", "attention.clamp_kqv"}) {
-    keys.RefuseUnless(name, 0);
+// Keys that change the maths wherever llama.cpp reads them, with the values that change nothing.
+struct ForeignKey {
+  const char* name;
+  double neutral;
+};
+constexpr ForeignKey kForeignKeys[] = {
+    {"expert_count", 0},
+    {"expert_used_count", 0},
+    {"expert_shared_count", 0},
+    {"nextn_predict_layers", 0},
+    {"use_parallel_residual", 0},
+    {"attn_logit_softcapping", 0},
+    {"final_logit_softcapping", 0},
+    {"attention.sliding_window", 0},
+    {"attention.clamp_kqv", 0},
+    {"attention.scale", 0},
+    {"attention.q_lora_rank", 0},
+    {"attention.kv_lora_rank", 0},
+    {"attention.causal", 1},
+    {"logit_scale", 1},
+    {"residual_scale", 1},
+    {"embedding_scale", 1},
+    {"rope.scaling.attn_factor", 1},
+    {"rope.scaling.yarn_log_multiplier", 0},
+};
+
+// The factor of a linear scaling. llama.cpp takes "linear" where no type stands, and the factor's old key
+// where the new one is absent; 0 is none.
+double ReadRopeScaling(ArchitectureKeys& keys) {
+  const double old = keys.Number("rope.scale_linear", 0);
+  double factor = keys.Number("rope.scaling.factor", old);
+  if (factor == 0) factor = 1;
+  const std::string type = keys.Text("rope.scaling.type");
+  if (type == "none") return 1;
+  if (type.empty() || type == "linear") return factor;
+  if (type != "yarn" || factor != 1) {
+    keys.Fail("rope.scaling.type", absl::StrCat("is ", Quoted(type), ", which is not supported"));
   }
-  for (const char* name :
-       {"logit_scale", "residual_scale", "embedding_scale", "attention.causal", "rope.scale_linear"}) {
-    keys.RefuseUnless(name, 1);
-  }
-  const std::string scaling = keys.Text("rope.scaling.type");
-  if (!scaling.empty() && scaling != "none") {
-    keys.Fail("rope.scaling.type", absl::StrCat("is '", scaling, "', which is not supported"));
-  }
-  return keys.status();
+  return 1;  // YaRN by a factor of 1 changes nothing
 }
 
 void ReadLlama(const GgufFile& gguf, ArchitectureKeys& keys, ModelConfig& config) {
@@ -107,6 +135,10 @@ void ReadLlama(const GgufFile& gguf, ArchitectureKeys& keys, ModelConfig& config
   }
   config.norm_epsilon = keys.Number("attention.layer_norm_rms_epsilon", std::nullopt);
   config.rope_theta = keys.Number("rope.freq_base", 10000);
+  keys.RefuseUnless("attention.max_alibi_bias", 0);
+  if (const double factor = ReadRopeScaling(keys); factor != 1) {
+    config.rope_factors.assign(config.head_dim / 2, static_cast<float>(factor));
+  }
   config.qkv_bias = FindTensor(gguf, "blk.0.attn_q.bias") != nullptr;
   config.attention_output_bias = FindTensor(gguf, "blk.0.attn_output.bias") != nullptr;
   config.mlp_bias = FindTensor(gguf, "blk.0.ffn_up.bias") != nullptr;
@@ -123,6 +155,7 @@ void ReadBloom(ArchitectureKeys& keys, ModelConfig& config) {
   }
   config.head_dim = std::max(1, config.hidden / config.heads);
   config.norm_epsilon = keys.Number("attention.layer_norm_epsilon", std::nullopt);
+  keys.RefuseUnless("attention.max_alibi_bias", kBloomAlibiBias);
   config.layer_norm = config.embedding_norm = config.alibi = true;
   config.gated_mlp = false;
   config.qkv_bias = config.attention_output_bias = config.mlp_bias = true;
@@ -136,8 +169,10 @@ absl::Status ReadRopeFactors(const GgufFile& gguf, absl::Span<const std::byte> f
     return absl::InvalidArgumentError(
         absl::StrCat("tensor 'rope_freqs.weight' should hold ", config.head_dim / 2, " numbers of type F32"));
   }
-  config.rope_factors.resize(tensor->cols);
-  DecodeFloats(tensor->storage, file.data() + tensor->offset, 0, absl::MakeSpan(config.rope_factors));
+  std::vector<float> factors(tensor->cols);
+  DecodeFloats(tensor->storage, file.data() + tensor->offset, 0, absl::MakeSpan(factors));
+  if (config.rope_factors.empty()) config.rope_factors.assign(factors.size(), 1);
+  for (size_t i = 0; i < factors.size(); ++i) config.rope_factors[i] *= factors[i];
   return absl::OkStatus();
 }
 
@@ -182,7 +217,8 @@ absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf, absl::Span<cons
   } else {
     ReadBloom(keys, config);
   }
-  BW_RETURN_IF_ERROR(RefuseForeign(keys));
+  for (const ForeignKey& key : kForeignKeys) keys.RefuseUnless(key.name, key.neutral);
+  BW_RETURN_IF_ERROR(keys.status());
   if (architecture == "llama") BW_RETURN_IF_ERROR(ReadRopeFactors(gguf, file, config));
   BW_RETURN_IF_ERROR(ReadTokenIds(gguf, config));
   const GgufTensor* embedding = FindTensor(gguf, "token_embd.weight");

@@ -1,143 +1,71 @@
 #include "model/checkpoint/hugging_face.h"
 
-#include <dirent.h>
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <set>
+#include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/log.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/hugging_face_names.h"
-#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/tensor_table_file.h"
+#include "model/checkpoint/weight_files.h"
 #include "model/json_object.h"
 
 namespace bellwether {
 namespace {
 
-constexpr size_t kDirectoryEntriesMax = 100'000;
-constexpr size_t kShardsMax = 4096;
+constexpr size_t kNamedFilesMax = 16;  // in a line of the log
 
-bool Exists(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0;
+// Nothing if there is no such file; one that cannot be read is an error.
+absl::StatusOr<std::optional<std::string>> ReadIfThere(const std::string& path) {
+  absl::StatusOr<std::string> text = ReadSmallFile(path, kJsonBytesMax);
+  if (absl::IsNotFound(text.status())) return std::nullopt;
+  BW_RETURN_IF_ERROR(text.status());
+  return *std::move(text);
 }
 
-// Names of the files in a directory, sorted.
-std::vector<std::string> ListFiles(const std::string& dir) {
-  std::vector<std::string> names;
-  DIR* stream = opendir(dir.c_str());
-  if (stream == nullptr) return names;
-  while (const dirent* entry = readdir(stream)) {
-    if (names.size() < kDirectoryEntriesMax) names.push_back(entry->d_name);
-  }
-  closedir(stream);
-  std::sort(names.begin(), names.end());
-  return names;
-}
-
-absl::StatusOr<Json> ReadJson(const std::string& path) {
-  BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kJsonBytesMax));
-  absl::StatusOr<Json> object = ParseJsonObject(text);
-  if (!object.ok()) return Annotate(object.status(), path);
-  return object;
-}
-
-// What a directory without .safetensors files holds, and what to do about it.
-absl::Status RefuseOtherContainers(const std::string& dir, const std::vector<std::string>& files) {
-  struct Kind {
-    const char* suffix;
-    const char* means;
-  };
-  // Other containers will be read here; until then each is named.
-  constexpr Kind kKinds[] = {
-      {".enc",
-       "encrypted BELLE weights: decrypt them with the original LLaMA weights and save as safetensors"},
-      {".gguf", "a GGUF file: give its path instead of the directory's"},
-      {".bin", "PyTorch weights: convert them with transformers' save_pretrained(safe_serialization=True)"},
-      {".pt", "PyTorch weights: convert them to safetensors"},
-      {".pth", "Meta's LLaMA weights: convert them with transformers' convert_llama_weights_to_hf"},
-      {".ckpt", "PyTorch weights: convert them to safetensors"},
-      {".h5", "TensorFlow weights: convert them to safetensors"},
-      {".msgpack", "Flax weights: convert them to safetensors"},
-      {".onnx", "an ONNX graph: take the checkpoint it was made from"},
-  };
-  for (const Kind& kind : kKinds) {
-    for (const std::string& file : files) {
-      if (!absl::EndsWith(file, kind.suffix)) continue;
-      return absl::UnimplementedError(absl::StrCat(
-          dir, " holds ", file, ", ", kind.means, ". Readable are .safetensors directories and .gguf files"));
-    }
-  }
-  return absl::NotFoundError(
-      absl::StrCat(dir, ": no weights; readable are directories with .safetensors files, and .gguf files"));
-}
-
-// Files that an index names: in the same directory, all of them there.
-absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& dir,
-                                                       const std::string& index_name) {
-  const std::string path = absl::StrCat(dir, "/", index_name);
-  BW_ASSIGN_OR_RETURN(const Json index, ReadJson(path));
-  const Json& map = index["weight_map"];
-  if (!map.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": no 'weight_map'"));
-  }
-  std::set<std::string> names;
-  for (const auto& [tensor, file] : map.items()) {
-    if (!file.is_string())
-      return absl::InvalidArgumentError(absl::StrCat(path, ": no file for '", tensor, "'"));
-    const std::string name = file.get<std::string>();
-    if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos ||
-        name.find('\0') != std::string::npos) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": '", name, "' is not a file of this directory"));
-    }
-    names.insert(name);
-    if (names.size() > kShardsMax) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": more than ", kShardsMax, " files"));
-    }
-  }
-  for (const std::string& name : names) {
-    if (!Exists(absl::StrCat(dir, "/", name))) {
-      return absl::NotFoundError(absl::StrCat(path, " names ", name, ", which is not there"));
-    }
-  }
-  return std::vector<std::string>(names.begin(), names.end());
-}
-
-// The .safetensors files of the checkpoint.
-absl::StatusOr<std::vector<std::string>> FindShards(const std::string& dir) {
-  const std::vector<std::string> files = ListFiles(dir);
-  const auto has = [&](const char* name) { return std::binary_search(files.begin(), files.end(), name); };
-  if (has("model.safetensors.index.json")) return ShardsOfIndex(dir, "model.safetensors.index.json");
-  if (has("model.safetensors")) return std::vector<std::string>{"model.safetensors"};
-  std::vector<std::string> shards;
-  for (const std::string& file : files) {
-    if (absl::EndsWith(file, ".safetensors")) shards.push_back(file);
-  }
-  if (shards.empty()) return RefuseOtherContainers(dir, files);
-  if (shards.size() > kShardsMax) return absl::InvalidArgumentError(absl::StrCat(dir, ": too many files"));
-  return shards;
+void LogPassedOver(const std::string& dir, const WeightFiles& files) {
+  if (files.passed_over.empty()) return;
+  const size_t named = std::min(files.passed_over.size(), kNamedFilesMax);
+  std::string names;
+  for (size_t i = 0; i < named; ++i) absl::StrAppend(&names, i > 0 ? ", " : "", Quoted(files.passed_over[i]));
+  if (named < files.passed_over.size()) names += " ...";
+  LogInfo(dir, ": the weights are in ", Quoted(files.chosen.front()),
+          files.chosen.size() > 1 ? absl::StrCat(" and ", files.chosen.size() - 1, " more") : "",
+          "; passed over: ", names);
 }
 
 // One tensor of one file, with what its name says.
 struct NamedTensor {
   HuggingFaceName name;
-  SafetensorsEntry entry;
+  FileTensor entry;
   std::shared_ptr<const FileMapping> file;
   std::string source;  // "dir/model.safetensors: tensor 'lm_head.weight'"
 };
 
-absl::Status CollectTensors(const std::string& path, const ModelConfig& config,
-                            std::vector<NamedTensor>& out) {
+// Without what trainers put before the names of a model that they wrap.
+std::string_view Unwrapped(std::string_view name) {
+  while (name.starts_with("module.")) name.remove_prefix(7);
+  for (const std::string_view inner : {"model.model.", "model.transformer.", "model.lm_head."}) {
+    if (name.starts_with(inner)) name.remove_prefix(6);
+  }
+  return name;
+}
+
+absl::Status CollectTensors(const std::string& path, const ModelConfig& config, std::vector<NamedTensor>& out,
+                            TensorContainer& container) {
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(path));
-  absl::StatusOr<std::vector<SafetensorsEntry>> entries = ParseSafetensors(file->bytes());
-  if (!entries.ok()) return Annotate(entries.status(), path);
-  for (SafetensorsEntry& entry : *entries) {
-    const std::optional<HuggingFaceName> name = ParseHuggingFaceName(config.architecture, entry.name);
+  absl::StatusOr<TensorTableFile> table = ReadTensorTable(file->bytes());
+  if (!table.ok()) return Annotate(table.status(), path);
+  container = table->container;
+  for (FileTensor& entry : table->tensors) {
+    const std::string_view own_name =
+        container == TensorContainer::kTorch ? Unwrapped(entry.name) : entry.name;
+    const std::optional<HuggingFaceName> name = ParseHuggingFaceName(config.architecture, own_name);
     const std::string source = absl::StrCat(path, ": tensor '", entry.name, "'");
     if (!name.has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(
@@ -158,8 +86,9 @@ absl::StatusOr<StorageType> StorageOf(const NamedTensor& tensor) {
   if (tensor.entry.dtype == "F32") return StorageType::kF32;
   if (tensor.entry.dtype == "F16") return StorageType::kF16;
   if (tensor.entry.dtype == "BF16") return StorageType::kBF16;
+  if (tensor.entry.dtype == "F64") return StorageType::kF64;
   return absl::UnimplementedError(
-      absl::StrCat(tensor.source, " has type ", tensor.entry.dtype, "; F32, F16 and BF16 can be read"));
+      absl::StrCat(tensor.source, " has type ", tensor.entry.dtype, "; F32, F16, BF16 and F64 can be read"));
 }
 
 absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, TensorTable& table) {
@@ -176,6 +105,9 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
   stored.file = tensor.file;
   stored.offset = tensor.entry.offset;
   stored.bytes = tensor.entry.bytes;
+  if (const std::vector<int64_t>& strides = tensor.entry.strides; !strides.empty()) {
+    stored.strides = Strides{.row = strides.size() == 2 ? strides[0] : 0, .col = strides.back()};
+  }
   if (!tensor.name.fused_qkv) return table.Add(tensor.name.key, stored);
 
   // BLOOM: rows (or a bias' elements) in the order [head][query, key, value][head_dim].
@@ -199,16 +131,30 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
   return absl::OkStatus();
 }
 
-// The embedding's rows are the vocabulary, whatever the config says; no head means a tied one.
-absl::Status CorrectConfig(const std::string& dir, const std::vector<NamedTensor>& tensors,
-                           ModelConfig& config) {
-  bool head = false;
-  const NamedTensor* embedding = nullptr;
-  for (const NamedTensor& tensor : tensors) {
-    head |= tensor.name.key == TensorKey{TensorRole::kHead};
-    if (tensor.name.key == TensorKey{TensorRole::kEmbedding}) embedding = &tensor;
+const NamedTensor* Find(const std::vector<NamedTensor>& tensors, TensorRole role) {
+  const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) {
+    return tensor.name.key == TensorKey{role};
+  });
+  return found == tensors.end() ? nullptr : &*found;
+}
+
+// A tied model has one matrix, which some writers store under the head's name: it becomes the embedding. A
+// tied model ignores the copy that other files hold beside the embedding.
+void SettleTiedHead(std::vector<NamedTensor>& tensors, ModelConfig& config) {
+  if (Find(tensors, TensorRole::kHead) == nullptr) config.tied_head = true;
+  if (!config.tied_head) return;
+  const bool has_embedding = Find(tensors, TensorRole::kEmbedding) != nullptr;
+  const auto is_head = [](const NamedTensor& tensor) { return tensor.name.key.role == TensorRole::kHead; };
+  if (has_embedding) tensors.erase(std::remove_if(tensors.begin(), tensors.end(), is_head), tensors.end());
+  for (NamedTensor& tensor : tensors) {
+    if (is_head(tensor)) tensor.name.key.role = TensorRole::kEmbedding;
   }
-  if (!head) config.tied_head = true;
+}
+
+// The embedding's rows are the vocabulary, whatever the config says.
+absl::Status CorrectVocabulary(const std::string& dir, const std::vector<NamedTensor>& tensors,
+                               ModelConfig& config) {
+  const NamedTensor* embedding = Find(tensors, TensorRole::kEmbedding);
   if (embedding == nullptr)
     return absl::InvalidArgumentError(absl::StrCat(dir, ": embedding weight is missing"));
   if (embedding->entry.shape.size() != 2 || embedding->entry.shape[0] < 1 ||
@@ -223,55 +169,53 @@ absl::Status CorrectConfig(const std::string& dir, const std::vector<NamedTensor
 
 absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
   const std::string path = absl::StrCat(dir, "/config.json");
-  if (!Exists(path)) {
-    const absl::Status other = RefuseOtherContainers(dir, ListFiles(dir));
-    if (absl::IsUnimplemented(other)) return other;
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(path));
+  if (!text.has_value()) {
+    const absl::Status other = RefuseOtherContainers(dir);
+    if (!absl::IsNotFound(other)) return other;
     return absl::NotFoundError(absl::StrCat(dir, ": no config.json, so this is no Hugging Face checkpoint"));
   }
-  BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kJsonBytesMax));
-  absl::StatusOr<ModelConfig> config = ParseHuggingFaceConfig(text);
+  absl::StatusOr<ModelConfig> config = ParseHuggingFaceConfig(*text);
   if (!config.ok()) return Annotate(config.status(), path);
   const std::string generation_path = absl::StrCat(dir, "/generation_config.json");
-  if (Exists(generation_path)) {
-    BW_ASSIGN_OR_RETURN(const std::string generation, ReadSmallFile(generation_path, kJsonBytesMax));
-    BW_RETURN_IF_ERROR(Annotate(MergeGenerationConfig(generation, *config), generation_path));
-  }
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> generation, ReadIfThere(generation_path));
+  if (generation.has_value())
+    BW_RETURN_IF_ERROR(Annotate(MergeGenerationConfig(*generation, *config), generation_path));
   return config;
 }
 
 // From chat_template.jinja, else tokenizer_config.json, where it is a text or a list of named ones.
 absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
-  const std::string template_path = absl::StrCat(dir, "/chat_template.jinja");
-  if (Exists(template_path)) return ReadSmallFile(template_path, kJsonBytesMax);
+  BW_ASSIGN_OR_RETURN(std::optional<std::string> jinja,
+                      ReadIfThere(absl::StrCat(dir, "/chat_template.jinja")));
+  if (jinja.has_value()) return *std::move(jinja);
   const std::string config_path = absl::StrCat(dir, "/tokenizer_config.json");
-  if (!Exists(config_path)) return std::string();
-  BW_ASSIGN_OR_RETURN(const Json object, ReadJson(config_path));
-  const Json& found = object["chat_template"];
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> config, ReadIfThere(config_path));
+  if (!config.has_value()) return std::string();
+  const absl::StatusOr<Json> object = ParseJsonObject(*config);
+  if (!object.ok()) return Annotate(object.status(), config_path);
+  const Json& found = (*object)["chat_template"];
   for (const Json& named : found) {
     if (named["name"] == "default" && named["template"].is_string()) return named["template"].text();
   }
   return found.text();
 }
 
-}  // namespace
-
-absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir) {
-  CheckpointContents contents;
-  contents.path = dir;
-  contents.container = "safetensors";
-  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
-  BW_ASSIGN_OR_RETURN(const std::vector<std::string> shards, FindShards(dir));
+// `contents` has the config of the directory.
+absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::vector<std::string>& files,
+                                             CheckpointContents contents) {
   std::vector<NamedTensor> tensors;
-  for (const std::string& shard : shards) {
-    BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", shard), contents.config, tensors));
+  TensorContainer container = TensorContainer::kSafetensors;
+  for (const std::string& file : files) {
+    BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", file), contents.config, tensors, container));
   }
-  BW_RETURN_IF_ERROR(CorrectConfig(dir, tensors, contents.config));
+  contents.container = Name(container);
+  SettleTiedHead(tensors, contents.config);
+  BW_RETURN_IF_ERROR(CorrectVocabulary(dir, tensors, contents.config));
   BW_RETURN_IF_ERROR(Annotate(Validate(contents.config), dir));
 
   TensorTable table(contents.config);
   for (const NamedTensor& tensor : tensors) {
-    // A tied model ignores the copy of the embedding that some files hold.
-    if (contents.config.tied_head && tensor.name.key.role == TensorRole::kHead) continue;
     BW_RETURN_IF_ERROR(AddTensor(tensor, contents.config, table));
   }
   auto finished = std::move(table).Finish();
@@ -280,6 +224,24 @@ absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& d
   BW_ASSIGN_OR_RETURN(contents.chat_template_text, ReadChatTemplate(dir));
   contents.load_tokenizer = [dir] { return LoadTokenizerFromDirectory(dir); };
   return contents;
+}
+
+}  // namespace
+
+absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir) {
+  CheckpointContents contents{.path = dir};
+  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
+  BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
+  LogPassedOver(dir, files);
+  return OpenFiles(dir, files.chosen, std::move(contents));
+}
+
+absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
+  CheckpointContents contents{.path = path};
+  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
+  return OpenFiles(dir, {path.substr(slash + 1)}, std::move(contents));
 }
 
 }  // namespace bellwether

@@ -8,8 +8,10 @@
 namespace bellwether {
 
 // Opens a Hugging Face checkpoint directory: config.json, generation_config.json (optional) and one or
-// several .safetensors files. Directories that hold weights in another container are refused with what to
-// convert.
+// several files of safetensors or torch. Directories that hold weights in another container are refused with
+// what to convert.
 absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir);
+// The same with the weights of this file; the others are looked for beside it.
+absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path);
 
 }  // namespace bellwether

@@ -1,5 +1,8 @@
 #include "model/checkpoint/hugging_face_names.h"
 
+#include <algorithm>
+#include <iterator>
+
 namespace bellwether {
 namespace {
 
@@ -35,6 +38,21 @@ constexpr NamedRole kBloomLayer[] = {
     {"mlp.dense_h_to_4h", TensorRole::kUp},
     {"mlp.dense_4h_to_h", TensorRole::kDown},
 };
+
+// Tables and masks that old versions of transformers stored with the weights, and that every loader computes
+// anew.
+constexpr std::string_view kBuffers[] = {
+    ".rotary_emb.inv_freq",   ".rotary_emb.original_inv_freq",   ".rotary_emb.cos_cached",
+    ".rotary_emb.sin_cached",
+    ".attention.bias",  // causal masks
+    ".attention.masked_bias", ".scale_mask_softmax.causal_mask", ".position_ids",
+};
+
+bool IsBuffer(std::string_view name) {
+  return std::any_of(std::begin(kBuffers), std::end(kBuffers), [&](std::string_view buffer) {
+    return name.ends_with(buffer) || name == buffer.substr(1);
+  });
+}
 
 template <size_t N>
 std::optional<TensorRole> RoleOf(const NamedRole (&table)[N], std::string_view name) {
@@ -73,11 +91,11 @@ std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, s
   const std::string_view prefix = llama ? "model." : "transformer.";
   if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
   HuggingFaceName result;
-  const std::optional<int32_t> layer = TakeLayer(llama ? "layers." : "h.", name);
-  if (layer.has_value() && name == "self_attn.rotary_emb.inv_freq") {
+  if (IsBuffer(name)) {
     result.ignored = true;
     return result;
   }
+  const std::optional<int32_t> layer = TakeLayer(llama ? "layers." : "h.", name);
   const std::optional<bool> bias = TakeWeightOrBias(name);
   if (!bias.has_value()) return std::nullopt;
   std::optional<TensorRole> role;

@@ -4,10 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
 
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/checkpoint/testing_files.h"
+#include "model/checkpoint/testing_torch.h"
 #include "model/shapes.h"
 
 namespace bellwether {
@@ -118,7 +120,11 @@ TEST(HuggingFaceTest, NamesWithoutPrefixTiedHeadsAndOldTablesAreAccepted) {
   auto checkpoint = OpenLlama([](std::vector<Tensor>& tensors) {
     tensors.pop_back();  // the head
     for (Tensor& tensor : tensors) tensor.name = tensor.name.substr(6);
-    tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", {2}});
+    for (const char* buffer :
+         {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq",
+          "rotary_emb.cos_cached", "model.layers.0.attention.masked_bias", "model.position_ids"}) {
+      tensors.push_back({buffer, {2}});
+    }
   });
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_TRUE((*checkpoint)->config().tied_head);
@@ -127,6 +133,27 @@ TEST(HuggingFaceTest, NamesWithoutPrefixTiedHeadsAndOldTablesAreAccepted) {
   std::vector<float> row(8);
   ASSERT_TRUE((*checkpoint)->ReadFloats({TensorRole::kHead}, {9, 10, 0, 8}, absl::MakeSpan(row)).ok());
   EXPECT_EQ(row[7], 0.079f);
+}
+
+std::string Tied(const std::string& value) {
+  return absl::StrCat(R"({"tie_word_embeddings": )", value, ", ", std::string(kLlamaConfig).substr(1));
+}
+
+// safetensors stores one name of a shared matrix, and not always the embedding's.
+TEST(HuggingFaceTest, ATiedModelMayStoreItsHeadOnly) {
+  const auto no_embedding = [](std::vector<Tensor>& tensors) { tensors.erase(tensors.begin()); };
+  auto checkpoint = OpenLlama(no_embedding, Tied("true"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ((*checkpoint)->config().vocab, 10);
+  EXPECT_THAT((*checkpoint)->Find({TensorRole::kEmbedding})->source, HasSubstr("lm_head.weight"));
+  EXPECT_EQ((*checkpoint)->Find({TensorRole::kHead}), (*checkpoint)->Find({TensorRole::kEmbedding}));
+  EXPECT_THAT(Refusal(no_embedding, Tied("false")), HasSubstr("embedding weight is missing"));
+}
+
+TEST(HuggingFaceTest, ATiedModelIgnoresTheCopyInItsHead) {
+  auto checkpoint = OpenLlama({}, Tied("true"));
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_THAT((*checkpoint)->Find({TensorRole::kHead})->source, HasSubstr("embed_tokens.weight"));
 }
 
 TEST(HuggingFaceTest, TensorsThatDoNotFitTheConfigAreRefusedByName) {
@@ -168,7 +195,7 @@ TEST(HuggingFaceTest, OtherTypesAreRefusedByName) {
   writer.Add("model.embed_tokens.weight", "I8", {10, 8}, std::string(80, 'x'));
   dir.Write("model.safetensors", writer.file());
   EXPECT_THAT(Checkpoint::Open(dir.path()).status().message(),
-              HasSubstr("'model.embed_tokens.weight' has type I8; F32, F16 and BF16 can be read"));
+              HasSubstr("'model.embed_tokens.weight' has type I8; F32, F16, BF16 and F64 can be read"));
 }
 
 TEST(HuggingFaceTest, BloomsFusedRowsAreSplitByHead) {
@@ -259,19 +286,117 @@ TEST(HuggingFaceTest, IndexesMustNameFilesOfTheDirectory) {
   };
   EXPECT_THAT(refusal("{"), HasSubstr("not valid JSON"));
   EXPECT_THAT(refusal("{}"), HasSubstr("no 'weight_map'"));
-  EXPECT_THAT(refusal(R"({"weight_map": {"a": 1}})"), HasSubstr("no file for 'a'"));
+  EXPECT_THAT(refusal(R"({"weight_map": {"a": 1}})"), HasSubstr("no file for \"a\""));
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "../x"}})"), HasSubstr("is not a file of this directory"));
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "/etc/passwd"}})"),
               HasSubstr("is not a file of this directory"));
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "gone.safetensors"}})"),
-              HasSubstr("names gone.safetensors, which is not there"));
+              HasSubstr("names \"gone.safetensors\", which is not there"));
   dir.Write("a.safetensors", "not one");
   EXPECT_THAT(refusal(R"({"weight_map": {"a": "a.safetensors"}})"), HasSubstr("a.safetensors: shorter than"));
 }
 
+// kLlamaTensors as torch.save writes them, with names begun by `prefix`.
+std::string TorchLlama(const std::string& prefix) {
+  namespace pickle = testing_files::pickle;
+  std::vector<std::pair<std::string, std::string>> members;
+  std::map<std::string, std::string> storages;
+  for (size_t i = 0; i < kLlamaTensors.size(); ++i) {
+    const std::vector<int64_t>& shape = kLlamaTensors[i].shape;
+    const std::string key = absl::StrCat(i);
+    storages[key] = Floats(static_cast<int>(i), shape);
+    const auto elements = static_cast<int64_t>(storages[key].size() / sizeof(float));
+    const std::vector<int64_t> strides =
+        shape.size() == 2 ? std::vector<int64_t>{shape[1], 1} : std::vector<int64_t>{1};
+    members.push_back({prefix + kLlamaTensors[i].name,
+                       pickle::Tensor(pickle::Storage("FloatStorage", key, elements), 0, shape, strides)});
+  }
+  return testing_files::TorchFile(pickle::Whole(pickle::OrderedDict(members)), storages);
+}
+
+std::vector<float> AllOf(const Checkpoint& checkpoint, const TensorKey& key) {
+  const TensorInfo& info = *checkpoint.Find(key);
+  std::vector<float> values(info.rows * info.cols);
+  EXPECT_TRUE(checkpoint.ReadFloats(key, {0, info.rows, 0, info.cols}, absl::MakeSpan(values)).ok());
+  return values;
+}
+
+// Containers are told by their first bytes.
+TEST(HuggingFaceTest, TorchFilesHoldTheSameWeights) {
+  const auto expected = OpenLlama();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  for (const char* name : {"pytorch_model.bin", "model.safetensors", "belle.pt"}) {
+    for (const char* prefix : {"", "module.", "module.model."}) {
+      SCOPED_TRACE(absl::StrCat(name, " ", prefix));
+      TemporaryDirectory dir;
+      dir.Write("config.json", kLlamaConfig);
+      const std::string path = dir.Write(name, TorchLlama(prefix));
+      for (const std::string& model : {dir.path(), path}) {
+        const auto checkpoint = Checkpoint::Open(model);
+        ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+        EXPECT_EQ((*checkpoint)->container(), "torch");
+        for (const TensorKey& key : (*expected)->Keys()) {
+          EXPECT_EQ(AllOf(**checkpoint, key), AllOf(**expected, key)) << Name(key);
+        }
+        EXPECT_EQ(*(*checkpoint)->ModelId(), *(*expected)->ModelId());
+      }
+    }
+  }
+}
+
+TEST(HuggingFaceTest, ViewsWithGapsAreReadByTheirStrides) {
+  namespace pickle = testing_files::pickle;
+  // Of the matrices named, one is stored transposed and one with a gap after each row.
+  const auto open = [](const std::string& name, const std::vector<int64_t>& strides,
+                       const std::string& data) {
+    TemporaryDirectory dir;
+    dir.Write("config.json", kLlamaConfig);
+    std::vector<std::pair<std::string, std::string>> members;
+    std::map<std::string, std::string> storages;
+    for (size_t i = 0; i < kLlamaTensors.size(); ++i) {
+      const Tensor& tensor = kLlamaTensors[i];
+      const bool is_view = tensor.name == name;
+      const std::string key = absl::StrCat(i);
+      storages[key] = is_view ? data : Floats(static_cast<int>(i), tensor.shape);
+      const std::vector<int64_t> plain =
+          tensor.shape.size() == 2 ? std::vector<int64_t>{tensor.shape[1], 1} : std::vector<int64_t>{1};
+      const auto elements = static_cast<int64_t>(storages[key].size() / sizeof(float));
+      members.push_back({tensor.name, pickle::Tensor(pickle::Storage("FloatStorage", key, elements), 0,
+                                                     tensor.shape, is_view ? strides : plain)});
+    }
+    dir.Write("pytorch_model.bin",
+              testing_files::TorchFile(pickle::Whole(pickle::OrderedDict(members)), storages));
+    return Checkpoint::Open(dir.path());
+  };
+  const std::string down = "model.layers.0.mlp.down_proj.weight";  // 8 x 12
+  const auto transposed = open(down, {1, 8}, Floats(0, {12, 8}));
+  ASSERT_TRUE(transposed.ok()) << transposed.status();
+  std::vector<float> window(4);
+  ASSERT_TRUE((*transposed)->ReadFloats({TensorRole::kDown, 0}, {2, 4, 10, 12}, absl::MakeSpan(window)).ok());
+  EXPECT_THAT(window, ElementsAre(0.082f, 0.090f, 0.083f, 0.091f));
+  const auto gaps = open(down, {20, 1}, Floats(0, {8, 20}));
+  ASSERT_TRUE(gaps.ok()) << gaps.status();
+  ASSERT_TRUE((*gaps)->ReadFloats({TensorRole::kDown, 0}, {2, 4, 10, 12}, absl::MakeSpan(window)).ok());
+  EXPECT_THAT(window, ElementsAre(0.050f, 0.051f, 0.070f, 0.071f));
+  const auto norm = open("model.norm.weight", {3}, Floats(0, {24}));
+  ASSERT_TRUE(norm.ok()) << norm.status();
+  ASSERT_TRUE((*norm)->ReadFloats({TensorRole::kFinalNorm}, {0, 1, 4, 8}, absl::MakeSpan(window)).ok());
+  EXPECT_THAT(window, ElementsAre(0.012f, 0.015f, 0.018f, 0.021f));
+}
+
+TEST(HuggingFaceTest, OldFilesOfTorchAreCalledSo) {
+  TemporaryDirectory dir;
+  dir.Write("config.json", kLlamaConfig);
+  const std::string path = dir.Write(
+      "pytorch_model.bin", std::string("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15));
+  for (const std::string& model : {dir.path(), path}) {
+    EXPECT_THAT(std::string(Checkpoint::Open(model).status().message()),
+                HasSubstr("pytorch_model.bin: a file of torch from before version 1.6"));
+  }
+}
+
 TEST(HuggingFaceTest, DirectoriesOfOtherContainersAreRefusedWithWhatToDo) {
-  for (const char* file : {"pytorch_model.bin", "model.bin.abc.enc", "consolidated.00.pth",
-                           "llama7b-4bit-128g.pt", "model.gguf"}) {
+  for (const char* file : {"model.bin.abc.enc", "consolidated.00.pth", "model.gguf"}) {
     TemporaryDirectory dir;
     dir.Write("config.json", kLlamaConfig);
     dir.Write(file, "x");

@@ -33,7 +33,7 @@ std::string Quote(const std::string& name) {
 // Builds entries while the JSON is read, so that a huge header never becomes a tree of nodes.
 class HeaderReader : public JsonEvents {
  public:
-  std::vector<SafetensorsEntry> entries;
+  std::vector<FileTensor> entries;
 
   absl::Status Scalar(Json value) override;
   absl::Status BeginObject() override;
@@ -139,7 +139,7 @@ absl::Status HeaderReader::EndArray() {
 absl::Status HeaderReader::Size(uint64_t value) {
   if (value > uint64_t{INT64_MAX}) return Fail(absl::StrCat(value));
   if (state_ == State::kShape) {
-    if (entries.back().shape.size() == kSafetensorsRankMax) return Fail("shape of too many dimensions");
+    if (entries.back().shape.size() == kFileTensorRankMax) return Fail("shape of too many dimensions");
     entries.back().shape.push_back(static_cast<int64_t>(value));
     return absl::OkStatus();
   }
@@ -152,7 +152,7 @@ absl::Status HeaderReader::Size(uint64_t value) {
 }
 
 // Bytes of a tensor, or nothing if they are no whole number or overflow 64 bits.
-std::optional<uint64_t> BytesOf(const SafetensorsEntry& entry, uint64_t bits) {
+std::optional<uint64_t> BytesOf(const FileTensor& entry, uint64_t bits) {
   uint64_t elements = 1;
   for (int64_t size : entry.shape) {
     if (__builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements)) return std::nullopt;
@@ -162,7 +162,7 @@ std::optional<uint64_t> BytesOf(const SafetensorsEntry& entry, uint64_t bits) {
   return total_bits / 8;
 }
 
-absl::Status CheckSize(const SafetensorsEntry& entry) {
+absl::Status CheckSize(const FileTensor& entry) {
   const auto* dtype = std::find_if(std::begin(kDtypes), std::end(kDtypes),
                                    [&](const DtypeBits& candidate) { return entry.dtype == candidate.name; });
   if (dtype == std::end(kDtypes)) {
@@ -180,10 +180,10 @@ absl::Status CheckSize(const SafetensorsEntry& entry) {
   return absl::OkStatus();
 }
 
-absl::Status CheckNamesDiffer(const std::vector<SafetensorsEntry>& entries) {
+absl::Status CheckNamesDiffer(const std::vector<FileTensor>& entries) {
   std::vector<const std::string*> names;
   names.reserve(entries.size());
-  for (const SafetensorsEntry& entry : entries) names.push_back(&entry.name);
+  for (const FileTensor& entry : entries) names.push_back(&entry.name);
   std::sort(names.begin(), names.end(), [](const auto* a, const auto* b) { return *a < *b; });
   const auto same =
       std::adjacent_find(names.begin(), names.end(), [](const auto* a, const auto* b) { return *a == *b; });
@@ -192,12 +192,12 @@ absl::Status CheckNamesDiffer(const std::vector<SafetensorsEntry>& entries) {
 }
 
 // Sorts by offset and checks that the tensors follow each other without hole or overlap up to `data_bytes`.
-absl::Status CheckCoverage(std::vector<SafetensorsEntry>& entries, uint64_t data_bytes) {
-  std::sort(entries.begin(), entries.end(), [](const SafetensorsEntry& a, const SafetensorsEntry& b) {
+absl::Status CheckCoverage(std::vector<FileTensor>& entries, uint64_t data_bytes) {
+  std::sort(entries.begin(), entries.end(), [](const FileTensor& a, const FileTensor& b) {
     return std::pair(a.offset, a.bytes) < std::pair(b.offset, b.bytes);
   });
   uint64_t next = 0;
-  for (const SafetensorsEntry& entry : entries) {
+  for (const FileTensor& entry : entries) {
     if (entry.offset != next) {
       return absl::InvalidArgumentError(absl::StrCat("tensor ", Quote(entry.name), " begins at byte ",
                                                      entry.offset,
@@ -218,7 +218,7 @@ absl::Status CheckCoverage(std::vector<SafetensorsEntry>& entries, uint64_t data
 
 }  // namespace
 
-absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::Span<const std::byte> file) {
+absl::StatusOr<std::vector<FileTensor>> ParseSafetensors(absl::Span<const std::byte> file) {
   uint64_t header_bytes = 0;
   if (file.size() < kLengthBytes) return absl::InvalidArgumentError("shorter than a safetensors header");
   std::memcpy(&header_bytes, file.data(), kLengthBytes);
@@ -236,12 +236,12 @@ absl::StatusOr<std::vector<SafetensorsEntry>> ParseSafetensors(absl::Span<const 
 
   HeaderReader reader;
   BW_RETURN_IF_ERROR(Annotate(ReadJson({header, header_bytes}, reader), "the header"));
-  std::vector<SafetensorsEntry> entries = std::move(reader.entries);
+  std::vector<FileTensor> entries = std::move(reader.entries);
   BW_RETURN_IF_ERROR(CheckNamesDiffer(entries));
-  for (const SafetensorsEntry& entry : entries) BW_RETURN_IF_ERROR(CheckSize(entry));
+  for (const FileTensor& entry : entries) BW_RETURN_IF_ERROR(CheckSize(entry));
   const uint64_t data_start = kLengthBytes + header_bytes;
   BW_RETURN_IF_ERROR(CheckCoverage(entries, file.size() - data_start));
-  for (SafetensorsEntry& entry : entries) entry.offset += data_start;
+  for (FileTensor& entry : entries) entry.offset += data_start;
   return entries;
 }
 

@@ -5,7 +5,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto entries = bellwether::ParseSafetensors({reinterpret_cast<const std::byte*>(data), size});
   if (!entries.ok()) return 0;
-  for (const bellwether::SafetensorsEntry& entry : *entries) {
+  for (const bellwether::FileTensor& entry : *entries) {
     BW_CHECK(entry.offset <= size && entry.bytes <= size - entry.offset);
   }
   return 0;

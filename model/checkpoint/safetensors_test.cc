@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 using testing_files::Bytes;
 using testing_files::Safetensors;
 
-absl::StatusOr<std::vector<SafetensorsEntry>> Parse(const std::string& file) {
+absl::StatusOr<std::vector<FileTensor>> Parse(const std::string& file) {
   return ParseSafetensors({reinterpret_cast<const std::byte*>(file.data()), file.size()});
 }
 
@@ -31,7 +31,7 @@ TEST(SafetensorsTest, TableIsInTheOrderOfTheData) {
   const std::string header = "{\"__metadata__\":{\"format\":\"pt\"}," +
                              Entry("b", "[2,3]", "[4,16]", "BF16") + "," + Entry("a", "[]", "[0,4]") + "," +
                              Entry("none", "[0,7]", "[16,16]") + "}   ";
-  absl::StatusOr<std::vector<SafetensorsEntry>> entries = Parse(Safetensors(header, std::string(16, 'x')));
+  absl::StatusOr<std::vector<FileTensor>> entries = Parse(Safetensors(header, std::string(16, 'x')));
   ASSERT_TRUE(entries.ok()) << entries.status();
   ASSERT_EQ(entries->size(), 3u);
   EXPECT_EQ((*entries)[0].name, "a");

@@ -36,6 +36,7 @@ const Traits& TraitsOf(StorageType type) {
       {"F32", 1, 4, {.format = WeightFormat::kF32}},
       {"F16", 1, 2, {.format = WeightFormat::kF16}},
       {"BF16", 1, 2, {.format = WeightFormat::kBF16}},
+      {"F64", 1, 8, {.format = WeightFormat::kF32}},
       {"Q8_0", 32, 34, Quantized(kInt8, 32, /*has_offset=*/false, /*half_scales=*/true)},
       {"Q4_0", 32, 18, Quantized(kInt4, 32, /*has_offset=*/false, /*half_scales=*/true)},
       {"Q4_1", 32, 20, Quantized(kInt4, 32, /*has_offset=*/true, /*half_scales=*/true)},
@@ -54,6 +55,12 @@ uint16_t Half(const std::byte* at) {
   uint16_t bits;
   std::memcpy(&bits, at, sizeof(bits));
   return bits;
+}
+
+double Double(const std::byte* at) {
+  double value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
 }
 
 // F32FromF16 without branches: whole checkpoints go through here.
@@ -167,6 +174,7 @@ void DecodeBlock(StorageType type, const std::byte* block, Block& out) {
     case StorageType::kF32:
     case StorageType::kF16:
     case StorageType::kBF16:
+    case StorageType::kF64:
       break;
   }
   BW_CHECK(false);
@@ -207,6 +215,9 @@ void DecodeFloats(StorageType type, const std::byte* row, int64_t first_col, abs
       return;
     case StorageType::kBF16:
       for (int64_t i = 0; i < cols; ++i) out[i] = F32FromBF16(Half(row + (first_col + i) * 2));
+      return;
+    case StorageType::kF64:
+      for (int64_t i = 0; i < cols; ++i) out[i] = static_cast<float>(Double(row + (first_col + i) * 8));
       return;
     default:
       break;

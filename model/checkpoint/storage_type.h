@@ -15,6 +15,7 @@ enum class StorageType : uint8_t {
   kF32,
   kF16,
   kBF16,
+  kF64,
   kQ8_0,
   kQ4_0,
   kQ4_1,
@@ -28,7 +29,7 @@ enum class StorageType : uint8_t {
 std::string_view Name(StorageType type);  // "F32", "Q4_K" ...
 int64_t BlockColumns(StorageType type);   // columns of one block; 1 for plain numbers
 int64_t BlockBytes(StorageType type);     // a multiple of columns is stored in as many blocks
-TensorFormat FormatOf(StorageType type);  // what it is widened to: nothing is lost
+TensorFormat FormatOf(StorageType type);  // what it becomes: nothing is lost but of F64, rounded to fp32
 inline int64_t RowBytes(StorageType type, int64_t cols) {
   return cols / BlockColumns(type) * BlockBytes(type);
 }

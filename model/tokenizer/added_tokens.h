@@ -31,15 +31,18 @@ class AddedTokens {
     size_t end;
     TokenId id;
   };
-  // The first added token of `text` at or after `from`, the longest one where several begin.
-  // `special_end_at(i)`: the end of the stretch around byte i that may hold special tokens, or 0 when byte i
-  // lies in none.
-  template <typename SpecialEndAt>
-  std::optional<Found> FindNext(std::string_view text, size_t from, SpecialEndAt special_end_at) const {
+  const AddedToken* Find(TokenId id) const {
+    const auto found = by_id_.find(id);
+    return found == by_id_.end() ? nullptr : &found->second;
+  }
+  // The first added token of `text` at or after `from` that `accept(token, begin, end)` agrees to, the
+  // longest one where several begin.
+  template <typename Accept>
+  std::optional<Found> FindNext(std::string_view text, size_t from, Accept accept) const {
     for (size_t at = from; at < text.size(); ++at) {
       const auto match = words_.Find(text.substr(at), [&](LongestMatch::Match m) {
         const AddedToken& token = by_id_.at(m.id);
-        if (token.special && at + m.length > special_end_at(at)) return false;
+        if (!accept(token, at, at + m.length)) return false;
         return !token.single_word || StandsAlone(text, at, at + m.length);
       });
       if (match) return WithWhitespace(text, from, Found{at, at + match->length, match->id});

@@ -20,10 +20,11 @@ class JoinedText {
     }
   }
   std::string_view text() const { return text_; }
-  // See AddedTokens::FindNext. Calls come with growing `at`, so the piece is found by walking on.
-  size_t SpecialEndAt(size_t at) {
-    while (ends_[piece_].end <= at) ++piece_;
-    return ends_[piece_].special ? ends_[piece_].end : 0;
+  // Whether a special token may stand there: wholly within a piece that allows it.
+  bool AllowsSpecial(size_t begin, size_t end) const {
+    const auto after = [](size_t at, const End& piece) { return at < piece.end; };
+    const auto piece = std::upper_bound(ends_.begin(), ends_.end(), begin, after);
+    return piece != ends_.end() && piece->special && end <= piece->end;
   }
 
  private:
@@ -33,8 +34,16 @@ class JoinedText {
   };
   std::string text_;
   std::vector<End> ends_;
-  size_t piece_ = 0;
 };
+
+// All marks that pieces name, each once.
+std::vector<TokenId> MarksOf(absl::Span<const TextPiece> pieces) {
+  std::vector<TokenId> marks;
+  for (const TextPiece& piece : pieces) marks.insert(marks.end(), piece.marks.begin(), piece.marks.end());
+  std::sort(marks.begin(), marks.end());
+  marks.erase(std::unique(marks.begin(), marks.end()), marks.end());
+  return marks;
+}
 
 class ComposedTokenizer final : public Tokenizer {
  public:
@@ -64,7 +73,7 @@ class ComposedTokenizer final : public Tokenizer {
     }
     std::vector<TokenId> ids;
     if (add_special_tokens) ids = parts_.prefix;
-    BW_RETURN_IF_ERROR(EncodeText(JoinedText(pieces), &ids));
+    BW_RETURN_IF_ERROR(EncodeText(JoinedText(pieces), MarksOf(pieces), &ids));
     if (add_special_tokens) ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
     return ids;
   }
@@ -93,24 +102,56 @@ class ComposedTokenizer final : public Tokenizer {
   }
   bool Known(TokenId id) const { return id >= 0 && static_cast<size_t>(id) < parts_.entries.size(); }
 
-  absl::Status EncodeText(JoinedText joined, std::vector<TokenId>* ids) const {
+  // The marks as added tokens, with what the vocabulary's own say of the whitespace around them.
+  AddedTokens AddMarks(absl::Span<const TokenId> ids) const {
+    AddedTokens marks;
+    for (const TokenId id : ids) {
+      if (TokenPiece(id).empty()) continue;
+      const AddedToken* own = parts_.added.Find(id);
+      marks.Add(own != nullptr ? *own : AddedToken{.text = std::string(TokenPiece(id)), .id = id});
+    }
+    return marks;
+  }
+
+  absl::Status EncodeText(const JoinedText& joined, const std::vector<TokenId>& mark_ids,
+                          std::vector<TokenId>* ids) const {
     const std::string_view text = joined.text();
+    const AddedTokens marks = AddMarks(mark_ids);
+    const auto find_mark = [&](size_t from) {
+      return marks.FindNext(text, from, [&](const AddedToken&, size_t begin, size_t end) {
+        return joined.AllowsSpecial(begin, end);
+      });
+    };
+    const auto find_added = [&](size_t from) {
+      return parts_.added.FindNext(text, from, [&](const AddedToken& token, size_t begin, size_t end) {
+        return !marks.Contains(token.id) && (!token.special || joined.AllowsSpecial(begin, end));
+      });
+    };
     size_t done = 0;
+    std::optional<AddedTokens::Found> mark, added;
+    if (!marks.empty()) mark = find_mark(0);
+    if (!parts_.added.empty()) added = find_added(0);
     while (done < text.size()) {
-      std::optional<AddedTokens::Found> next;
-      if (!parts_.added.empty()) {
-        next = parts_.added.FindNext(text, done, [&](size_t at) { return joined.SpecialEndAt(at); });
-      }
+      // Each is looked for again only when the text before it is done.
+      if (mark && mark->begin < done) mark = find_mark(done);
+      if (added && added->begin < done) added = find_added(done);
+      const std::optional<AddedTokens::Found>& next =
+          !mark || (added && Precedes(*added, *mark)) ? added : mark;
       const size_t plain_end = next ? next->begin : text.size();
       if (plain_end > done) {
-        BW_RETURN_IF_ERROR(
-            parts_.encoder->Encode(text.substr(done, plain_end - done), /*at_start=*/done == 0, ids));
+        BW_RETURN_IF_ERROR(parts_.encoder->Encode(text.substr(done, plain_end - done), /*at_start=*/done == 0,
+                                                  mark_ids, ids));
       }
       if (!next) break;
       ids->push_back(next->id);
       done = next->end;
     }
     return absl::OkStatus();
+  }
+
+  // The longer of two that begin at one place comes first.
+  static bool Precedes(const AddedTokens::Found& a, const AddedTokens::Found& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end > b.end;
   }
 
   TokenizerParts parts_;

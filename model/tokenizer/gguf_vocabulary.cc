@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/tokenizer/byte_level.h"
@@ -34,12 +35,23 @@ absl::Status CheckSizes(const GgufVocabulary& v) {
   for (const int32_t type : v.token_types) {
     if (type < 0 || type > 6) return Damaged(absl::StrCat("unknown token type ", type));
   }
-  for (const std::optional<int32_t>& id : {v.bos_id, v.eos_id, v.eot_id, v.unknown_id, v.padding_id}) {
+  for (const std::optional<int32_t>& id : {v.bos_id, v.eos_id, v.eot_id}) {
     if (id && (*id < 0 || static_cast<size_t>(*id) >= count)) {
       return Damaged(absl::StrCat("special token id ", *id, " of ", count, " tokens"));
     }
   }
   return absl::OkStatus();
+}
+
+// Files exist whose padding or unknown id lies just beyond the vocabulary. Nothing is lost without them.
+void DropStrayIds(GgufVocabulary* v) {
+  const auto drop = [&](const char* name, std::optional<int32_t>* id) {
+    if (!id->has_value() || (**id >= 0 && static_cast<size_t>(**id) < v->tokens.size())) return;
+    LogWarning("tokenizer.ggml.", name, " is ", **id, " of ", v->tokens.size(), " tokens: passed over");
+    id->reset();
+  };
+  drop("unknown_token_id", &v->unknown_id);
+  drop("padding_token_id", &v->padding_id);
 }
 
 PieceType TypeOf(const GgufVocabulary& v, size_t id) {
@@ -115,6 +127,7 @@ absl::Status AddTokens(const GgufVocabulary& v, RankedBpeSpec* spec, TokenizerPa
 absl::Status AddMerges(const GgufVocabulary& v, RankedBpeSpec* spec) {
   BytesViewMap<TokenId> ids;
   for (size_t id = 0; id < v.tokens.size(); ++id) ids.emplace(v.tokens[id], static_cast<TokenId>(id));
+  bool warned = false;
   for (size_t i = 0; i < v.merges.size(); ++i) {
     const std::string& merge = v.merges[i];
     const size_t space = merge.find(' ', 1);
@@ -122,8 +135,11 @@ absl::Status AddMerges(const GgufVocabulary& v, RankedBpeSpec* spec) {
     const std::string left = merge.substr(0, space), right = merge.substr(space + 1);
     const auto a = ids.find(left), b = ids.find(right), joined = ids.find(left + right);
     if (a == ids.end() || b == ids.end() || joined == ids.end()) {
-      return Damaged(absl::StrCat("merge ", i, " (", Quoted(merge),
-                                  ") has a part or a result that is not among the tokens"));
+      if (!std::exchange(warned, true)) {
+        LogWarning("tokenizer.ggml.merges: entry ", i, ", ", Quoted(merge),
+                   ", has a part or a result that is no token: such merges never apply");
+      }
+      continue;
     }
     spec->merges.push_back({a->second, b->second, joined->second});
   }
@@ -152,6 +168,7 @@ absl::StatusOr<TokenizerParts> MakeGpt2(const GgufVocabulary& v) {
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizerFromGguf(GgufVocabulary vocabulary) {
   BW_RETURN_IF_ERROR(CheckSizes(vocabulary));
+  DropStrayIds(&vocabulary);
   absl::StatusOr<TokenizerParts> parts;
   if (vocabulary.model == "llama") {
     parts = MakeLlama(std::move(vocabulary));

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
 #include "common/utf8.h"
@@ -25,7 +26,8 @@ class RankedBpe final : public TextEncoder {
     }
   }
 
-  absl::Status Encode(std::string_view text, bool at_start, std::vector<TokenId>* out) const override {
+  absl::Status Encode(std::string_view text, bool at_start, absl::Span<const TokenId> never,
+                      std::vector<TokenId>* out) const override {
     const std::string normalized =
         spec_.normalizer.Apply(spec_.byte_level ? std::string(text) : ReplaceEachBrokenByte(text));
     PreTokenizer::Pieces pieces;
@@ -33,7 +35,7 @@ class RankedBpe final : public TextEncoder {
     std::vector<Symbol> symbols;
     for (const std::string_view piece : pieces.views) {
       const TokenId whole = spec_.ignore_merges ? Find(piece) : -1;
-      if (whole >= 0) {
+      if (whole >= 0 && !absl::c_linear_search(never, whole)) {
         out->push_back(whole);
         continue;
       }
@@ -42,7 +44,8 @@ class RankedBpe final : public TextEncoder {
       MergeSymbols<int32_t>(&symbols, [&](const Symbol& left, const Symbol& right) {
         std::optional<MergeCandidate<int32_t>> candidate;
         const auto found = ranks_.find(Key(left.id, right.id));
-        if (found != ranks_.end()) candidate = found->second;
+        if (found == ranks_.end() || absl::c_linear_search(never, found->second.joined_id)) return candidate;
+        candidate = found->second;
         return candidate;
       });
       for (const Symbol& symbol : symbols) {

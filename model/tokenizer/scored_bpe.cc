@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_replace.h"
 #include "common/status.h"
 #include "common/utf8.h"
@@ -49,9 +50,10 @@ class ScoredBpe final : public TextEncoder {
     }
   }
 
-  absl::Status Encode(std::string_view text, bool /*at_start*/, std::vector<TokenId>* out) const override {
+  absl::Status Encode(std::string_view text, bool /*at_start*/, absl::Span<const TokenId> never,
+                      std::vector<TokenId>* out) const override {
     const std::string normalized = Normalize(text);
-    std::vector<Symbol> symbols = Split(normalized);
+    std::vector<Symbol> symbols = Split(normalized, never);
     // The two halves of each joined unused piece: it must be taken apart again.
     BytesViewMap<size_t> left_length;
     MergeSymbols<float>(&symbols, [&](const Symbol& left, const Symbol& right) {
@@ -60,7 +62,7 @@ class ScoredBpe final : public TextEncoder {
       if (length > max_piece_bytes_) return candidate;
       const std::string_view joined = std::string_view(normalized).substr(left.begin, length);
       const auto found = text_ids_.find(joined);
-      if (found == text_ids_.end()) return candidate;
+      if (found == text_ids_.end() || absl::c_linear_search(never, found->second)) return candidate;
       if (has_unused_ && IsUnused(found->second)) left_length[joined] = left.length;
       candidate = MergeCandidate<float>{-model_.pieces[found->second].score, found->second};
       return candidate;
@@ -99,11 +101,12 @@ class ScoredBpe final : public TextEncoder {
   }
 
   // User-defined pieces whole and fixed, everything else by character.
-  std::vector<Symbol> Split(std::string_view normalized) const {
+  std::vector<Symbol> Split(std::string_view normalized, absl::Span<const TokenId> never) const {
     std::vector<Symbol> symbols;
     for (size_t at = 0; at < normalized.size();) {
       const std::string_view rest = normalized.substr(at);
-      const auto whole = user_defined_.Find(rest, [](LongestMatch::Match) { return true; });
+      const auto whole = user_defined_.Find(
+          rest, [&](LongestMatch::Match match) { return !absl::c_linear_search(never, match.id); });
       const size_t length = whole ? whole->length : ReadUtf8(rest).length;
       symbols.push_back({.begin = static_cast<uint32_t>(at),
                          .length = static_cast<uint32_t>(length),

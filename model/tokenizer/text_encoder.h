@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "common/ids.h"
 
 namespace bellwether {
@@ -14,8 +15,9 @@ class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
   // Appends the tokens of `text`, which is not empty. `at_start`: nothing, not even a special token, stands
-  // before it. Thread-safe.
-  virtual absl::Status Encode(std::string_view text, bool at_start, std::vector<TokenId>* out) const = 0;
+  // before it. `never`: tokens that must not come out of it, few. Thread-safe.
+  virtual absl::Status Encode(std::string_view text, bool at_start, absl::Span<const TokenId> never,
+                              std::vector<TokenId>* out) const = 0;
 };
 
 }  // namespace bellwether

@@ -27,6 +27,9 @@ struct EncodeOptions {
 struct TextPiece {
   std::string_view text;
   bool parse_special_tokens = false;
+  // Tokens that are special in the whole text if any piece names them, whatever the vocabulary calls them:
+  // found where special tokens are allowed, as they are spelled, and plain text elsewhere.
+  absl::Span<const TokenId> marks = {};
 };
 
 // Text to token ids and back. Immutable after construction: every method may be called from any thread.

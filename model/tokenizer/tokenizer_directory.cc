@@ -1,11 +1,12 @@
 #include <algorithm>
-#include <fstream>
 #include <string>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "common/quote.h"
 #include "common/status.h"
+#include "model/checkpoint/file_mapping.h"
 #include "model/json_object.h"
 #include "model/tokenizer/composed_tokenizer.h"
 #include "model/tokenizer/scored_bpe.h"
@@ -16,26 +17,9 @@
 namespace bellwether {
 namespace {
 
-constexpr size_t kMaxFileBytes = size_t{128} << 20;  // the largest tokenizer.json known has 33 MB
-
-// NOT_FOUND when there is no such file.
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  if (!file) return absl::NotFoundError(path + ": no such file");
-  const std::streamoff size = file.tellg();
-  if (size < 0 || static_cast<uint64_t>(size) > kMaxFileBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": not a file of at most ", kMaxFileBytes, " bytes"));
-  }
-  std::string bytes(static_cast<size_t>(size), '\0');
-  file.seekg(0);
-  if (!file.read(bytes.data(), size)) return absl::InvalidArgumentError(path + ": cannot be read");
-  return bytes;
-}
-
 // An empty object when there is no such file.
 absl::StatusOr<Json> ReadJson(const std::string& path) {
-  const absl::StatusOr<std::string> bytes = ReadFile(path);
+  const absl::StatusOr<std::string> bytes = ReadSmallFile(path, kJsonBytesMax);
   if (absl::IsNotFound(bytes.status())) return Json::object();
   BW_RETURN_IF_ERROR(bytes.status());
   absl::StatusOr<Json> parsed = ParseJsonObject(*bytes);
@@ -64,6 +48,22 @@ absl::StatusOr<SideFiles> ReadSideFiles(const std::string& dir) {
 std::string Spelling(const Json& token) {
   const Json& text = token.is_object() ? token["content"] : token;
   return text.is_string() ? text.get<std::string>() : "";
+}
+
+// What special_tokens_map.json and tokenizer_config.json call special: "bos_token" and its kin are one token
+// each, "additional_special_tokens" is a list of them, "extra_special_tokens" a list or an object.
+absl::flat_hash_set<std::string> SpecialSpellings(const SideFiles& files) {
+  absl::flat_hash_set<std::string> spellings;
+  for (const Json* file : {&files.config, &files.special_tokens}) {
+    for (const auto& [key, value] : file->items()) {
+      if (key.ends_with("_token")) spellings.insert(Spelling(value));
+      if (!key.ends_with("_special_tokens")) continue;
+      for (const Json& token : value.elements()) spellings.insert(Spelling(token));
+      for (const auto& [name, token] : value.items()) spellings.insert(Spelling(token));
+    }
+  }
+  spellings.erase("");
+  return spellings;
 }
 
 std::optional<TokenId> FindPiece(const TokenizerParts& parts, const std::string& piece) {
@@ -157,10 +157,9 @@ absl::Status AddTokens(const SideFiles& files, const std::string& dir, Tokenizer
     BW_RETURN_IF_ERROR(AddToken(std::move(token), std::stoll(id), dir + "/tokenizer_config.json", parts));
   }
   if (!decoder.empty()) return absl::OkStatus();
+  const absl::flat_hash_set<std::string> special = SpecialSpellings(files);
   for (const auto& [text, id] : files.added_tokens.items()) {
-    bool special = false;
-    for (const auto& [key, value] : files.special_tokens.items()) special |= Spelling(value) == text;
-    AddedToken token{.text = text, .special = special};
+    AddedToken token{.text = text, .special = special.contains(text)};
     const int64_t number = id.is_number_integer() ? id.get<int64_t>() : -1;
     BW_RETURN_IF_ERROR(AddToken(std::move(token), number, dir + "/added_tokens.json", parts));
   }
@@ -170,11 +169,11 @@ absl::Status AddTokens(const SideFiles& files, const std::string& dir, Tokenizer
 absl::StatusOr<TokenizerParts> LoadParts(const std::string& dir, const SideFiles& files,
                                          bool* is_sentencepiece) {
   *is_sentencepiece = false;
-  absl::StatusOr<std::string> bytes = ReadFile(dir + "/tokenizer.json");
+  absl::StatusOr<std::string> bytes = ReadSmallFile(dir + "/tokenizer.json", kTokenizerFileBytesMax);
   if (bytes.ok()) return ParseTokenizerJson(*bytes);
   if (!absl::IsNotFound(bytes.status())) return bytes.status();
   *is_sentencepiece = true;
-  bytes = ReadFile(dir + "/tokenizer.model");
+  bytes = ReadSmallFile(dir + "/tokenizer.model", kTokenizerFileBytesMax);
   if (absl::IsNotFound(bytes.status())) {
     return absl::NotFoundError(dir + ": neither tokenizer.json nor tokenizer.model is there");
   }

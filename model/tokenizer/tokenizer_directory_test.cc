@@ -93,6 +93,18 @@ TEST_F(TokenizerDirectoryTest, TokensAddedToASentencepieceModel) {
   EXPECT_NE(tokenizer->Encode("<pad>", {.add_special_tokens = false})->front(), 640);
 }
 
+// A user's text must not become a control token because a list was not read.
+TEST_F(TokenizerDirectoryTest, TokensInListsAreSpecialToo) {
+  Copy("llama_spm", "tokenizer.model");
+  Write("added_tokens.json", R"({"<a>": 640, "<b>": 641, "<c>": 642, "<d>": 643})");
+  Write("special_tokens_map.json", R"({"additional_special_tokens": ["<a>", {"content": "<b>"}, 3]})");
+  Write("tokenizer_config.json", R"({"extra_special_tokens": {"image_token": "<c>"}})");
+  const auto tokenizer = MustLoad();
+  for (const TokenId id : {640, 641, 642}) EXPECT_TRUE(tokenizer->IsSpecial(id)) << id;
+  EXPECT_FALSE(tokenizer->IsSpecial(643));
+  EXPECT_NE(tokenizer->Encode("<a>", {.add_special_tokens = false})->front(), 640);
+}
+
 TEST_F(TokenizerDirectoryTest, ErrorsNameTheFile) {
   Write("tokenizer.json", "{}");
   EXPECT_THAT(LoadTokenizerFromDirectory(dir_.string()).status().message(),

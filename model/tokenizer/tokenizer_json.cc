@@ -75,11 +75,15 @@ bool SplitMerge(const Json& merge, std::string* left, std::string* right) {
   return true;
 }
 
+// The first line of a merges.txt, which some converters copied into the list.
+bool IsVersionLine(const Json& merge) { return merge.is_string() && merge.text().starts_with("#version"); }
+
 absl::Status ReadMerges(const Json& merges, Model* model) {
   if (!merges.is_array()) return absl::InvalidArgumentError("model.merges: no list");
   model->spec->merges.reserve(merges.size());
   std::string left, right;
   for (size_t i = 0; i < merges.size(); ++i) {
+    if (IsVersionLine(merges[i])) continue;
     if (!SplitMerge(merges[i], &left, &right)) {
       return absl::InvalidArgumentError(absl::StrCat("model.merges: entry ", i, " is no pair of pieces"));
     }
@@ -135,7 +139,7 @@ absl::Status ReadAddedTokens(const Json& list, TokenizerParts* parts) {
     token.single_word = fields.Bool({"single_word"}, false);
     BW_RETURN_IF_ERROR(Annotate(fields.status(), "added_tokens"));
     BW_ASSIGN_OR_RETURN(token.id, ReadId(object["id"], "added_tokens"));
-    if (token.text.empty()) return absl::InvalidArgumentError("added_tokens: an entry without content");
+    if (token.text.empty()) continue;  // the tokenizers library passes over these too
     VocabularyEntry& entry = EntryAt(token.id, parts);
     entry.piece = token.text;
     entry.special = token.special;

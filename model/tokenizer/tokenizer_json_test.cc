@@ -74,6 +74,33 @@ TEST(TokenizerJsonTest, SpecialTokensStandOnlyWithinOnePieceThatAllowsThem) {
   EXPECT_THAT(encode({}), ElementsAre());
 }
 
+// Marks of a chat template that the vocabulary calls plain.
+TEST(TokenizerJsonTest, MarksAreSpecialWhateverTheVocabularyCallsThem) {
+  json file = Minimal();
+  file["added_tokens"][0]["special"] = false;
+  auto parts = ParseTokenizerJson(file.dump());
+  ASSERT_TRUE(parts.ok());
+  const auto tokenizer = ComposeTokenizer(*std::move(parts));
+  const auto encode = [&](std::vector<TextPiece> pieces) {
+    return *tokenizer->EncodePieces(pieces, /*add_special_tokens=*/false);
+  };
+  const TokenId added = 4, joined = 2;  // "<s>" and "ab"
+  EXPECT_THAT(encode({{"a<s>b", false}}), ElementsAre(0, 4, 1));
+  EXPECT_THAT(encode({{"a<s>b", false, {&added, 1}}}), ElementsAre(0, 1));
+  EXPECT_THAT(encode({{"a<s>b", true, {&added, 1}}}), ElementsAre(0, 4, 1));
+  EXPECT_THAT(encode({{"<s>", true, {&added, 1}}, {"<s>a<s>", false}}), ElementsAre(4, 0));
+  // A piece that plain text becomes by merging.
+  EXPECT_THAT(encode({{"ab", false, {&joined, 1}}}), ElementsAre(0, 1));
+  EXPECT_THAT(encode({{"ab", true, {&joined, 1}}, {"ab", false}}), ElementsAre(2, 0, 1));
+}
+
+TEST(TokenizerJsonTest, LoadsWhatTheLibraryLoads) {
+  json file = Minimal();
+  file["added_tokens"].push_back({{"id", 5}, {"content", ""}, {"special", true}});
+  file["model"]["merges"].insert(file["model"]["merges"].begin(), "#version: 0.2 - Trained by tokenizers");
+  EXPECT_THAT(MustEncode(file, "ab"), MustEncode(Minimal(), "ab"));
+}
+
 TEST(TokenizerJsonTest, ComponentsThatAreNotSupportedAreNamed) {
   EXPECT_THAT(ErrorWith("/model/type", "WordPiece"), HasSubstr("WordPiece"));
   EXPECT_THAT(ErrorWith("/normalizer", {{"type", "Lowercase"}}), HasSubstr("normalizer: type Lowercase"));

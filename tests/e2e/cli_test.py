@@ -156,7 +156,9 @@ class Cli(unittest.TestCase):
             self.assertRegex(run("inspect", model).stdout, r"(?m)^chat_template +chatml$")
             path = pathlib.Path(model) / "tokenizer_config.json"
             path.write_text(path.read_text().replace("<|im_start|>", "?"))
-            self.assertIn("none: nothing", self.json_of("inspect", model)["chat_template"])
+            inspected = self.json_of("inspect", model)
+            self.assertEqual(inspected["chat_template"], "none")
+            self.assertIn("its own chat_template is of no known family", inspected["chat_template_reason"])
 
     def test_bench(self):
         bench = self.json_of("bench", "--shape", "llama", "--weights", "int8", "--layouts", "1x1,1x2t1", "--repeats", 1,

@@ -103,8 +103,9 @@ class Surroundings(unittest.TestCase):
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=processes.PATIENCE)
 
     def test_workers_that_never_join(self):
-        done = self.give_up(self.programs_with("bellwether-worker", "exec sleep 1000"))
-        self.assert_fails(done, "no progress for 1", "waiting for workers: 0 of 1 have joined", "--give-up-seconds")
+        done = self.give_up(self.programs_with("bellwether-worker", "echo my dog is lost >&2; exec sleep 1000"))
+        self.assert_fails(done, "no progress for 1", "waiting for workers: 0 of 1 have joined", "--give-up-seconds",
+                          "worker 0: my dog is lost")
 
     def test_a_coordinator_that_never_answers(self):
         done = self.give_up(self.programs_with("bellwether-coordinator", """
@@ -224,6 +225,15 @@ class Surroundings(unittest.TestCase):
         self.assert_fails(tool(*ask, self.directory), "--prompt-file", "Is a directory")
         self.assert_fails(tool(*ask, self.directory / "none"), "--prompt-file", "No such file")
         self.assert_fails(tool("plan", "--model", MODEL, "--config", self.directory), "config", "Is a directory", code=2)
+        model = self.directory / "model"
+        model.mkdir(mode=0o755)
+        processes.write_tiny_checkpoint(model)
+        tokenizer = model / "tokenizer.json"
+        tokenizer.rename(model / "kept.json")
+        tokenizer.symlink_to(tokenizer.name)
+        self.assert_fails(tool("inspect", model), "tokenizer.json", "Too many levels of symbolic links")
+        tokenizer.unlink()
+        (model / "kept.json").rename(tokenizer)
         secret = self.directory / "secret"
         secret.write_text("a = b")
         secret.chmod(0)
@@ -235,6 +245,14 @@ class Surroundings(unittest.TestCase):
             self.skipTest("nobody may run the programs here")
         self.assert_fails(tool(*ask, secret, **user), "--prompt-file", "Permission denied")
         self.assert_fails(tool("plan", "--model", MODEL, "--config", secret, **user), "config", "Permission denied", code=2)
+        for path in sorted(model.iterdir()):
+            path.chmod(0)
+            self.assert_fails(tool("inspect", model, **user), path.name, "Permission denied")
+            path.chmod(0o644)
+        for mode in (0o400, 0):  # its files can be listed, and not even that
+            model.chmod(mode)
+            self.assert_fails(tool("inspect", model, **user), "Permission denied")
+            self.assert_fails(tool("generate", "--model", model, "--prompt", "a", **user), "Permission denied")
 
     def test_a_byte_order_mark_is_passed_over(self):
         processes.write_tiny_checkpoint(self.directory)

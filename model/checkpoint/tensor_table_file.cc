@@ -1,0 +1,67 @@
+#include "model/checkpoint/tensor_table_file.h"
+
+#include <cstring>
+#include <memory>
+#include <string_view>
+#include <utility>
+
+#include "common/status.h"
+#include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/safetensors.h"
+#include "model/checkpoint/torch_archive.h"
+#include "model/checkpoint/zip.h"
+
+namespace bellwether {
+namespace {
+
+// torch before 1.6: a pickled integer, then more pickles and the data; before 0.1.10: a tar archive.
+constexpr std::string_view kLegacyTorch("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 14);
+constexpr std::string_view kTar = "ustar";
+constexpr size_t kTarPlace = 257;
+constexpr size_t kSafetensorsBrace = 8;  // where its JSON begins
+
+std::string_view Text(absl::Span<const std::byte> file) {
+  return {reinterpret_cast<const char*>(file.data()), file.size()};
+}
+
+// A length and its JSON. The length tells it from GGUF, whose count of tensors may look like a brace.
+bool IsSafetensors(absl::Span<const std::byte> file) {
+  uint64_t header_bytes = 0;
+  if (file.size() <= kSafetensorsBrace) return false;
+  std::memcpy(&header_bytes, file.data(), sizeof(header_bytes));
+  return header_bytes <= kSafetensorsHeaderBytesMax && Text(file)[kSafetensorsBrace] == '{';
+}
+
+bool IsOldTorch(absl::Span<const std::byte> file) {
+  return Text(file).starts_with(kLegacyTorch) ||
+         (file.size() > kTarPlace && Text(file).substr(kTarPlace).starts_with(kTar));
+}
+
+}  // namespace
+
+std::string Name(TensorContainer container) {
+  return container == TensorContainer::kTorch ? "torch" : "safetensors";
+}
+
+absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file) {
+  if (IsOldTorch(file)) {
+    return absl::UnimplementedError(
+        "a file of torch from before version 1.6: load and save it again with a newer one");
+  }
+  TensorTableFile result;
+  if (IsZip(file)) {
+    result.container = TensorContainer::kTorch;
+    BW_ASSIGN_OR_RETURN(result.tensors, ParseTorchArchive(file));
+  } else {
+    BW_ASSIGN_OR_RETURN(result.tensors, ParseSafetensors(file));
+  }
+  return result;
+}
+
+absl::StatusOr<bool> HasTensorTable(const std::string& path) {
+  BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> mapping, FileMapping::Open(path));
+  const absl::Span<const std::byte> file = mapping->bytes();
+  return IsZip(file) || IsOldTorch(file) || IsSafetensors(file);
+}
+
+}  // namespace bellwether

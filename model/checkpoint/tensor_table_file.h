@@ -1,0 +1,29 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "model/checkpoint/file_tensor.h"
+
+namespace bellwether {
+
+// Files that are a table of named tensors and nothing else, told apart by their first bytes, whatever they
+// are called.
+enum class TensorContainer { kSafetensors, kTorch };
+
+std::string Name(TensorContainer container);  // "safetensors", "torch"
+
+struct TensorTableFile {
+  TensorContainer container = TensorContainer::kSafetensors;
+  std::vector<FileTensor> tensors;
+};
+
+// What a file of weights holds. Unimplemented: torch's containers from before 1.6.
+absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file);
+
+// Whether the file at `path` begins like one of these, or like an older one of torch.
+absl::StatusOr<bool> HasTensorTable(const std::string& path);
+
+}  // namespace bellwether

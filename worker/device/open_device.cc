@@ -1,0 +1,123 @@
+#include "worker/device/open_device.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/format_bytes.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "kernels/gpu/runtime.h"
+#include "worker/device/cpu_device.h"
+#include "worker/device/gpu_device.h"
+#include "worker/device/gpu_weights.h"
+#include "worker/inventory.h"
+
+namespace bellwether {
+namespace {
+
+constexpr int kCudaIndexMax = 1023;
+constexpr int64_t kSampleBytesMax = int64_t{256} << 20;  // far beyond any cache
+constexpr int kSampleCopies = 10;
+constexpr double kBandwidthMin = 1e6;
+// The emulator's own speed says nothing: a plan that counts on it is the same everywhere.
+constexpr double kEmulatedBandwidth = 1e9;
+
+// N of "cuda:N"; -1 if it is none.
+int CudaIndex(absl::string_view name) {
+  int index = -1;
+  const bool number = absl::SimpleAtoi(absl::StripPrefix(name, "cuda:"), &index);
+  const bool is_it = number && name == absl::StrCat("cuda:", index);  // no "cuda:+1"
+  return is_it && index >= 0 && index <= kCudaIndexMax ? index : -1;
+}
+
+// Bytes per second that come from memory when a kernel does nothing else: a copy on the device reads one byte
+// for each that it writes, and both go at the rate of reading.
+absl::StatusOr<double> MeasureReadBandwidth(const std::shared_ptr<gpu::Runtime>& runtime,
+                                            int64_t free_bytes) {
+  const int64_t bytes = std::min(kSampleBytesMax, free_bytes / 8 / 256 * 256);
+  BW_ASSIGN_OR_RETURN(const GpuMemory from, GpuMemory::Allocate(runtime, bytes));
+  BW_ASSIGN_OR_RETURN(const GpuMemory to, GpuMemory::Allocate(runtime, bytes));
+  absl::Duration begin;
+  for (int i = 0; i <= kSampleCopies; ++i) {
+    if (i == 1) {  // the first one also waits for memory that is being cleared
+      BW_RETURN_IF_ERROR(runtime->Synchronize());
+      begin = Clock::Real()->Now();
+    }
+    runtime->CopyOnDevice(to.data(), from.data(), bytes);
+  }
+  BW_RETURN_IF_ERROR(runtime->Synchronize());
+  const double seconds = absl::ToDoubleSeconds(Clock::Real()->Now() - begin);
+  return std::max(kBandwidthMin, 2.0 * kSampleCopies * static_cast<double>(bytes) / std::max(seconds, 1e-9));
+}
+
+OpenedDevice OpenCpu(const DeviceOptions& options) {
+  return {.device = std::make_shared<CpuDevice>(options.threads, options.cpus),
+          .kernel_levels = KernelLevelNames()};
+}
+
+OpenedDevice Opened(std::shared_ptr<gpu::Runtime> runtime, GpuInventory gpu, int threads) {
+  std::vector<std::string> levels = {runtime->info().numeric_class};
+  return {.device = std::make_shared<GpuDevice>(std::move(runtime), threads),
+          .kernel_levels = std::move(levels),
+          .gpu = std::move(gpu)};
+}
+
+absl::StatusOr<OpenedDevice> OpenCuda(int index, int threads) {
+  BW_ASSIGN_OR_RETURN(const std::shared_ptr<gpu::Runtime> runtime, gpu::MakeCudaRuntime(index));
+  const gpu::DeviceInfo& info = runtime->info();
+  GpuInventory gpu{.name = info.name, .uuid = info.uuid, .memory_bytes = info.memory_bytes};
+  BW_ASSIGN_OR_RETURN(gpu.free_bytes, runtime->FreeBytes());
+  BW_ASSIGN_OR_RETURN(gpu.read_bytes_per_second, MeasureReadBandwidth(runtime, gpu.free_bytes));
+  LogInfo("cuda:", index, " (", info.name, "): computes as ", info.numeric_class, ", ",
+          FormatBytes(static_cast<double>(gpu.free_bytes)), " of ",
+          FormatBytes(static_cast<double>(gpu.memory_bytes)), " free, ",
+          FormatBytes(gpu.read_bytes_per_second), "/s");
+  return Opened(runtime, std::move(gpu), threads);
+}
+
+OpenedDevice OpenEmulated(int threads) {
+  const std::shared_ptr<gpu::Runtime> runtime = gpu::MakeEmulatedRuntime({.threads = threads});
+  const gpu::DeviceInfo& info = runtime->info();
+  LogWarning("the GPU is an emulated one, for tests: thousands of times slower than a card");
+  // Each process emulates a card of its own.
+  return Opened(runtime,
+                {.name = info.name,
+                 .uuid = absl::StrCat(info.uuid, "-", getpid()),
+                 .memory_bytes = info.memory_bytes,
+                 .free_bytes = info.free_bytes,
+                 .read_bytes_per_second = kEmulatedBandwidth},
+                threads);
+}
+
+absl::StatusOr<OpenedDevice> OpenAny(const DeviceOptions& options) {
+  absl::StatusOr<OpenedDevice> gpu = OpenCuda(0, options.threads);
+  const bool none = absl::IsUnavailable(gpu.status()) || absl::IsNotFound(gpu.status());
+  if (!none) return gpu;
+  LogWarning("device auto: the CPU computes, as there is no GPU to use (", gpu.status().message(), ")");
+  return OpenCpu(options);
+}
+
+}  // namespace
+
+std::string CheckDeviceName(const std::string& name) {
+  const bool known = name == "cpu" || name == "auto" || name == "emulated" || CudaIndex(name) >= 0;
+  return known ? "" : absl::StrCat("device is \"", name, "\", expected cpu, auto or cuda:N such as cuda:0");
+}
+
+absl::StatusOr<OpenedDevice> OpenDevice(const DeviceOptions& options) {
+  if (const std::string wrong = CheckDeviceName(options.name); !wrong.empty())
+    return absl::InvalidArgumentError(wrong);
+  if (options.name == "cpu") return OpenCpu(options);
+  if (options.name == "auto") return OpenAny(options);
+  if (options.name == "emulated") return OpenEmulated(options.threads);
+  return OpenCuda(CudaIndex(options.name), options.threads);
+}
+
+}  // namespace bellwether

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "worker/device/device.h"
+
+namespace bellwether {
+
+// A GPU as the planner counts it: it has memory of its own.
+struct GpuInventory {
+  std::string name;  // "NVIDIA H100 80GB HBM3"
+  std::string uuid;  // equal for workers that share a card
+  int64_t memory_bytes = 0;
+  int64_t free_bytes = 0;            // when it was opened
+  double read_bytes_per_second = 0;  // measured; > 0
+};
+
+struct OpenedDevice {
+  std::shared_ptr<Device> device;
+  std::vector<std::string> kernel_levels;  // that it can compute as, ascending; never empty
+  std::optional<GpuInventory> gpu;         // absent: this machine's CPU and memory
+};
+
+struct DeviceOptions {
+  // "cpu", "cuda:N", "auto" (the first GPU, or else the CPU, which is logged with the reason), or "emulated":
+  // the GPU kernels run by the emulator, for tests of processes on machines without a GPU.
+  std::string name = "cpu";
+  int threads = 1;        // of the host
+  std::vector<int> cpus;  // of the threads; empty: wherever the system likes
+};
+
+// InvalidArgument if it is no such name; else what is wrong with the device and what to do, in one line.
+absl::StatusOr<OpenedDevice> OpenDevice(const DeviceOptions& options);
+
+// Whether OpenDevice knows the name: empty, or what is wrong with it.
+std::string CheckDeviceName(const std::string& name);
+
+}  // namespace bellwether

@@ -1,0 +1,59 @@
+#include "worker/device/open_device.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/gpu/runtime.h"
+#include "worker/inventory.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(OpenDeviceTest, Names) {
+  for (const char* name : {"cpu", "auto", "emulated", "cuda:0", "cuda:17"}) {
+    EXPECT_EQ(CheckDeviceName(name), "") << name;
+  }
+  for (const char* name :
+       {"", "gpu", "cuda", "cuda:", "cuda:x", "cuda:-1", "cuda:+1", "cuda: 1", "cuda:01", "cuda:4096"}) {
+    EXPECT_THAT(CheckDeviceName(name), HasSubstr("expected cpu, auto or cuda:N")) << name;
+    EXPECT_EQ(OpenDevice({.name = name}).status().code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+TEST(OpenDeviceTest, TheCpuHasItsLevelsAndNoMemoryOfItsOwn) {
+  const auto opened = OpenDevice({.name = "cpu", .threads = 3});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->device->Describe(), "cpu, 3 threads");
+  EXPECT_EQ(opened->kernel_levels, KernelLevelNames());
+  EXPECT_FALSE(opened->gpu.has_value());
+}
+
+TEST(OpenDeviceTest, AnEmulatedGpuSaysWhatItHas) {
+  const auto opened = OpenDevice({.name = "emulated"});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_THAT(opened->kernel_levels, ElementsAre("cuda_sm90"));
+  ASSERT_TRUE(opened->gpu.has_value());
+  EXPECT_EQ(opened->gpu->free_bytes, opened->gpu->memory_bytes);
+  EXPECT_GT(opened->gpu->read_bytes_per_second, 0);
+  EXPECT_THAT(opened->gpu->uuid, HasSubstr("emulated"));
+}
+
+// Neither way is taken in silence: it is a GPU, or the CPU where the runtime says that there is none.
+TEST(OpenDeviceTest, AutoIsAGpuWhereThereIsOne) {
+  const auto devices = gpu::ListCudaDevices();
+  const auto opened = OpenDevice({.name = "auto"});
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ(opened->gpu.has_value(), devices.ok() && !devices->empty());
+}
+
+TEST(OpenDeviceTest, AGpuThatIsNotThereIsAnErrorInOneLine) {
+  const absl::Status status = OpenDevice({.name = "cuda:1023"}).status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_NE(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message().find('\n'), absl::string_view::npos);
+}
+
+}  // namespace
+}  // namespace bellwether
