@@ -4,7 +4,9 @@
 
 #include "kernels/gpu/attention.h"
 #include "kernels/gpu/rows.h"
+#include "kernels/gpu/scalar_attention.h"
 #include "kernels/gpu/scalar_matmul.h"
+#include "kernels/gpu/store_kv.h"
 #include "kernels/gpu/stream_matmul.h"
 #include "kernels/gpu/tile_matmul.h"
 
