@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <string>
 
+#include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "model/row_limits.h"
 #include "worker/sampling/log_softmax.h"
@@ -115,6 +117,15 @@ absl::Status OutputHead::FetchLogits(int64_t rows) {
   return ops_.Read(logits_, absl::MakeSpan(host_buffer_, rows * logits_cols_));
 }
 
+// The likeliest cause of numbers that are none. Other ranks and stages hold most keys and values, so what is
+// in them is not looked up.
+std::string OutputHead::WhyNotFinite() const {
+  if (assignment_.numeric.kv_type != DType::kF16) return "the weights are broken";
+  return "a key or value overflows the fp16 KV cache, which holds up to 65504: use --kv-type bf16 or fp32 "
+         "(if "
+         "that fails too, the weights are broken)";
+}
+
 void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result) {
   std::vector<absl::StatusOr<SampledToken>> sampled(rows.size(), SampledToken{});
   std::vector<float> scores(rows.size());
@@ -140,11 +151,12 @@ void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result)
     StepOutput& output = result.outputs[rows[i].output];
     if (rows[i].scored >= 0) {
       output.scores.push_back(scores[i]);
-      if (std::isnan(scores[i])) output.error = "a log-probability is NaN: the weights are broken";
+      if (std::isnan(scores[i])) output.error = absl::StrCat("a log-probability is NaN: ", WhyNotFinite());
       continue;
     }
-    if (!sampled[i].ok()) {
-      output.error = std::string(sampled[i].status().message());
+    if (const absl::Status& status = sampled[i].status(); !status.ok()) {
+      output.error = std::string(status.message());
+      if (absl::IsDataLoss(status)) absl::StrAppend(&output.error, ": ", WhyNotFinite());
       continue;
     }
     output.token = sampled[i]->token;

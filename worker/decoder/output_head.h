@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -47,6 +48,7 @@ class OutputHead {
   absl::Status ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, ConstRows residual);
   absl::Status FetchLogits(int64_t rows);
   void UseLogits(absl::Span<const WantedRow> rows, StepResult& result);
+  std::string WhyNotFinite() const;
 
   const LoadedShard& shard_;
   const Assignment& assignment_;

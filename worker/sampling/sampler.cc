@@ -36,7 +36,7 @@ absl::StatusOr<TokenId> Best(absl::Span<const float> scores) {
       best_score = scores[i];
     }
   }
-  if (broken) return absl::InternalError("a logit is NaN or infinite: the weights or an option are broken");
+  if (broken) return absl::DataLossError("a logit is NaN or infinite");
   if (best < 0) return absl::InternalError("every token is masked: none is left to choose");
   return best;
 }

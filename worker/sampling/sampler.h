@@ -52,7 +52,7 @@ struct SamplingScratch {
   std::vector<TokenId> generated;
 };
 
-// Errors: Internal if a logit is NaN or +infinity (a broken checkpoint), or if no token is left to choose.
+// Errors: DataLoss if a logit is NaN or +infinity, Internal if no token is left to choose.
 absl::StatusOr<SampledToken> Sample(const SamplingInput& input, SamplingScratch& scratch);
 
 struct TokenProbability {

@@ -220,9 +220,9 @@ TEST(SamplerTest, OddInputs) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   SamplingOptions options;
   std::vector<float> logits = {0.5f, nan, 1.0f};
-  EXPECT_EQ(Sample({logits, options, {}, 0, 0}, scratch).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Sample({logits, options, {}, 0, 0}, scratch).status().code(), absl::StatusCode::kDataLoss);
   options.temperature = 0.0;
-  EXPECT_EQ(Sample({logits, options, {}, 0, 0}, scratch).status().code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(Sample({logits, options, {}, 0, 0}, scratch).status().code(), absl::StatusCode::kDataLoss);
 
   logits = {0.5f, 2.0f, 1.0f};
   options.min_tokens = 1;
