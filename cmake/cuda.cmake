@@ -9,6 +9,8 @@ set(BELLWETHER_CUDA_TARGETS "sm_80;sm_90a;sm_100;compute_80" CACHE STRING "Targe
 set(CUDA_ROOTS $ENV{CUDA_HOME} $ENV{CUDA_PATH} /usr/local/cuda)
 if(BELLWETHER_CUDA)
   find_program(NVCC nvcc HINTS ${CUDA_ROOTS} PATH_SUFFIXES bin)
+else()
+  unset(NVCC CACHE)  # found by a configuration before
 endif()
 if(NVCC)
   get_filename_component(CUDA_BIN ${NVCC} DIRECTORY)

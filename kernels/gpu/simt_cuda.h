@@ -117,7 +117,7 @@ BW_DEVICE void CopyAsyncWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
 }
 
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+// From here on words of Hopper's; elsewhere no kernel that is compiled uses them (kernels.cu).
 BW_DEVICE void BarrierInit(uint64_t* bar, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(bar)), "r"(arrivals) : "memory");
 }
@@ -227,6 +227,8 @@ BW_DEVICE void Wgmma<128>(float (&d)[64], const uint32_t (&a)[4], const SharedTi
         "+f"(d[58]), "+f"(d[59]), "+f"(d[60]), "+f"(d[61]), "+f"(d[62]), "+f"(d[63])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(Descriptor(b)), "r"(static_cast<int>(accumulate)));
 }
+// Before Hopper kernels do not overlap.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 BW_DEVICE void WaitForPreviousKernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 BW_DEVICE void LetNextKernelStart() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 #else
