@@ -8,6 +8,7 @@
 #include "kernels/gpu/scalar_matmul.h"
 #include "kernels/gpu/store_kv.h"
 #include "kernels/gpu/stream_matmul.h"
+#include "kernels/gpu/tensor_core_bits.h"
 #include "kernels/gpu/tile_matmul.h"
 
 // Every kernel there is, once: KERNEL(name, its arguments, its body, most threads of a block, blocks a
@@ -56,6 +57,7 @@
 
 // What needs wgmma: compiled for sm_90a only.
 #define BW_HOPPER_KERNELS(KERNEL)                                                                                       \
+  KERNEL(tensor_core_bits, TensorCoreBitsArgs, TensorCoreBits, 128, 1)                                                  \
   KERNEL(attend_tile_4, AttentionArgs, (AttendByTile<4, 2>), 256, 1)                                                    \
   KERNEL(attend_tile_8, AttentionArgs, (AttendByTile<8, 2>), 256, 1)                                                    \
   KERNEL(attend_tile_16, AttentionArgs, (AttendByTile<16, 1>), 256, 1)                                                                                       \

@@ -1,0 +1,67 @@
+#!/usr/bin/env bash
+# Real processes on a GPU: every layout gives the same answer, and the service comes back after a worker is killed.
+#   tests/gpu/processes.sh BIN_DIRECTORY [DEVICE]        DEVICE: cuda:0, or emulated
+# All ranks share the one card; between them rows go through the host.
+set -euo pipefail
+bin=$1
+device=${2:-cuda:0}
+model=${MODEL:-random:llama?hidden=256,layers=4,heads=8,kv_heads=4,head_dim=32,ffn=704,vocab=512:bf16}
+scratch=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
+failed=0
+
+start() { # TENSOR_PARALLEL PIPELINE_PARALLEL
+  rm -f "$scratch/ports"
+  "$bin/bellwether-coordinator" --model "$model" --listen 127.0.0.1:0 --worker-listen 127.0.0.1:0 \
+    --port-file "$scratch/ports" --tensor-parallel "$1" --pipeline-parallel "$2" --context-tokens 256 \
+    --log-level warning &
+  coordinator=$!
+  for _ in $(seq 100); do [[ -s "$scratch/ports" ]] && break; sleep 0.1; done
+  client=$(awk '$1 == "client" { print $2 }' "$scratch/ports")
+  workers=()
+  for _ in $(seq $(($1 * $2))); do start_worker; done
+}
+start_worker() {
+  "$bin/bellwether-worker" --model "$model" --coordinator "$(awk '$1 == "worker" { print $2 }' "$scratch/ports")" \
+    --device "$device" --log-level warning &
+  workers+=($!)
+}
+stop() { kill "$coordinator" "${workers[@]}" 2>/dev/null || true; wait "$coordinator" "${workers[@]}" 2>/dev/null || true; }
+# Scores once the cluster serves, for which it has a minute; gives the log-probabilities.
+ask() {
+  local answer
+  for _ in $(seq 240); do
+    if answer=$(timeout 60 "$bin/bellwether" score --connect "$client" --token-ids "$(seq -s, 1 90)" --json 2>"$scratch/why"); then
+      sed -n '/"logprobs"/,/]/p' <<<"$answer"
+      return
+    fi
+    grep -qE 'not serving|UNAVAILABLE|stopped|lost' "$scratch/why" || break
+    sleep 0.25
+  done
+  cat "$scratch/why" >&2
+  return 1
+}
+
+for layout in "1 1" "2 1" "1 2" "2 2"; do
+  read -r ranks stages <<<"$layout"
+  start "$ranks" "$stages"
+  began=$(date +%s%N)
+  if answer=$(ask); then
+    expected=${expected:-$answer}
+    if [[ "$answer" == "$expected" ]]; then word=equal; else word=DIFFERS; failed=1; fi
+  else
+    word=FAILED; failed=1
+  fi
+  printf 'processes: %s ranks x %s stages on %s: %s (%d ms from start to answer)\n' "$ranks" "$stages" "$device" "$word" \
+    $((($(date +%s%N) - began) / 1000000))
+  if [[ "$layout" == "2 2" ]]; then
+    kill -9 "${workers[1]}"
+    start_worker
+    began=$(date +%s%N)
+    again=$(ask) || again=nothing
+    if [[ "$again" == "${expected:-}" ]]; then word=equal; else word=DIFFERS; failed=1; fi
+    printf 'processes: after a worker was killed and another joined: %s (%d ms)\n' "$word" $((($(date +%s%N) - began) / 1000000))
+  fi
+  stop
+done
+exit $failed

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: checks what no emulator can, a row a check as it comes, at most 4 minutes.
+#   tools/gpu_check.sh BIN TESTS [--only WORD]     BIN: gpu_check and the three programs; TESTS: gpu_equality and golden_models
+# make gpu-check builds them and runs this. On a machine that cannot build: tools/gpu_bundle.sh.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+bin=$1
+tests=$2
+only=""
+[[ "${3:-}" == "--only" ]] && only=$4
+rows=()
+failed=0
+
+check() { # NAME COMMAND...
+  local name=$1 began=$SECONDS code=0
+  shift
+  [[ -z "$only" || "$name" == *"$only"* ]] || return 0
+  "$@" || code=$?
+  local word=ok
+  if ((code == 77)); then word=skipped; elif ((code != 0)); then word=FAILED; failed=1; fi
+  rows+=("$(printf '%-44s %-8s %4d s' "$name" "$word" $((SECONDS - began)))")
+  echo "== ${rows[-1]}"
+}
+of_gtest() { BELLWETHER_TEST_CUDA=1 "$@" --gtest_brief=1 2>&1 | tail -20; return "${PIPESTATUS[0]}"; }
+sanitize() { # TOOL FILTER
+  command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; return 77; }
+  BELLWETHER_TEST_CUDA=1 timeout 60 compute-sanitizer --tool "$1" --error-exitcode 3 \
+    "$tests/tests_layouts_gpu_equality_test" --gtest_filter="$2" 2>&1 | grep -E "ERROR SUMMARY|RACECHECK SUMMARY|=========|OK|FAILED" | tail -8
+  return "${PIPESTATUS[0]}"
+}
+
+nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null
+check "bits: tensor cores, kernels, emulator" "$bin/gpu_check"
+check "layouts are equal on the card" of_gtest "$tests/tests_layouts_gpu_equality_test"
+check "goldens of Hugging Face" of_gtest "$tests/tests_layouts_golden_models_test" --gtest_filter='*OfGpus*'
+check "processes: layouts, a killed worker" tests/gpu/processes.sh "$bin"
+check "memcheck" sanitize memcheck '*gqa_bf16*:*gqa_int4*'
+check "racecheck" sanitize racecheck '*gqa_bf16*'
+printf '\n'
+printf '%s\n' "${rows[@]}"
+exit $failed
