@@ -4,13 +4,15 @@
 #   make test    builds everything and runs the tests (packages and the demo model too, where missing)
 #   make chat    talk to the demo model
 #   make check   everything that is slow: format, tidy, sanitizers, fuzz smoke
+#   make gpu-check  on a machine with a GPU: what no emulator can show (also tools/gpu_check.sh)
+#   make bench-gpu  there: how fast, as shares of what the card can do
 #   make bench   how fast, as shares of what this machine can do
 #   make setup   only the packages
 
 PRESET ?= release
 BIN := build/$(PRESET)/bin
 
-.PHONY: all setup configure programs build demo chat test check bench format clean
+.PHONY: all setup configure programs build demo chat test check bench gpu-check bench-gpu format clean
 all: build
 
 setup:
@@ -45,6 +47,15 @@ check:
 
 bench: programs
 	$(BIN)/bellwether bench
+
+gpu-check: configure
+	@cmake --build --preset $(PRESET) --target gpu_check bellwether bellwether-coordinator bellwether-worker \
+	  tests_layouts_gpu_equality_test tests_layouts_golden_models_test
+	tools/gpu_check.sh $(BIN) build/$(PRESET)/tests
+
+bench-gpu: configure
+	@cmake --build --preset $(PRESET) --target gpu_bench
+	tools/bench_gpu.sh $(BIN)
 
 format:
 	git ls-files '*.cc' '*.h' | xargs clang-format -i
