@@ -5,7 +5,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <source_location>
 #include <string>
 #include <vector>
 
@@ -30,7 +29,21 @@
 
 namespace bellwether::gpu {
 
-using Where = std::source_location;
+// Where a word stands in a kernel: std::source_location, which not every compiler of ours has.
+class Where {
+ public:
+  static constexpr Where current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return Where(file, line);
+  }
+  constexpr Where() = default;
+  const char* file_name() const { return file_; }
+  uint32_t line() const { return static_cast<uint32_t>(line_); }
+
+ private:
+  constexpr Where(const char* file, int line) : file_(file), line_(line) {}
+  const char* file_ = "";
+  int line_ = 0;
+};
 
 struct LaunchShape {
   int grid_x = 1;
