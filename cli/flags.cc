@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "cli/terminal.h"
 #include "common/defaults.h"
+#include "common/device_name.h"
 #include "common/program_flags.h"
 #include "common/read_file.h"
 #include "common/status.h"
@@ -42,6 +43,15 @@ constexpr char kClusterGroup[] = "Cluster";
 constexpr char kContextTokensHelp[] =
     "longest prompt and answer together; 0: what the model can, at most 4096";
 
+// The names of --devices, each by itself.
+std::string CheckDevices(const std::string& list) {
+  for (const absl::string_view name : absl::StrSplit(list, ',', absl::SkipEmpty())) {
+    const absl::Status parsed = ParseDeviceName({name.data(), name.size()}).status();
+    if (!parsed.ok()) return std::string(parsed.message());
+  }
+  return "";
+}
+
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   app.option_defaults()->group(kClusterGroup);
   Add(app, "--model", options.model,
@@ -55,6 +65,13 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       ->check(CLI::Range(0, kLocalWorkersMax));
   Add(app, "--layout", options.layout,
       "the layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
+  Add(app, "--devices", options.devices,
+      "a worker on each: cuda:0,cuda:1 or cpu (as bellwether devices lists them); GPUs and cpu together are "
+      "stages of one pipeline, and answers then depend on which computes what")
+      ->check(CheckDevices);
+  Add(app, "--device-memory-fraction", options.device_memory_fraction,
+      "of what a GPU has free, how much to plan with")
+      ->check(CLI::Range(0.01, 1.0));
   Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)")
       ->check(CLI::Range(0, kWorkerThreadsMax));
   Add(app, "--quantize", options.quantize, "round float weights at load: none, int8 or int4")
@@ -63,8 +80,8 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       "KV cache: auto (fp32 beside fp32 weights, else bf16), fp32, bf16 or fp16")
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}));
   Add(app, "--kernel-level", options.kernel_level,
-      "instruction set: reference, portable, avx2, avx512 or avx512_bf16 (default: the best all workers "
-      "have)");
+      "instruction set: reference, portable, avx2, avx512, avx512_bf16, or a GPU's class such as cuda_sm90 "
+      "(default: the best all workers have)");
   Add(app, "--context-tokens", options.context_tokens, kContextTokensHelp)
       ->check(CLI::Range(0, kContextTokensMax));
   Add(app, "--chat-template", options.chat_template,
@@ -244,7 +261,11 @@ void AddPlan(CLI::App& app, CommandLine& line) {
   plan->add_option(
       "--worker", line.plan.workers,
       "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
-      "share its memory. Default: this machine, measured");
+      "share its memory. With gpu=80GB it computes on a GPU of that memory. Default: this machine, measured");
+  plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");
+  Add(*plan, "--device-memory-fraction", line.plan.device_memory_fraction,
+      "of what a GPU has free, how much to plan with")
+      ->check(CLI::Range(0.01, 1.0));
   Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine")
       ->check(CLI::Range(0, kWorkersMax));
   plan->add_flag("--json", line.plan.json, "one JSON object");
@@ -294,6 +315,11 @@ void AddInspect(CLI::App& app, CommandLine& line) {
   inspect->add_flag("--json", line.inspect.json, "one JSON object");
 }
 
+void AddDevices(CLI::App& app, CommandLine& line) {
+  CLI::App* devices = app.add_subcommand("devices", "what can compute on this machine: its GPUs and its CPU");
+  devices->add_flag("--json", line.devices.json, "one JSON object");
+}
+
 }  // namespace
 
 bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) {
@@ -309,6 +335,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddAnswering(app, line);
   AddPlan(app, line);
   AddInspect(app, line);
+  AddDevices(app, line);
   AddBench(app, line);
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);
   exit_code = ParseFlags(argc, argv, print_config, &app, AllDisplacements(*app.get_subcommand("generate")));

@@ -2,6 +2,7 @@
 
 #include "cli/answers.h"
 #include "cli/bench.h"
+#include "cli/devices.h"
 #include "cli/inspect.h"
 #include "cli/managed_cluster.h"
 #include "cli/plan.h"
@@ -18,6 +19,7 @@ struct CommandLine {
   ChatOptions chat;
   PlanOptions plan;
   InspectOptions inspect;
+  DevicesOptions devices;
   BenchOptions bench;
   std::string prompt_file;  // of generate and score: has been read into their prompt
 };

@@ -124,13 +124,38 @@ TEST(FlagsTest, ThePromptAsTextIdsOrFile) {
 }
 
 TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
-  const ClusterOptions options =
-      Parse({"up",    "--model",         "m",     "--tensor-parallel", "2",    "--pipeline-parallel",
-             "3",     "--threads",       "4",     "--quantize",        "int4", "--kv-type",
-             "fp16",  "--kernel-level",  "avx2",  "--context-tokens",  "500",  "--chat-template",
-             "belle", "--log-level",     "error", "--workers",         "7",    "--listen",
-             "a:1",   "--worker-listen", "b:2"})
-          .up;
+  const ClusterOptions options = Parse({"up",
+                                        "--model",
+                                        "m",
+                                        "--tensor-parallel",
+                                        "2",
+                                        "--pipeline-parallel",
+                                        "3",
+                                        "--threads",
+                                        "4",
+                                        "--quantize",
+                                        "int4",
+                                        "--kv-type",
+                                        "fp16",
+                                        "--kernel-level",
+                                        "avx2",
+                                        "--context-tokens",
+                                        "500",
+                                        "--chat-template",
+                                        "belle",
+                                        "--log-level",
+                                        "error",
+                                        "--workers",
+                                        "7",
+                                        "--listen",
+                                        "a:1",
+                                        "--worker-listen",
+                                        "b:2",
+                                        "--devices",
+                                        "cuda:0,cuda:1",
+                                        "--device-memory-fraction",
+                                        "0.5"})
+                                     .up;
   EXPECT_EQ(options.model, "m");
   EXPECT_EQ(options.tensor_parallel, 2);
   EXPECT_EQ(options.pipeline_parallel, 3);
@@ -144,6 +169,8 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
   EXPECT_EQ(options.workers, 7);
   EXPECT_EQ(options.listen, "a:1");
   EXPECT_EQ(options.worker_listen, "b:2");
+  EXPECT_EQ(options.devices, "cuda:0,cuda:1");
+  EXPECT_EQ(options.device_memory_fraction, 0.5);
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "cli/patience.h"
 #include "cli/stop.h"
 #include "common/clock.h"
@@ -40,8 +41,10 @@ void AddUnlessZero(const std::string& flag, int value, std::vector<std::string>&
   if (value != 0) AddUnlessEmpty(flag, std::to_string(value), arguments);
 }
 
-absl::StatusOr<int> WorkersWanted(const ClusterOptions& options) {
+absl::StatusOr<int> WorkersWanted(const ClusterOptions& options, size_t devices) {
   int wanted = std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
+  if (options.tensor_parallel == 0 && options.pipeline_parallel == 0)
+    wanted = std::max(1, static_cast<int>(devices));
   if (!options.layout.empty()) {
     if (options.tensor_parallel > 0 || options.pipeline_parallel > 0) {
       return absl::InvalidArgumentError(
@@ -57,6 +60,29 @@ absl::StatusOr<int> WorkersWanted(const ClusterOptions& options) {
       absl::StrCat(wanted, " workers on this machine, allowed are ", kLocalWorkersMax));
 }
 
+// The device of each worker.
+absl::StatusOr<std::vector<std::string>> DevicesOf(const ClusterOptions& options) {
+  const std::vector<std::string> named = absl::StrSplit(options.devices, ',', absl::SkipEmpty());
+  BW_ASSIGN_OR_RETURN(const int wanted, WorkersWanted(options, named.size()));
+  const auto count = static_cast<size_t>(wanted);
+  if (named.empty()) return std::vector<std::string>(count, "cpu");
+  if (named.size() == 1) return std::vector<std::string>(count, named[0]);
+  if (named.size() == count) return named;
+  return absl::InvalidArgumentError(absl::StrCat("--devices names ", named.size(), " for ", count,
+                                                 " workers: name one for each, or one for all"));
+}
+
+// Whether people ask for workers that compute different bits.
+bool DevicesMix(const std::vector<std::string>& devices) {
+  const auto is_cpu = [](const std::string& name) { return name == "cpu"; };
+  const auto is_auto = [](const std::string& name) { return name == "auto"; };
+  const auto some = [&](const auto& is) {
+    return std::any_of(devices.begin(), devices.end(), is) &&
+           !std::all_of(devices.begin(), devices.end(), is);
+  };
+  return some(is_cpu) || some(is_auto);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const ClusterOptions& options,
@@ -67,8 +93,8 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const Clus
                                             error ? error.message() : "",
                                             ": give a Hugging Face directory or a .gguf file"));
   }
-  BW_ASSIGN_OR_RETURN(const int wanted, WorkersWanted(options));
-  auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options, wanted));
+  BW_ASSIGN_OR_RETURN(std::vector<std::string> devices, DevicesOf(options));
+  auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options, std::move(devices)));
   BW_ASSIGN_OR_RETURN(cluster->directory_,
                       ScratchDirectory::Make(std::filesystem::temp_directory_path(error).string()));
   BW_RETURN_IF_ERROR(cluster->StartCoordinator());
@@ -106,6 +132,9 @@ absl::Status ManagedCluster::StartCoordinator() {
   AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
   AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
+  if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
+    AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);
+  if (DevicesMix(devices_)) arguments.emplace_back("--mix-devices");
   BW_ASSIGN_OR_RETURN(
       coordinator_, ChildProcess::Start(
                         {.program = SiblingProgram("bellwether-coordinator"),
@@ -140,6 +169,7 @@ absl::Status ManagedCluster::StartWorker(int index) {
   std::vector<std::string> arguments = {"--model",       options_.model,
                                         "--coordinator", worker_address_,
                                         "--name",        absl::StrCat("worker-", index),
+                                        "--device",      devices_[index],
                                         "--threads",     std::to_string(threads),
                                         "--log-level",   options_.log_level};
   // Each worker its own cores; more threads than cores go wherever the system likes.

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -11,17 +12,22 @@
 #include "cli/inference_client.h"
 #include "cli/restart_pauses.h"
 #include "cli/scratch_directory.h"
+#include "common/defaults.h"
 
 namespace bellwether {
 
 // What to run on this machine. Zero and empty mean: decide.
 struct ClusterOptions {
   std::string model;
-  int workers = 0;  // default: those of the layout, stages x ranks, else 1
+  int workers = 0;  // default: those of the layout, stages x ranks, or devices, else 1
   int tensor_parallel = 0;
   int pipeline_parallel = 0;
   std::string layout;  // as model/layout_text.h has it, instead of the two above
   int threads = 0;     // of each worker; default: the cores, shared out
+  // "cuda:0,cuda:1": of each worker, or one for all of them; empty: the CPU. Several classes share a
+  // pipeline.
+  std::string devices;
+  double device_memory_fraction = kDefaultDeviceMemoryFraction;
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;
@@ -66,7 +72,8 @@ class ManagedCluster {
     absl::Duration started_at;  // of Clock::Real
     absl::Duration restart_at;  // likewise; meaningful while the process is gone
   };
-  ManagedCluster(const ClusterOptions& options, int workers) : options_(options), workers_(workers) {}
+  ManagedCluster(const ClusterOptions& options, std::vector<std::string> devices)
+      : options_(options), devices_(std::move(devices)), workers_(devices_.size()) {}
   absl::Status StartCoordinator();
   absl::Status ReadPorts(const Progress& progress);
   absl::Status StartWorker(int index);
@@ -84,7 +91,8 @@ class ManagedCluster {
   std::string LogTail(const std::string& file, size_t lines_max = kLogLinesShown) const;
 
   const ClusterOptions options_;
-  ScratchDirectory directory_;  // of logs and the port file
+  const std::vector<std::string> devices_;  // of each worker
+  ScratchDirectory directory_;              // of logs and the port file
   std::string address_, worker_address_;
   ChildProcess coordinator_;
   std::optional<absl::Duration> coordinator_stopped_at_;  // by SIGSTOP, and has not gone on since

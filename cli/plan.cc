@@ -7,6 +7,7 @@
 #include "absl/strings/str_split.h"
 #include "common/defaults.h"
 #include "common/json.h"
+#include "common/log.h"
 #include "common/output.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
@@ -19,7 +20,8 @@ namespace {
 
 constexpr double kMeasureSeconds = 0.3;
 constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
-constexpr double kBytesMax = 1e15;          // of a worker; sums over kWorkersMax of them fit an int64
+constexpr char kAssumedGpuLevel[] = "cuda_sm90";
+constexpr double kBytesMax = 1e15;  // of a worker; sums over kWorkersMax of them fit an int64
 
 // "16GB", "512MB", "1e9", "40GB/s"; at least 1.
 absl::StatusOr<double> ParseBytes(absl::string_view text) {
@@ -41,8 +43,9 @@ absl::StatusOr<double> ParseBytes(absl::string_view text) {
 
 Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
   Json json = Json::object({{"layout", Describe(plan.layout)},
-                            {"kernel_level", plan.numeric.kernel_level},
+                            {"kernel_level", plan.KernelLevelText()},
                             {"kv_blocks", plan.kv_blocks},
+                            {"kv_bound_by", plan.kv_bound_by},
                             {"decode_tokens_per_second", plan.decode_tokens_per_second},
                             {"pipeline_tokens_per_second", plan.pipeline_tokens_per_second},
                             {"bound_by", plan.bound_by},
@@ -79,9 +82,15 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
       worker.memory_bytes = static_cast<int64_t>(bytes);
     } else if (key == "bandwidth") {
       BW_ASSIGN_OR_RETURN(worker.read_bytes_per_second, ParseBytes(value));
+    } else if (key == "gpu") {
+      BW_ASSIGN_OR_RETURN(const double bytes, ParseBytes(value));
+      worker.gpu = {.name = "GPU", .uuid = absl::StrCat(index)};
+      worker.gpu->memory_bytes = worker.gpu->free_bytes = static_cast<int64_t>(bytes);
+      worker.kernel_levels = {kAssumedGpuLevel};
     } else if (key != "threads" || !absl::SimpleAtoi(value, &worker.threads) || worker.threads < 1) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "worker \"", text, "\": \"", field, "\" is none of name=, host=, memory=, threads=, bandwidth="));
+      return absl::InvalidArgumentError(
+          absl::StrCat("worker \"", text, "\": \"", field,
+                       "\" is none of name=, host=, memory=, threads=, bandwidth=, gpu="));
     }
   }
   if (worker.memory_bytes == 0) {
@@ -106,9 +115,11 @@ absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count) {
 
 absl::Status RunPlan(const PlanOptions& options) {
   BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
-  PlannerOptions planner{.kernel_level = options.kernel_level,
+  PlannerOptions planner{.mix_devices = options.mix_devices,
                          .stages = options.pipeline_parallel,
-                         .ranks = options.tensor_parallel};
+                         .ranks = options.tensor_parallel,
+                         .device_memory_share = options.device_memory_fraction};
+  if (!options.kernel_level.empty()) planner.kernel_levels = {options.kernel_level};
   BW_ASSIGN_OR_RETURN(planner.quantize, ParseQuantize(options.quantize));
   const CheckpointFormats formats(*checkpoint);
   planner.kv_type = DefaultKvType(formats, planner.quantize);
@@ -127,6 +138,7 @@ absl::Status RunPlan(const PlanOptions& options) {
     BW_ASSIGN_OR_RETURN(workers, LocalInventory(std::max(options.local_workers, wanted)));
   }
   BW_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint->config(), formats, workers, planner));
+  for (const std::string& warning : plan.warnings) LogWarning(warning);
   return WriteOutput((options.json ? WriteJson(ToJson(plan, workers), /*indent=*/2) : plan.arithmetic) +
                      "\n");
 }

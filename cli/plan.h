@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/defaults.h"
 #include "coordinator/planner.h"
 
 namespace bellwether {
@@ -16,7 +17,10 @@ struct PlanOptions {
   std::string kernel_level;
   int tensor_parallel = 0, pipeline_parallel = 0;
   int context_tokens = 0;
-  // Each "name=a,host=h1,memory=16GB,threads=8,bandwidth=40GB"; all but memory may be left out.
+  bool mix_devices = false;
+  double device_memory_fraction = kDefaultDeviceMemoryFraction;
+  // Each "name=a,host=h1,memory=16GB,threads=8,bandwidth=40GB"; all but memory may be left out. With
+  // "gpu=80GB" it is a GPU with so much memory, and bandwidth is the GPU's.
   std::vector<std::string> workers;
   int local_workers = 0;  // instead: this many on this machine, as it is measured now
   bool json = false;

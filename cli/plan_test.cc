@@ -24,6 +24,23 @@ TEST(ParseWorkerTest, Fields) {
   EXPECT_EQ(ParseWorker("memory=1000TB", 0)->memory_bytes, 1'000'000'000'000'000);
 }
 
+TEST(ParseWorkerTest, AGpuHasMemoryAndALevelOfItsOwn) {
+  const auto worker = ParseWorker("memory=64GB,gpu=80GB,bandwidth=3TB/s", 2);
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  ASSERT_TRUE(worker->gpu.has_value());
+  EXPECT_EQ(worker->gpu->free_bytes, 80'000'000'000);
+  EXPECT_EQ(worker->memory_bytes, 64'000'000'000);
+  EXPECT_THAT(worker->kernel_levels, ::testing::ElementsAre("cuda_sm90"));
+  EXPECT_NE(worker->gpu->uuid, ParseWorker("memory=64GB,gpu=80GB", 3)->gpu->uuid);
+}
+
+TEST(RunPlanTest, GpusAndCpusNeedToBeAskedFor) {
+  PlanOptions options{.model = "random:llama:fp32", .workers = {"memory=4GB", "memory=4GB,gpu=1GB"}};
+  EXPECT_THAT(std::string(RunPlan(options).message()), HasSubstr("--mix-devices"));
+  options.mix_devices = true;
+  EXPECT_TRUE(RunPlan(options).ok());
+}
+
 TEST(ParseWorkerTest, SizesOutOfRangeAreRefusedWithTheRange) {
   for (const char* size : {"1e30", "1e999", "1001TB", "0", "0.5", "1e16GB"}) {
     for (const char* field : {"memory=", "memory=1GB,bandwidth="}) {

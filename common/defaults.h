@@ -31,6 +31,9 @@ inline constexpr absl::Duration kLoadTimeout = absl::Seconds(180);  // without a
 inline constexpr absl::Duration kRejoinDelayFirst = absl::Milliseconds(100);
 inline constexpr absl::Duration kRejoinDelayMax = absl::Seconds(3);
 
+// What of a GPU's free memory a plan takes.
+inline constexpr double kDefaultDeviceMemoryFraction = 0.9;
+
 // Serving.
 inline constexpr int32_t kDefaultContextTokens = 4096;  // or what the model can, if less
 inline constexpr int32_t kDefaultStepTokens = 512;

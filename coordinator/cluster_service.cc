@@ -49,7 +49,7 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
     return absl::InvalidArgumentError("too many kernel_levels");
   std::vector<const std::string*> texts = {&join.build_id(),    &join.name(),         &join.host_id(),
                                            &join.unix_socket(), &join.link_address(), &join.model_id(),
-                                           &join.cpu_type()};
+                                           &join.cpu_type(),    &join.gpu().name(),   &join.gpu().uuid()};
   for (const std::string& level : join.kernel_levels()) texts.push_back(&level);
   for (const std::string* text : texts) {
     if (text->size() > kTextBytesMax) {
@@ -73,23 +73,38 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
     return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
   }
+  if (join.has_gpu()) {
+    if (join.gpu().uuid().empty()) return absl::InvalidArgumentError("gpu.uuid is empty");
+    for (const int64_t bytes : {join.gpu().memory_bytes(), join.gpu().free_bytes()}) {
+      if (bytes < 0 || bytes > kBytesMax)
+        return absl::InvalidArgumentError("a size of the gpu's memory is out of range");
+    }
+  }
   return absl::OkStatus();
 }
 
 JoiningWorker FromProto(const v1::JoinRequest& join) {
-  return {.protocol_version = join.protocol_version(),
-          .build_id = join.build_id(),
-          .inventory = {.name = join.name(),
-                        .host = join.host_id(),
-                        .cpu_type = join.cpu_type(),
-                        .memory_bytes = join.memory_bytes(),
-                        .threads = join.threads(),
-                        .read_bytes_per_second = join.read_bytes_per_second(),
-                        .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
-          .unix_socket = join.unix_socket(),
-          .link_address = join.link_address(),
-          .model_id = join.model_id(),
-          .last_epoch = {join.last_epoch()}};
+  JoiningWorker worker = {
+      .protocol_version = join.protocol_version(),
+      .build_id = join.build_id(),
+      .inventory = {.name = join.name(),
+                    .host = join.host_id(),
+                    .cpu_type = join.cpu_type(),
+                    .memory_bytes = join.memory_bytes(),
+                    .threads = join.threads(),
+                    .read_bytes_per_second = join.read_bytes_per_second(),
+                    .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
+      .unix_socket = join.unix_socket(),
+      .link_address = join.link_address(),
+      .model_id = join.model_id(),
+      .last_epoch = {join.last_epoch()}};
+  if (join.has_gpu()) {
+    worker.inventory.gpu = {.name = Printable(join.gpu().name()),
+                            .uuid = Printable(join.gpu().uuid()),
+                            .memory_bytes = join.gpu().memory_bytes(),
+                            .free_bytes = join.gpu().free_bytes()};
+  }
+  return worker;
 }
 
 WorkerProgress FromProto(const v1::Heartbeat& beat) {
@@ -146,6 +161,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   void Do(const LayoutUp& action);
   void Do(const LayoutDown& action);
   void Do(const EndWorkerEpoch& action);
+  void Do(const Warn& action);
   void Do(const ReportWaiting& action);
   ClusterTick MakeTick() const;
   std::shared_ptr<WorkerStream> Find(WorkerId id) const;
@@ -374,14 +390,13 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
   const ClusterLayout& layout = *action.layout;
   const auto keeps = [](const ClusterLayout::Member& member) { return member.keeps; };
   LogInfo("epoch ", layout.epoch.value, ": ", Describe(layout.plan.layout), ", kernel level ",
-          layout.plan.numeric.kernel_level, ", ",
+          layout.plan.KernelLevelText(), ", ",
           std::count_if(layout.members.begin(), layout.members.end(), keeps), " of ", layout.members.size(),
           " workers keep their weights\n", layout.plan.arithmetic);
   AssignmentMessage message;
   message.assignment = {.epoch = layout.epoch,
                         .model_id = options_.view.model_id,
                         .layout = layout.plan.layout,
-                        .numeric = layout.plan.numeric,
                         .kv_blocks = layout.plan.kv_blocks,
                         .context_tokens = options_.context_tokens,
                         .step_tokens = options_.view.step_tokens,
@@ -398,6 +413,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
   for (const ClusterLayout::Member& member : layout.members) {
     message.assignment.stage = member.stage;
     message.assignment.rank = member.rank;
+    message.assignment.numeric = layout.plan.numeric(member.stage);
     v1::CoordinatorMessage out;
     Encode(message, out.mutable_assignment());
     SendTo(member.id, std::move(out));
@@ -417,7 +433,7 @@ void ClusterService::Impl::Do(const LayoutUp& action) {
     serving_ = std::move(serving);
     status_ = {.serving = true,
                .layout = Describe(layout.plan.layout),
-               .kernel_level = layout.plan.numeric.kernel_level,
+               .kernel_level = layout.plan.KernelLevelText(),
                .kv_blocks = layout.plan.kv_blocks};
   }
   LogInfo("serving in epoch ", layout.epoch.value);
@@ -445,6 +461,8 @@ void ClusterService::Impl::Do(const EndWorkerEpoch& action) {
   message.mutable_end_epoch()->set_reason(Printable(action.reason));
   SendTo(action.id, std::move(message));
 }
+
+void ClusterService::Impl::Do(const Warn& action) { LogWarning(action.text); }
 
 void ClusterService::Impl::Do(const ReportWaiting& action) {
   LogInfo(action.reason);

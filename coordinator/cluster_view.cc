@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/format_bytes.h"
 #include "common/status.h"
+#include "coordinator/device_class.h"
 
 namespace bellwether {
 namespace {
@@ -22,6 +23,13 @@ constexpr absl::Duration kTickGapMax = absl::Seconds(1);
 
 std::string Seconds(absl::Duration duration) {
   return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
+}
+
+std::vector<std::string> LevelsByLayer(const Plan& plan) {
+  std::vector<std::string> levels;
+  for (size_t stage = 0; stage < plan.layout.stages.size(); ++stage)
+    levels.insert(levels.end(), plan.layout.stages[stage].layers.size(), plan.kernel_levels[stage]);
+  return levels;
 }
 
 }  // namespace
@@ -48,9 +56,11 @@ void ClusterView::On(const WorkerJoined& event) {
     return;
   }
   const int64_t memory = HostMemory(event.worker.inventory);
+  const int64_t gpu_memory = GpuMemory(event.worker.inventory);
   Worker& worker = workers_[event.id];
   worker.info = event.worker;
   worker.info.inventory.memory_bytes = memory;
+  if (worker.info.inventory.gpu) worker.info.inventory.gpu->free_bytes = gpu_memory;
   worker.info.inventory.read_bytes_per_second = ReadBandwidth(event.worker.inventory);
   std::optional<HeldPart>& held = worker.info.inventory.held;
   if (held && held->model_id != options_.model_id) held.reset();
@@ -58,10 +68,12 @@ void ClusterView::On(const WorkerJoined& event) {
   worker.last_beat = worker.last_change = now_;
   plan_refused_ = false;
   actions_.push_back(AcceptWorker{event.id});
+  if (layout_ != nullptr) TellApart();
 }
 
 double ClusterView::ReadBandwidth(const WorkerInventory& newcomer) {
-  const auto key = std::make_tuple(newcomer.host, newcomer.cpu_type, newcomer.threads);
+  const auto key = newcomer.gpu ? std::make_tuple(newcomer.host, newcomer.gpu->name, 0)
+                                : std::make_tuple(newcomer.host, newcomer.cpu_type, newcomer.threads);
   if (const auto known = bandwidths_.find(key); known != bandwidths_.end()) return known->second;
   if (bandwidths_.size() < kBandwidthsMax) bandwidths_.emplace(key, newcomer.read_bytes_per_second);
   return newcomer.read_bytes_per_second;
@@ -72,11 +84,24 @@ int64_t ClusterView::HostMemory(const WorkerInventory& newcomer) const {
   int64_t known = newcomer.memory_bytes;
   for (const auto& [id, worker] : workers_) {
     if (worker.info.inventory.host != newcomer.host) continue;
-    held += worker.weight_bytes + worker.kv_bytes;
+    if (!worker.info.inventory.gpu) held += worker.weight_bytes + worker.kv_bytes;
     known = std::max(known, worker.info.inventory.memory_bytes);
   }
   // Not all of a KV cache is in use, so what the others were told at their start is the limit.
   return std::min(known, newcomer.memory_bytes + held);
+}
+
+int64_t ClusterView::GpuMemory(const WorkerInventory& newcomer) const {
+  if (!newcomer.gpu) return 0;
+  int64_t held = 0;
+  int64_t known = newcomer.gpu->free_bytes;
+  for (const auto& [id, worker] : workers_) {
+    const auto& gpu = worker.info.inventory.gpu;
+    if (!gpu || gpu->uuid != newcomer.gpu->uuid) continue;
+    held += worker.weight_bytes + worker.kv_bytes;
+    known = std::max(known, gpu->free_bytes);
+  }
+  return std::min(known, newcomer.gpu->free_bytes + held);
 }
 
 std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
@@ -94,8 +119,10 @@ std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
   }
   const std::vector<std::string>& levels = worker.inventory.kernel_levels;
   if (levels.empty()) return "the worker names no kernel level";
-  if (!kernel_level_.empty() && std::find(levels.begin(), levels.end(), kernel_level_) == levels.end()) {
-    return absl::StrCat("this instance computes with kernel level ", kernel_level_,
+  const auto fixed = kernel_levels_.find(DeviceClass(worker.inventory));
+  if (fixed != kernel_levels_.end() &&
+      std::find(levels.begin(), levels.end(), fixed->second) == levels.end()) {
+    return absl::StrCat("this instance computes with kernel level ", fixed->second,
                         " since it first served; the worker only has ", absl::StrJoin(levels, ", "),
                         ": restart the coordinator with --kernel-level ", levels.back(), " to include it");
   }
@@ -171,7 +198,7 @@ void ClusterView::On(const WorkerReady& event) {
 void ClusterView::SetHeld(const ClusterLayout::Member& member) {
   workers_.at(member.id).info.inventory.held =
       HeldPart{.model_id = options_.model_id,
-               .quantize = layout_->plan.numeric.quantize,
+               .quantize = layout_->plan.quantize,
                .layout = std::shared_ptr<const Layout>(layout_, &layout_->plan.layout),
                .stage = member.stage,
                .rank = member.rank};
@@ -184,10 +211,27 @@ void ClusterView::StartIfAllReady() {
   for (const ClusterLayout::Member& member : layout_->members) workers_.at(member.id).failed_loads = 0;
   phase_ = Phase::kServing;
   plan_delay_ = absl::ZeroDuration();
-  kernel_level_ = layout_->plan.numeric.kernel_level;
+  RememberLevels(layout_->plan);
   last_report_.clear();
   end_reason_.clear();
   actions_.push_back(LayoutUp{layout_});
+}
+
+void ClusterView::RememberLevels(const Plan& plan) {
+  for (const ClusterLayout::Member& member : layout_->members)
+    kernel_levels_.emplace(DeviceClass(member.worker.inventory), plan.kernel_levels[member.stage]);
+  layer_levels_ = LevelsByLayer(plan);
+}
+
+void ClusterView::CompareLevels(const Plan& plan) {
+  const std::vector<std::string> levels = LevelsByLayer(plan);
+  for (size_t layer = 0; layer < std::min(levels.size(), layer_levels_.size()); ++layer) {
+    if (levels[layer] == layer_levels_[layer]) continue;
+    actions_.push_back(Warn{absl::StrCat(
+        "answers may differ from earlier ones in their last bits: kernel level ", levels[layer],
+        " computes layer ", layer, " from now on, where ", layer_levels_[layer], " did before")});
+    return;
+  }
 }
 
 void ClusterView::On(const WorkerFailed& event) {
@@ -338,11 +382,10 @@ void ClusterView::EndEpoch(const absl::Status& reason, bool refused) {
 
 void ClusterView::PlanIfPossible() {
   if (phase_ != Phase::kWaiting || plan_refused_ || now_ < plan_not_before_) return;
-  if (workers_joined() < options_.workers_wanted) {
-    Report(absl::StrCat("waiting for workers: ", workers_joined(), " of ", options_.workers_wanted,
-                        " have joined", end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")")));
-    return;
-  }
+  const std::string device_class = ServingClass();
+  const auto may_serve = [&](const auto& it) { return MayServe(it.second, device_class); };
+  const auto joined = static_cast<int>(std::count_if(workers_.begin(), workers_.end(), may_serve));
+  if (joined < options_.workers_wanted) return Report(WaitingReason(joined));
   std::vector<WorkerId> ids = Line();
   if (static_cast<int>(ids.size()) < options_.workers_wanted) return;  // why was said when one of them failed
   ids.resize(options_.workers_wanted);
@@ -353,10 +396,50 @@ void ClusterView::PlanIfPossible() {
   Report(std::string(plan.status().message()), /*refused=*/true);
 }
 
+std::string ClusterView::WaitingReason(int joined) const {
+  const int apart = workers_joined() - joined;
+  return absl::StrCat(
+      "waiting for workers: ", joined, " of ", options_.workers_wanted, " have joined",
+      apart > 0 ? absl::StrCat(", and ", apart, " of another device class (--mix-devices lets all serve)")
+                : "",
+      end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")"));
+}
+
+std::string ClusterView::ServingClass() const {
+  if (options_.mix_devices) return "";
+  if (layout_ != nullptr) return DeviceClass(layout_->members[0].worker.inventory);
+  if (!kernel_levels_.empty()) return kernel_levels_.begin()->first;
+  std::map<std::string, int> counts;
+  for (const auto& [id, worker] : workers_) ++counts[DeviceClass(worker.info.inventory)];
+  std::string best;
+  std::tuple<bool, bool, int> best_rank;  // enough of them, GPUs, how many
+  for (const auto& [device_class, count] : counts) {
+    const std::tuple<bool, bool, int> rank = {count >= options_.workers_wanted, device_class != "cpu", count};
+    if (best.empty() || rank > best_rank) best_rank = rank, best = device_class;
+  }
+  return best;
+}
+
+bool ClusterView::MayServe(const Worker& worker, const std::string& device_class) const {
+  return device_class.empty() || DeviceClass(worker.info.inventory) == device_class;
+}
+
+void ClusterView::TellApart() {
+  const std::string device_class = ServingClass();
+  for (auto& [id, worker] : workers_) {
+    if (MayServe(worker, device_class) || std::exchange(worker.told_apart, true)) continue;
+    actions_.push_back(Warn{
+        absl::StrCat("worker ", worker.info.inventory.name, " (", DeviceClass(worker.info.inventory),
+                     ") computes other bits than those that serve (", device_class,
+                     ") and gets no part: --mix-devices on the coordinator lets them share a pipeline")});
+  }
+}
+
 std::vector<WorkerId> ClusterView::Line() const {
+  const std::string device_class = ServingClass();
   std::vector<std::tuple<int, bool, WorkerId>> line;
   for (const auto& [id, worker] : workers_) {
-    if (worker.not_before > now_) continue;
+    if (worker.not_before > now_ || !MayServe(worker, device_class)) continue;
     line.emplace_back(worker.failed_loads, !worker.info.inventory.held.has_value(), id);
   }
   std::sort(line.begin(), line.end());
@@ -368,7 +451,9 @@ std::vector<WorkerId> ClusterView::Line() const {
 absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) const {
   std::vector<WorkerInventory> inventories;
   for (const WorkerId id : ids) inventories.push_back(workers_.at(id).info.inventory);
-  BW_ASSIGN_OR_RETURN(Plan plan, plan_(inventories, kernel_level_));
+  std::vector<std::string> levels;
+  for (const auto& [device_class, level] : kernel_levels_) levels.push_back(level);
+  BW_ASSIGN_OR_RETURN(Plan plan, plan_(inventories, levels));
   if (const absl::Duration deadline = StepDeadline(plan); deadline > kStepDeadlineMax) {
     return absl::FailedPreconditionError(absl::StrFormat(
         "a step of %d tokens may take %s at the %.3g tokens/s of this plan, workers wait %s at most: lower "
@@ -401,6 +486,9 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
   layout_ = std::move(layout);
   phase_ = Phase::kLoading;
   loaded_percent_ = 0;
+  for (const std::string& warning : layout_->plan.warnings) actions_.push_back(Warn{warning});
+  CompareLevels(layout_->plan);
+  TellApart();
   actions_.push_back(AssignLayout{layout_});
   Report(absl::StrCat("workers are loading the model (epoch ", last_epoch_, ")"));
 }

@@ -125,6 +125,10 @@ struct EndWorkerEpoch {
   Epoch epoch;
   std::string reason;
 };
+// What people should know although the service goes on.
+struct Warn {
+  std::string text;
+};
 // Why nothing is served, for people; when it changes. `refused`: the workers are there, but the planner says
 // no, or one of them could not load its part.
 struct ReportWaiting {
@@ -132,7 +136,7 @@ struct ReportWaiting {
   bool refused = false;
 };
 using ClusterAction = std::variant<AcceptWorker, RefuseWorker, DropWorker, AssignLayout, LayoutUp, LayoutDown,
-                                   EndWorkerEpoch, ReportWaiting>;
+                                   EndWorkerEpoch, Warn, ReportWaiting>;
 
 struct ClusterViewOptions {
   int workers_wanted = 1;
@@ -143,13 +147,14 @@ struct ClusterViewOptions {
   absl::Duration load_timeout = kLoadTimeout;
   absl::Duration step_deadline;  // zero: from the plan
   int32_t step_tokens = kDefaultStepTokens;
+  bool mix_devices = false;  // workers of all device classes (coordinator/device_class.h) get parts
 };
 
 class ClusterView {
  public:
-  // `kernel_level`: the one to plan for, empty if it is still open.
+  // `kernel_levels`: those to plan for, one a device class; empty if they are still open.
   using PlanFunction = std::function<absl::StatusOr<Plan>(absl::Span<const WorkerInventory> workers,
-                                                          const std::string& kernel_level)>;
+                                                          const std::vector<std::string>& kernel_levels)>;
   ClusterView(ClusterViewOptions options, PlanFunction plan);
 
   // `now` never goes back.
@@ -171,6 +176,7 @@ class ClusterView {
     int64_t weight_bytes = 0;    // that it holds, also after the epoch
     int64_t kv_bytes = 0;        // that it holds while the epoch lasts
     int failed_loads = 0;        // since it last served
+    bool told_apart = false;     // that it computes other bits and gets no part
     absl::Duration not_before;   // no part for it until then
   };
 
@@ -185,19 +191,31 @@ class ClusterView {
   // Of the first worker of its host, CPU type and number of threads: a worker that comes back, and its
   // equals, count as equally fast, whatever a short measurement says.
   double ReadBandwidth(const WorkerInventory& newcomer);
-  // What a host has for all its workers, said by one that came when others had taken their part already.
+  // What a host, or a GPU, has for all its workers, said by one that came when others had taken their part
+  // already.
   int64_t HostMemory(const WorkerInventory& newcomer) const;
+  int64_t GpuMemory(const WorkerInventory& newcomer) const;
   std::string ReasonToRefuse(const JoiningWorker& worker) const;
   // It could not load its part: the others come first, and it rests, longer each time.
   void SendToEndOfLine(WorkerId id);
+  // Whose workers get parts: the one that serves or has served, else the one with enough of them, GPUs first.
+  // Empty: those of all.
+  std::string ServingClass() const;
+  bool MayServe(const Worker& worker, const std::string& device_class) const;
+  // Tells, once, of workers that get no part because they compute other bits.
+  void TellApart();
   // Those that may get a part now, the best choice first.
   std::vector<WorkerId> Line() const;
+  std::string WaitingReason(int joined) const;
   absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
   void PlanIfPossible();
   void Assign(const std::vector<WorkerId>& ids, Plan plan);
   // `member` has loaded its part.
   void SetHeld(const ClusterLayout::Member& member);
   void StartIfAllReady();
+  void RememberLevels(const Plan& plan);
+  // Warns where layers are computed otherwise than when they last served.
+  void CompareLevels(const Plan& plan);
   // How much of the model the workers have loaded, every now and then.
   void ReportLoading();
   // Ends the epoch for everyone; `reason` names who is to blame. `refused` as in ReportWaiting.
@@ -223,7 +241,8 @@ class ClusterView {
   std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined
   std::shared_ptr<const ClusterLayout> layout_;  // null while waiting
   uint64_t last_epoch_ = 0;
-  std::string kernel_level_;                                                    // fixed when first serving
+  std::map<std::string, std::string> kernel_levels_;  // by device class, fixed when it first serves
+  std::vector<std::string> layer_levels_;             // by layer, of the layout that served last
   std::map<std::tuple<std::string, std::string, int32_t>, double> bandwidths_;  // by host, CPU type, threads
   bool plan_refused_ = false;  // and nobody has come or gone since
   absl::Duration plan_not_before_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/testing/cluster_view_fixture.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -10,79 +11,6 @@ namespace bellwether {
 namespace {
 
 using ::testing::HasSubstr;
-
-// One stage with as many ranks as there are workers.
-absl::StatusOr<Plan> PlanRanks(absl::Span<const WorkerInventory> workers, const std::string& kernel_level) {
-  Plan plan;
-  plan.layout.stages.resize(1);
-  for (size_t i = 0; i < workers.size(); ++i) {
-    plan.layout.stages[0].ranks.emplace_back();
-    plan.workers.push_back({.inventory = i, .stage = 0, .rank = static_cast<int>(i)});
-  }
-  plan.numeric.kernel_level = kernel_level.empty() ? "avx2" : kernel_level;
-  plan.kv_blocks = 8;
-  return plan;
-}
-
-JoiningWorker Joining(const std::string& name) {
-  return {.protocol_version = kClusterProtocolVersion,
-          .build_id = "build",
-          .inventory = {.name = name, .host = "h", .kernel_levels = {"portable", "avx2"}},
-          .model_id = "model"};
-}
-
-class ClusterViewTest : public ::testing::Test {
- protected:
-  static ClusterViewOptions Options() {
-    return {.workers_wanted = 2,
-            .build_id = "build",
-            .model_id = "model",
-            .model_name = "tiny",
-            .step_deadline = absl::Seconds(10)};
-  }
-
-  void Send(const ClusterEvent& event) { actions_ = view_.Handle(event, now_); }
-  void After(absl::Duration time, const ClusterEvent& event) {
-    now_ += time;
-    Send(event);
-  }
-  template <typename Action>
-  std::vector<Action> All() const {
-    std::vector<Action> found;
-    for (const ClusterAction& action : actions_) {
-      if (const Action* it = std::get_if<Action>(&action)) found.push_back(*it);
-    }
-    return found;
-  }
-  template <typename Action>
-  bool Has() const {
-    return !All<Action>().empty();
-  }
-
-  void Join(uint64_t id, const std::string& name) { Send(WorkerJoined{{id}, Joining(name)}); }
-  void Beat(uint64_t id, WorkerProgress progress = {}) { Send(WorkerBeat{{id}, progress}); }
-  // Workers 1 (a) and 2 (b) serve.
-  void Serve() {
-    Join(1, "a");
-    Join(2, "b");
-    ASSERT_TRUE(Has<AssignLayout>());
-    epoch_ = All<AssignLayout>()[0].layout->epoch;
-    Send(WorkerReady{{1}, epoch_});
-    ASSERT_FALSE(Has<LayoutUp>());
-    Send(WorkerReady{{2}, epoch_});
-    ASSERT_TRUE(Has<LayoutUp>());
-    ASSERT_TRUE(view_.serving());
-  }
-  std::string DownReason() const {
-    const auto down = All<LayoutDown>();
-    return down.empty() ? "" : std::string(down[0].reason.message());
-  }
-
-  absl::Duration now_ = absl::Seconds(100);
-  ClusterView view_{Options(), PlanRanks};
-  std::vector<ClusterAction> actions_;
-  Epoch epoch_;
-};
 
 TEST_F(ClusterViewTest, WaitsForEnoughWorkersThenServes) {
   Join(1, "a");
@@ -97,9 +25,9 @@ TEST_F(ClusterViewTest, WaitsForEnoughWorkersThenServes) {
   EXPECT_EQ(assigned[0].layout->members[1].rank, 1);
   Send(WorkerReady{{1}, {1}});
   Send(WorkerReady{{1}, {1}});
-  EXPECT_FALSE(view_.serving());
+  EXPECT_FALSE(view_->serving());
   Send(WorkerReady{{2}, {1}});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
 }
 
 TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
@@ -129,7 +57,7 @@ TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
   Beat(2, loading(256 * kMiB, 512 * kMiB, epoch));
   EXPECT_EQ(told(), "workers are loading the model (epoch 1): 70 % of 1.0 GiB");
   Send(WorkerReady{{2}, epoch});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
   Beat(2, loading(512 * kMiB, 512 * kMiB, epoch));
   EXPECT_EQ(told(), "");
 }
@@ -169,7 +97,7 @@ TEST_F(ClusterViewTest, ALostWorkerEndsTheEpochAndASecondOneBeginsTheNext) {
   EXPECT_THAT(DownReason(), HasSubstr("worker b (stage 0, rank 1) is lost: connection closed"));
   ASSERT_EQ(All<EndWorkerEpoch>().size(), 1u);
   EXPECT_EQ(All<EndWorkerEpoch>()[0].id.value, 1u);
-  EXPECT_FALSE(view_.serving());
+  EXPECT_FALSE(view_->serving());
   Beat(1);
   Join(3, "c");
   const auto assigned = All<AssignLayout>();
@@ -177,9 +105,9 @@ TEST_F(ClusterViewTest, ALostWorkerEndsTheEpochAndASecondOneBeginsTheNext) {
   EXPECT_EQ(assigned[0].layout->epoch.value, 2u);
   Send(WorkerReady{{1}, {1}});  // of the old epoch: means nothing
   Send(WorkerReady{{3}, {2}});
-  EXPECT_FALSE(view_.serving());
+  EXPECT_FALSE(view_->serving());
   Send(WorkerReady{{1}, {2}});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
 }
 
 TEST_F(ClusterViewTest, EpochsGrowInAWorkersLifeAlsoUnderANewCoordinator) {
@@ -204,7 +132,7 @@ TEST_F(ClusterViewTest, ASpareThatLeavesHurtsNobody) {
   Serve();
   Join(3, "spare");
   Send(WorkerLost{{3}, absl::UnavailableError("gone")});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
   EXPECT_FALSE(Has<EndWorkerEpoch>());
 }
 
@@ -214,12 +142,12 @@ TEST_F(ClusterViewTest, NoHeartbeatForFourSecondsIsALostWorker) {
     now_ += absl::Milliseconds(500);
     Beat(1);
     Send(ClusterTick{});
-    EXPECT_TRUE(view_.serving());
+    EXPECT_TRUE(view_->serving());
   }
   now_ += absl::Milliseconds(500);
   Beat(1);
   Send(ClusterTick{});
-  EXPECT_FALSE(view_.serving());
+  EXPECT_FALSE(view_->serving());
   EXPECT_THAT(DownReason(), HasSubstr("worker b"));
   EXPECT_THAT(DownReason(), HasSubstr("no heartbeat for 4.0 s"));
   ASSERT_EQ(All<DropWorker>().size(), 1u);
@@ -231,15 +159,15 @@ TEST_F(ClusterViewTest, WhenTheCoordinatorItselfWasHeldUpNobodyIsToBlame) {
   Send(ClusterTick{});
   now_ += absl::Seconds(30);
   Send(ClusterTick{});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
   for (int i = 0; i < 7; ++i) {
     now_ += absl::Milliseconds(500);
     Send(ClusterTick{});
-    EXPECT_TRUE(view_.serving()) << i;
+    EXPECT_TRUE(view_->serving()) << i;
   }
   now_ += absl::Milliseconds(600);
   Send(ClusterTick{});
-  EXPECT_FALSE(view_.serving());
+  EXPECT_FALSE(view_->serving());
 }
 
 TEST_F(ClusterViewTest, AFailureBlamesTheWorkerOrItsPeer) {
@@ -327,10 +255,11 @@ TEST_F(ClusterViewTest, AWorkerThatCannotLoadRestsLongerEachTime) {
 // Places followed the order of joining: after the loss of the first of four ranks all the others moved.
 TEST_F(ClusterViewTest, SurvivorsAreKnownByWhatTheyHold) {
   std::vector<WorkerInventory> seen;
-  ClusterView view(Options(), [&seen](absl::Span<const WorkerInventory> workers, const std::string& level) {
-    seen.assign(workers.begin(), workers.end());
-    return PlanRanks(workers, level);
-  });
+  ClusterView view(Options(),
+                   [&seen](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
+                     seen.assign(workers.begin(), workers.end());
+                     return PlanRanks(workers, level);
+                   });
   const auto held_rank = [&seen](size_t i) { return seen[i].held ? seen[i].held->rank : -1; };
   view.Handle(WorkerJoined{{1}, Joining("a")}, now_);
   view.Handle(WorkerJoined{{2}, Joining("b")}, now_);
@@ -358,11 +287,12 @@ TEST_F(ClusterViewTest, WhoHoldsAPartComesBeforeWhoHoldsNoneAlsoUnderANewCoordin
     return worker;
   };
   std::vector<std::string> names;
-  ClusterView view(Options(), [&names](absl::Span<const WorkerInventory> workers, const std::string& level) {
-    names.clear();
-    for (const WorkerInventory& worker : workers) names.push_back(worker.name);
-    return PlanRanks(workers, level);
-  });
+  ClusterView view(
+      Options(), [&names](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
+        names.clear();
+        for (const WorkerInventory& worker : workers) names.push_back(worker.name);
+        return PlanRanks(workers, level);
+      });
   view.Handle(WorkerJoined{{1}, Joining("spare")}, now_);
   view.Handle(WorkerJoined{{2}, holding("other", 0, "another model")}, now_);
   view.Handle(WorkerJoined{{3}, holding("a", 0, "model")}, now_);
@@ -376,11 +306,12 @@ TEST_F(ClusterViewTest, WhoHoldsAPartComesBeforeWhoHoldsNoneAlsoUnderANewCoordin
 // 50 ms of measuring told equal workers apart by a factor of two.
 TEST_F(ClusterViewTest, EqualWorkersOfAHostAreEquallyFastForEver) {
   std::vector<double> speeds;
-  ClusterView view(Options(), [&speeds](absl::Span<const WorkerInventory> workers, const std::string& level) {
-    speeds.clear();
-    for (const WorkerInventory& worker : workers) speeds.push_back(worker.read_bytes_per_second);
-    return PlanRanks(workers, level);
-  });
+  ClusterView view(
+      Options(), [&speeds](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
+        speeds.clear();
+        for (const WorkerInventory& worker : workers) speeds.push_back(worker.read_bytes_per_second);
+        return PlanRanks(workers, level);
+      });
   const auto joining = [](const std::string& name, double speed, int threads) {
     JoiningWorker worker = Joining(name);
     worker.inventory.cpu_type = "cpu";
@@ -404,7 +335,7 @@ TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
   ClusterViewOptions options = Options();
   options.step_deadline = absl::ZeroDuration();
   options.step_tokens = 65536;
-  const auto plan = [](absl::Span<const WorkerInventory> workers, const std::string& level) {
+  const auto plan = [](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
     absl::StatusOr<Plan> plan = PlanRanks(workers, level);
     plan->decode_tokens_per_second = 0.75;
     return plan;
@@ -425,11 +356,11 @@ TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
 TEST_F(ClusterViewTest, AFailureOfAnOldEpochMeansNothing) {
   Serve();
   Send(WorkerFailed{{1}, {epoch_.value + 1}, absl::InternalError("late"), ""});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
   Send(EpochRejected{{epoch_.value + 1}, absl::InternalError("late")});
-  EXPECT_TRUE(view_.serving());
+  EXPECT_TRUE(view_->serving());
   Send(EpochRejected{epoch_, absl::InternalError("nonsense")});
-  EXPECT_FALSE(view_.serving());
+  EXPECT_FALSE(view_->serving());
 }
 
 TEST_F(ClusterViewTest, ANewcomersMemoryLacksWhatTheOthersOfItsHostHold) {
@@ -437,11 +368,12 @@ TEST_F(ClusterViewTest, ANewcomersMemoryLacksWhatTheOthersOfItsHostHold) {
   a.inventory.memory_bytes = b.inventory.memory_bytes = 1000;
   late.inventory.memory_bytes = 550;
   std::vector<int64_t> memory;
-  ClusterView view(Options(), [&memory](absl::Span<const WorkerInventory> workers, const std::string& level) {
-    memory.clear();
-    for (const WorkerInventory& worker : workers) memory.push_back(worker.memory_bytes);
-    return PlanRanks(workers, level);
-  });
+  ClusterView view(
+      Options(), [&memory](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
+        memory.clear();
+        for (const WorkerInventory& worker : workers) memory.push_back(worker.memory_bytes);
+        return PlanRanks(workers, level);
+      });
   view.Handle(WorkerJoined{{1}, a}, now_);
   view.Handle(WorkerJoined{{2}, b}, now_);
   view.Handle(WorkerReady{{1}, {1}, 400, 100}, now_);
@@ -482,14 +414,14 @@ TEST_F(ClusterViewTest, IdleOrSlowButMovingWorkersAreNotHung) {
     Beat(1, {.epoch = epoch_, .state = "step", .waiting_for = "b"});
     Beat(2, {.epoch = epoch_, .state = "step", .counter = static_cast<uint64_t>(i / 10)});
     Send(ClusterTick{.steps_outstanding = 1, .last_step_change = sent});
-    ASSERT_TRUE(view_.serving()) << i;
+    ASSERT_TRUE(view_->serving()) << i;
   }
   for (int i = 0; i < 60; ++i) {
     now_ += absl::Milliseconds(500);
     Beat(1, {.epoch = epoch_, .state = "ready"});
     Beat(2, {.epoch = epoch_, .state = "ready"});
     Send(ClusterTick{.steps_outstanding = 0, .last_step_change = sent});
-    ASSERT_TRUE(view_.serving()) << i;
+    ASSERT_TRUE(view_->serving()) << i;
   }
 }
 
@@ -531,11 +463,12 @@ TEST_F(ClusterViewTest, EpochsThatNeverServeFollowEachOtherMoreAndMoreSlowly) {
 
 TEST_F(ClusterViewTest, ARefusedPlanIsToldAndTriedAgainWhenSomebodyComes) {
   int calls = 0;
-  ClusterView view(Options(),
-                   [&calls](absl::Span<const WorkerInventory>, const std::string&) -> absl::StatusOr<Plan> {
-                     ++calls;
-                     return absl::FailedPreconditionError("does not fit: 9 GiB of 8");
-                   });
+  ClusterView view(
+      Options(),
+      [&calls](absl::Span<const WorkerInventory>, const std::vector<std::string>&) -> absl::StatusOr<Plan> {
+        ++calls;
+        return absl::FailedPreconditionError("does not fit: 9 GiB of 8");
+      });
   view.Handle(WorkerJoined{{1}, Joining("a")}, now_);
   actions_ = view.Handle(WorkerJoined{{2}, Joining("b")}, now_);
   EXPECT_EQ(All<ReportWaiting>().at(0).reason, "does not fit: 9 GiB of 8");

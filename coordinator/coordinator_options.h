@@ -23,6 +23,8 @@ struct CoordinatorOptions {
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;
+  bool mix_devices = false;  // stages of GPUs and of CPUs may follow each other
+  double device_memory_fraction = kDefaultDeviceMemoryFraction;  // of what a GPU has free
   std::string chat_template;
   int32_t context_tokens = 0;
   int32_t kv_blocks_max = 0;

@@ -70,6 +70,10 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
     return absl::InvalidArgumentError(
         absl::StrCat(number.flag, " is ", number.value, ", allowed is ", number.low, " to ", number.high));
   }
+  if (!(options.device_memory_fraction > 0 && options.device_memory_fraction <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "device-memory-fraction is ", options.device_memory_fraction, ", allowed is above 0 to 1"));
+  }
   if (options.step_deadline < absl::ZeroDuration() || options.step_deadline > kStepDeadlineMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("step-deadline-seconds is ", absl::ToDoubleSeconds(options.step_deadline),
@@ -150,7 +154,9 @@ absl::Status CoordinatorServer::CheckOptions() {
     if (!kv_type.ok()) return Annotate(kv_type.status(), "kv-type");
     planner_.kv_type = *kv_type;
   }
-  planner_.kernel_level = options_.kernel_level;
+  if (!options_.kernel_level.empty()) planner_.kernel_levels = {options_.kernel_level};
+  planner_.mix_devices = options_.mix_devices;
+  planner_.device_memory_share = options_.device_memory_fraction;
   planner_.stages = options_.pipeline_parallel;
   planner_.ranks = options_.tensor_parallel;
   planner_.context_tokens = options_.context_tokens;
@@ -186,10 +192,12 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
                   .model_id = model_id_,
                   .model_name = options_.model,
                   .step_deadline = options_.step_deadline,
-                  .step_tokens = options_.step_tokens};
-  options.plan = [this](absl::Span<const WorkerInventory> workers, const std::string& kernel_level) {
+                  .step_tokens = options_.step_tokens,
+                  .mix_devices = options_.mix_devices};
+  options.plan = [this](absl::Span<const WorkerInventory> workers,
+                        const std::vector<std::string>& kernel_levels) {
     PlannerOptions planner = planner_;
-    if (!kernel_level.empty()) planner.kernel_level = kernel_level;
+    if (!kernel_levels.empty()) planner.kernel_levels = kernel_levels;
     return MakePlan(checkpoint_->config(), *formats_, workers, planner);
   };
   options.context_tokens = options_.context_tokens;

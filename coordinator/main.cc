@@ -38,9 +38,15 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "The layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
   AddFlag(app, "--quantize", options.quantize, "Round float weights at load: none, int8 or int4");
   AddFlag(app, "--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
-  AddFlag(app, "--kernel-level", options.kernel_level,
-          "Instruction set of all workers: reference, portable, avx2, avx512, avx512_bf16 (default: the "
-          "highest they share)");
+  AddFlag(
+      app, "--kernel-level", options.kernel_level,
+      "What all workers compute as: reference, portable, avx2, avx512, avx512_bf16, or a GPU's class such "
+      "as cuda_sm90 (default: the highest they share)");
+  app->add_flag(
+      "--mix-devices", options.mix_devices,
+      "GPUs and CPUs may serve together, stage by stage; answers then depend on which computes what");
+  AddFlag(app, "--device-memory-fraction", options.device_memory_fraction,
+          "Of what a GPU has free, how much to plan with; the rest is for whatever else runs on it");
   AddFlag(app, "--chat-template", options.chat_template,
           "Family of the chat template (default: by the checkpoint)");
   AddFlag(app, "--context-tokens", options.context_tokens,

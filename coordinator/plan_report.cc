@@ -32,22 +32,22 @@ std::string WorkerLine(const Plan& plan, const PlannedWorker& planned, const Wor
                          worker.read_bytes_per_second / 1e9, planned.read_seconds * 1e3);
 }
 
-// What a host has and what is asked of it.
-std::string HostLine(const Plan& plan, const PlanHost& host, int32_t context_blocks) {
-  int64_t weights = 0, activations = 0, block = 0;
+// What a host or a GPU has and what is asked of it.
+std::string PoolLine(const Plan& plan, const MemoryPool& pool, int32_t context_blocks) {
+  int64_t weights = 0, activations = pool.process_bytes, block = 0;
   for (const PlannedWorker& worker : plan.workers) {
-    if (std::find(host.workers.begin(), host.workers.end(), worker.inventory) == host.workers.end()) continue;
+    if (std::find(pool.workers.begin(), pool.workers.end(), worker.inventory) == pool.workers.end()) continue;
     weights += worker.weight_bytes;
     activations += worker.activation_bytes;
     block += worker.kv_block_bytes;
   }
   const int64_t least = weights + activations + context_blocks * block;
   std::string line = absl::StrFormat(
-      "host %s: %s free, %s usable; weights %s + activations %s + at least %d KV blocks x %s = %s", host.name,
-      FormatBytes(host.memory_bytes), FormatBytes(host.usable_bytes), FormatBytes(weights),
+      "%s: %s free, %s usable; weights %s + activations %s + at least %d KV blocks x %s = %s", pool.name,
+      FormatBytes(pool.free_bytes), FormatBytes(pool.usable_bytes), FormatBytes(weights),
       FormatBytes(activations), context_blocks, FormatBytes(block), FormatBytes(least));
-  if (least > host.usable_bytes)
-    line += absl::StrFormat(": %s too much", FormatBytes(least - host.usable_bytes));
+  if (least > pool.usable_bytes)
+    line += absl::StrFormat(": %s too much", FormatBytes(least - pool.usable_bytes));
   return line + "\n";
 }
 
@@ -64,19 +64,18 @@ std::string LeftOver(const Plan& plan, absl::Span<const WorkerInventory> workers
 }  // namespace
 
 std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> workers,
-                           const std::vector<PlanHost>& hosts, int32_t context_blocks) {
+                           const std::vector<MemoryPool>& pools, int32_t context_blocks) {
   std::string text = Describe(plan.layout) + "\n";
-  text += absl::StrFormat("kernel level %s, weights %s, KV cache %s\n", plan.numeric.kernel_level,
-                          std::string(WeightsText(plan.numeric.quantize)),
-                          std::string(Name(plan.numeric.kv_type)));
+  text += absl::StrFormat("kernel level %s, weights %s, KV cache %s\n", plan.KernelLevelText(),
+                          std::string(WeightsText(plan.quantize)), std::string(Name(plan.kv_type)));
   text += absl::StrFormat("%-16s %-12s %5s %4s %-9s %10s %10s %10s %10s %9s %8s\n", "worker", "host", "stage",
                           "rank", "layers", "weights", "activation", "KV", "read/token", "GB/s", "ms");
   for (const PlannedWorker& planned : plan.workers)
     text += WorkerLine(plan, planned, workers[planned.inventory]);
-  for (const PlanHost& host : hosts) text += HostLine(plan, host, context_blocks);
+  for (const MemoryPool& pool : pools) text += PoolLine(plan, pool, context_blocks);
   text += LeftOver(plan, workers);
-  text += absl::StrFormat("KV cache: %d blocks, %d tokens\n", plan.kv_blocks,
-                          int64_t{plan.kv_blocks} * kKvBlockTokens);
+  text += absl::StrFormat("KV cache: %d blocks, %d tokens; bound by %s\n", plan.kv_blocks,
+                          int64_t{plan.kv_blocks} * kKvBlockTokens, plan.kv_bound_by);
   text += absl::StrFormat(
       "decode: %.2f tokens/s for one sequence, %.2f with all stages full; bound by %s; imbalance %.2f\n",
       plan.decode_tokens_per_second, plan.pipeline_tokens_per_second, plan.bound_by, plan.imbalance);

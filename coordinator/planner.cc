@@ -1,17 +1,22 @@
 #include "coordinator/planner.h"
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/defaults.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "coordinator/device_class.h"
 #include "coordinator/held_layout.h"
 #include "coordinator/layer_split.h"
+#include "coordinator/memory_pool.h"
 #include "coordinator/plan_report.h"
+#include "model/gpu_size.h"
 #include "model/row_limits.h"
 
 namespace bellwether {
@@ -39,23 +44,34 @@ class Planner {
     int64_t fixed_weights = 0;  // embedding, head, norms outside the layers
     int64_t fixed_read = 0;
     int64_t kv_block_per_layer = 0;
+    int64_t activations = 0;
+  };
+  // Workers of one host and device class: a stage takes its ranks from them, if it can.
+  struct Group {
+    std::string host, device_class;
+    std::vector<size_t> workers;
   };
 
   absl::Status CheckWorkers() const;
-  absl::StatusOr<std::string> KernelLevel() const;
-  void FindHosts();
+  void FindGroups();
+  void FindPools();
   absl::StatusOr<Plan> PlanAnew(const std::vector<int>& sizes) const;
   // Null if nothing is held, or it is not what the options ask for.
   const Layout* HeldLayout(const std::vector<int>& sizes) const;
   absl::StatusOr<Plan> Complete(Layout layout, const std::vector<std::vector<size_t>>& stages) const;
   absl::StatusOr<std::vector<int>> StageSizes() const;
-  std::vector<int> SizesByHost() const;
+  std::vector<int> SizesByGroup() const;
   absl::StatusOr<std::vector<std::vector<size_t>>> AssignWorkers(const std::vector<int>& sizes) const;
   absl::StatusOr<Layout> ChooseLayout(const std::vector<std::vector<size_t>>& stages) const;
   std::vector<std::vector<RankCosts>> StageCosts(const std::vector<std::vector<size_t>>& stages,
                                                  const Layout& layout) const;
+  bool OneClassEach(const std::vector<std::vector<size_t>>& stages) const;
+  bool OnOneHost(const std::vector<size_t>& stage) const;
   double AllReduceSeconds(const std::vector<size_t>& stage) const;
-  int64_t ActivationBytes(bool last_stage) const;
+  // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
+  int64_t WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const;
+  int64_t KvBytes(size_t worker, const StageLayout& stage, int rank) const;
+  int64_t ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const;
   int32_t ContextBlocks() const;
   void FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
   bool FillKv(Plan* plan) const;
@@ -65,22 +81,24 @@ class Planner {
   const TensorFormats& formats_;
   const absl::Span<const WorkerInventory> workers_;
   const PlannerOptions& options_;
-  NumericOptions numeric_;
-  std::vector<PlanHost> hosts_;  // in order of their first worker
-  std::vector<size_t> host_of_;  // by worker
+  std::vector<std::string> levels_;  // by worker
+  std::vector<Group> groups_;        // in order of their first worker
+  std::vector<MemoryPool> pools_;
+  std::vector<size_t> pool_of_;  // by worker: where its weights lie
 };
 
 absl::StatusOr<Plan> Planner::Make() {
   BW_RETURN_IF_ERROR(CheckWorkers());
-  BW_ASSIGN_OR_RETURN(numeric_.kernel_level, KernelLevel());
-  numeric_.quantize = options_.quantize;
-  numeric_.kv_type = options_.kv_type;
-  FindHosts();
+  BW_ASSIGN_OR_RETURN(levels_, ChooseKernelLevels(workers_, options_.kernel_levels, options_.mix_devices));
+  FindGroups();
+  FindPools();
   BW_ASSIGN_OR_RETURN(const std::vector<int> sizes, StageSizes());
   absl::StatusOr<Plan> anew = PlanAnew(sizes);
   const Layout* layout = HeldLayout(sizes);
   if (layout == nullptr) return anew;
-  absl::StatusOr<Plan> held = Complete(*layout, AssignHolders(workers_, options_.quantize, *layout));
+  const std::vector<std::vector<size_t>> holders = AssignHolders(workers_, options_.quantize, *layout);
+  if (!OneClassEach(holders)) return anew;
+  absl::StatusOr<Plan> held = Complete(*layout, holders);
   if (!held.ok()) return anew;
   const bool moves =
       anew.ok() && anew->pipeline_tokens_per_second >= kGainToMove * held->pipeline_tokens_per_second;
@@ -108,11 +126,12 @@ const Layout* Planner::HeldLayout(const std::vector<int>& sizes) const {
 }
 
 absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vector<size_t>>& stages) const {
-  Plan plan{.layout = std::move(layout), .numeric = numeric_};
+  Plan plan{.layout = std::move(layout), .quantize = options_.quantize, .kv_type = options_.kv_type};
+  for (const std::vector<size_t>& stage : stages) plan.kernel_levels.push_back(levels_[stage[0]]);
   FillWorkers(stages, &plan);
   const bool fits = FillKv(&plan);
   Predict(stages, &plan);
-  plan.arithmetic = PlanArithmetic(plan, workers_, hosts_, ContextBlocks());
+  plan.arithmetic = PlanArithmetic(plan, workers_, pools_, ContextBlocks());
   if (!fits) {
     return absl::FailedPreconditionError(
         absl::StrFormat("the model does not fit. Add memory or workers, shorten the context of %d tokens, or "
@@ -125,7 +144,8 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
 absl::Status Planner::CheckWorkers() const {
   if (workers_.empty()) return absl::FailedPreconditionError("there are no workers");
   for (const WorkerInventory& worker : workers_) {
-    if (!(worker.read_bytes_per_second > 0) || worker.memory_bytes < 0) {
+    if (!(worker.read_bytes_per_second > 0) || worker.memory_bytes < 0 ||
+        (worker.gpu && worker.gpu->free_bytes < 0)) {
       return absl::FailedPreconditionError(
           absl::StrFormat("worker %s reports %d bytes of memory and reads %g bytes/s", worker.name,
                           worker.memory_bytes, worker.read_bytes_per_second));
@@ -134,39 +154,23 @@ absl::Status Planner::CheckWorkers() const {
   return absl::OkStatus();
 }
 
-// The highest level that all have, or the one that was asked for.
-absl::StatusOr<std::string> Planner::KernelLevel() const {
-  const auto lacking = [this](const std::string& level) -> const WorkerInventory* {
-    for (const WorkerInventory& worker : workers_) {
-      const std::vector<std::string>& levels = worker.kernel_levels;
-      if (std::find(levels.begin(), levels.end(), level) == levels.end()) return &worker;
-    }
-    return nullptr;
-  };
-  if (!options_.kernel_level.empty()) {
-    const WorkerInventory* worker = lacking(options_.kernel_level);
-    if (worker == nullptr) return options_.kernel_level;
-    return absl::FailedPreconditionError(
-        absl::StrFormat("worker %s cannot run kernel level %s", worker->name, options_.kernel_level));
+void Planner::FindGroups() {
+  for (size_t i = 0; i < workers_.size(); ++i) {
+    const std::string device_class = DeviceClass(workers_[i]);
+    const auto same = [&](const Group& known) {
+      return known.host == workers_[i].host && known.device_class == device_class;
+    };
+    auto group = std::find_if(groups_.begin(), groups_.end(), same);
+    if (group == groups_.end()) group = groups_.insert(group, {workers_[i].host, device_class});
+    group->workers.push_back(i);
   }
-  const std::vector<std::string>& levels = workers_[0].kernel_levels;
-  for (auto level = levels.rbegin(); level != levels.rend(); ++level) {
-    if (lacking(*level) == nullptr) return *level;
-  }
-  return absl::FailedPreconditionError("the workers share no kernel level");
 }
 
-void Planner::FindHosts() {
-  for (size_t i = 0; i < workers_.size(); ++i) {
-    const WorkerInventory& worker = workers_[i];
-    auto host = std::find_if(hosts_.begin(), hosts_.end(),
-                             [&worker](const PlanHost& known) { return known.name == worker.host; });
-    if (host == hosts_.end()) host = hosts_.insert(host, PlanHost{worker.host, worker.memory_bytes});
-    host->memory_bytes = std::min(host->memory_bytes, worker.memory_bytes);
-    host->usable_bytes =
-        static_cast<int64_t>(static_cast<double>(host->memory_bytes) * options_.memory_share);
-    host->workers.push_back(i);
-    host_of_.push_back(host - hosts_.begin());
+void Planner::FindPools() {
+  pools_ = MemoryPools(workers_, config_, options_);
+  pool_of_.resize(workers_.size());
+  for (size_t pool = 0; pool < pools_.size(); ++pool) {
+    for (const size_t worker : pools_[pool].workers) pool_of_[worker] = pool;
   }
 }
 
@@ -189,12 +193,12 @@ absl::StatusOr<std::vector<int>> Planner::StageSizes() const {
   if (options_.ranks > 0) {
     int stages = options_.stages;
     if (stages == 0) {
-      for (const PlanHost& host : hosts_) stages += static_cast<int>(host.workers.size()) / options_.ranks;
+      for (const Group& group : groups_) stages += static_cast<int>(group.workers.size()) / options_.ranks;
       stages = std::clamp<int>(stages, 1, config_.layers);
     }
     return std::vector<int>(stages, options_.ranks);
   }
-  std::vector<int> sizes = SizesByHost();
+  std::vector<int> sizes = SizesByGroup();
   const auto wanted = static_cast<size_t>(options_.stages);
   while (wanted > 0 && sizes.size() < wanted) {
     const auto largest = std::max_element(sizes.begin(), sizes.end());
@@ -219,43 +223,68 @@ absl::StatusOr<std::vector<int>> Planner::StageSizes() const {
   return sizes;
 }
 
-// One stage a host; several where it has more workers than the model has slices.
-std::vector<int> Planner::SizesByHost() const {
+// One stage a host and device class; several where there are more workers than the model has slices.
+std::vector<int> Planner::SizesByGroup() const {
   const int slices = SliceCount(config_);
   std::vector<int> sizes;
-  for (const PlanHost& host : hosts_) {
-    const int count = static_cast<int>(host.workers.size());
+  for (const Group& group : groups_) {
+    const int count = static_cast<int>(group.workers.size());
     const int stages = (count + slices - 1) / slices;
     for (int i = 0; i < stages; ++i) sizes.push_back(count * (i + 1) / stages - count * i / stages);
   }
   return sizes;
 }
 
-// A stage takes its workers from the first host that has enough of them left, else from several.
+// A stage takes its workers from the first group that has enough of them left, else from several of the first
+// class that has.
 absl::StatusOr<std::vector<std::vector<size_t>>> Planner::AssignWorkers(const std::vector<int>& sizes) const {
-  size_t needed = 0;
-  for (const int size : sizes) needed += size;
+  const size_t needed = std::accumulate(sizes.begin(), sizes.end(), size_t{0});
   if (needed > workers_.size()) {
     return absl::FailedPreconditionError(
         absl::StrFormat("the layout needs %d workers, %d are here", needed, workers_.size()));
   }
-  std::vector<size_t> taken(hosts_.size(), 0);
+  std::vector<size_t> taken(groups_.size(), 0);
   std::vector<std::vector<size_t>> stages;
+  const auto left = [&](size_t group) { return groups_[group].workers.size() - taken[group]; };
+  const auto left_like = [&](size_t group) {
+    size_t sum = 0;
+    for (size_t other = 0; other < groups_.size(); ++other) {
+      if (groups_[other].device_class == groups_[group].device_class) sum += left(other);
+    }
+    return sum;
+  };
   for (const size_t size : sizes) {
     std::vector<size_t> stage;
-    const auto take = [&](size_t host, size_t count) {
-      for (size_t i = 0; i < count; ++i) stage.push_back(hosts_[host].workers[taken[host]++]);
+    const auto take = [&](size_t group, size_t count) {
+      for (size_t i = 0; i < count; ++i) stage.push_back(groups_[group].workers[taken[group]++]);
     };
-    const auto left = [&](size_t host) { return hosts_[host].workers.size() - taken[host]; };
-    for (size_t host = 0; host < hosts_.size() && stage.empty(); ++host) {
-      if (left(host) >= size) take(host, size);
+    for (size_t group = 0; group < groups_.size() && stage.empty(); ++group) {
+      if (left(group) >= size) take(group, size);
     }
-    for (size_t host = 0; host < hosts_.size(); ++host) {
-      take(host, std::min(left(host), size - stage.size()));
+    for (size_t first = 0; first < groups_.size() && stage.empty(); ++first) {
+      if (left_like(first) < size) continue;
+      for (size_t group = first; group < groups_.size(); ++group) {
+        if (groups_[group].device_class != groups_[first].device_class) continue;
+        take(group, std::min(left(group), size - stage.size()));
+      }
+    }
+    if (stage.empty()) {
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "no %d workers that compute alike are left for stage %d: the ranks of a stage share one device "
+          "class",
+          size, stages.size()));
     }
     stages.push_back(std::move(stage));
   }
   return stages;
+}
+
+bool Planner::OneClassEach(const std::vector<std::vector<size_t>>& stages) const {
+  return std::all_of(stages.begin(), stages.end(), [this](const std::vector<size_t>& stage) {
+    return std::all_of(stage.begin(), stage.end(), [&](size_t worker) {
+      return DeviceClass(workers_[worker]) == DeviceClass(workers_[stage[0]]);
+    });
+  });
 }
 
 // Layers
@@ -270,33 +299,32 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
         {{}, EvenRanks(config_, ranks, /*first_stage=*/i == 0, /*last_stage=*/i == count - 1)});
   }
   const std::vector<std::vector<RankCosts>> costs = StageCosts(stages, layout);
-  std::vector<int> workers_used(hosts_.size(), 0);
+  std::vector<int> workers_used(pools_.size(), 0);
   for (const std::vector<size_t>& stage : stages) {
-    for (const size_t worker : stage) ++workers_used[host_of_[worker]];
+    for (const size_t worker : stage) ++workers_used[pool_of_[worker]];
   }
-  // Memory of a host that serves several stages is first shared out by workers, then left to whoever needs it
-  // (the sum is checked at the end), and at last not looked at: then the refusal shows by how much it does
-  // not fit.
+  // Memory of a host or GPU that serves several stages is first shared out by workers, then left to whoever
+  // needs it (the sum is checked at the end), and at last not looked at: then the refusal shows by how much
+  // it does not fit.
   enum class Memory { kShared, kWhole, kIgnored };
   for (const Memory memory : {Memory::kShared, Memory::kWhole, Memory::kIgnored}) {
     const auto time = [&](int stage, Range layers) -> std::optional<double> {
       double slowest = 0;
-      std::vector<int64_t> needed(hosts_.size(), 0);
-      std::vector<int64_t> present(hosts_.size(), 0);
+      std::vector<int64_t> needed(pools_.size(), 0);
+      std::vector<int64_t> present(pools_.size(), 0);
       for (const RankCosts& rank : costs[stage]) {
         const int64_t read = rank.fixed_read + rank.read[layers.end] - rank.read[layers.begin];
         slowest = std::max(slowest, static_cast<double>(read) / workers_[rank.worker].read_bytes_per_second);
-        const size_t host = host_of_[rank.worker];
-        needed[host] += rank.fixed_weights + rank.weights[layers.end] - rank.weights[layers.begin] +
-                        ActivationBytes(stage == count - 1) +
-                        ContextBlocks() * rank.kv_block_per_layer * layers.size();
-        ++present[host];
+        const size_t pool = pool_of_[rank.worker];
+        needed[pool] += rank.fixed_weights + rank.weights[layers.end] - rank.weights[layers.begin] +
+                        rank.activations + ContextBlocks() * rank.kv_block_per_layer * layers.size();
+        ++present[pool];
       }
-      for (size_t host = 0; host < hosts_.size() && memory != Memory::kIgnored; ++host) {
-        if (present[host] == 0) continue;
-        const int64_t usable = hosts_[host].usable_bytes;
-        const int64_t share = usable / workers_used[host] * present[host];
-        if (needed[host] > (memory == Memory::kShared ? share : usable)) return std::nullopt;
+      for (size_t pool = 0; pool < pools_.size() && memory != Memory::kIgnored; ++pool) {
+        if (present[pool] == 0) continue;
+        const int64_t usable = pools_[pool].usable_bytes - pools_[pool].process_bytes;
+        const int64_t share = usable / workers_used[pool] * present[pool];
+        if (needed[pool] > (memory == Memory::kShared ? share : usable)) return std::nullopt;
       }
       return slowest +
              static_cast<double>(layers.size()) * kAllReducesPerLayer * AllReduceSeconds(stages[stage]);
@@ -319,34 +347,52 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
       const int rank = static_cast<int>(r);
       RankCosts costs{.worker = stages[s][r], .weights = {0}, .read = {0}};
       stage.layers = {0, 0};
-      costs.fixed_weights = ShardBytes(config_, formats_, options_.quantize, stage, rank, {first, last});
+      costs.fixed_weights = WeightBytes(costs.worker, stage, rank, {first, last});
+      costs.activations = ActivationBytes(costs.worker, stage, rank, last);
       costs.fixed_read = BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
       for (int layer = 0; layer < config_.layers; ++layer) {
         stage.layers = {layer, layer + 1};
-        const int64_t weights = ShardBytes(config_, formats_, options_.quantize, stage, rank, {first, last});
+        const int64_t weights = WeightBytes(costs.worker, stage, rank, {first, last});
         const int64_t read = BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
         costs.weights.push_back(costs.weights.back() + weights - costs.fixed_weights);
         costs.read.push_back(costs.read.back() + read - costs.fixed_read);
       }
-      costs.kv_block_per_layer = KvBlockBytes(config_, options_.kv_type, stage, rank);
+      costs.kv_block_per_layer = KvBytes(costs.worker, stage, rank);
       result[s].push_back(std::move(costs));
     }
   }
   return result;
 }
 
-double Planner::AllReduceSeconds(const std::vector<size_t>& stage) const {
-  if (stage.size() == 1) return 0;
-  for (const size_t worker : stage) {
-    if (host_of_[worker] != host_of_[stage[0]]) return options_.remote_all_reduce_seconds;
-  }
-  return options_.all_reduce_seconds;
+bool Planner::OnOneHost(const std::vector<size_t>& stage) const {
+  return std::all_of(stage.begin(), stage.end(),
+                     [&](size_t worker) { return workers_[worker].host == workers_[stage[0]].host; });
 }
 
-// fp32 buffers: the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and the
-// logits take beside it. Counted as if no width were split: so there is room for the partial sums of an even
-// split.
-int64_t Planner::ActivationBytes(bool last_stage) const {
+double Planner::AllReduceSeconds(const std::vector<size_t>& stage) const {
+  if (stage.size() == 1) return 0;
+  return OnOneHost(stage) ? options_.all_reduce_seconds : options_.remote_all_reduce_seconds;
+}
+
+int64_t Planner::WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const {
+  return workers_[worker].gpu ? GpuShardBytes(config_, formats_, options_.quantize, stage, rank, ends)
+                              : ShardBytes(config_, formats_, options_.quantize, stage, rank, ends);
+}
+
+int64_t Planner::KvBytes(size_t worker, const StageLayout& stage, int rank) const {
+  return workers_[worker].gpu ? GpuKvBlockBytes(config_, options_.kv_type, stage, rank)
+                              : KvBlockBytes(config_, options_.kv_type, stage, rank);
+}
+
+// Of a CPU: fp32 buffers, the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and
+// the logits take beside it. Counted as if no width were split: so there is room for the partial sums of an
+// even split.
+int64_t Planner::ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const {
+  if (workers_[worker].gpu) {
+    return GpuScratchBytes(config_, stage.ranks[rank],
+                           {.step_tokens = options_.step_tokens, .context_tokens = options_.context_tokens},
+                           last_stage);
+  }
   const int64_t attention = (int64_t{config_.heads} + 2 * config_.kv_heads) * config_.head_dim;
   const int64_t widest = std::max({attention, int64_t{config_.ffn}, int64_t{config_.hidden}});
   const int64_t layer_rows = std::min<int64_t>(options_.step_tokens, kLayerRowsMax);
@@ -372,9 +418,9 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
       PlannedWorker worker{.inventory = stages[s][r], .stage = static_cast<int>(s), .rank = rank};
       worker.keeps =
           HoldsPart(workers_[worker.inventory], options_.quantize, plan->layout, worker.stage, rank);
-      worker.weight_bytes = ShardBytes(config_, formats_, options_.quantize, stage, rank, {s == 0, last});
-      worker.activation_bytes = ActivationBytes(last);
-      worker.kv_block_bytes = KvBlockBytes(config_, options_.kv_type, stage, rank);
+      worker.weight_bytes = WeightBytes(worker.inventory, stage, rank, {s == 0, last});
+      worker.activation_bytes = ActivationBytes(worker.inventory, stage, rank, last);
+      worker.kv_block_bytes = KvBytes(worker.inventory, stage, rank);
       worker.bytes_read_per_token =
           BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
       worker.read_seconds =
@@ -384,22 +430,36 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
   }
 }
 
-// As many blocks as the tightest host holds. False if that is less than one whole context.
+// As many blocks as the tightest memory holds. False if that is less than one whole context, or if a host has
+// no room for the processes of its GPUs.
 bool Planner::FillKv(Plan* plan) const {
-  std::vector<int64_t> fixed(hosts_.size(), 0), block(hosts_.size(), 0);
+  std::vector<int64_t> fixed(pools_.size(), 0), block(pools_.size(), 0);
+  for (size_t pool = 0; pool < pools_.size(); ++pool) fixed[pool] = pools_[pool].process_bytes;
+  std::vector<int> used(pools_.size(), 0);
   for (const PlannedWorker& worker : plan->workers) {
-    const size_t host = host_of_[worker.inventory];
-    fixed[host] += worker.weight_bytes + worker.activation_bytes;
-    block[host] += worker.kv_block_bytes;
+    const size_t pool = pool_of_[worker.inventory];
+    fixed[pool] += worker.weight_bytes + worker.activation_bytes;
+    block[pool] += worker.kv_block_bytes;
+    ++used[pool];
   }
+  bool fits = true;
   int64_t blocks = std::max(options_.kv_blocks_max, ContextBlocks());
-  for (size_t host = 0; host < hosts_.size(); ++host) {
-    if (block[host] == 0) continue;
-    blocks = std::min(blocks, std::max<int64_t>(0, hosts_[host].usable_bytes - fixed[host]) / block[host]);
+  plan->kv_bound_by = "the limit of KV blocks";
+  for (size_t pool = 0; pool < pools_.size(); ++pool) {
+    const int64_t room = pools_[pool].usable_bytes - fixed[pool];
+    if (room < 0) fits = false;
+    if (pools_[pool].gpu && used[pool] > 1) {
+      plan->warnings.push_back(
+          absl::StrFormat("%d workers share the memory and the speed of %s: one a card is faster", used[pool],
+                          pools_[pool].name));
+    }
+    if (block[pool] == 0 || std::max<int64_t>(0, room) / block[pool] >= blocks) continue;
+    blocks = std::max<int64_t>(0, room) / block[pool];
+    plan->kv_bound_by = "the memory of " + pools_[pool].name;
   }
   plan->kv_blocks = static_cast<int32_t>(blocks);
   for (PlannedWorker& worker : plan->workers) worker.kv_bytes = plan->kv_blocks * worker.kv_block_bytes;
-  return plan->kv_blocks >= ContextBlocks();
+  return fits && plan->kv_blocks >= ContextBlocks();
 }
 
 void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const {
@@ -417,7 +477,7 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
     const auto layers = static_cast<double>(plan->layout.stages[s].layers.size());
     double links = layers * kAllReducesPerLayer * AllReduceSeconds(stages[s]);
     if (s > 0) {
-      const bool remote = host_of_[stages[s][0]] != host_of_[stages[s - 1][0]];
+      const bool remote = workers_[stages[s][0]].host != workers_[stages[s - 1][0]].host;
       links += remote ? options_.remote_hop_seconds : options_.hop_seconds;
     }
     read_sum += read;
@@ -434,6 +494,13 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
 }
 
 }  // namespace
+
+std::string Plan::KernelLevelText() const {
+  const bool same = std::adjacent_find(kernel_levels.begin(), kernel_levels.end(), std::not_equal_to<>()) ==
+                    kernel_levels.end();
+  if (same) return kernel_levels.empty() ? "" : kernel_levels[0];
+  return absl::StrJoin(kernel_levels, ", ");
+}
 
 absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted) {
   if (wanted == 0) wanted = std::min(kDefaultContextTokens, config.max_positions);

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/defaults.h"
 #include "model/config.h"
 #include "model/layout.h"
 #include "model/shard_size.h"
@@ -23,15 +24,25 @@ struct WorkerInventory {
   std::string cpu_type;      // workers of one host and type are equally fast
   int64_t memory_bytes = 0;  // free on its host; workers of one host report the same memory, counted once
   int32_t threads = 1;
-  double read_bytes_per_second = 0;        // measured; > 0
+  double read_bytes_per_second = 0;        // measured, of the device that computes; > 0
   std::vector<std::string> kernel_levels;  // ascending
   std::optional<HeldPart> held;            // of this model
+  // A card with memory of its own, where weights and KV cache lie.
+  struct Gpu {
+    std::string name;
+    std::string uuid;  // equal on workers that share a card: its memory is counted once
+    int64_t memory_bytes = 0;
+    int64_t free_bytes = 0;
+  };
+  std::optional<Gpu> gpu;  // absent: the CPU computes, in the host's memory
 };
 
 struct PlannerOptions {
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kF32;
-  std::string kernel_level;  // "" = the highest that all workers have
+  // Those to compute as, one a device class (coordinator/device_class.h); empty = the highest that all have.
+  std::vector<std::string> kernel_levels;
+  bool mix_devices = false;  // stages of different device classes may follow each other
   // 0 = the planner chooses. One of them alone is allowed; ranks * stages workers must be there.
   int stages = 0;
   int ranks = 0;
@@ -41,6 +52,7 @@ struct PlannerOptions {
   int32_t step_tokens = 512;      // of a step, at most: sizes the activations
   int32_t kv_blocks_max = 4096;   // more than this is not asked for
   double memory_share = 0.9;      // of what a host has free; the rest is left to everyone else
+  double device_memory_share = kDefaultDeviceMemoryFraction;  // likewise of a GPU
 
   // Seconds, for the prediction alone.
   double all_reduce_seconds = 15e-6;          // among ranks on one host
@@ -66,14 +78,24 @@ struct PlannedWorker {
 
 struct Plan {
   Layout layout;
-  NumericOptions numeric;
+  std::vector<std::string> kernel_levels;  // by stage
+  Quantize quantize = Quantize::kNone;
+  DType kv_type = DType::kF32;
   std::vector<PlannedWorker> workers;     // one a RankLayout, in flat order; workers left over are not listed
-  int32_t kv_blocks = 0;                  // the least that any host can hold
+  int32_t kv_blocks = 0;                  // the least that the memory of any host or GPU can hold
+  std::string kv_bound_by;                // whose that is, or the limit that was asked for
   double decode_tokens_per_second = 0;    // one sequence alone
   double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
   std::string bound_by;                   // "memory bandwidth of worker a", "link latency"
   double imbalance = 1;                   // slowest worker's read time over the mean
+  std::vector<std::string> warnings;      // what people will not have meant
   std::string arithmetic;                 // all of this as a table for people
+
+  NumericOptions numeric(int stage) const {
+    return {.kernel_level = kernel_levels[stage], .quantize = quantize, .kv_type = kv_type};
+  }
+  // "avx512", or of stages that differ "cuda_sm90, avx512".
+  std::string KernelLevelText() const;
 };
 
 // Longest prompt and answer together: `wanted`, or for 0 what the model can, at most kDefaultContextTokens.
@@ -81,10 +103,11 @@ struct Plan {
 absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted);
 
 // Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage
-// (with the embedding or the head that it also holds) is as fast as memory allows. A layout whose parts are
-// held already stays, and with it every worker in its place, unless the new one is predicted to be a tenth
-// faster. InvalidArgument: options that contradict model or workers. FailedPrecondition, with the arithmetic:
-// it does not fit, or the workers share no kernel level.
+// (with the embedding or the head that it also holds) is as fast as memory allows. The ranks of a stage are
+// of one device class. A layout whose parts are held already stays, and with it every worker in its place,
+// unless the new one is predicted to be a tenth faster. InvalidArgument: options that contradict model or
+// workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers share no kernel level and
+// may not mix.
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options);
 

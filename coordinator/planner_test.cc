@@ -66,7 +66,7 @@ TEST(PlannerTest, OneHostIsOneTensorParallelStage) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_TRUE(Validate(plan->layout, config).ok());
   EXPECT_THAT(Degrees(*plan), ElementsAre(3));
-  EXPECT_EQ(plan->numeric.kernel_level, "avx2");
+  EXPECT_EQ(plan->KernelLevelText(), "avx2");
   EXPECT_EQ(plan->bound_by.substr(0, 16), "memory bandwidth");
   // The host's memory is counted once: 13.5 GB of weights and the KV of all ranks.
   int64_t used = 0, weights = 0;
@@ -154,8 +154,8 @@ std::vector<WorkerInventory> AfterLoading(std::vector<WorkerInventory> workers, 
   const auto layout = std::make_shared<const Layout>(plan.layout);
   for (const PlannedWorker& worker : plan.workers) {
     if (worker.inventory == lost) continue;
-    workers[worker.inventory].held = HeldPart{
-        .quantize = plan.numeric.quantize, .layout = layout, .stage = worker.stage, .rank = worker.rank};
+    workers[worker.inventory].held =
+        HeldPart{.quantize = plan.quantize, .layout = layout, .stage = worker.stage, .rank = worker.rank};
   }
   return workers;
 }
@@ -262,12 +262,100 @@ TEST(PlannerTest, KernelLevelIsTheHighestThatAllHave) {
   const ModelConfig config = Model("llama-1.1b");
   std::vector<WorkerInventory> workers = {Worker("a", "h", 16), Worker("b", "h", 16)};
   workers[0].kernel_levels.push_back("avx512");
-  EXPECT_EQ(MakePlan(config, kBF16, workers, {})->numeric.kernel_level, "avx2");
-  EXPECT_EQ(MakePlan(config, kBF16, workers, {.kernel_level = "portable"})->numeric.kernel_level, "portable");
-  const absl::Status refused = MakePlan(config, kBF16, workers, {.kernel_level = "avx512"}).status();
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {})->KernelLevelText(), "avx2");
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.kernel_levels = {"portable"}})->KernelLevelText(), "portable");
+  const absl::Status refused = MakePlan(config, kBF16, workers, {.kernel_levels = {"avx512"}}).status();
   EXPECT_THAT(std::string(refused.message()), HasSubstr("worker b cannot run kernel level avx512"));
   workers[1].kernel_levels = {"sve"};
   EXPECT_EQ(MakePlan(config, kBF16, workers, {}).status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+WorkerInventory Gpu(const std::string& name, const std::string& host, const std::string& uuid, int64_t gib) {
+  WorkerInventory worker = Worker(name, host, /*gib=*/64, /*gigabytes_per_second=*/3000);
+  worker.kernel_levels = {"cuda_sm90"};
+  worker.gpu = {.name = "H100", .uuid = uuid, .memory_bytes = gib * kGiB, .free_bytes = gib * kGiB};
+  return worker;
+}
+
+TEST(PlannerTest, AGpuHasMemoryOfItsOwn) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Gpu("a", "h", "card-1", 24), Gpu("b", "h", "card-2", 24)};
+  const PlannerOptions options{.kv_type = DType::kBF16, .kv_blocks_max = 1 << 20};
+  const auto plan = MakePlan(config, kBF16, workers, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(Degrees(*plan), ElementsAre(2));
+  EXPECT_THAT(plan->kernel_levels, ElementsAre("cuda_sm90"));
+  EXPECT_THAT(plan->warnings, ::testing::IsEmpty());
+  EXPECT_THAT(plan->kv_bound_by, HasSubstr("the memory of H100 card-"));
+  const auto usable = static_cast<int64_t>(24 * 0.9 * kGiB);
+  for (const PlannedWorker& worker : plan->workers) {
+    const int64_t used = worker.weight_bytes + worker.activation_bytes + worker.kv_bytes;
+    EXPECT_LE(used, usable);
+    EXPECT_GT(used, usable - 2 * worker.kv_block_bytes) << "what is free is used";
+  }
+  EXPECT_THAT(plan->arithmetic, HasSubstr("H100 card-1 of host h: 24.0 GiB free, 21.6 GiB usable"));
+  PlannerOptions half = options;
+  half.device_memory_share = 0.5;
+  EXPECT_LT(MakePlan(config, kBF16, workers, half)->kv_blocks, plan->kv_blocks / 2);
+  // Of the limit that was asked for, not of memory, where that is less.
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.kv_type = DType::kBF16, .kv_blocks_max = 100})->kv_bound_by,
+            "the limit of KV blocks");
+}
+
+TEST(PlannerTest, WorkersOnOneCardShareItsMemoryAndAWarningSaysSo) {
+  const ModelConfig config = Model("llama-7b");
+  const std::vector<WorkerInventory> workers = {Gpu("a", "h", "card", 18), Gpu("b", "h", "card", 17)};
+  for (const int stages : {1, 2}) {
+    const auto plan = MakePlan(config, kBF16, workers, {.kv_type = DType::kBF16, .stages = stages});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    int64_t used = 0;
+    for (const PlannedWorker& worker : plan->workers)
+      used += worker.weight_bytes + worker.activation_bytes + worker.kv_bytes;
+    EXPECT_LE(used, static_cast<int64_t>(17 * 0.9 * kGiB));
+    EXPECT_THAT(plan->warnings, ElementsAre(HasSubstr("2 workers share the memory and the speed of H100")));
+  }
+  EXPECT_THAT(std::string(MakePlan(config, kBF16, {Gpu("a", "h", "card", 8), Gpu("b", "h", "card", 8)}, {})
+                              .status()
+                              .message()),
+              HasSubstr("too much"));
+}
+
+TEST(PlannerTest, TheHostOfAGpuNeedsRoomForItsProcess) {
+  std::vector<WorkerInventory> workers = {Gpu("a", "h", "card", 80)};
+  workers[0].memory_bytes = kGiB / 4;
+  const absl::Status refused = MakePlan(Model("llama-1.1b"), kBF16, workers, {}).status();
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("host h: 256.0 MiB free"));
+}
+
+TEST(PlannerTest, DeviceClassesMixOnlyWhenAsked) {
+  const ModelConfig config = Model("llama-7b");
+  // In turns, so that neighbours in the line are never alike.
+  const std::vector<WorkerInventory> workers = {Gpu("g1", "h", "card-1", 80), Worker("c1", "h", 64),
+                                                Gpu("g2", "h", "card-2", 80), Worker("c2", "h", 64)};
+  const absl::Status refused = MakePlan(config, kBF16, workers, {}).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("g1 (cuda_sm90) and c1 (cpu) compute different bits"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("--mix-devices"));
+
+  const auto plan = MakePlan(config, kBF16, workers, {.mix_devices = true});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(Degrees(*plan), ElementsAre(2, 2));
+  EXPECT_THAT(Order(*plan), ElementsAre(0, 2, 1, 3));
+  EXPECT_THAT(plan->kernel_levels, ElementsAre("cuda_sm90", "avx2"));
+  EXPECT_EQ(plan->KernelLevelText(), "cuda_sm90, avx2");
+  EXPECT_EQ(plan->numeric(1).kernel_level, "avx2");
+  // 3000 GB/s beside 20: the GPUs get nearly all layers.
+  EXPECT_GE(plan->layout.stages[0].layers.size(), 30);
+  // A level that is asked for binds those who know it.
+  EXPECT_THAT(
+      MakePlan(config, kBF16, workers, {.kernel_levels = {"portable"}, .mix_devices = true})->kernel_levels,
+      ElementsAre("cuda_sm90", "portable"));
+  const auto four = MakePlan(config, kBF16, workers, {.mix_devices = true, .stages = 4});
+  EXPECT_THAT(four->kernel_levels, ElementsAre("cuda_sm90", "cuda_sm90", "avx2", "avx2"));
+  EXPECT_THAT(
+      std::string(MakePlan(config, kBF16, workers, {.mix_devices = true, .ranks = 3}).status().message()),
+      HasSubstr("the ranks of a stage share one device class"));
 }
 
 TEST(PlannerTest, BadInventoriesAreRefused) {

@@ -5,6 +5,7 @@
 #include "common/check.h"
 #include "common/packed_row.h"
 #include "common/step.h"
+#include "model/gpu_size.h"
 
 namespace bellwether {
 namespace {
@@ -40,16 +41,24 @@ int64_t RowBytes(const TensorFormat& format, const std::vector<int64_t>& bounds)
   return PackedRowBytes(format.format, packed_cols, scale_sets, format.half_scales, format.has_offset);
 }
 
+enum class Form { kPacked, kGpu };
+
+// Columns that a GPU sums on their own, at most (kernels/gpu/device_matrix.h).
+constexpr int64_t kGpuSegment = 256, kGpuSliceSegment = 1024;
+
 // Sums up what one rank holds, in the order of worker/weights.
 class RankBytes {
  public:
-  RankBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize, SliceRange slices)
-      : config_(config), formats_(formats), quantize_(quantize), slices_(slices) {}
+  RankBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize, SliceRange slices,
+            Form form = Form::kPacked)
+      : config_(config), formats_(formats), quantize_(quantize), slices_(slices), form_(form) {}
 
   int64_t Layer(int32_t layer) const;
   // Bytes of `rows` rows of a matrix that is not cut along its columns.
   int64_t ColumnParallel(TensorKey key, int64_t rows) const {
-    return RoundUp(rows, kLaneRows) * RowBytes(Format(key), {0, config_.hidden});
+    const std::vector<int64_t> bounds = {0, config_.hidden};
+    return form_ == Form::kGpu ? GpuMatrixBytes(Format(key), rows, bounds, kGpuSegment)
+                               : RoundUp(rows, kLaneRows) * RowBytes(Format(key), bounds);
   }
   // One row as it is stored, without the padding to 16 rows.
   int64_t OneRow(TensorKey key) const { return RowBytes(Format(key), {0, config_.hidden}); }
@@ -66,6 +75,7 @@ class RankBytes {
   const TensorFormats& formats_;
   const Quantize quantize_;
   const SliceRange slices_;
+  const Form form_;
 };
 
 int64_t RankBytes::RowParallel(TensorKey key) const {
@@ -74,6 +84,10 @@ int64_t RankBytes::RowParallel(TensorKey key) const {
     const SliceRange before = {0, slice};
     bounds.push_back(key.role == TensorRole::kDown ? SliceFfn(config_, before).end
                                                    : SliceHeads(config_, before).end * config_.head_dim);
+  }
+  if (form_ == Form::kGpu) {
+    const int64_t segment = SliceCount(config_) > 1 ? kGpuSliceSegment : kGpuSegment;
+    return GpuMatrixBytes(Format(key), config_.hidden, bounds, segment);
   }
   return RoundUp(config_.hidden, kLaneRows) * RowBytes(Format(key), bounds);
 }
@@ -114,6 +128,22 @@ const RankLayout& RankOf(const StageLayout& stage, int rank) {
   return stage.ranks[rank];
 }
 
+int64_t SumShard(const ModelConfig& config, const RankBytes& bytes, Range layers, const RankLayout& layout,
+                 StageEnds ends) {
+  int64_t sum = LayersBytes(bytes, layers);
+  if (ends.first_stage) {
+    sum += bytes.ColumnParallel({TensorRole::kEmbedding}, layout.embedding_rows.size());
+    if (config.embedding_norm) sum += bytes.Norm();
+  }
+  if (ends.last_stage) {
+    sum += bytes.Norm();
+    const bool head_is_embedding =
+        config.tied_head && ends.first_stage && layout.embedding_rows == layout.head_rows;
+    if (!head_is_embedding) sum += bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
+  }
+  return sum;
+}
+
 }  // namespace
 
 TensorFormat CheckpointFormats::FormatOf(const TensorKey& key) const {
@@ -138,19 +168,14 @@ DType DefaultKvType(const TensorFormats& formats, Quantize quantize) {
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                    const StageLayout& stage, int rank, StageEnds ends) {
   const RankLayout& layout = RankOf(stage, rank);
-  const RankBytes bytes(config, formats, quantize, layout.slices);
-  int64_t sum = LayersBytes(bytes, stage.layers);
-  if (ends.first_stage) {
-    sum += bytes.ColumnParallel({TensorRole::kEmbedding}, layout.embedding_rows.size());
-    if (config.embedding_norm) sum += bytes.Norm();
-  }
-  if (ends.last_stage) {
-    sum += bytes.Norm();
-    const bool head_is_embedding =
-        config.tied_head && ends.first_stage && layout.embedding_rows == layout.head_rows;
-    if (!head_is_embedding) sum += bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
-  }
-  return sum;
+  return SumShard(config, RankBytes(config, formats, quantize, layout.slices), stage.layers, layout, ends);
+}
+
+int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                      const StageLayout& stage, int rank, StageEnds ends) {
+  const RankLayout& layout = RankOf(stage, rank);
+  return SumShard(config, RankBytes(config, formats, quantize, layout.slices, Form::kGpu), stage.layers,
+                  layout, ends);
 }
 
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,

@@ -54,6 +54,9 @@ struct StageEnds {
 // the same rank holds the same rows of the embedding.
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                    const StageLayout& stage, int rank, StageEnds ends);
+// The same in the form that GPU kernels read (model/gpu_size.h).
+int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                      const StageLayout& stage, int rank, StageEnds ends);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);

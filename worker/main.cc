@@ -49,7 +49,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
       app, "--device", flags->device,
       "What computes: cpu, cuda:N (a GPU, of those that CUDA_VISIBLE_DEVICES shows), auto (the first GPU, "
       "or the CPU where there is none), or emulated (GPU kernels without a GPU, very slow, for tests)")
-      ->check(&CheckDeviceName);
+      ->check([](const std::string& name) { return std::string(ParseDeviceName(name).status().message()); });
   AddFlag(app, "--threads", session.threads,
           "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
   AddFlag(
@@ -104,8 +104,9 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
 }
 
 absl::StatusOr<OpenedDevice> OpenDeviceFor(const Flags& flags, const WorkerSession::Options& options) {
+  BW_ASSIGN_OR_RETURN(const DeviceName name, ParseDeviceName(flags.device));
   BW_ASSIGN_OR_RETURN(OpenedDevice opened,
-                      OpenDevice({.name = flags.device, .threads = options.threads, .cpus = options.cpus}));
+                      OpenDevice({.name = name, .threads = options.threads, .cpus = options.cpus}));
   if (flags.kernel_level.empty()) return opened;
   std::vector<std::string>& levels = opened.kernel_levels;
   const auto at = std::find(levels.begin(), levels.end(), flags.kernel_level);

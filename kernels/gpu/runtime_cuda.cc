@@ -11,15 +11,27 @@
 namespace bellwether::gpu {
 namespace {
 
+// Without one CUDA says that the driver is too old.
+bool HasDriver() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess && version > 0;
+}
+
 absl::Status StatusOf(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return absl::OkStatus();
   const std::string message =
       absl::StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
   switch (error) {
     case cudaErrorMemoryAllocation:
-      return absl::ResourceExhaustedError(message);
+      return absl::ResourceExhaustedError(
+          absl::StrCat(message,
+                       ": nvidia-smi tells who else uses the card; plan with less of it by "
+                       "--device-memory-fraction or a shorter --context-tokens"));
     case cudaErrorInsufficientDriver:
-      return absl::UnavailableError(absl::StrCat(message, ": update the NVIDIA driver, or use --device cpu"));
+      return absl::UnavailableError(
+          HasDriver()
+              ? absl::StrCat(message, ": update the NVIDIA driver, or use --device cpu")
+              : absl::StrCat(what, ": this machine has no NVIDIA driver: install it, or use --device cpu"));
     case cudaErrorNoDevice:
     case cudaErrorSystemDriverMismatch:
     case cudaErrorInitializationError:

@@ -160,6 +160,28 @@ class Cli(unittest.TestCase):
             self.assertEqual(inspected["chat_template"], "none")
             self.assertIn("its own chat_template is of no known family", inspected["chat_template_reason"])
 
+    def test_devices(self):
+        devices = self.json_of("devices")
+        self.assertIn("portable", devices["cpu"]["kernel_levels"])
+        self.assertGreater(devices["cpu"]["cores"], 0)
+        self.assertEqual(devices["gpus"] == [], devices["gpu_problem"] != "")
+        for gpu in devices["gpus"]:
+            self.assertLessEqual(gpu["free_bytes"], gpu["memory_bytes"])
+            self.assertTrue(gpu["kernel_level"].startswith("cuda_sm"))
+        text = run("devices").stdout
+        self.assertIn("cpu  ", text)
+        self.assertEqual("no GPU: " in text, devices["gpus"] == [])
+
+    def test_generate_on_devices(self):
+        model = "random:llama?hidden=64,layers=2,heads=4,kv_heads=2,head_dim=16,ffn=96,vocab=101:bf16"
+        flags = ["--model", model, "--threads", 1, "--context-tokens", 64, "--prompt-ids", "1,2,3", "--max-tokens", 2,
+                 "--ignore-eos"]
+        for devices in "emulated", "emulated,cpu":
+            self.assertEqual(len(self.json_of("generate", *flags, "--devices", devices)["token_ids"]), 2, devices)
+        self.assert_fails("expected cpu, auto or cuda:N", "generate", *flags, "--devices", "emulated,gpu")
+        self.assert_fails("--devices names 2 for 3 workers", "generate", *flags, "--devices", "cpu,cpu",
+                          "--pipeline-parallel", 3)
+
     def test_bench(self):
         bench = self.json_of("bench", "--shape", "llama", "--weights", "int8", "--layouts", "1x1,1x2t1", "--repeats", 1,
                              "--prompt-tokens", 16, "--decode-tokens", 4)

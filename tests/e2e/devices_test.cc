@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/test_cluster.h"
@@ -43,6 +44,39 @@ TEST(Devices, GpuWorkersAnswerAsOneOfThem) {
     ASSERT_EQ(answers.back().choices.at(0).tokens.size(), 3u);
   }
   EXPECT_TRUE(answers[0].choices[0] == answers[1].choices[0]);
+}
+
+// One stage on an emulated GPU, one on the CPU: a pipeline when the coordinator is told so, else workers that
+// wait for their like.
+TEST(Devices, GpuAndCpuStagesShareAPipelineWhenAsked) {
+  TestClusterOptions options = Emulated(1, 2);
+  options.device_of = [](int worker) { return worker == 0 ? "emulated" : "cpu"; };
+  options.worker_flags.clear();
+  options.coordinator_flags.push_back("--mix-devices");
+  auto cluster = TestCluster::Start(options);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const std::string level = (*cluster)->client().GetModel()->kernel_level;
+  EXPECT_THAT(level, HasSubstr("cuda_sm90"));
+  EXPECT_THAT(level, HasSubstr(", "));
+  const CollectedAnswer answer = Ask(**cluster);
+  ASSERT_TRUE(answer.status.ok()) << answer.status << (*cluster)->Logs();
+  EXPECT_EQ(answer.broken_rule, "");
+  EXPECT_TRUE(Ask(**cluster).choices.at(0) == answer.choices.at(0));
+}
+
+TEST(Devices, GpuAndCpuWorkersWaitForTheirLike) {
+  TestClusterOptions options = Emulated(1, 2);
+  options.worker_flags.clear();
+  options.device_of = [](int worker) { return worker == 0 ? "emulated" : "cpu"; };
+  auto cluster = TestCluster::Launch(options);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  std::string reason;
+  const absl::Duration end = Clock::Real()->Now() + kPatience;
+  while (reason.find("device class") == std::string::npos && Clock::Real()->Now() < end) {
+    const auto model = (*cluster)->client().GetModel();
+    if (model.ok()) reason = model->not_serving_reason;
+  }
+  EXPECT_THAT(reason, HasSubstr("1 of 2 have joined, and 1 of another device class (--mix-devices"));
 }
 
 TEST(Devices, ADeviceThatIsNotThereEndsTheWorkerWithOneLine) {

@@ -145,10 +145,11 @@ absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(std::vector<std::st
 
 absl::Status TestCluster::StartWorker(int index) {
   workers_[index] = ChildProcess();
-  const std::vector<std::string> model = options_.model_root.empty()
-                                             ? std::vector<std::string>{"--model", options_.model}
-                                             : std::vector<std::string>{"--model-root", options_.model_root};
-  BW_ASSIGN_OR_RETURN(workers_[index], StartWorkerProcess(model, WorkerName(index), index));
+  std::vector<std::string> arguments = options_.model_root.empty()
+                                           ? std::vector<std::string>{"--model", options_.model}
+                                           : std::vector<std::string>{"--model-root", options_.model_root};
+  if (options_.device_of) arguments.insert(arguments.end(), {"--device", options_.device_of(index)});
+  BW_ASSIGN_OR_RETURN(workers_[index], StartWorkerProcess(arguments, WorkerName(index), index));
   return absl::OkStatus();
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct TestClusterOptions {
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::vector<std::string> coordinator_flags, worker_flags;
+  std::function<std::string(int worker)> device_of;  // of each worker (--device); empty: the default
   bool separate_hosts = false;  // workers say that they share no memory, so their links are gRPC streams
   int open_files_max = 0;       // hard limit of each process; 0: ours
   std::string model_root;       // where workers look for the model; empty: they are given it

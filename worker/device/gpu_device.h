@@ -4,6 +4,7 @@
 #include <string>
 
 #include "kernels/gpu/runtime.h"
+#include "model/row_limits.h"
 #include "worker/device/device.h"
 
 namespace bellwether {
@@ -17,15 +18,11 @@ class GpuDevice : public Device {
       : runtime_(std::move(runtime)), threads_(threads) {}
 
   std::string Describe() const override;
-  int64_t layer_rows_max() const override { return kRowsMax; }
+  int64_t layer_rows_max() const override { return kGpuLayerRowsMax; }
   absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
 
   gpu::Runtime& runtime() { return *runtime_; }
-
-  // A layer's weights come from device memory once for so many rows, which is enough to be bound by
-  // arithmetic.
-  static constexpr int64_t kRowsMax = 2048;
 
  private:
   const std::shared_ptr<gpu::Runtime> runtime_;

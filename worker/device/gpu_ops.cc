@@ -82,7 +82,7 @@ absl::StatusOr<std::unique_ptr<DeviceOps>> GpuDevice::NewOps(const OpsOptions& o
     return absl::FailedPreconditionError(absl::StrCat(
         Describe(), " computes as ", runtime_->info().numeric_class, ", not as ", options.kernel_level));
   }
-  return GpuOps::Create(runtime_, options, kRowsMax, threads_);
+  return GpuOps::Create(runtime_, options, layer_rows_max(), threads_);
 }
 
 // Memory

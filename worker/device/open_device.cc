@@ -5,9 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/format_bytes.h"
@@ -22,20 +20,11 @@
 namespace bellwether {
 namespace {
 
-constexpr int kCudaIndexMax = 1023;
 constexpr int64_t kSampleBytesMax = int64_t{256} << 20;  // far beyond any cache
 constexpr int kSampleCopies = 10;
 constexpr double kBandwidthMin = 1e6;
 // The emulator's own speed says nothing: a plan that counts on it is the same everywhere.
 constexpr double kEmulatedBandwidth = 1e9;
-
-// N of "cuda:N"; -1 if it is none.
-int CudaIndex(absl::string_view name) {
-  int index = -1;
-  const bool number = absl::SimpleAtoi(absl::StripPrefix(name, "cuda:"), &index);
-  const bool is_it = number && name == absl::StrCat("cuda:", index);  // no "cuda:+1"
-  return is_it && index >= 0 && index <= kCudaIndexMax ? index : -1;
-}
 
 // Bytes per second that come from memory when a kernel does nothing else: a copy on the device reads one byte
 // for each that it writes, and both go at the rate of reading.
@@ -106,18 +95,18 @@ absl::StatusOr<OpenedDevice> OpenAny(const DeviceOptions& options) {
 
 }  // namespace
 
-std::string CheckDeviceName(const std::string& name) {
-  const bool known = name == "cpu" || name == "auto" || name == "emulated" || CudaIndex(name) >= 0;
-  return known ? "" : absl::StrCat("device is \"", name, "\", expected cpu, auto or cuda:N such as cuda:0");
-}
-
 absl::StatusOr<OpenedDevice> OpenDevice(const DeviceOptions& options) {
-  if (const std::string wrong = CheckDeviceName(options.name); !wrong.empty())
-    return absl::InvalidArgumentError(wrong);
-  if (options.name == "cpu") return OpenCpu(options);
-  if (options.name == "auto") return OpenAny(options);
-  if (options.name == "emulated") return OpenEmulated(options.threads);
-  return OpenCuda(CudaIndex(options.name), options.threads);
+  switch (options.name.kind) {
+    case DeviceName::Kind::kCpu:
+      return OpenCpu(options);
+    case DeviceName::Kind::kCuda:
+      return OpenCuda(options.name.index, options.threads);
+    case DeviceName::Kind::kAuto:
+      return OpenAny(options);
+    case DeviceName::Kind::kEmulated:
+      break;
+  }
+  return OpenEmulated(options.threads);
 }
 
 }  // namespace bellwether

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/device_name.h"
 #include "worker/device/device.h"
 
 namespace bellwether {
@@ -27,17 +28,13 @@ struct OpenedDevice {
 };
 
 struct DeviceOptions {
-  // "cpu", "cuda:N", "auto" (the first GPU, or else the CPU, which is logged with the reason), or "emulated":
-  // the GPU kernels run by the emulator, for tests of processes on machines without a GPU.
-  std::string name = "cpu";
+  DeviceName name;
   int threads = 1;        // of the host
   std::vector<int> cpus;  // of the threads; empty: wherever the system likes
 };
 
-// InvalidArgument if it is no such name; else what is wrong with the device and what to do, in one line.
+// An error says what is wrong with the device and what to do, in one line. Where "auto" takes the CPU, the
+// reason is logged.
 absl::StatusOr<OpenedDevice> OpenDevice(const DeviceOptions& options);
-
-// Whether OpenDevice knows the name: empty, or what is wrong with it.
-std::string CheckDeviceName(const std::string& name);
 
 }  // namespace bellwether

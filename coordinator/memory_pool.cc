@@ -1,0 +1,71 @@
+#include "coordinator/memory_pool.h"
+
+#include <algorithm>
+#include <deque>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "model/row_limits.h"
+
+namespace bellwether {
+namespace {
+
+// Code, connections and buffers of a process that has a CUDA context, and the pinned memory that weights go
+// through (worker/device/gpu_weights.cc).
+constexpr int64_t kGpuProcessBytes = (int64_t{512} + 64) << 20;
+constexpr size_t kUuidShown = 8;
+
+class Pools {
+ public:
+  // The pool of this key, with the least free memory that was told of it.
+  size_t Find(const std::string& key, const std::string& name, int64_t free_bytes) {
+    const auto [it, is_new] = index_.emplace(key, pools_.size());
+    if (is_new) pools_.push_back({.name = name, .free_bytes = free_bytes});
+    MemoryPool& pool = pools_[it->second];
+    pool.free_bytes = std::min(pool.free_bytes, free_bytes);
+    return it->second;
+  }
+  MemoryPool& operator[](size_t index) { return pools_[index]; }
+  std::vector<MemoryPool> Take() { return std::move(pools_); }
+
+ private:
+  std::map<std::string, size_t> index_;
+  std::vector<MemoryPool> pools_;
+};
+
+}  // namespace
+
+// The rows of a step go to the host and back between stages, and those of a layer between ranks; logits go
+// there to be sampled from.
+int64_t GpuHostBytes(const ModelConfig& config, const PlannerOptions& options) {
+  return kGpuProcessBytes +
+         4 * (2 * int64_t{options.step_tokens} * config.hidden + int64_t{kLogitRowsMax} * config.vocab);
+}
+
+std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, const ModelConfig& config,
+                                    const PlannerOptions& options) {
+  Pools pools;
+  for (size_t i = 0; i < workers.size(); ++i) {
+    const WorkerInventory& worker = workers[i];
+    const size_t host = pools.Find("host " + worker.host, "host " + worker.host, worker.memory_bytes);
+    if (!worker.gpu) {
+      pools[host].workers.push_back(i);
+      continue;
+    }
+    pools[host].process_bytes += GpuHostBytes(config, options);
+    const size_t gpu = pools.Find(
+        "gpu " + worker.gpu->uuid,
+        absl::StrCat(worker.gpu->name, " ", worker.gpu->uuid.substr(0, kUuidShown), " of host ", worker.host),
+        worker.gpu->free_bytes);
+    pools[gpu].gpu = true;
+    pools[gpu].workers.push_back(i);
+  }
+  std::vector<MemoryPool> all = pools.Take();
+  for (MemoryPool& pool : all) {
+    const double share = pool.gpu ? options.device_memory_share : options.memory_share;
+    pool.usable_bytes = static_cast<int64_t>(static_cast<double>(pool.free_bytes) * share);
+  }
+  return all;
+}
+
+}  // namespace bellwether

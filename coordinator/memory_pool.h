@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "coordinator/planner.h"
+
+namespace bellwether {
+
+// Memory that several workers may share: a host's, or a GPU's.
+struct MemoryPool {
+  std::string name;             // "host a", "NVIDIA H200 1f0c93aa of host a"
+  int64_t free_bytes = 0;       // the least that one of its workers has seen
+  int64_t usable_bytes = 0;     // of those
+  int64_t process_bytes = 0;    // that go to workers whose weights lie on a GPU
+  std::vector<size_t> workers;  // indices of those whose weights and KV cache lie here
+  bool gpu = false;
+};
+
+// What a worker that computes on a GPU takes of its host's memory.
+int64_t GpuHostBytes(const ModelConfig& config, const PlannerOptions& options);
+
+// The pools of all workers, in the order of their first worker; each worker is in one of them.
+std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, const ModelConfig& config,
+                                    const PlannerOptions& options);
+
+}  // namespace bellwether

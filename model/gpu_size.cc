@@ -1,0 +1,126 @@
+#include "model/gpu_size.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "common/packed_row.h"
+#include "common/slice_tree.h"
+#include "common/step.h"
+#include "model/row_limits.h"
+
+namespace bellwether {
+namespace {
+
+constexpr int64_t kTileRows = 16, kBlockTiles = 8, kScalarTileRows = 32;
+constexpr int64_t kStepColumns = 16;
+constexpr int64_t kPieceRows = 64;
+constexpr int64_t kPartRowsMax = 1024;
+constexpr int kTensorHeadDimMax = 256;
+// Tables that say where columns lie: a step or a set takes 8 bytes, a segment 16 and its parts 16, a unit 1.
+constexpr int64_t kTableBytes = 256, kStepTableBytes = 10, kSetTableBytes = 8, kSegmentTableBytes = 48;
+
+int64_t CeilDiv(int64_t value, int64_t by) { return (value + by - 1) / by; }
+
+// Columns cut into segments, weight groups, steps of 16 and units of steps.
+struct Columns {
+  int64_t units = 0, sets = 0, segments = 0;
+};
+
+void AddSegment(const TensorFormat& format, int64_t begin, int64_t end, int64_t unit_steps,
+                Columns* columns) {
+  int64_t steps = 0;
+  if (IsQuantized(format.format)) {
+    for (int64_t col = begin; col < end;) {
+      const int64_t set_end = std::min((col / format.group + 1) * format.group, end);
+      steps += CeilDiv(set_end - col, kStepColumns);
+      ++columns->sets;
+      col = set_end;
+    }
+  } else {
+    steps = CeilDiv(end - begin, kStepColumns);
+  }
+  // Where two sets fill a unit, the half of one that is left over counts as a set.
+  const bool halves = format.format == WeightFormat::kInt4 && format.group == 2 * kStepColumns;
+  if (halves && steps % unit_steps == 2) ++columns->sets;
+  columns->units += CeilDiv(steps, unit_steps);
+  ++columns->segments;
+}
+
+Columns CutColumns(const TensorFormat& format, const std::vector<int64_t>& bounds, int64_t segment,
+                   int64_t unit_steps) {
+  Columns columns;
+  for (size_t slice = 0; slice + 1 < bounds.size(); ++slice) {
+    int64_t begin = bounds[slice];
+    do {
+      const int64_t end = std::min(begin + segment, bounds[slice + 1]);
+      AddSegment(format, begin, end, unit_steps, &columns);
+      begin = end;
+    } while (begin < bounds[slice + 1]);
+  }
+  return columns;
+}
+
+// The widest row of activations once it is prepared for a product.
+int64_t PreparedColumns(int64_t columns) { return RoundUp(2 * columns, 64) + 2048; }
+
+int64_t BatchBytes(const ModelConfig& config, int64_t heads, int64_t kv_heads, const GpuStepLimits& limits) {
+  constexpr int64_t kRowBytes = 16, kItemBytes = 32, kPaddings = 6 * 256;
+  const int64_t items = 2 * int64_t{limits.step_tokens} * heads + kv_heads;
+  const int64_t tables = int64_t{limits.step_tokens} * CeilDiv(limits.context_tokens, kKvBlockTokens) * 4;
+  const int64_t positions = config.alibi ? heads : int64_t{limits.context_tokens} * config.head_dim;
+  return limits.step_tokens * kRowBytes + items * kItemBytes + tables + positions * 4 + kPaddings;
+}
+
+}  // namespace
+
+int64_t GpuMatrixBytes(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
+                       int64_t segment) {
+  if (format.format == WeightFormat::kF32 || format.format == WeightFormat::kF16) {
+    const Columns columns = CutColumns(format, bounds, segment, 1);
+    return RoundUp(rows, kScalarTileRows) * (bounds.back() - bounds.front()) *
+               (format.format == WeightFormat::kF32 ? 4 : 2) +
+           columns.segments * kSegmentTableBytes + kTableBytes;
+  }
+  const int64_t unit_steps = format.format == WeightFormat::kInt4 ? 4 : 2;
+  const int64_t unit_bytes = format.format == WeightFormat::kBF16 ? 1024 : 512;
+  const Columns columns = CutColumns(format, bounds, segment, unit_steps);
+  const int64_t tiles = CeilDiv(rows, kTileRows);
+  const int64_t values = RoundUp(tiles, kBlockTiles) * columns.units * unit_bytes;
+  const int64_t scales = columns.sets == 0 ? 0
+                                           : (tiles * columns.sets + 2) * kTileRows *
+                                                 (format.half_scales ? 2 : 4) * (format.has_offset ? 2 : 1);
+  const int64_t tables = columns.units * unit_steps * kStepTableBytes + columns.sets * kSetTableBytes +
+                         columns.segments * kSegmentTableBytes + kTableBytes;
+  return values + scales + tables;
+}
+
+int64_t GpuKvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank) {
+  const bool steps = kv_type == DType::kBF16 && config.head_dim <= kTensorHeadDimMax;
+  ModelConfig padded = config;
+  if (steps) padded.head_dim = static_cast<int32_t>(RoundUp(config.head_dim, kStepColumns));
+  return KvBlockBytes(padded, kv_type, stage, rank);
+}
+
+int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const GpuStepLimits& limits,
+                        bool last_stage) {
+  const int64_t hidden = config.hidden;
+  const int64_t heads = SliceHeads(config, rank.slices).size();
+  const int64_t kv_heads = SliceKvHeads(config, rank.slices).size();
+  const int64_t query = heads * config.head_dim, key = kv_heads * config.head_dim;
+  const int64_t ffn = SliceFfn(config, rank.slices).size();
+  const int64_t roots = static_cast<int64_t>(SubtreeRoots(rank.slices, SliceCount(config)).size());
+  const int64_t rows = std::min<int64_t>(limits.step_tokens, kGpuLayerRowsMax);
+
+  const int64_t operand_rows = RoundUp(std::max(rows, kPieceRows), kPieceRows);
+  const int64_t prepared = operand_rows * PreparedColumns(std::max({hidden, ffn, query})) * 9 / 4;
+  const int64_t parts = std::min(rows, kPartRowsMax) * hidden * rank.slices.size();
+  const int64_t layer =
+      rows * (hidden + std::max({query + 2 * key, ffn, roots * hidden}) + std::max({query, ffn, hidden}));
+  const int64_t residual = int64_t{limits.step_tokens} * hidden;
+  // The first rank gathers those of all.
+  const int64_t logit_cols = rank.head_rows.begin == 0 ? config.vocab : rank.head_rows.size();
+  const int64_t logits = last_stage ? int64_t{kLogitRowsMax} * (hidden + logit_cols) : 0;
+  return prepared + 4 * (parts + layer + residual + logits) + BatchBytes(config, heads, kv_heads, limits);
+}
+
+}  // namespace bellwether
