@@ -19,23 +19,23 @@
 #define BW_GPU_KERNELS(KERNEL)                                                                                          \
   KERNEL(stream_bf16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 1>), 512, 2)         \
   KERNEL(stream_bf16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 2>), 512, 1)         \
-  KERNEL(stream_int8_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 1>), 512, 1)    \
-  KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 1>), 512, 1)   \
-  KERNEL(stream_int8_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 2, 1>), 512, 1)    \
-  KERNEL(stream_int8_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 2, 1>), 512, 1)   \
-  KERNEL(stream_int8_each_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 2>), 512, 1)    \
-  KERNEL(stream_int8_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 2>), 512, 1)   \
-  KERNEL(stream_int8_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kAnywhere, 1, 1>), 512, 1)  \
-  KERNEL(stream_int4_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 1, 1>), 512, 1)    \
-  KERNEL(stream_int4_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 1>), 512, 1)   \
-  KERNEL(stream_int4_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 2, 1>), 512, 1)    \
-  KERNEL(stream_int4_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 2, 1>), 512, 1)   \
-  KERNEL(stream_int4_each_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 1, 2>), 512, 1)    \
-  KERNEL(stream_int4_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 2>), 512, 1)   \
-  KERNEL(stream_int4_halves_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 1>), 512, 1) \
-  KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 2, 1>), 512, 1) \
-  KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 2>), 512, 1) \
-  KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 512, 1)  \
+  KERNEL(stream_int8_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 1>), 256, 3)    \
+  KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 1>), 256, 3)   \
+  KERNEL(stream_int8_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 2, 1>), 256, 2)    \
+  KERNEL(stream_int8_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 2, 1>), 256, 2)   \
+  KERNEL(stream_int8_each_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 2>), 256, 2)    \
+  KERNEL(stream_int8_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 2>), 256, 2)   \
+  KERNEL(stream_int8_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
+  KERNEL(stream_int4_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 1, 1>), 256, 3)    \
+  KERNEL(stream_int4_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 1>), 256, 3)   \
+  KERNEL(stream_int4_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 2, 1>), 256, 2)    \
+  KERNEL(stream_int4_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 2, 1>), 256, 2)   \
+  KERNEL(stream_int4_each_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 1, 2>), 256, 2)    \
+  KERNEL(stream_int4_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 2>), 256, 2)   \
+  KERNEL(stream_int4_halves_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 1>), 256, 3) \
+  KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 2, 1>), 256, 2) \
+  KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 2>), 256, 2) \
+  KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
   KERNEL(scalar_matmul, ScalarMatmulArgs, ScalarMatmul, 256, 1)                                                         \
   KERNEL(prepare, PrepareArgs, Prepare, 256, 1)                                                                         \
   KERNEL(set_sums, SetSumsArgs, SetSums, 256, 1)                                                                        \

@@ -196,7 +196,9 @@ struct WarpStream {
     }
   }
   BW_DEVICE void BeginScales(int segment, int begin) {
-    set = Load(&weights.table.segments[segment].set_begin);
+    set = kSetEnds == SetEnds::kEach     ? begin
+          : kSetEnds == SetEnds::kHalves ? 2 * begin
+                                         : Load(&weights.table.segments[segment].set_begin);
     set_units_left = set_units;
     if constexpr (!kRegular) {
       LoadScale(set, 0, 0);
@@ -320,24 +322,25 @@ struct WarpStream {
     }
   }
 
-  // The weights of the first units: they do not wait for the kernel before.
-  BW_DEVICE void Begin(int units) {
+  // The weights of the first units and their scales: they do not wait for the kernel before.
+  BW_DEVICE void Begin(int segment, int begin, int end) {
     BW_UNROLL
     for (int i = 0; i < kDepth; ++i) {
-      if (i < units) LoadWeights(i);
+      if (begin + i < end) LoadWeights(i);
     }
-  }
-
-  // Segments [segment, segment_end), units [begin, end); finish(segment) when a segment's sum is complete.
-  template <typename Finish>
-  BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
     if constexpr (kQuantized) {
+      if (begin == end) return;
       BeginScales(segment, begin);
       BW_UNROLL
       for (int i = 0; i < kDepth; ++i) {
         if (begin + i < end) LoadUnitScales(i);
       }
     }
+  }
+
+  // Segments [segment, segment_end), units [begin, end); finish(segment) when a segment's sum is complete.
+  template <typename Finish>
+  BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
     BW_UNROLL
     for (int i = 0; i < kDepthX; ++i) {
       if (begin + i < end) LoadX(i);
@@ -453,7 +456,7 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
 
   LetNextKernelStart();
   WarpStream<kFormat, kSetEnds, kTilesM, kTilesN> stream(args, output.weights, first_tile, begin);
-  stream.Begin(end - begin);
+  stream.Begin(segment_begin, begin, end);
   WaitForPreviousKernel();
   if (segment_begin < segment_end) {
     stream.Run(segment_begin, segment_end, begin, end, [&](int segment) {

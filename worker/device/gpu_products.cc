@@ -142,7 +142,8 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
   const int tiles_m =
       IsQuantized(form.format) && wide && tiles_n == 1 && tiles >= 6 * multiprocessors ? 2 : 1;
   const int64_t blocks = Blocks(tiles, tiles_m);
-  const int warps = std::min(segments, blocks >= multiprocessors * 3 / 2 ? 8 : 16);
+  const int warps =
+      std::min(segments, IsQuantized(form.format) || blocks >= multiprocessors * 3 / 2 ? 8 : 16);
   for (int64_t row = 0; row < rows; row += 8 * tiles_n) {
     gpu::StreamMatmulArgs args{
         .output_count = static_cast<int32_t>(products.size()),
