@@ -98,7 +98,9 @@ int64_t ClusterView::GpuMemory(const WorkerInventory& newcomer) const {
   for (const auto& [id, worker] : workers_) {
     const auto& gpu = worker.info.inventory.gpu;
     if (!gpu || gpu->uuid != newcomer.gpu->uuid) continue;
-    held += worker.weight_bytes + worker.kv_bytes;
+    // All of a KV cache is taken from a GPU at once; the epoch that it was for may have ended since the
+    // newcomer looked.
+    held += worker.weight_bytes + worker.last_kv_bytes;
     known = std::max(known, gpu->free_bytes);
   }
   return std::min(known, newcomer.gpu->free_bytes + held);
@@ -190,7 +192,7 @@ void ClusterView::On(const WorkerReady& event) {
   Worker& worker = workers_.at(event.id);
   worker.ready = true;
   worker.weight_bytes = event.weight_bytes;
-  worker.kv_bytes = event.kv_bytes;
+  worker.kv_bytes = worker.last_kv_bytes = event.kv_bytes;
   worker.last_change = now_;
   StartIfAllReady();
 }

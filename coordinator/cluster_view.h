@@ -175,6 +175,7 @@ class ClusterView {
     bool ready = false;          // in the current epoch
     int64_t weight_bytes = 0;    // that it holds, also after the epoch
     int64_t kv_bytes = 0;        // that it holds while the epoch lasts
+    int64_t last_kv_bytes = 0;   // that it held last
     int failed_loads = 0;        // since it last served
     bool told_apart = false;     // that it computes other bits and gets no part
     absl::Duration not_before;   // no part for it until then

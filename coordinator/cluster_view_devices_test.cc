@@ -103,9 +103,9 @@ TEST_F(ClusterViewDevicesTest, WhatAGpuHasFreeIsCountedWithWhatItsWorkersHold) {
   Send(WorkerReady{{1}, {1}, /*weight_bytes=*/30, /*kv_bytes=*/10});
   Send(WorkerReady{{2}, {1}, /*weight_bytes=*/30, /*kv_bytes=*/10});
   EXPECT_THAT(free, ::testing::ElementsAre(90, 90));
-  // It comes back while the other one holds its weights.
+  // It comes back, and has looked while the other one still held weights and KV cache.
   Send(WorkerLost{{2}, absl::UnavailableError("gone")});
-  b.inventory.gpu->free_bytes = 58;
+  b.inventory.gpu->free_bytes = 48;
   Send(WorkerJoined{{3}, b});
   EXPECT_THAT(free, ::testing::ElementsAre(90, 88));
 }

@@ -80,6 +80,9 @@ class GrpcSession : public WorkerSession {
   void SendHeartbeats();  // until the stream ends
   std::string PeerName(Epoch epoch, int index) const;
   bool WaitForStop(absl::Duration limit) const;
+  // Remembers that the device is lost, if it is. From the runner's thread.
+  void CheckDevice();
+  absl::Status device_status() const;
 
   const Options options_;
   const std::unique_ptr<LinkListener> links_;
@@ -93,6 +96,7 @@ class GrpcSession : public WorkerSession {
   std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // null between streams
   grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status device_status_ ABSL_GUARDED_BY(mutex_);
   Epoch peers_epoch_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> peer_names_ ABSL_GUARDED_BY(mutex_);  // of peers_epoch_, in flat order
 
@@ -120,6 +124,7 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
     Send(message);
   };
   runner.events.failed = [this](Epoch epoch, const absl::Status& status, int blamed) {
+    CheckDevice();
     SendFailure(epoch, status, PeerName(epoch, blamed));
   };
   runner_ = std::make_unique<EpochRunner>(std::move(runner));
@@ -137,6 +142,7 @@ absl::Status GrpcSession::Run() {
     absl::Status status = RunStream();
     runner_->End({}, "the connection to the coordinator is over");
     if (absl::IsFailedPrecondition(status)) return status;
+    BW_RETURN_IF_ERROR(device_status());
     if (joined_) {
       delay = kRejoinDelayFirst;
       failures_.Reset();
@@ -155,6 +161,20 @@ void GrpcSession::Stop() {
     if (context_ != nullptr) context_->TryCancel();
   }
   runner_->End({}, "the worker is stopping");
+}
+
+void GrpcSession::CheckDevice() {
+  const absl::Status health =
+      Annotate(options_.device.device->Health(),
+               absl::StrCat("the device is lost, this worker ends and may be started anew: ",
+                            options_.device.device->Describe()));
+  MutexLock lock(&mutex_);
+  device_status_ = health;
+}
+
+absl::Status GrpcSession::device_status() const {
+  MutexLock lock(&mutex_);
+  return device_status_;
 }
 
 void GrpcSession::LogJoinFailure(const std::string& reason) {
@@ -253,7 +273,7 @@ absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
     case v1::CoordinatorMessage::kEndEpoch:
       LogInfo("epoch ", message.end_epoch().epoch(), " ends: ", message.end_epoch().reason());
       runner_->End({message.end_epoch().epoch()}, message.end_epoch().reason());
-      return absl::OkStatus();
+      return device_status();  // the coordinator has heard of it
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       return absl::OkStatus();
   }

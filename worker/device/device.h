@@ -171,6 +171,9 @@ class Device {
   // ResourceExhausted, saying what for, if the KV cache or scratch does not fit; InvalidArgument or
   // FailedPrecondition if this device cannot compute as `kernel_level` says.
   virtual absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) = 0;
+  // An error if this process can do nothing more with the device, as after a fault of a GPU: it must end, and
+  // one that is started anew may be well. From the thread that uses the device.
+  virtual absl::Status Health() { return absl::OkStatus(); }
 };
 
 }  // namespace bellwether

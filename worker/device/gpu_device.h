@@ -21,6 +21,8 @@ class GpuDevice : public Device {
   int64_t layer_rows_max() const override { return kGpuLayerRowsMax; }
   absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
+  // The runtime keeps its first error, and so does a CUDA context.
+  absl::Status Health() override { return runtime_->Synchronize(); }
 
   gpu::Runtime& runtime() { return *runtime_; }
 
