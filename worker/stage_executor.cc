@@ -80,8 +80,7 @@ Executor::Executor(Options options, std::unique_ptr<DeviceOps> ops)
       sequences_({.vocab = config_.vocab,
                   .kv_blocks = assignment_.kv_blocks,
                   .context_tokens = assignment_.context_tokens,
-                  .step_tokens = assignment_.step_tokens}),
-      batch_builder_(config_) {}
+                  .step_tokens = assignment_.step_tokens}) {}
 
 absl::Status Executor::Allocate() {
   BW_RETURN_IF_ERROR(AllocateResidual());

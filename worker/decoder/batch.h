@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "common/step.h"
-#include "model/config.h"
 #include "worker/sequence_table.h"
 
 namespace bellwether {
@@ -21,8 +20,6 @@ struct Batch {
   std::vector<Run> runs;
   std::vector<TokenId> tokens;     // [rows]
   std::vector<int32_t> positions;  // [rows]
-  // RoPE angles of every row, [rows][head_dim / 2] each; empty with ALiBi.
-  std::vector<float> cosines, sines;
 
   int64_t rows() const { return static_cast<int64_t>(tokens.size()); }
 };
@@ -30,14 +27,10 @@ struct Batch {
 // Fills a batch from a step that `sequences` has taken in.
 class BatchBuilder {
  public:
-  explicit BatchBuilder(const ModelConfig& config);
   // The batch is the builder's, rebuilt by the next call.
   const Batch& Build(const Step& step, const SequenceTable& sequences);
 
  private:
-  void AddAngles(int32_t position);
-
-  std::vector<float> inverse_frequencies_;  // [head_dim / 2]; empty with ALiBi
   Batch batch_;
 };
 

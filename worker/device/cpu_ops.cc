@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/exact_math.h"
 #include "common/status.h"
 #include "model/row_limits.h"
 #include "worker/device/cpu_device.h"
@@ -75,7 +76,10 @@ CpuOps::CpuOps(const Device::OpsOptions& options, const kernels::KernelTable& ke
       heads_(SliceHeads(config_, options.rank.slices)),
       kv_heads_(SliceKvHeads(config_, options.rank.slices)),
       queries_per_kv_(config_.heads / config_.kv_heads),
-      score_scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)))) {
+      score_scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)))),
+      inverse_frequencies_(config_.alibi ? std::vector<float>() : RopeInverseFrequencies(config_)) {
+  cosines_.reserve(options.step_tokens * inverse_frequencies_.size());
+  sines_.reserve(options.step_tokens * inverse_frequencies_.size());
   if (config_.alibi) alibi_slopes_ = AlibiSlopes(config_.heads);
 }
 
@@ -83,6 +87,20 @@ absl::StatusOr<float*> CpuOps::Allocate(int64_t floats) {
   BW_ASSIGN_OR_RETURN(AlignedBuffer buffer,
                       AlignedBuffer::Allocate(floats * static_cast<int64_t>(sizeof(float))));
   return allocated_.emplace_back(std::move(buffer)).as<float>();
+}
+
+// The angle is rounded to fp32 before its cosine is taken, as Hugging Face does.
+void CpuOps::Begin(const Batch& batch) {
+  batch_ = &batch;
+  cosines_.clear();
+  sines_.clear();
+  for (const int32_t position : batch.positions) {
+    for (const float inverse_frequency : inverse_frequencies_) {
+      const float angle = static_cast<float>(position) * inverse_frequency;
+      cosines_.push_back(static_cast<float>(Cos(angle)));
+      sines_.push_back(static_cast<float>(Sin(angle)));
+    }
+  }
 }
 
 void CpuOps::ForRows(int64_t rows, ThreadPool::Body body) {
@@ -216,8 +234,8 @@ void CpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
       for (int64_t row = first; row < last; ++row) {
         const int64_t own = row - rows.begin;
         if (!config_.alibi) {
-          const float* cosines = batch.cosines.data() + row * (head_dim / 2);
-          const float* sines = batch.sines.data() + row * (head_dim / 2);
+          const float* cosines = cosines_.data() + row * (head_dim / 2);
+          const float* sines = sines_.data() + row * (head_dim / 2);
           kernels_.rope(query.row(own), static_cast<int>(heads_.size()), head_dim, cosines, sines);
           kernels_.rope(key.row(own), static_cast<int>(kv_heads_.size()), head_dim, cosines, sines);
         }

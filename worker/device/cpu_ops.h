@@ -24,7 +24,7 @@ class CpuOps : public DeviceOps {
   absl::StatusOr<float*> AllocateHost(int64_t floats) override { return Allocate(floats); }
   int64_t kv_bytes() const override { return kv_cache_.bytes(); }
 
-  void Begin(const Batch& batch) override { batch_ = &batch; }
+  void Begin(const Batch& batch) override;
   void Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out) override;
   void Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) override;
   void Multiply(ConstRows x, absl::Span<const Product> products) override;
@@ -83,7 +83,10 @@ class CpuOps : public DeviceOps {
   const int64_t queries_per_kv_;     // query heads that share a KV head, in the whole model
   std::vector<float> alibi_slopes_;  // of every query head; empty with RoPE
   const float score_scale_;
+  const std::vector<float> inverse_frequencies_;  // RoPE: [head_dim / 2]; empty with ALiBi
   const Batch* batch_ = nullptr;
+  // RoPE angles of the batch's rows, [rows][head_dim / 2] each.
+  std::vector<float> cosines_, sines_;
 };
 
 }  // namespace bellwether

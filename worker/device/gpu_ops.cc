@@ -159,7 +159,7 @@ absl::Status GpuOps::ReserveBatch() {
   return absl::OkStatus();
 }
 
-// RoPE angles of every position, the angle rounded to fp32 before its cosine is taken as BatchBuilder does
+// RoPE angles of every position, the angle rounded to fp32 before its cosine is taken as CpuOps does
 // it; ALiBi slopes of this rank's heads.
 absl::Status GpuOps::FillRopeTables() {
   std::vector<float> values;
