@@ -120,7 +120,7 @@ absl::Status Block::Finish() {
 void Block::Fail(std::string what, const Where& where, int thread) {
   failure_ = absl::StrCat(what, " (", At(where), ")");
   failed_thread_ = thread >= 0 ? thread : running.thread;
-  std::string().swap(what);  // the fiber never comes back, and nothing of it is destroyed
+  std::string().swap(what);
   Leave();
   __builtin_unreachable();
 }
@@ -315,17 +315,18 @@ void Block::SyncGroup(int id, int threads, const char* word, const Where& where)
     group.where = where;
     group.first = running.thread;
   } else if (group.expected != threads) {
-    Fail(absl::StrCat(word, " ", id, " among ", threads, " threads, but ", group.expected, " for thread ",
-                      group.first, " (", At(group.where), ")"),
-         where);
+    std::string what = absl::StrCat(word, " ", id, " among ", threads, " threads, but ", group.expected,
+                                    " for thread ", group.first, " (", At(group.where), ")");
+    Fail(std::move(what), where);
   }
   // All threads of a warp must come to the same barrier of the program; for SyncBlock, all of the block.
   const bool same =
       id == 0 ? SamePlace(group.where, where) : group.waiting[warp] == 0 || group.lines[warp] == where.line();
-  if (!same)
-    Fail(absl::StrCat("divergent ", word, ": thread ", group.first, " waits at another (", At(group.where),
-                      ")"),
-         where);
+  if (!same) {
+    std::string what = absl::StrCat("divergent ", word, ": thread ", group.first, " waits at another (",
+                                    At(group.where), ")");
+    Fail(std::move(what), where);
+  }
   group.lines[warp] = where.line();
   group.waiting[warp] |= 1u << (running.thread % 32);
   ++group.arrived;
@@ -360,8 +361,9 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
     warp.word = word;
     warp.where = where;
   } else if (!SamePlace(warp.where, where)) {
-    Fail(absl::StrCat("divergent ", word, ": another lane is at ", warp.word, " (", At(warp.where), ")"),
-         where);
+    std::string what =
+        absl::StrCat("divergent ", word, ": another lane is at ", warp.word, " (", At(warp.where), ")");
+    Fail(std::move(what), where);
   }
   warp.operands[lane] = operand;
   warp.arrived |= 1u << lane;
@@ -386,8 +388,10 @@ void Block::CheckGlobal(const void* p, int bytes, int alignment, const char* wor
     if (address >= range.begin && address + bytes <= range.end) return;
   }
   const EmulatedMemory::Range range = task_.memory->Find(p);
-  if (range.end == 0 || address + bytes > range.end)
-    Fail(absl::StrCat(word, " of ", bytes, " bytes out of bounds: ", task_.memory->Describe(p)), where);
+  if (range.end == 0 || address + bytes > range.end) {
+    std::string what = absl::StrCat(word, " of ", bytes, " bytes out of bounds: ", task_.memory->Describe(p));
+    Fail(std::move(what), where);
+  }
   ranges_[next_range_] = range;
   next_range_ = (next_range_ + 1) % kCachedRanges;
 }

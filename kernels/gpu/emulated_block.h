@@ -130,7 +130,8 @@ class Block {
   void WgmmaWait(int groups, const Where& where);
 
   const TensorCoreClass& tensor_core() const { return task_.tensor_core; }
-  // Ends the block. Of the thread that runs, unless another one is named.
+  // Ends the block. Of the thread that runs, unless another one is named. Nothing that lives on the thread's
+  // stack is destroyed, so `what` must be moved in, and nothing else own memory.
   [[noreturn]] void Fail(std::string what, const Where& where, int thread = -1);
 
  private:
