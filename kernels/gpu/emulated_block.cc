@@ -83,6 +83,7 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   mood_ = {};
   hurried_warp_ = -1;
   ranges_.fill({});
+  recent_ranges_.fill({});
   main_.emplace();
   return absl::OkStatus();
 }
@@ -188,17 +189,17 @@ bool Block::WakeWaiting(int index, State state, const void* object) {
   const Thread& thread = threads_[index];
   const uint32_t bit = 1u << (index % 32);
   Warp& warp = warps_[index / 32];
-  const bool wakes = (warp.live & ~warp.ready & bit) != 0 && thread.state == state && thread.object == object;
+  const bool wakes = (warp.live & ~warp.ready & bit) != 0 && thread.state == state &&
+                     (object == nullptr || thread.object == object);
   if (wakes) warp.ready |= bit;
   return wakes;
 }
 
-void Block::Wait(State state, const char* word, const Where& where, const void* object) {
+void Block::Wait(State state, const char* word, const Where& where) {
   Thread& thread = current();
   thread.state = state;
   thread.word = word;
   thread.where = where;
-  thread.object = object;
   current_warp().ready &= ~(1u << (running.thread % 32));
   SwitchToNext();
 }
@@ -380,20 +381,23 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
 
 // ---- Memory
 
-void Block::CheckGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
+void Block::FindGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
   const auto address = reinterpret_cast<uintptr_t>(p);
   if (address % alignment != 0)
     Fail(absl::StrCat(word, " of ", bytes, " bytes at an address that is no multiple of ", alignment), where);
+  EmulatedMemory::Range& recent = recent_ranges_[address / kRecentBytes % kRecentRanges];
   for (const EmulatedMemory::Range& range : ranges_) {
-    if (address >= range.begin && address + bytes <= range.end) return;
+    if (address < range.begin || address + bytes > range.end) continue;
+    recent = range;
+    return;
   }
   const EmulatedMemory::Range range = task_.memory->Find(p);
   if (range.end == 0 || address + bytes > range.end) {
     std::string what = absl::StrCat(word, " of ", bytes, " bytes out of bounds: ", task_.memory->Describe(p));
     Fail(std::move(what), where);
   }
-  ranges_[next_range_] = range;
-  next_range_ = (next_range_ + 1) % kCachedRanges;
+  recent = ranges_[next_range_] = range;
+  next_range_ = (next_range_ + 1) % kRangesKept;
 }
 
 void Block::CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where) {
