@@ -200,7 +200,7 @@ void Block::Wait(State state, const char* word, const Where& where) {
   thread.state = state;
   thread.word = word;
   thread.where = where;
-  current_warp().ready &= ~(1u << (running.thread % 32));
+  current_warp().ready &= ~(1u << (running.thread & 31));
   SwitchToNext();
 }
 
@@ -323,11 +323,7 @@ void Block::SyncGroup(int id, int threads, const char* word, const Where& where)
   // All threads of a warp must come to the same barrier of the program; for SyncBlock, all of the block.
   const bool same =
       id == 0 ? SamePlace(group.where, where) : group.waiting[warp] == 0 || group.lines[warp] == where.line();
-  if (!same) {
-    std::string what = absl::StrCat("divergent ", word, ": thread ", group.first, " waits at another (",
-                                    At(group.where), ")");
-    Fail(std::move(what), where);
-  }
+  if (!same) FailDivergent(word, word, group.where, where);
   group.lines[warp] = where.line();
   group.waiting[warp] |= 1u << (running.thread % 32);
   ++group.arrived;
@@ -339,6 +335,13 @@ void Block::SyncGroup(int id, int threads, const char* word, const Where& where)
   } else {
     Wait(State::kGroup, word, where);
   }
+}
+
+// Out of the way of those who come to the right place.
+[[gnu::noinline]] void Block::FailDivergent(const char* word, const char* other, const Where& there,
+                                            const Where& where) {
+  std::string what = absl::StrCat("divergent ", word, ": another thread is at ", other, " (", At(there), ")");
+  Fail(std::move(what), where);
 }
 
 void Block::Release(int id) {
@@ -357,14 +360,12 @@ void Block::Release(int id) {
 void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block&, const LaneOperands&),
                           const Where& where) {
   Warp& warp = current_warp();
-  const int lane = running.thread % 32;
+  const int lane = running.thread & 31;
   if (warp.arrived == 0) {
     warp.word = word;
     warp.where = where;
   } else if (!SamePlace(warp.where, where)) {
-    std::string what =
-        absl::StrCat("divergent ", word, ": another lane is at ", warp.word, " (", At(warp.where), ")");
-    Fail(std::move(what), where);
+    FailDivergent(word, warp.word, warp.where, where);
   }
   warp.operands[lane] = operand;
   warp.arrived |= 1u << lane;

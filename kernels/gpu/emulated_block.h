@@ -220,7 +220,7 @@ class Block {
   int warpgroups() const { return task_.shape.threads / 128; }
   Thread& thread(int index) { return threads_[index]; }
   Thread& current() { return threads_[running.thread]; }
-  Warp& current_warp() { return warps_[running.thread / 32]; }
+  Warp& current_warp() { return warps_[static_cast<uint32_t>(running.thread) / 32]; }
 
   // Scheduling.
   void Wait(State state, const char* word, const Where& where);
@@ -236,6 +236,8 @@ class Block {
   bool WakeWaiting(int index, State state, const void* object);
 
   void Release(int id);
+  [[noreturn]] void FailDivergent(const char* word, const char* other, const Where& there,
+                                  const Where& where);
   Barrier& FindBarrier(uint64_t* bar, const char* word, const Where& where);
   void CompletePhase(Barrier& barrier);
   void LandBulk(size_t index);
