@@ -19,7 +19,9 @@ constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when t
 std::string At(const Where& where) { return absl::StrCat(where.file_name(), ":", where.line()); }
 
 bool SamePlace(const Where& a, const Where& b) {
-  return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  // One file's name is nearly always one literal; this is asked for every lane of every warp operation.
+  return a.line() == b.line() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 }  // namespace
