@@ -3,14 +3,13 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <numeric>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 
 namespace bellwether::gpu {
 namespace {
@@ -22,20 +21,20 @@ constexpr int kHostThreadsMax = 256;
 class BlockPool {
  public:
   std::unique_ptr<emulated::Block> Take() {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     if (free_.empty()) return std::make_unique<emulated::Block>();
     std::unique_ptr<emulated::Block> block = std::move(free_.back());
     free_.pop_back();
     return block;
   }
   void Return(std::unique_ptr<emulated::Block> block) {
-    absl::MutexLock lock(&mutex_);
+    std::lock_guard<std::mutex> lock(mutex_);
     free_.push_back(std::move(block));
   }
 
  private:
-  absl::Mutex mutex_;
-  std::vector<std::unique_ptr<emulated::Block>> free_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<emulated::Block>> free_;
 };
 
 BlockPool& Pool() {
@@ -78,7 +77,7 @@ absl::Status EmulateLaunch(const LaunchShape& shape, const EmulateOptions& optio
   const emulated::Block::Task task = {shape, options.memory, options.tensor_core, body, args};
   const BlockOrder order(int64_t{shape.grid_x} * shape.grid_y * shape.grid_z, options.seed);
   std::atomic<int64_t> next{0};
-  absl::Mutex mutex;
+  std::mutex mutex;
   absl::Status failure;  // the first
   const auto run_blocks = [&] {
     std::unique_ptr<emulated::Block> block = Pool().Take();
@@ -86,7 +85,7 @@ absl::Status EmulateLaunch(const LaunchShape& shape, const EmulateOptions& optio
       const absl::Status status = block->Run(task, order.at(i), options.seed);
       if (status.ok()) continue;
       next = order.count;
-      absl::MutexLock lock(&mutex);
+      std::lock_guard<std::mutex> lock(mutex);
       failure.Update(status);
     }
     Pool().Return(std::move(block));

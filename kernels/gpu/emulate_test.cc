@@ -135,6 +135,10 @@ TEST(EmulatedValues, Conversions) {
   EXPECT_EQ(HalfToFloat(0x3c00), 1.0f);
   EXPECT_EQ(HalfToFloat(0x0001), 0x1p-24f);
   EXPECT_EQ(FloatBits(HalfToFloat(0xfe00)), 0x7fffffffu);
+  EXPECT_EQ(FloatToHalf(1.0f), 0x3c00);
+  EXPECT_EQ(FloatToHalf(1.0f + 0x1p-11f), 0x3c00);  // a tie, to even
+  EXPECT_EQ(FloatToHalf(-65520.0f), 0xfc00);
+  EXPECT_EQ(FloatToHalf(__builtin_nanf("")), 0x7fff);
   EXPECT_EQ(Sqrt(2.0f), 1.41421356f);
 }
 

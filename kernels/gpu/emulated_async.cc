@@ -120,8 +120,9 @@ void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
     GiveWay();
     return;
   }
+  current().object = bar;
   current().detail = parity;
-  Wait(State::kBarrier, "BarrierWait", where, bar);
+  Wait(State::kBarrier, "BarrierWait", where);
 }
 
 void Block::CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar, const Where& where) {

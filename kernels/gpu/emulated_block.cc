@@ -19,7 +19,9 @@ constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when t
 std::string At(const Where& where) { return absl::StrCat(where.file_name(), ":", where.line()); }
 
 bool SamePlace(const Where& a, const Where& b) {
-  return a.line() == b.line() && std::strcmp(a.file_name(), b.file_name()) == 0;
+  // One file's name is nearly always one literal; this is asked for every lane of every warp operation.
+  return a.line() == b.line() &&
+         (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
 }
 
 }  // namespace
@@ -83,6 +85,7 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   mood_ = {};
   hurried_warp_ = -1;
   ranges_.fill({});
+  recent_ranges_.fill({});
   main_.emplace();
   return absl::OkStatus();
 }
@@ -120,7 +123,7 @@ absl::Status Block::Finish() {
 void Block::Fail(std::string what, const Where& where, int thread) {
   failure_ = absl::StrCat(what, " (", At(where), ")");
   failed_thread_ = thread >= 0 ? thread : running.thread;
-  std::string().swap(what);  // the fiber never comes back, and nothing of it is destroyed
+  std::string().swap(what);
   Leave();
   __builtin_unreachable();
 }
@@ -188,18 +191,18 @@ bool Block::WakeWaiting(int index, State state, const void* object) {
   const Thread& thread = threads_[index];
   const uint32_t bit = 1u << (index % 32);
   Warp& warp = warps_[index / 32];
-  const bool wakes = (warp.live & ~warp.ready & bit) != 0 && thread.state == state && thread.object == object;
+  const bool wakes = (warp.live & ~warp.ready & bit) != 0 && thread.state == state &&
+                     (object == nullptr || thread.object == object);
   if (wakes) warp.ready |= bit;
   return wakes;
 }
 
-void Block::Wait(State state, const char* word, const Where& where, const void* object) {
+void Block::Wait(State state, const char* word, const Where& where) {
   Thread& thread = current();
   thread.state = state;
   thread.word = word;
   thread.where = where;
-  thread.object = object;
-  current_warp().ready &= ~(1u << (running.thread % 32));
+  current_warp().ready &= ~(1u << (running.thread & 31));
   SwitchToNext();
 }
 
@@ -315,17 +318,14 @@ void Block::SyncGroup(int id, int threads, const char* word, const Where& where)
     group.where = where;
     group.first = running.thread;
   } else if (group.expected != threads) {
-    Fail(absl::StrCat(word, " ", id, " among ", threads, " threads, but ", group.expected, " for thread ",
-                      group.first, " (", At(group.where), ")"),
-         where);
+    std::string what = absl::StrCat(word, " ", id, " among ", threads, " threads, but ", group.expected,
+                                    " for thread ", group.first, " (", At(group.where), ")");
+    Fail(std::move(what), where);
   }
   // All threads of a warp must come to the same barrier of the program; for SyncBlock, all of the block.
   const bool same =
       id == 0 ? SamePlace(group.where, where) : group.waiting[warp] == 0 || group.lines[warp] == where.line();
-  if (!same)
-    Fail(absl::StrCat("divergent ", word, ": thread ", group.first, " waits at another (", At(group.where),
-                      ")"),
-         where);
+  if (!same) FailDivergent(word, word, group.where, where);
   group.lines[warp] = where.line();
   group.waiting[warp] |= 1u << (running.thread % 32);
   ++group.arrived;
@@ -337,6 +337,13 @@ void Block::SyncGroup(int id, int threads, const char* word, const Where& where)
   } else {
     Wait(State::kGroup, word, where);
   }
+}
+
+// Out of the way of those who come to the right place.
+[[gnu::noinline]] void Block::FailDivergent(const char* word, const char* other, const Where& there,
+                                            const Where& where) {
+  std::string what = absl::StrCat("divergent ", word, ": another thread is at ", other, " (", At(there), ")");
+  Fail(std::move(what), where);
 }
 
 void Block::Release(int id) {
@@ -355,13 +362,12 @@ void Block::Release(int id) {
 void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block&, const LaneOperands&),
                           const Where& where) {
   Warp& warp = current_warp();
-  const int lane = running.thread % 32;
+  const int lane = running.thread & 31;
   if (warp.arrived == 0) {
     warp.word = word;
     warp.where = where;
   } else if (!SamePlace(warp.where, where)) {
-    Fail(absl::StrCat("divergent ", word, ": another lane is at ", warp.word, " (", At(warp.where), ")"),
-         where);
+    FailDivergent(word, warp.word, warp.where, where);
   }
   warp.operands[lane] = operand;
   warp.arrived |= 1u << lane;
@@ -378,18 +384,23 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
 
 // ---- Memory
 
-void Block::CheckGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
+void Block::FindGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
   const auto address = reinterpret_cast<uintptr_t>(p);
   if (address % alignment != 0)
     Fail(absl::StrCat(word, " of ", bytes, " bytes at an address that is no multiple of ", alignment), where);
+  EmulatedMemory::Range& recent = recent_ranges_[address / kRecentBytes % kRecentRanges];
   for (const EmulatedMemory::Range& range : ranges_) {
-    if (address >= range.begin && address + bytes <= range.end) return;
+    if (address < range.begin || address + bytes > range.end) continue;
+    recent = range;
+    return;
   }
   const EmulatedMemory::Range range = task_.memory->Find(p);
-  if (range.end == 0 || address + bytes > range.end)
-    Fail(absl::StrCat(word, " of ", bytes, " bytes out of bounds: ", task_.memory->Describe(p)), where);
-  ranges_[next_range_] = range;
-  next_range_ = (next_range_ + 1) % kCachedRanges;
+  if (range.end == 0 || address + bytes > range.end) {
+    std::string what = absl::StrCat(word, " of ", bytes, " bytes out of bounds: ", task_.memory->Describe(p));
+    Fail(std::move(what), where);
+  }
+  recent = ranges_[next_range_] = range;
+  next_range_ = (next_range_ + 1) % kRangesKept;
 }
 
 void Block::CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where) {

@@ -98,7 +98,13 @@ class Block {
 
   // -- The words, for the thread that runs. `word` names the caller in messages.
 
-  void CheckGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where);
+  // Of memory that kernels may touch, or the block ends.
+  void CheckGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
+    const auto address = reinterpret_cast<uintptr_t>(p);
+    const EmulatedMemory::Range& range = recent_ranges_[address / kRecentBytes % kRecentRanges];
+    if (address >= range.begin && address + bytes <= range.end && address % alignment == 0) return;
+    FindGlobal(p, bytes, alignment, word, where);
+  }
   // Barrier 0 takes all threads that have not ended, whatever `threads` is.
   void SyncGroup(int id, int threads, const char* word, const Where& where);
   // Waits for the other lanes; the last to come performs the operation on what all of them gave.
@@ -130,7 +136,8 @@ class Block {
   void WgmmaWait(int groups, const Where& where);
 
   const TensorCoreClass& tensor_core() const { return task_.tensor_core; }
-  // Ends the block. Of the thread that runs, unless another one is named.
+  // Ends the block. Of the thread that runs, unless another one is named. Nothing that lives on the thread's
+  // stack is destroyed, so `what` must be moved in, and nothing else own memory.
   [[noreturn]] void Fail(std::string what, const Where& where, int thread = -1);
 
  private:
@@ -141,13 +148,14 @@ class Block {
     const void* from;
     int group;
   };
-  struct Thread {
+  // What every switch reads and writes comes first, in one line of the cache.
+  struct alignas(64) Thread {
     Fiber fiber;
     State state = State::kWarp;
+    int detail = 0;         // a barrier's parity, or a group's number
     const char* word = "";  // that it waits in
     Where where;
-    const void* object = nullptr;     // the barrier that is waited for
-    int detail = 0;                   // its parity, or a group's number
+    const void* object = nullptr;     // a barrier in shared memory
     std::vector<PendingCopy> copies;  // CopyAsync16 not landed yet
     int copy_groups = 0;              // committed
   };
@@ -196,7 +204,9 @@ class Block {
     uint64_t* bar;
   };
   static constexpr int kGroups = 16;
-  static constexpr int kCachedRanges = 8;
+  static constexpr int kRangesKept = 8;
+  static constexpr int kRecentRanges = 256;
+  static constexpr int kRecentBytes = 256;
 
   static void ThreadEntry();
 
@@ -210,10 +220,10 @@ class Block {
   int warpgroups() const { return task_.shape.threads / 128; }
   Thread& thread(int index) { return threads_[index]; }
   Thread& current() { return threads_[running.thread]; }
-  Warp& current_warp() { return warps_[running.thread / 32]; }
+  Warp& current_warp() { return warps_[static_cast<uint32_t>(running.thread) / 32]; }
 
   // Scheduling.
-  void Wait(State state, const char* word, const Where& where, const void* object = nullptr);
+  void Wait(State state, const char* word, const Where& where);
   void GiveWay();
   void SwitchToNext();
   int NextThread();
@@ -226,6 +236,8 @@ class Block {
   bool WakeWaiting(int index, State state, const void* object);
 
   void Release(int id);
+  [[noreturn]] void FailDivergent(const char* word, const char* other, const Where& there,
+                                  const Where& where);
   Barrier& FindBarrier(uint64_t* bar, const char* word, const Where& where);
   void CompletePhase(Barrier& barrier);
   void LandBulk(size_t index);
@@ -233,6 +245,7 @@ class Block {
   bool PerformWgmma(int warpgroup);
   void CheckFenced(const PendingWgmma& op, int thread);
   void MultiplyAdd(const PendingWgmma& op) const;
+  void FindGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where);
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
   std::string DescribeWaits() const;
 
@@ -278,7 +291,9 @@ class Block {
   Mood mood_;
   int hurried_warp_ = -1;  // has the next turn
 
-  std::array<EmulatedMemory::Range, kCachedRanges> ranges_;
+  // Allocations that were found before, all and by some bits of the address.
+  std::array<EmulatedMemory::Range, kRangesKept> ranges_;
+  std::array<EmulatedMemory::Range, kRecentRanges> recent_ranges_;
   int next_range_ = 0;
 
   std::array<uint32_t, 2> random_key_ = {};

@@ -34,13 +34,13 @@ void Poison(void* memory, int64_t bytes) {
 }
 
 EmulatedMemory::~EmulatedMemory() {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   for (const auto& [begin, allocation] : allocations_) std::free(allocation.memory);
 }
 
 absl::StatusOr<void*> EmulatedMemory::Allocate(int64_t bytes) {
   if (bytes <= 0) return absl::InvalidArgumentError(absl::StrCat("allocation of ", bytes, " bytes"));
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   if (bytes > capacity_ - bytes_allocated_) {
     return absl::ResourceExhaustedError(absl::StrCat("the emulated GPU has ", capacity_ - bytes_allocated_,
                                                      " of its ", capacity_, " bytes left, not ", bytes));
@@ -61,7 +61,7 @@ absl::StatusOr<void*> EmulatedMemory::Allocate(int64_t bytes) {
 absl::Status EmulatedMemory::Register(void* memory, int64_t bytes) {
   if (bytes <= 0) return absl::InvalidArgumentError(absl::StrCat("registration of ", bytes, " bytes"));
   const auto begin = reinterpret_cast<uintptr_t>(memory);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   const auto after = allocations_.lower_bound(begin);
   const bool overlaps =
       (after != allocations_.end() && after->first < begin + bytes) ||
@@ -86,14 +86,14 @@ absl::Status EmulatedMemory::CheckGuards(uintptr_t begin, const Allocation& allo
 }
 
 absl::Status EmulatedMemory::CheckGuards() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   absl::Status status;
   for (const auto& [begin, allocation] : allocations_) status.Update(CheckGuards(begin, allocation));
   return status;
 }
 
 absl::Status EmulatedMemory::Free(void* memory) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   const auto found = allocations_.find(reinterpret_cast<uintptr_t>(memory));
   if (found == allocations_.end())
     return absl::InvalidArgumentError("freed memory is not the start of a live allocation");
@@ -106,7 +106,7 @@ absl::Status EmulatedMemory::Free(void* memory) {
 
 EmulatedMemory::Range EmulatedMemory::Find(const void* p) const {
   const auto address = reinterpret_cast<uintptr_t>(p);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   auto after = allocations_.upper_bound(address);
   if (after == allocations_.begin()) return {};
   const auto& [begin, allocation] = *--after;
@@ -121,7 +121,7 @@ bool EmulatedMemory::Contains(const void* p, int64_t bytes) const {
 
 std::string EmulatedMemory::Describe(const void* p) const {
   const auto address = reinterpret_cast<uintptr_t>(p);
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   const auto after = allocations_.upper_bound(address);
   const auto before = after == allocations_.begin() ? allocations_.end() : std::prev(after);
   // The nearer of the two neighbours.
@@ -136,7 +136,7 @@ std::string EmulatedMemory::Describe(const void* p) const {
 }
 
 int64_t EmulatedMemory::bytes_allocated() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard<std::mutex> lock(mutex_);
   return bytes_allocated_;
 }
 

@@ -2,11 +2,11 @@
 
 #include <cstdint>
 #include <map>
+#include <mutex>
+#include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 
 // The memory of an emulated GPU: host memory of which the emulator knows what a kernel may touch.
 
@@ -55,9 +55,9 @@ class EmulatedMemory {
   absl::Status CheckGuards(uintptr_t begin, const Allocation& allocation) const;
 
   const int64_t capacity_;
-  mutable absl::Mutex mutex_;
-  std::map<uintptr_t, Allocation> allocations_ ABSL_GUARDED_BY(mutex_);
-  int64_t bytes_allocated_ ABSL_GUARDED_BY(mutex_) = 0;
+  mutable std::mutex mutex_;
+  std::map<uintptr_t, Allocation> allocations_;  // by start
+  int64_t bytes_allocated_ = 0;
 };
 
 // Fills with EmulatedMemory::kPoison; bytes of a last odd one too.

@@ -113,9 +113,12 @@ Fiber::~Fiber() {
 }
 
 void Fiber::Start(char* stack, size_t bytes, void (*entry)()) {
-  if (stack_ != nullptr && sanitizer_state_ != nullptr) DeleteState(sanitizer_state_);
   ForgetStack(stack, bytes);
-  sanitizer_state_ = NewState();
+  // A state keeps the frames that were never left, but is too dear to make each time.
+  if (starts_++ % kStartsOfState == 0) {
+    if (sanitizer_state_ != nullptr) DeleteState(sanitizer_state_);
+    sanitizer_state_ = NewState();
+  }
   stack_ = stack;
   stack_bytes_ = bytes;
   stack_pointer_ = PrepareStack(stack, bytes, entry);

@@ -28,7 +28,9 @@ class Fiber {
   void* stack_pointer_ = nullptr;
   const void* stack_ = nullptr;
   size_t stack_bytes_ = 0;
+  static constexpr int kStartsOfState = 256;
   void* sanitizer_state_ = nullptr;
+  int starts_ = 0;
 };
 
 // Memory for the stacks of many fibers, each above a page that must not be touched: overflow is a fault at
