@@ -414,6 +414,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
     message.assignment.stage = member.stage;
     message.assignment.rank = member.rank;
     message.assignment.numeric = layout.plan.numeric(member.stage);
+    message.assignment.stage_kernel_levels = layout.plan.kernel_levels;
     v1::CoordinatorMessage out;
     Encode(message, out.mutable_assignment());
     SendTo(member.id, std::move(out));

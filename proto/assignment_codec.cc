@@ -156,6 +156,7 @@ void Encode(const AssignmentMessage& message, v1::Assignment* out) {
   out->set_stage(assignment.stage);
   out->set_rank(assignment.rank);
   out->set_kernel_level(assignment.numeric.kernel_level);
+  for (const std::string& level : assignment.stage_kernel_levels) out->add_stage_kernel_levels(level);
   out->set_quantize(std::string(Name(assignment.numeric.quantize)));
   out->set_kv_type(std::string(Name(assignment.numeric.kv_type)));
   out->set_kv_blocks(assignment.kv_blocks);
@@ -183,6 +184,12 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   BW_RETURN_IF_ERROR(CheckText("link_secret", message.link_secret()));
   BW_ASSIGN_OR_RETURN(assignment.layout, Decode(message.layout()));
   BW_RETURN_IF_ERROR(CheckPlace(assignment.layout, message.stage(), message.rank()));
+  if (message.stage_kernel_levels_size() != static_cast<int>(assignment.layout.stages.size())) {
+    return absl::InvalidArgumentError("stage_kernel_levels is not one for each stage");
+  }
+  for (const std::string& level : message.stage_kernel_levels()) {
+    BW_RETURN_IF_ERROR(CheckText("stage_kernel_levels", level));
+  }
   BW_RETURN_IF_ERROR(CheckRange("kv_blocks", message.kv_blocks(), 1, kKvBlocksMax));
   BW_RETURN_IF_ERROR(CheckRange("context_tokens", message.context_tokens(), 1, 1 << 24));
   BW_RETURN_IF_ERROR(CheckRange("step_tokens", message.step_tokens(), 1, 1 << 20));
@@ -194,6 +201,8 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   assignment.stage = message.stage();
   assignment.rank = message.rank();
   assignment.numeric.kernel_level = message.kernel_level();
+  assignment.stage_kernel_levels = {message.stage_kernel_levels().begin(),
+                                    message.stage_kernel_levels().end()};
   assignment.kv_blocks = message.kv_blocks();
   assignment.context_tokens = message.context_tokens();
   assignment.step_tokens = message.step_tokens();

@@ -24,6 +24,7 @@ AssignmentMessage MakeAssignment() {
   assignment.stage = 0;
   assignment.rank = 1;
   assignment.numeric = {.kernel_level = "avx2", .quantize = Quantize::kInt4, .kv_type = DType::kBF16};
+  assignment.stage_kernel_levels = {"avx2", "cuda_sm90"};
   assignment.kv_blocks = 100;
   assignment.context_tokens = 2048;
   assignment.step_tokens = 512;
@@ -51,6 +52,7 @@ TEST(AssignmentCodec, SurvivesTheWire) {
   EXPECT_EQ(decoded->assignment.layout, expected.assignment.layout);
   EXPECT_EQ(decoded->assignment.rank, 1);
   EXPECT_EQ(decoded->assignment.numeric, expected.assignment.numeric);
+  EXPECT_EQ(decoded->assignment.stage_kernel_levels, expected.assignment.stage_kernel_levels);
   EXPECT_EQ(decoded->assignment.kv_blocks, 100);
   EXPECT_EQ(decoded->assignment.step_deadline, absl::Seconds(7));
   ASSERT_EQ(decoded->peers.size(), 3u);
@@ -110,6 +112,7 @@ TEST(AssignmentCodec, HostileAssignmentsAreRefusedByField) {
       {"kv_blocks", [](v1::Assignment& m) { m.set_kv_blocks(0); }},
       {"context_tokens", [](v1::Assignment& m) { m.set_context_tokens(-1); }},
       {"step_tokens", [](v1::Assignment& m) { m.set_step_tokens(1 << 30); }},
+      {"stage_kernel_levels", [](v1::Assignment& m) { m.add_stage_kernel_levels("avx2"); }},
       {"quantize", [](v1::Assignment& m) { m.set_quantize("int3"); }},
       {"type", [](v1::Assignment& m) { m.set_kv_type("fp8"); }},
       {"step_deadline", [](v1::Assignment& m) { m.set_step_deadline_seconds(0); }},

@@ -47,17 +47,20 @@ bool EpochRunner::Add(Step step) {
 }
 
 void EpochRunner::End(Epoch epoch, const std::string& reason) {
-  std::shared_ptr<StageExecutor> executor;
+  StageExecutor* executor = nullptr;
   {
     MutexLock lock(&mutex_);
     if (wanted_.value == 0 || (epoch.value != 0 && epoch != wanted_)) return;
     epoch = std::exchange(wanted_, {});
     next_.reset();
     steps_.clear();
-    executor = executor_;
+    executor = executor_.get();
+    ++aborting_;
   }
   options_.links->Cancel(epoch);
   if (executor != nullptr) executor->Abort(absl::CancelledError(reason));
+  MutexLock lock(&mutex_);
+  --aborting_;
 }
 
 EpochRunner::State EpochRunner::state() const {
@@ -95,12 +98,14 @@ void EpochRunner::SetName(const char* name) {
 void EpochRunner::Run() {
   if (!options_.cpus.empty()) PinCurrentThread(options_.cpus[0]);  // it is thread 0 of the executor's pool
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return stopping_ || next_ || (executor_ != nullptr && (executor_epoch_ != wanted_ || !steps_.empty()));
+    const bool over = executor_ != nullptr && executor_epoch_ != wanted_;
+    const bool steps = executor_ != nullptr && !steps_.empty();
+    return aborting_ == 0 && (stopping_ || next_ || over || steps);
   };
   while (true) {
     std::optional<EpochTask> task;
     std::optional<Step> step;
-    std::shared_ptr<StageExecutor> ended;
+    std::unique_ptr<StageExecutor> ended;
     bool stopping = false;
     {
       MutexLock lock(&mutex_);
@@ -148,10 +153,24 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
                    .rank = assignment.rank});
   if (!Wanted(assignment.epoch)) return absl::OkStatus();
   SetName("linking");
-  StageExecutor::Options options{
-      .assignment = assignment, .device = options_.device, .shard = shard_, .progress = &progress_};
+  StageExecutor::Options options{.assignment = assignment,
+                                 .device = options_.device,
+                                 .shard = shard_,
+                                 .progress = &progress_,
+                                 .nccl = options_.nccl};
   BW_ASSIGN_OR_RETURN(options.links, Connect(task));
-  BW_ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> executor, StageExecutor::Create(std::move(options)));
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> made, StageExecutor::Create(std::move(options)));
+  StageExecutor* const executor = made.get();
+  {
+    MutexLock lock(&mutex_);
+    if (wanted_ != assignment.epoch) {
+      name_ = "joined";
+      return absl::OkStatus();
+    }
+    executor_ = std::move(made);  // from now on it can be aborted
+    executor_epoch_ = assignment.epoch;
+  }
+  BW_RETURN_IF_ERROR(executor->Start());
   const int64_t kv_bytes = executor->kv_bytes();
   reports_ = assignment.last_stage() && assignment.rank == 0;
   {
@@ -160,8 +179,6 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
       name_ = "joined";
       return absl::OkStatus();
     }
-    executor_ = std::move(executor);
-    executor_epoch_ = assignment.epoch;
     name_ = "ready";
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,

@@ -44,6 +44,7 @@ class EpochRunner {
     std::shared_ptr<Device> device;
     int threads = 1;        // that load
     std::vector<int> cpus;  // of the runner's thread (the first), and of those that load
+    NcclUse nccl;           // between GPUs
     Events events;
   };
   explicit EpochRunner(Options options);
@@ -95,8 +96,9 @@ class EpochRunner {
   Epoch wanted_ ABSL_GUARDED_BY(mutex_);  // 0: none
   std::optional<EpochTask> next_ ABSL_GUARDED_BY(mutex_);
   std::deque<Step> steps_ ABSL_GUARDED_BY(mutex_);
-  // Changed by the thread alone; others take their share of it to abort it.
-  std::shared_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
+  // Changed and ended by the thread alone, the latter while nobody aborts it: NCCL wants its one thread.
+  std::unique_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
+  int aborting_ ABSL_GUARDED_BY(mutex_) = 0;
   Epoch executor_epoch_ ABSL_GUARDED_BY(mutex_);
   const char* name_ ABSL_GUARDED_BY(mutex_) = "joined";
   std::optional<HeldPart> held_ ABSL_GUARDED_BY(mutex_);  // of shard_

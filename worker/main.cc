@@ -27,6 +27,8 @@ constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
 struct Flags {
   WorkerSession::Options session;
   std::string device = "cpu";
+  std::string collectives = "auto";
+  std::string nccl_library = NcclLibrary::kDefaultName;
   std::string cpus;
   std::string kernel_level;
   int64_t memory_mib = 0;
@@ -49,7 +51,17 @@ void AddFlags(CLI::App* app, Flags* flags) {
       app, "--device", flags->device,
       "What computes: cpu, cuda:N (a GPU, of those that CUDA_VISIBLE_DEVICES shows), auto (the first GPU, "
       "or the CPU where there is none), or emulated (GPU kernels without a GPU, very slow, for tests)")
+<<<<<<< HEAD
       ->check([](const std::string& name) { return std::string(ParseDeviceName(name).status().message()); });
+=======
+      ->check(&CheckDeviceName);
+  AddFlag(
+      app, "--collectives", flags->collectives,
+      "How GPU workers talk to each other: nccl, staged (through host memory), or auto (nccl where all of "
+      "them have it)")
+      ->check(CLI::IsMember({"auto", "nccl", "staged"}));
+  AddFlag(app, "--nccl-library", flags->nccl_library, "NCCL, a path or a name that the loader finds");
+>>>>>>> 0e2df13 (WIP2)
   AddFlag(app, "--threads", session.threads,
           "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
   AddFlag(
@@ -119,6 +131,23 @@ absl::StatusOr<OpenedDevice> OpenDeviceFor(const Flags& flags, const WorkerSessi
   return opened;
 }
 
+// Ends the process: the coordinator takes it for lost, which it is.
+void EndStuck() {
+  LogError("NCCL has not ended its work of the last epoch and holds this process: it ends");
+  std::_Exit(3);
+}
+
+absl::StatusOr<NcclUse> NcclUseFor(const Flags& flags, const OpenedDevice& device) {
+  const bool required = flags.collectives == "nccl";
+  if (!device.gpu || flags.collectives == "staged") return NcclUse{};
+  if (!required && flags.device == "emulated") return NcclUse{};  // of which NCCL knows nothing
+  auto library = NcclLibrary::Load(flags.nccl_library);
+  if (library.ok()) return NcclUse{.library = *library, .required = required, .on_stuck = EndStuck};
+  if (required) return library.status();
+  LogWarning(library.status().message(), "; GPU workers talk through host memory");
+  return NcclUse{};
+}
+
 int Work(WorkerSession::Options options) {
   const auto session = WorkerSession::Start(std::move(options));
   if (!session.ok()) {
@@ -164,7 +193,13 @@ int Main(int argc, char** argv) {
     LogError("device ", flags.device, ": ", device.status().message());
     return 1;
   }
+  absl::StatusOr<NcclUse> nccl = NcclUseFor(flags, *device);
+  if (!nccl.ok()) {
+    LogError(nccl.status().message());
+    return 1;
+  }
   options->device = *std::move(device);
+  options->nccl = *std::move(nccl);
   return Work(*std::move(options));
 }
 

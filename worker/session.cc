@@ -111,6 +111,7 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
   runner.device = options_.device.device;
   runner.threads = options_.threads;
   runner.cpus = options_.cpus;
+  runner.nccl = options_.nccl;
   runner.events.ready = [this](Epoch epoch, int64_t weight_bytes, int64_t kv_bytes) {
     v1::WorkerMessage message;
     message.mutable_ready()->set_epoch(epoch.value);

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "worker/device/open_device.h"
+#include "worker/link/nccl_library.h"
 
 namespace bellwether {
 
@@ -25,6 +26,7 @@ class WorkerSession {
     OpenedDevice device;       // that computes; its kernel levels are those to offer
     int threads = 1;           // of the host
     std::vector<int> cpus;     // of the threads; empty: wherever the system likes
+    NcclUse nccl;              // between GPUs
     int64_t memory_bytes = 0;  // of the host, what to tell the planner; 0: what is available
   };
   // Starts listening for peers and opening the model.

@@ -8,10 +8,8 @@
 #include "worker/decoder/decoder_layer.h"
 #include "worker/decoder/output_head.h"
 #include "worker/device/device.h"
-#include "worker/link/host_group.h"
-#include "worker/link/staged_group.h"
 #include "worker/sequence_table.h"
-#include "worker/watched_link.h"
+#include "worker/stage_links.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -33,38 +31,32 @@ class Executor : public StageExecutor {
  public:
   Executor(Options options, std::unique_ptr<DeviceOps> ops);
   // Everything that takes memory; before anything else.
-  absl::Status Allocate();
+  absl::Status Allocate(std::vector<std::unique_ptr<Link>> links, const NcclUse& nccl);
 
+  absl::Status Start() override { return links_->Start(); }
   absl::StatusOr<StepResult> Run(const Step& step) override;
-  void Abort(const absl::Status& reason) override;
+  void Abort(const absl::Status& reason) override { links_->Abort(reason); }
   int64_t kv_bytes() const override { return ops_->kv_bytes(); }
 
  private:
   absl::Status RunStep(const Step& step, StepResult& result);
   absl::Status Embed(const Batch& batch, MessageTag tag, MutableRows residual);
-  // The residual between stages: through host_buffer_ where the host does not work on the device's memory.
-  absl::Status ReceiveResidual(MessageTag tag, MutableRows residual);
-  absl::Status SendResidual(MessageTag tag, MutableRows residual);
-  absl::Status AllocateResidual();
   int64_t LayerRows() const {  // taken at once
     return std::min<int64_t>(assignment_.step_tokens, device_->layer_rows_max());
   }
-  absl::StatusOr<std::unique_ptr<TensorParallelGroup>> MakeGroup();
 
   const Assignment assignment_;
   const std::shared_ptr<Device> device_;
   const std::shared_ptr<const LoadedShard> shard_;
   const ModelConfig& config_;
   ExecutorProgress* const progress_;
-  std::vector<std::unique_ptr<Link>> stage_links_;  // flat order; ranks of this stage have moved into group_
   const std::unique_ptr<DeviceOps> ops_;
-  std::unique_ptr<TensorParallelGroup> group_;
+  std::unique_ptr<StageLinks> links_;  // end before the memory of ops_, which NCCL may be using
   std::unique_ptr<DecoderLayer> layer_;
   std::unique_ptr<OutputHead> head_;  // last stage only
   SequenceTable sequences_;
   BatchBuilder batch_builder_;
-  float* residual_ = nullptr;     // [step_tokens][hidden], on the device
-  float* host_buffer_ = nullptr;  // the same on the host; null where that works in place
+  float* residual_ = nullptr;  // [step_tokens][hidden], on the device
   std::vector<int> row_owners_;
   StepId last_step_;
 };
@@ -75,59 +67,35 @@ Executor::Executor(Options options, std::unique_ptr<DeviceOps> ops)
       shard_(std::move(options.shard)),
       config_(shard_->config),
       progress_(options.progress),
-      stage_links_(std::move(options.links)),
       ops_(std::move(ops)),
       sequences_({.vocab = config_.vocab,
                   .kv_blocks = assignment_.kv_blocks,
                   .context_tokens = assignment_.context_tokens,
                   .step_tokens = assignment_.step_tokens}) {}
 
-absl::Status Executor::Allocate() {
-  BW_RETURN_IF_ERROR(AllocateResidual());
-  BW_ASSIGN_OR_RETURN(group_, MakeGroup());
+absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const NcclUse& nccl) {
+  absl::StatusOr<float*> residual = ops_->Allocate(int64_t{assignment_.step_tokens} * config_.hidden);
+  if (!residual.ok()) return Annotate(residual.status(), "rows of a step");
+  residual_ = *residual;
+  BW_ASSIGN_OR_RETURN(links_, StageLinks::Create({.assignment = &assignment_,
+                                                  .config = &config_,
+                                                  .ops = ops_.get(),
+                                                  .progress = progress_,
+                                                  .layer_rows = LayerRows(),
+                                                  .in_place = ops_->HostView(residual_) != nullptr,
+                                                  .links = std::move(links),
+                                                  .nccl = nccl}));
+  TensorParallelGroup* const group = &links_->group();
   BW_ASSIGN_OR_RETURN(layer_, DecoderLayer::Create({.config = &config_,
                                                     .slices = assignment_.rank_layout().slices,
                                                     .rows_max = LayerRows(),
-                                                    .group = group_.get(),
+                                                    .group = group,
                                                     .ops = ops_.get()}));
   if (!assignment_.last_stage()) return absl::OkStatus();
   BW_ASSIGN_OR_RETURN(
-      head_,
-      OutputHead::Create(
-          {.shard = shard_.get(), .assignment = &assignment_, .group = group_.get(), .ops = ops_.get()}));
+      head_, OutputHead::Create(
+                 {.shard = shard_.get(), .assignment = &assignment_, .group = group, .ops = ops_.get()}));
   return absl::OkStatus();
-}
-
-absl::Status Executor::AllocateResidual() {
-  const int64_t floats = int64_t{assignment_.step_tokens} * config_.hidden;
-  absl::StatusOr<float*> rows = ops_->Allocate(floats);
-  if (rows.ok()) {
-    residual_ = *rows;
-    if (ops_->HostView(residual_) != nullptr) return absl::OkStatus();
-    rows = ops_->AllocateHost(floats);
-  }
-  if (!rows.ok()) return Annotate(rows.status(), "rows of a step");
-  host_buffer_ = *rows;
-  return absl::OkStatus();
-}
-
-absl::StatusOr<std::unique_ptr<TensorParallelGroup>> Executor::MakeGroup() {
-  HostGroup::Options options{.stage = assignment_.stage,
-                             .rank = assignment_.rank,
-                             .slices_total = SliceCount(config_),
-                             .cols_max = config_.hidden};
-  const int first = FlatIndex(assignment_.layout, assignment_.stage, 0);
-  for (const RankLayout& rank : assignment_.stage_layout().ranks) {
-    const int index = first + static_cast<int>(options.rank_slices.size());
-    options.rank_slices.push_back(rank.slices);
-    options.links.push_back(std::move(stage_links_[index]));
-  }
-  const bool alone = options.rank_slices.size() == 1;  // nothing is ever sent
-  if (alone || host_buffer_ == nullptr) return std::make_unique<HostGroup>(std::move(options));
-  StagedGroup::Limits limits{.reduce_floats = LayerRows() * config_.hidden};
-  if (assignment_.first_stage()) limits.share_floats = int64_t{assignment_.step_tokens} * config_.hidden;
-  if (assignment_.last_stage()) limits.gather_floats = OutputHead::GatherFloatsMax(assignment_);
-  return StagedGroup::Create(std::move(options), limits, ops_.get());
 }
 
 absl::StatusOr<StepResult> Executor::Run(const Step& step) {
@@ -135,6 +103,7 @@ absl::StatusOr<StepResult> Executor::Run(const Step& step) {
   progress_->step = step.id.value;
   const absl::Status status = RunStep(step, result);
   if (!status.ok()) {
+    if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) links_->BlameWhoIsGone();
     return Annotate(status, absl::StrCat("epoch ", step.epoch.value, ", step ", step.id.value, ", stage ",
                                          assignment_.stage, ", rank ", assignment_.rank));
   }
@@ -160,7 +129,7 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
   if (assignment_.first_stage()) {
     BW_RETURN_IF_ERROR(Embed(batch, tag, residual));
   } else {
-    BW_RETURN_IF_ERROR(ReceiveResidual(tag, residual));
+    BW_RETURN_IF_ERROR(links_->ReceiveResidual(tag, residual));
   }
 
   const Range layers = shard_->layers;
@@ -173,7 +142,7 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
   }
   tag.layer = -1;
   BW_RETURN_IF_ERROR(assignment_.last_stage() ? head_->Run(step, batch, tag, AsConst(residual), result)
-                                              : SendResidual(tag, residual));
+                                              : links_->SendResidual(tag, residual));
   return ops_->Finish();  // what went wrong in a step is an error of this step
 }
 
@@ -181,7 +150,7 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
 absl::Status Executor::Embed(const Batch& batch, MessageTag tag, MutableRows residual) {
   const auto first_token = static_cast<TokenId>(assignment_.rank_layout().embedding_rows.begin);
   ops_->Embed(*shard_->embedding, first_token, residual);
-  if (group_->size() > 1) {
+  if (links_->group().size() > 1) {
     const std::vector<RankLayout>& ranks = assignment_.stage_layout().ranks;
     row_owners_.clear();
     for (TokenId token : batch.tokens) {
@@ -191,49 +160,13 @@ absl::Status Executor::Embed(const Batch& batch, MessageTag tag, MutableRows res
       row_owners_.push_back(static_cast<int>(owner - ranks.begin()));
     }
     tag.kind = MessageKind::kEmbeddingRows;
-    BW_RETURN_IF_ERROR(
-        group_->ShareRows(tag, row_owners_, absl::MakeSpan(residual.data, batch.rows() * config_.hidden)));
+    BW_RETURN_IF_ERROR(links_->group().ShareRows(
+        tag, row_owners_, absl::MakeSpan(residual.data, batch.rows() * config_.hidden)));
   }
   if (config_.embedding_norm) {
     ops_->Norm(AsConst(residual), shard_->embedding_norm, config_.hidden, config_.norm_epsilon, residual);
   }
   return absl::OkStatus();
-}
-
-// All ranks of a stage hold the same residual, so rank r takes it from rank r mod T of the stage before.
-absl::Status Executor::ReceiveResidual(MessageTag tag, MutableRows residual) {
-  const int before = assignment_.stage - 1;
-  tag.kind = MessageKind::kResidual;
-  tag.stage = before;
-  tag.rank = assignment_.rank % Ranks(assignment_.layout, before);
-  Link& link = *stage_links_[FlatIndex(assignment_.layout, before, tag.rank)];
-  const int64_t floats = residual.rows * residual.stride;
-  if (host_buffer_ == nullptr) return link.Receive(tag, absl::MakeSpan(residual.data, floats));
-  BW_RETURN_IF_ERROR(link.Receive(tag, absl::MakeSpan(host_buffer_, floats)));
-  return ops_->Write(absl::MakeConstSpan(host_buffer_, floats), residual.data);
-}
-
-absl::Status Executor::SendResidual(MessageTag tag, MutableRows residual) {
-  const int next = assignment_.stage + 1;
-  tag.kind = MessageKind::kResidual;
-  absl::Span<float> rows = absl::MakeSpan(residual.data, residual.rows * residual.stride);
-  if (host_buffer_ != nullptr) {
-    rows = absl::MakeSpan(host_buffer_, rows.size());
-    BW_RETURN_IF_ERROR(ops_->Read(residual.data, rows));
-  }
-  for (int rank = assignment_.rank; rank < Ranks(assignment_.layout, next);
-       rank += Ranks(assignment_.layout, assignment_.stage)) {
-    Link& link = *stage_links_[FlatIndex(assignment_.layout, next, rank)];
-    BW_RETURN_IF_ERROR(link.Send(tag, rows));
-  }
-  return absl::OkStatus();
-}
-
-void Executor::Abort(const absl::Status& reason) {
-  group_->Abort(reason);
-  for (const auto& link : stage_links_) {
-    if (link != nullptr) link->Abort(reason);
-  }
 }
 
 }  // namespace
@@ -251,13 +184,10 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(Options opt
                                               .context_tokens = assignment.context_tokens,
                                               .step_tokens = assignment.step_tokens,
                                               .roots = RootsOfStage(assignment.stage_layout(), config)}));
-  for (size_t i = 0; i < options.links.size(); ++i) {
-    if (options.links[i] == nullptr) continue;
-    options.links[i] =
-        std::make_unique<WatchedLink>(std::move(options.links[i]), static_cast<int>(i), options.progress);
-  }
+  std::vector<std::unique_ptr<Link>> links = std::move(options.links);
+  const NcclUse nccl = options.nccl;
   auto executor = std::make_unique<Executor>(std::move(options), std::move(ops));
-  BW_RETURN_IF_ERROR(executor->Allocate());
+  BW_RETURN_IF_ERROR(executor->Allocate(std::move(links), nccl));
   return executor;
 }
 

@@ -11,6 +11,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "worker/assignment.h"
 #include "worker/link/link.h"
+#include "worker/link/nccl_library.h"
 
 namespace bellwether {
 
@@ -57,17 +58,22 @@ class StageExecutor {
     // worker itself, and workers that are neither ranks of the same stage nor in a neighbouring one).
     std::vector<std::unique_ptr<Link>> links;
     ExecutorProgress* progress = nullptr;  // outlives the executor
+    NcclUse nccl;                          // between GPUs
   };
   // ResourceExhausted if the KV cache or the scratch does not fit in the device's memory: a step allocates
   // none.
   static absl::StatusOr<std::unique_ptr<StageExecutor>> Create(Options options);
-  virtual ~StageExecutor() = default;
+  virtual ~StageExecutor() = default;  // by the thread that calls Run
+
+  // Once, before the first step: agrees with the peers on how to talk. Waits for them; all workers of a
+  // layout call it, each on its own thread.
+  virtual absl::Status Start() = 0;
 
   // A result with outputs on rank 0 of the last stage; an empty one elsewhere. InvalidArgument for a step
   // that contradicts what came before, else the error of the link that failed.
   virtual absl::StatusOr<StepResult> Run(const Step& step) = 0;
 
-  // From any thread: Run returns `reason` soon.
+  // From any thread: Start and Run return `reason` soon.
   virtual void Abort(const absl::Status& reason) = 0;
 
   virtual int64_t kv_bytes() const = 0;

@@ -21,8 +21,18 @@ class WatchedLink : public Link {
   absl::Status Receive(const MessageTag& tag, absl::Span<float> data) override {
     return Watch([&] { return link_->Receive(tag, data); });
   }
+  void SetWaitLimit(absl::Duration limit) override { link_->SetWaitLimit(limit); }
   void Abort(const absl::Status& reason) override { link_->Abort(reason); }
   std::string peer() const override { return link_->peer(); }
+
+  // Blames the peer if its end is closed and nobody has been blamed. The end of this link.
+  void BlameIfGone() {
+    if (progress_->failed_peer != -1) return;
+    int32_t nobody = -1;
+    link_->SetWaitLimit(absl::ZeroDuration());
+    if (!absl::IsUnavailable(link_->Receive({}, {}))) return;
+    progress_->failed_peer.compare_exchange_strong(nobody, peer_index_);
+  }
 
  private:
   template <typename Operation>

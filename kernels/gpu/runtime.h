@@ -112,6 +112,8 @@ class Runtime {
 
   // Waits until all is done.
   virtual absl::Status Synchronize() = 0;
+  // Whether all is done, without waiting; the error that Synchronize would return.
+  virtual absl::StatusOr<bool> Done() = 0;
   // The cudaStream_t of all this, for libraries that add to it; null on the emulator.
   virtual void* stream() { return nullptr; }
 };

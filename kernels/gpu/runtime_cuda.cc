@@ -184,6 +184,14 @@ class CudaRuntime : public Runtime {
     Keep(error, "work");
     return status_;
   }
+  absl::StatusOr<bool> Done() override {
+    Bind();
+    const cudaError_t state = cudaStreamQuery(stream_);
+    if (state == cudaErrorNotReady) return false;
+    Keep(state, "work");
+    BW_RETURN_IF_ERROR(status_);
+    return true;
+  }
 
  private:
   // The current device is a thread's own, and a runtime may be handed from thread to thread.

@@ -72,6 +72,10 @@ class EmulatedRuntime : public Runtime {
   }
   void Run(Graph& graph) override { Run(static_cast<EmulatedGraph&>(graph).list); }
   absl::Status Synchronize() override { return status_; }
+  absl::StatusOr<bool> Done() override {
+    BW_RETURN_IF_ERROR(status_);
+    return true;
+  }
 
  private:
   void Keep(const absl::Status& status) { status_.Update(status); }

@@ -313,6 +313,7 @@ absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, ProfilingR
   options.assignment.context_tokens = 4096;
   options.assignment.step_tokens = 2048;
   BW_ASSIGN_OR_RETURN(auto executor, StageExecutor::Create(std::move(options)));
+  BW_RETURN_IF_ERROR(executor->Start());
   const std::string what = std::string(shape.name) + " " + name;
   const double kv_bytes_per_position = 2.0 * config.layers * config.kv_heads * config.head_dim * 2;
   uint64_t next = 0;

@@ -48,7 +48,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
                                                                  .device = worker->device,
                                                                  .shard = worker->shard,
                                                                  .links = std::move(links[i]),
-                                                                 .progress = &worker->progress}));
+                                                                 .progress = &worker->progress,
+                                                                 .nccl = options.nccl}));
     cluster->workers_.push_back(std::move(worker));
   }
   const size_t answering = count - options.layout.stages.back().ranks.size();
@@ -62,16 +63,15 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
 }
 
 void LocalCluster::RunWorker(Worker& worker, bool answers) {
+  const auto fail = [this](const absl::Status& status) {
+    (void)results_.Push({status, {}});
+    for (auto& other : workers_) other->executor->Abort(status);
+  };
+  if (const absl::Status status = worker.executor->Start(); !status.ok()) return fail(status);
   while (std::optional<Step> step = worker.steps.Pop()) {
     absl::StatusOr<StepResult> result = worker.executor->Run(*step);
-    const absl::Status status = result.status();
-    if (answers || !status.ok()) {
-      if (!results_.Push({status, status.ok() ? *std::move(result) : StepResult{}})) return;
-    }
-    if (!status.ok()) {
-      for (auto& other : workers_) other->executor->Abort(status);
-      return;
-    }
+    if (!result.ok()) return fail(result.status());
+    if (answers && !results_.Push({absl::OkStatus(), *std::move(result)})) return;
   }
 }
 

@@ -28,6 +28,7 @@ class LocalCluster {
     int threads = 1;  // of each worker
     // The device of each worker, by flat index; if empty, CPUs of `threads` threads.
     std::function<std::shared_ptr<Device>(size_t)> device_of;
+    NcclUse nccl;  // between GPUs
   };
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint,
                                                              const Options& options);

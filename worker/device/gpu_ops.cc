@@ -151,7 +151,7 @@ absl::Status GpuOps::ReserveBatch() {
   memory_.tokens = take(rows, 4);
   memory_.positions = take(rows, 4);
   memory_.row_blocks = take(rows, 4);
-  memory_.picks = take(rows, 4);
+  memory_.picks = take(kPicksPerRow * rows, 4);
   memory_.items = take(memory_.items_max, sizeof(gpu::AttentionItem));
   memory_.tables = take(rows * Blocks(options_.context_tokens, gpu::kKvBlockPositions), 4);
   BW_ASSIGN_OR_RETURN(batch_device_, GpuMemory::Allocate(runtime_, bytes));
@@ -361,7 +361,7 @@ void GpuOps::PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols
   prepared_ = {};
   const auto count = static_cast<int64_t>(picks.size());
   if (count == 0) return;
-  if (picks_ + count > options_.step_tokens) return Fail("more rows picked than a step has");
+  if (picks_ + count > kPicksPerRow * options_.step_tokens) return Fail("more rows picked than a step has");
   std::copy(picks.begin(), picks.end(), Host<int32_t>(memory_.picks) + picks_);
   const int64_t at = memory_.picks + picks_ * 4;
   Send(at, count * 4);
@@ -401,6 +401,7 @@ void GpuOps::SumRoots(absl::Span<const float* const> roots, int64_t count, float
 // --------------------------------------------------------------------------------------------------------------
 
 void GpuOps::Submit() {
+  prepared_ = {};
   for (const auto& [at, bytes] : to_send_)
     runtime_->CopyToDevice(batch_device_.data() + at, batch_host_.data() + at, bytes);
   to_send_.clear();
@@ -414,9 +415,11 @@ void GpuOps::Submit() {
     graphs_.push_front({list_, nullptr});
     graphs_by_hash_[hash] = graphs_.begin();
     if (graphs_.size() > kGraphsMax) {
-      status_.Update(runtime_->Synchronize());  // a graph that runs must not go
-      graphs_by_hash_.erase(graphs_.back().list.Hash());
-      graphs_.pop_back();
+      Wait();  // a graph that runs must not go
+      if (status_.ok()) {
+        graphs_by_hash_.erase(graphs_.back().list.Hash());
+        graphs_.pop_back();
+      }
     }
   } else {
     CachedGraph& cached = *found->second;
@@ -435,9 +438,14 @@ void GpuOps::Submit() {
   list_.Clear();
 }
 
+void GpuOps::Wait() {
+  if (wait_ == nullptr) return status_.Update(runtime_->Synchronize());
+  if (status_.ok()) status_ = wait_();
+}
+
 absl::Status GpuOps::Finish() {
   Submit();
-  status_.Update(runtime_->Synchronize());
+  Wait();
   return status_;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <list>
 #include <memory>
 #include <string>
@@ -48,9 +49,14 @@ class GpuOps : public DeviceOps {
     pool_.ParallelForDynamic(items, /*grain=*/1, body);
   }
 
-  // For libraries that add work of their own to the runtime's stream: gives the GPU what has been asked for
-  // so far.
+  // For libraries that add work of their own to the runtime's stream.
+
+  // Gives the GPU what has been asked for so far. What follows does not rely on what rows held before.
   void Submit();
+  // How the host waits for the GPU from now on, where the stream has work that may never end: `wait` returns
+  // once the runtime is done, or with an error, after which nothing waits any more: that work is to be
+  // stopped before this object goes. Null: by Runtime::Synchronize.
+  void WaitBy(std::function<absl::Status()> wait) { wait_ = std::move(wait); }
   gpu::Runtime& runtime() { return *runtime_; }
 
  private:
@@ -59,6 +65,7 @@ class GpuOps : public DeviceOps {
 
   static constexpr int64_t kStreamRows = 16;     // more are faster by tiles
   static constexpr int64_t kPartRowsMax = 1024;  // rows whose parts are kept at once
+  static constexpr int64_t kPicksPerRow = 3;     // twice where ranks share rows, once for logits
 
   static const GpuMatrix& Of(const DeviceMatrix& matrix) { return static_cast<const GpuMatrix&>(matrix); }
   static int64_t Blocks(int64_t count, int64_t each) { return (count + each - 1) / each; }
@@ -123,6 +130,8 @@ class GpuOps : public DeviceOps {
   gpu::AttentionArgs AttentionOf(int64_t layer, const AttentionWork& work, ConstRows query,
                                  MutableRows out) const;
   void Fail(const std::string& what);
+  // Until the GPU is done; status_ says how that went.
+  void Wait();
 
   template <typename T>
   T* Host(int64_t at) const {
@@ -176,6 +185,7 @@ class GpuOps : public DeviceOps {
   gpu::LaunchList list_;
   std::list<CachedGraph> graphs_;  // most recently used first
   std::unordered_map<uint64_t, std::list<CachedGraph>::iterator> graphs_by_hash_;
+  std::function<absl::Status()> wait_;
   absl::Status status_;
 };
 

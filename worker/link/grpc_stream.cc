@@ -154,6 +154,8 @@ class GrpcLink : public Link {
     return absl::OkStatus();
   }
 
+  void SetWaitLimit(absl::Duration limit) override { wait_limit_ = limit; }
+
   void Abort(const absl::Status& reason) override {
     {
       MutexLock lock(&abort_mutex_);
@@ -208,7 +210,7 @@ class GrpcLink : public Link {
 
   const std::shared_ptr<GrpcStream> stream_;
   const std::string peer_;
-  const absl::Duration wait_limit_;
+  absl::Duration wait_limit_;
   Mutex abort_mutex_;
   bool aborted_ ABSL_GUARDED_BY(abort_mutex_) = false;
 };

@@ -19,6 +19,10 @@ std::string KindName(MessageKind kind) {
       return "embedding rows";
     case MessageKind::kLogits:
       return "logits";
+    case MessageKind::kNcclVersions:
+      return "versions of NCCL";
+    case MessageKind::kNcclId:
+      return "the id of NCCL's communicator";
   }
   return absl::StrCat("kind ", static_cast<int>(kind));  // from another build, or garbage
 }

@@ -17,6 +17,8 @@ enum class MessageKind : uint8_t {
   kReduceResult = 3,   // between ranks: finished sums
   kEmbeddingRows = 4,  // between ranks: embedding rows, copied from their owner
   kLogits = 5,         // to rank 0 of the last stage
+  kNcclVersions = 6,   // before the first step: who has which NCCL
+  kNcclId = 7,         // and the id of the communicator
 };
 
 // Names one message. Sender and receiver compute it alone from the step they run; a difference is an error.
@@ -50,6 +52,9 @@ class Link {
   // name the peer, the tag and how long it took.
   virtual absl::Status Send(const MessageTag& tag, absl::Span<const float> data) = 0;
   virtual absl::Status Receive(const MessageTag& tag, absl::Span<float> data) = 0;
+
+  // Of a wait in which nothing moves, from the next one on.
+  virtual void SetWaitLimit(absl::Duration limit) = 0;
 
   // From any thread: Send and Receive fail with `reason` from now on, waiting ones included.
   virtual void Abort(const absl::Status& reason) = 0;

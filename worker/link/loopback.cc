@@ -64,6 +64,8 @@ class LoopbackLink : public Link {
     return absl::OkStatus();
   }
 
+  void SetWaitLimit(absl::Duration limit) override { wait_limit_ = limit; }
+
   void Abort(const absl::Status& reason) override {
     for (Fifo* fifo : {out_.get(), in_.get()}) {
       MutexLock lock(&fifo->mutex);
@@ -117,7 +119,7 @@ class LoopbackLink : public Link {
 
   const std::shared_ptr<Fifo> out_, in_;
   const std::string peer_;
-  const absl::Duration wait_limit_;
+  absl::Duration wait_limit_;
 };
 
 }  // namespace

@@ -54,6 +54,8 @@ class ShmLink : public Link {
   absl::Status Send(const MessageTag& tag, absl::Span<const float> data) override;
   absl::Status Receive(const MessageTag& tag, absl::Span<float> data) override;
 
+  void SetWaitLimit(absl::Duration limit) override { options_.wait_limit = limit; }
+
   void Abort(const absl::Status& reason) override {
     {
       std::lock_guard<std::mutex> lock(abort_mutex_);
