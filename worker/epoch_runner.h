@@ -56,7 +56,8 @@ class EpochRunner {
   void Begin(EpochTask task);
   // Steps of other epochs are dropped. False if more are waiting than a coordinator sends.
   [[nodiscard]] bool Add(Step step);
-  // Ends `epoch`, or whichever is under way if it is 0: `failed` is not called for it any more.
+  // Ends `epoch`, or whichever is under way if it is 0, its loading too: `failed` is not called for it any
+  // more.
   void End(Epoch epoch, const std::string& reason);
 
   struct State {

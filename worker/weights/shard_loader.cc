@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -44,6 +45,7 @@ class Loader {
         rank_(assignment.rank_layout()),
         store_(store),
         progress_(progress),
+        cancelled_(options.cancelled),
         pool_(options.threads, options.cpus),
         heads_(SliceHeads(config_, rank_.slices)),
         kv_heads_(SliceKvHeads(config_, rank_.slices)),
@@ -76,6 +78,7 @@ class Loader {
   const RankLayout& rank_;
   WeightStore& store_;
   ExecutorProgress* progress_;
+  const std::function<bool()> cancelled_;
   ThreadPool pool_;
   const Range heads_, kv_heads_, ffn_;
 };
@@ -157,6 +160,7 @@ absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range ro
   if (part.cols.size() == 0) return absl::OkStatus();
   const int64_t rows_per_read = std::max<int64_t>(1, kValuesPerRead / part.cols.size());
   for (int64_t begin = rows.begin; begin < rows.end; begin += rows_per_read) {
+    if (cancelled_ && cancelled_()) return absl::CancelledError("the weights are no longer wanted");
     const Range some = {begin, std::min(begin + rows_per_read, rows.end)};
     if (IsQuantized(matrix.format())) {
       BW_RETURN_IF_ERROR(PackQuantized(part, IsQuantized(info.format.format), some, matrix));

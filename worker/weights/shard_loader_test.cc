@@ -1,3 +1,4 @@
+#include <atomic>
 #include <numeric>
 
 #include "common/packed_row.h"
@@ -84,6 +85,24 @@ TEST(LoadShard, RanksHoldPartsOfTheWhole) {
       }
     }
   }
+}
+
+// It was loaded to its end for an epoch that was over, and a worker that was told to stop had to kill itself.
+TEST(LoadShard, EndsBeforeTheNextReadOnceItIsNotWanted) {
+  const auto checkpoint =
+      Checkpoint::Open("random:llama?hidden=512,layers=40,heads=8,ffn=1024,vocab=160:fp32");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  constexpr int kThreads = 2, kReads = 5;
+  CpuDevice device(/*threads=*/1);
+  std::atomic<int> asked{0};
+  ExecutorProgress progress;
+  const auto shard =
+      LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone), device,
+                {.threads = kThreads, .cancelled = [&asked] { return ++asked > kReads; }}, &progress);
+  EXPECT_TRUE(absl::IsCancelled(shard.status())) << shard.status();
+  EXPECT_EQ(progress.counter, kReads);
+  EXPECT_LE(asked, kReads + kThreads) << "every thread asks once more";
+  EXPECT_LT(progress.loaded_bytes, progress.total_bytes / 10);
 }
 
 TEST(LoadShard, TiedHeadIsStoredOnce) {
