@@ -172,7 +172,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
           ", ", WeightBytes(*shard_) >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
-  options_.events.ready(assignment.epoch, WeightBytes(*shard_), kv_bytes);
+  options_.events.ready(assignment.epoch, *shard_, kv_bytes);
   return absl::OkStatus();
 }
 

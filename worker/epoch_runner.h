@@ -33,7 +33,7 @@ class EpochRunner {
  public:
   // Called from the runner's thread.
   struct Events {
-    std::function<void(Epoch, int64_t weight_bytes, int64_t kv_bytes)> ready;
+    std::function<void(Epoch, const LoadedShard&, int64_t kv_bytes)> ready;
     std::function<void(const StepResult&)> result;  // of the worker whose results count
     // The epoch is over for this worker. `blamed`: flat index of a peer that did not answer, or -1.
     std::function<void(Epoch, const absl::Status&, int blamed)> failed;

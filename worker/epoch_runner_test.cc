@@ -27,7 +27,8 @@ class Reports {
     int blamed = -1;
   };
   EpochRunner::Events Events() {
-    return {.ready = [this](Epoch epoch, int64_t, int64_t) { Add({.kind = Report::kReady, .epoch = epoch}); },
+    return {.ready = [this](Epoch epoch, const LoadedShard&,
+                            int64_t) { Add({.kind = Report::kReady, .epoch = epoch}); },
             .result =
                 [this](const StepResult& result) {
                   Add({.kind = Report::kResult, .epoch = result.epoch, .result = result});

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/step.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/weight_hash.h"
 #include "worker/assignment.h"
 #include "worker/link/link.h"
 
@@ -48,6 +49,7 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
                                                              const LoadOptions& options,
                                                              ExecutorProgress* progress);
 int64_t WeightBytes(const LoadedShard& shard);
+const std::vector<WeightHash>& WeightHashes(const LoadedShard& shard);
 
 // Runs steps on one worker: receive -> [embed] -> layers -> send, or [norm, logits, sample]. One thread calls
 // Run, in step order; an error ends the epoch.
