@@ -118,6 +118,24 @@ WorkerProgress FromProto(const v1::Heartbeat& beat) {
           .counter = beat.progress()};
 }
 
+absl::StatusOr<WorkerReady> FromProto(WorkerId id, const v1::Ready& ready) {
+  if (ready.weight_bytes() < 0 || ready.kv_bytes() < 0 || ready.weight_bytes() > kBytesMax ||
+      ready.kv_bytes() > kBytesMax) {
+    return absl::InvalidArgumentError("ready: bytes out of range");
+  }
+  if (ready.hashes_size() > kWeightHashesMax) return absl::InvalidArgumentError("ready: too many hashes");
+  WorkerReady event{id, {ready.epoch()}, ready.weight_bytes(), ready.kv_bytes()};
+  for (const v1::WeightHash& hash : ready.hashes()) {
+    const bool printable =
+        std::all_of(hash.what().begin(), hash.what().end(), [](char c) { return c >= ' ' && c < 127; });
+    if (!printable || hash.what().size() > kWeightHashNameBytesMax) {
+      return absl::InvalidArgumentError("ready: the name of a hash is too long or not printable");
+    }
+    event.hashes.push_back({hash.what(), hash.hash()});
+  }
+  return event;
+}
+
 }  // namespace
 
 class ClusterService::Impl : public v1::Cluster::CallbackService {
@@ -219,15 +237,11 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
       return OnJoin(stream, message.join());
     case v1::WorkerMessage::kHeartbeat:
       return Push(WorkerBeat{stream.id(), FromProto(message.heartbeat())});
-    case v1::WorkerMessage::kReady:
-      if (message.ready().weight_bytes() < 0 || message.ready().kv_bytes() < 0 ||
-          message.ready().weight_bytes() > kBytesMax || message.ready().kv_bytes() > kBytesMax) {
-        return stream.Close(absl::InvalidArgumentError("ready: bytes out of range"));
-      }
-      return Push(WorkerReady{stream.id(),
-                              {message.ready().epoch()},
-                              message.ready().weight_bytes(),
-                              message.ready().kv_bytes()});
+    case v1::WorkerMessage::kReady: {
+      absl::StatusOr<WorkerReady> ready = FromProto(stream.id(), message.ready());
+      if (!ready.ok()) return stream.Close(ready.status());
+      return Push(*std::move(ready));
+    }
     case v1::WorkerMessage::kStepResult:
       return OnResult(stream, message.step_result());
     case v1::WorkerMessage::kFailure: {

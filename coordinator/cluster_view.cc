@@ -18,7 +18,8 @@ constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
 constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that could not load
 constexpr absl::Duration kRestMax = absl::Minutes(1);
 constexpr size_t kBandwidthsMax = 4 * kWorkersMax;  // that are remembered
-constexpr int kLoadReportPercent = 10;              // steps in which progress is told
+constexpr size_t kKnownHashesMax = 4 * kWeightHashesMax;
+constexpr int kLoadReportPercent = 10;  // steps in which progress is told
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
 
 std::string Seconds(absl::Duration duration) {
@@ -188,6 +189,10 @@ void ClusterView::On(const WorkerReady& event) {
   if (phase_ != Phase::kLoading || event.epoch != layout_->epoch) return;
   const ClusterLayout::Member* member = FindMember(event.id);
   if (member == nullptr) return;
+  if (std::string reason = OtherWeights(*member, event.hashes); !reason.empty()) {
+    actions_.push_back(RefuseWorker{event.id, reason});
+    return Remove(event.id, absl::FailedPreconditionError(reason));
+  }
   SetHeld(*member);
   Worker& worker = workers_.at(event.id);
   worker.ready = true;
@@ -195,6 +200,22 @@ void ClusterView::On(const WorkerReady& event) {
   worker.kv_bytes = worker.last_kv_bytes = event.kv_bytes;
   worker.last_change = now_;
   StartIfAllReady();
+}
+
+std::string ClusterView::OtherWeights(const ClusterLayout::Member& member,
+                                      const std::vector<WeightHash>& hashes) {
+  const std::string& name = member.worker.inventory.name;
+  for (const WeightHash& hash : hashes) {
+    const auto known = known_hashes_.find(hash.what);
+    if (known == known_hashes_.end()) {
+      if (known_hashes_.size() < kKnownHashesMax) known_hashes_[hash.what] = {hash.hash, name};
+    } else if (known->second.hash != hash.hash) {
+      return absl::StrCat("worker ", name, " has other values of ", hash.what, " than worker ",
+                          known->second.worker, " had: give all the same files of ", options_.model_name,
+                          " (and restart the coordinator if it began with the wrong ones)");
+    }
+  }
+  return "";
 }
 
 void ClusterView::SetHeld(const ClusterLayout::Member& member) {

@@ -15,6 +15,7 @@
 #include "common/defaults.h"
 #include "common/ids.h"
 #include "coordinator/planner.h"
+#include "model/weight_hash.h"
 
 namespace bellwether {
 
@@ -77,6 +78,7 @@ struct WorkerReady {
   Epoch epoch;
   int64_t weight_bytes = 0;
   int64_t kv_bytes = 0;
+  std::vector<WeightHash> hashes;  // of all that it has loaded
 };
 // `blamed`: name of the peer that is to blame; empty if it is the worker itself.
 struct WorkerFailed {
@@ -211,6 +213,8 @@ class ClusterView {
   absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
   void PlanIfPossible();
   void Assign(const std::vector<WorkerId>& ids, Plan plan);
+  // Why these weights are not those of the workers before; empty if they are. What is new is remembered.
+  std::string OtherWeights(const ClusterLayout::Member& member, const std::vector<WeightHash>& hashes);
   // `member` has loaded its part.
   void SetHeld(const ClusterLayout::Member& member);
   void StartIfAllReady();
@@ -237,6 +241,12 @@ class ClusterView {
   absl::Duration now_;
   std::optional<absl::Duration> last_tick_;
   std::vector<ClusterAction> actions_;
+
+  struct KnownHash {
+    uint64_t hash = 0;
+    std::string worker;  // who said so first
+  };
+  std::map<std::string, KnownHash> known_hashes_;
 
   Phase phase_ = Phase::kWaiting;
   std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined

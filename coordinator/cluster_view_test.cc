@@ -389,6 +389,30 @@ TEST_F(ClusterViewTest, ANewcomersMemoryLacksWhatTheOthersOfItsHostHold) {
   EXPECT_THAT(memory, ::testing::ElementsAre(950, 1000));
 }
 
+// The model id rests on samples: a replacement joined with other weights under the same id.
+TEST_F(ClusterViewTest, AWorkerWithOtherWeightsIsRefusedAndTheTensorNamed) {
+  Join(1, "a");
+  Join(2, "b");
+  Send(WorkerReady{{1}, {1}, 0, 0, {{"embedding weight", 7}, {"layer 0 up weight, rows 0-7", 1}}});
+  Send(WorkerReady{{2}, {1}, 0, 0, {{"embedding weight", 7}, {"layer 0 up weight, rows 8-15", 2}}});
+  ASSERT_TRUE(Has<LayoutUp>());
+  Send(WorkerLost{{2}, absl::UnavailableError("gone")});
+  Join(3, "c");
+  Send(WorkerReady{{3}, {2}, 0, 0, {{"embedding weight", 7}, {"layer 0 up weight, rows 8-15", 3}}});
+  ASSERT_EQ(All<RefuseWorker>().size(), 1u);
+  EXPECT_EQ(All<RefuseWorker>()[0].id.value, 3u);
+  EXPECT_THAT(All<RefuseWorker>()[0].reason,
+              HasSubstr("worker c has other values of layer 0 up weight, rows 8-15 than worker b had"));
+  EXPECT_EQ(view_->workers_joined(), 1);
+  // b comes back; its part has moved by chance, but the values are the same.
+  Join(4, "b");
+  After(absl::Seconds(1), WorkerBeat{{1}, {}});
+  Beat(4);
+  Send(WorkerReady{{1}, {3}, 0, 0, {{"layer 0 up weight, rows 8-15", 2}}});
+  Send(WorkerReady{{4}, {3}, 0, 0, {{"layer 0 up weight, rows 0-7", 1}}});
+  EXPECT_TRUE(view_->serving());
+}
+
 TEST_F(ClusterViewTest, AHungExecutorIsFoundByItsProgress) {
   Serve();
   const absl::Duration sent = now_;

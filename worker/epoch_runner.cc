@@ -65,14 +65,16 @@ void EpochRunner::End(Epoch epoch, const std::string& reason) {
 
 EpochRunner::State EpochRunner::state() const {
   MutexLock lock(&mutex_);
-  return {.epoch = wanted_,
-          .name = name_,
-          .waiting_for = progress_.waiting_for,
-          .progress = progress_.counter,
-          .step = progress_.step,
-          .layer = progress_.layer,
-          .loaded_bytes = progress_.loaded_bytes,
-          .total_bytes = progress_.total_bytes};
+  State state{.epoch = wanted_, .name = "joined", .progress = progress_.counter};
+  // Of an epoch that has not begun there is nothing to tell: what the thread still does belongs to the last.
+  if (progress_.epoch != wanted_.value) return state;
+  state.name = name_;
+  state.waiting_for = progress_.waiting_for;
+  state.step = progress_.step;
+  state.layer = progress_.layer;
+  state.loaded_bytes = progress_.loaded_bytes;
+  state.total_bytes = progress_.total_bytes;
+  return state;
 }
 
 std::optional<HeldPart> EpochRunner::held() const {
@@ -132,19 +134,23 @@ void EpochRunner::Start(const EpochTask& task) {
   progress_.failed_peer = -1;
   progress_.waiting_for = -1;
   progress_.loaded_bytes = progress_.total_bytes = 0;  // a shard that is still there is not loaded again
+  SetName("loading");
+  progress_.epoch = epoch.value;
   if (const absl::Status status = Prepare(task); !status.ok()) Fail(epoch, status);
 }
 
 absl::Status EpochRunner::Prepare(const EpochTask& task) {
   const Assignment& assignment = task.assignment;
-  SetName("loading");
   if (shard_ == nullptr || !shard_->Serves(assignment)) {
     SetHeld(std::nullopt);
     shard_.reset();  // before the new one takes its place in memory
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
     BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment, *options_.device,
-                                          {.threads = options_.threads, .cpus = options_.cpus}, &progress_));
+                                          {.threads = options_.threads,
+                                           .cpus = options_.cpus,
+                                           .cancelled = [&] { return !Wanted(assignment.epoch); }},
+                                          &progress_));
   }
   SetHeld(HeldPart{.model_id = assignment.model_id,
                    .quantize = assignment.numeric.quantize,
@@ -183,7 +189,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
           ", ", WeightBytes(*shard_) >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
-  options_.events.ready(assignment.epoch, WeightBytes(*shard_), kv_bytes);
+  options_.events.ready(assignment.epoch, *shard_, kv_bytes);
   return absl::OkStatus();
 }
 

@@ -33,7 +33,7 @@ class EpochRunner {
  public:
   // Called from the runner's thread.
   struct Events {
-    std::function<void(Epoch, int64_t weight_bytes, int64_t kv_bytes)> ready;
+    std::function<void(Epoch, const LoadedShard&, int64_t kv_bytes)> ready;
     std::function<void(const StepResult&)> result;  // of the worker whose results count
     // The epoch is over for this worker. `blamed`: flat index of a peer that did not answer, or -1.
     std::function<void(Epoch, const absl::Status&, int blamed)> failed;
@@ -57,7 +57,8 @@ class EpochRunner {
   void Begin(EpochTask task);
   // Steps of other epochs are dropped. False if more are waiting than a coordinator sends.
   [[nodiscard]] bool Add(Step step);
-  // Ends `epoch`, or whichever is under way if it is 0: `failed` is not called for it any more.
+  // Ends `epoch`, or whichever is under way if it is 0, its loading too: `failed` is not called for it any
+  // more.
   void End(Epoch epoch, const std::string& reason);
 
   struct State {

@@ -1,7 +1,9 @@
 #include "worker/epoch_runner.h"
 
 #include <optional>
+#include <thread>
 
+#include "common/clock.h"
 #include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -25,7 +27,8 @@ class Reports {
     int blamed = -1;
   };
   EpochRunner::Events Events() {
-    return {.ready = [this](Epoch epoch, int64_t, int64_t) { Add({.kind = Report::kReady, .epoch = epoch}); },
+    return {.ready = [this](Epoch epoch, const LoadedShard&,
+                            int64_t) { Add({.kind = Report::kReady, .epoch = epoch}); },
             .result =
                 [this](const StepResult& result) {
                   Add({.kind = Report::kResult, .epoch = result.epoch, .result = result});
@@ -93,6 +96,12 @@ Step FirstStep(uint64_t epoch) {
   admission.sampling.temperature = 0;
   StepEntry entry{.sequence = {1}, .count = 3, .new_blocks = {0}, .sample = true};
   return {.epoch = {epoch}, .id = {1}, .admissions = {admission}, .entries = {entry}};
+}
+
+bool WaitUntilLinking(const EpochRunner& runner) {
+  const absl::Duration end = Clock::Real()->Now() + absl::Seconds(60);
+  while (runner.state().name != "linking" && Clock::Real()->Now() < end) std::this_thread::yield();
+  return runner.state().name == "linking";
 }
 
 TEST(EpochRunner, RunsEpochAfterEpochWithTheSameAnswer) {
@@ -168,9 +177,27 @@ TEST(EpochRunner, APeerThatGoesAwayIsBlamed) {
   EXPECT_EQ(report.blamed, 1);
 }
 
+// What the old epoch had loaded was told as the new one's, which hid that nothing went on there.
+TEST(EpochRunner, NothingIsToldOfAnEpochThatHasNotBegun) {
+  Worker a, absent;
+  EpochTask task = Task(1, 2, 0, {&a, &absent});
+  a.runner.Begin(task);
+  ASSERT_TRUE(WaitUntilLinking(a.runner)) << "it waits for a peer that never comes";
+  EXPECT_EQ(a.runner.state().epoch.value, 1u);
+  EXPECT_GT(a.runner.state().loaded_bytes, 0);
+  EXPECT_EQ(a.runner.held()->layout->workers(), 2);
+  a.runner.End({1}, "given up");
+  const EpochRunner::State state = a.runner.state();
+  EXPECT_EQ(state.epoch.value, 0u);
+  EXPECT_EQ(state.name, "joined");
+  EXPECT_EQ(state.loaded_bytes, 0);
+  EXPECT_TRUE(a.runner.held().has_value()) << "the weights stay";
+}
+
 TEST(EpochRunner, AnEpochCanBeEndedWhileItWaitsForPeers) {
   Worker a, absent;
   a.runner.Begin(Task(1, 2, 0, {&a, &absent}));
+  ASSERT_TRUE(WaitUntilLinking(a.runner));
   a.runner.End({1}, "given up");
   a.runner.Begin(Task(2, 1, 0, {&a}));
   const Report report = a.reports.Next();

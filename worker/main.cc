@@ -149,20 +149,20 @@ absl::StatusOr<NcclUse> NcclUseFor(const Flags& flags, const OpenedDevice& devic
 }
 
 int Work(WorkerSession::Options options) {
-  const auto session = WorkerSession::Start(std::move(options));
+  absl::StatusOr<std::unique_ptr<WorkerSession>> session = WorkerSession::Start(std::move(options));
   if (!session.ok()) {
     LogError(session.status().message());
     return 1;
   }
-  std::thread([&] {
+  const std::shared_ptr<WorkerSession> running = *std::move(session);
+  std::thread([session = std::weak_ptr<WorkerSession>(running)] {
     WaitForStopSignal();
     LogInfo("told to stop");
-    (*session)->Stop();
+    if (const auto still = session.lock()) still->Stop();
   }).detach();
-  const absl::Status status = (*session)->Run();
+  const absl::Status status = running->Run();
   if (!status.ok()) LogError(status.message());
-  // Not by the destructors: a shard that is being loaded would be loaded to its end first.
-  std::_Exit(status.ok() ? 0 : 1);
+  return status.ok() ? 0 : 1;
 }
 
 int Main(int argc, char** argv) {

@@ -91,10 +91,10 @@ class GrpcSession : public WorkerSession {
   bool joined_ = false;       // by the stream under way
   RepeatedMessage failures_;  // of joins in a row
 
-  Mutex write_mutex_;  // one Write at a time
-  mutable Mutex mutex_;
-  std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);  // null between streams
-  grpc::ClientContext* context_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  Mutex write_mutex_;                                                     // one Write at a time
+  mutable Mutex mutex_;                                                   // never held while gRPC is called
+  std::shared_ptr<Stream> stream_ ABSL_GUARDED_BY(mutex_);                // null between streams
+  std::shared_ptr<grpc::ClientContext> context_ ABSL_GUARDED_BY(mutex_);  // of stream_
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status device_status_ ABSL_GUARDED_BY(mutex_);
   Epoch peers_epoch_ ABSL_GUARDED_BY(mutex_);
@@ -112,11 +112,17 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
   runner.threads = options_.threads;
   runner.cpus = options_.cpus;
   runner.nccl = options_.nccl;
-  runner.events.ready = [this](Epoch epoch, int64_t weight_bytes, int64_t kv_bytes) {
+  runner.events.ready = [this](Epoch epoch, const LoadedShard& shard, int64_t kv_bytes) {
     v1::WorkerMessage message;
     message.mutable_ready()->set_epoch(epoch.value);
-    message.mutable_ready()->set_weight_bytes(weight_bytes);
+    message.mutable_ready()->set_weight_bytes(WeightBytes(shard));
     message.mutable_ready()->set_kv_bytes(kv_bytes);
+    for (const WeightHash& hash : WeightHashes(shard)) {
+      if (message.ready().hashes_size() == kWeightHashesMax) break;
+      v1::WeightHash* out = message.mutable_ready()->add_hashes();
+      out->set_what(hash.what);
+      out->set_hash(hash.hash);
+    }
     Send(message);
   };
   runner.events.result = [this](const StepResult& result) {
@@ -156,11 +162,13 @@ absl::Status GrpcSession::Run() {
 }
 
 void GrpcSession::Stop() {
+  std::shared_ptr<grpc::ClientContext> context;
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
-    if (context_ != nullptr) context_->TryCancel();
+    context = context_;
   }
+  if (context != nullptr) context->TryCancel();
   runner_->End({}, "the worker is stopping");
 }
 
@@ -219,15 +227,17 @@ absl::Status GrpcSession::RunStream() {
   joined_ = false;
   const auto channel = ChannelTo(options_.coordinator);
   const auto stub = v1::Cluster::NewStub(channel);
-  grpc::ClientContext context;
-  context.set_wait_for_ready(false);
-  const std::shared_ptr<Stream> stream(stub->Join(&context));
+  const auto context = std::make_shared<grpc::ClientContext>();
+  context->set_wait_for_ready(false);
+  const std::shared_ptr<Stream> stream(stub->Join(context.get()));
+  bool stopping = false;
   {
     MutexLock lock(&mutex_);
-    if (stopping_) context.TryCancel();
+    stopping = stopping_;
     stream_ = stream;
-    context_ = &context;
+    context_ = context;
   }
+  if (stopping) context->TryCancel();
   v1::WorkerMessage join;
   *join.mutable_join() = *join_;
   if (const std::optional<HeldPart> held = runner_->held())
@@ -246,7 +256,7 @@ absl::Status GrpcSession::RunStream() {
     stream_ = nullptr;
     context_ = nullptr;
   }
-  context.TryCancel();  // a write that waits for the coordinator ends too
+  context->TryCancel();  // a write that waits for the coordinator ends too
   if (heartbeats.joinable()) heartbeats.join();
   MutexLock lock(&write_mutex_);  // the last writer is out
   const absl::Status end = ToAbsl(stream->Finish());

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/step.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/weight_hash.h"
 #include "worker/assignment.h"
 #include "worker/link/link.h"
 #include "worker/link/nccl_library.h"
@@ -22,6 +23,8 @@ struct ExecutorProgress {
   std::atomic<int32_t> layer{-1};
   std::atomic<int32_t> waiting_for{-1};  // flat index of the worker it waits for, -1 if none
   std::atomic<int32_t> failed_peer{-1};  // flat index of the first worker whose link failed, -1 if none has
+  // What is told below is of this epoch: whoever begins one sets it once the rest is reset.
+  std::atomic<uint64_t> epoch{0};
   std::atomic<int64_t> loaded_bytes{0};
   std::atomic<int64_t> total_bytes{0};
 };
@@ -36,6 +39,8 @@ class LoadedShard;
 struct LoadOptions {
   int threads = 1;
   std::vector<int> cpus;  // of the threads; empty: wherever the system likes
+  // From those threads, before each read: true ends the loading with Cancelled. Empty: never.
+  std::function<bool()> cancelled;
 };
 
 // Reads and packs what `assignment` gives this worker, and takes it to `device`, which outlives the shard.
@@ -45,6 +50,7 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
                                                              const LoadOptions& options,
                                                              ExecutorProgress* progress);
 int64_t WeightBytes(const LoadedShard& shard);
+const std::vector<WeightHash>& WeightHashes(const LoadedShard& shard);
 
 // Runs steps on one worker: receive -> [embed] -> layers -> send, or [norm, logits, sample]. One thread calls
 // Run, in step order; an error ends the epoch.

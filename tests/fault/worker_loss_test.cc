@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "tests/e2e/raw_calls.h"
 #include "tests/e2e/test_cluster.h"
+#include "tests/e2e/tiny_checkpoint.h"
 
 namespace bellwether {
 namespace {
@@ -162,6 +163,27 @@ TEST(WorkerLossWithASpare, TheSpareTakesOver) {
   }
   const auto model = cluster.WaitUntilServing();
   ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+  EXPECT_EQ(Ask(cluster).choices, before.choices);
+}
+
+// It has the model's id, which rests on samples, but not all of its values.
+TEST(WorkerWithOtherWeights, IsRefusedAndTheTensorNamed) {
+  const TinyCheckpoint model("smollm", "");
+  TinyCheckpoint other("smollm", "");
+  other.DamageEmbedding(/*token=*/50);
+  auto started = TestCluster::Start({.model = model.path()});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  const CollectedAnswer before = Ask(cluster);
+  cluster.worker(0).Signal(SIGKILL);
+  auto stranger = cluster.StartStranger(other.path());
+  ASSERT_TRUE(stranger.ok()) << stranger.status();
+  ASSERT_TRUE(stranger->WaitFor(kPatience)) << cluster.Logs();
+  EXPECT_FALSE(stranger->ended_well());
+  EXPECT_THAT(cluster.Logs(), HasSubstr("worker stranger has other values of embedding weight, rows 0-419"));
+  ASSERT_TRUE(cluster.StartWorker(0).ok());
+  const auto served = cluster.WaitUntilServing();
+  ASSERT_TRUE(served.ok()) << served.status() << cluster.Logs();
   EXPECT_EQ(Ask(cluster).choices, before.choices);
 }
 

@@ -6,6 +6,7 @@
 
 #include "model/config.h"
 #include "model/layout.h"
+#include "model/weight_hash.h"
 #include "worker/assignment.h"
 #include "worker/device/device.h"
 #include "worker/stage_executor.h"
@@ -39,6 +40,7 @@ class LoadedShard {
   Range layers;
   RankLayout rank;
   Quantize quantize = Quantize::kNone;
+  std::vector<WeightHash> hashes;  // of what was read
 
   std::unique_ptr<DeviceMatrix> embedding;  // first stage: own rows
   NormWeights embedding_norm;               // first stage, BLOOM

@@ -1,15 +1,17 @@
 #include <algorithm>
 #include <atomic>
+#include <functional>
 #include <string>
 #include <utility>
 
-#include "absl/synchronization/mutex.h"
 #include "common/check.h"
+#include "common/mutex.h"
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "model/shard_size.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/loaded_shard.h"
+#include "worker/weights/piece_hashes.h"
 
 namespace bellwether {
 namespace {
@@ -20,6 +22,9 @@ using kernels::PackedMatrix;
 // Rows are read and packed this many values at a time by each thread, so that the source form of a matrix
 // never exists whole.
 constexpr int64_t kValuesPerRead = int64_t{1} << 18;
+
+// Rows of embedding and head are hashed in pieces of as many.
+constexpr int64_t kVocabularyPiece = 4096;
 
 int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
 
@@ -32,7 +37,23 @@ struct Part {
   SliceRange slices = {0, 1};
   int slices_total = 1;
   std::vector<int64_t> slice_bounds;
+  // Others: where their rows are cut for hashes, the same on every layout but for the ends.
+  std::vector<int64_t> row_bounds;
+
+  bool row_parallel() const { return !slice_bounds.empty(); }
+  PieceHashes NewHashes() const {
+    return row_parallel() ? PieceHashes(key, PieceHashes::Cut::kColumns, slice_bounds)
+                          : PieceHashes(key, PieceHashes::Cut::kRows, row_bounds);
+  }
 };
+
+// Every `step`th row between the ends.
+std::vector<int64_t> RowBounds(Range rows, int64_t step) {
+  std::vector<int64_t> bounds = {rows.begin};
+  for (int64_t row = RoundDown(rows.begin, step) + step; row < rows.end; row += step) bounds.push_back(row);
+  bounds.push_back(rows.end);
+  return bounds;
+}
 
 class Loader {
  public:
@@ -44,6 +65,7 @@ class Loader {
         rank_(assignment.rank_layout()),
         store_(store),
         progress_(progress),
+        cancelled_(options.cancelled),
         pool_(options.threads, options.cpus),
         heads_(SliceHeads(config_, rank_.slices)),
         kv_heads_(SliceKvHeads(config_, rank_.slices)),
@@ -61,13 +83,14 @@ class Loader {
   absl::Status LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out);
   absl::Status PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix);
   MatrixSpec SpecOf(const Part& part, const TensorInfo& info) const;
-  absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix) const;
-  absl::Status PackFloats(const Part& part, Range rows, PackedMatrix& matrix) const;
-  absl::Status PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix) const;
+  absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix,
+                        PieceHashes::Part& hashes) const;
+  absl::Status PackFloats(const Part& part, Range rows, PackedMatrix& matrix,
+                          PieceHashes::Part& hashes) const;
+  absl::Status PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix,
+                             PieceHashes::Part& hashes) const;
 
-  Part ColumnParallel(TensorRole role, int32_t layer, Range rows) const {
-    return Part{.key = {role, layer}, .rows = rows, .cols = {0, config_.hidden}};
-  }
+  Part ColumnParallel(TensorRole role, int32_t layer, Range rows) const;
   Part RowParallel(TensorRole role, int32_t layer) const;
 
   const Checkpoint& checkpoint_;
@@ -76,9 +99,24 @@ class Loader {
   const RankLayout& rank_;
   WeightStore& store_;
   ExecutorProgress* progress_;
+  const std::function<bool()> cancelled_;
   ThreadPool pool_;
   const Range heads_, kv_heads_, ffn_;
+  std::vector<WeightHash> hashes_;
 };
+
+Part Loader::ColumnParallel(TensorRole role, int32_t layer, Range rows) const {
+  Part part{.key = {role, layer}, .rows = rows, .cols = {0, config_.hidden}};
+  if (role == TensorRole::kGate || role == TensorRole::kUp) {
+    part.row_bounds = {rows.begin};
+    for (int slice = rank_.slices.begin; slice < rank_.slices.end; ++slice)
+      part.row_bounds.push_back(SliceFfn(config_, {slice, slice + 1}).end);
+  } else {
+    const bool heads = role != TensorRole::kEmbedding && role != TensorRole::kHead;
+    part.row_bounds = RowBounds(rows, heads ? config_.head_dim : kVocabularyPiece);
+  }
+  return part;
+}
 
 Part Loader::RowParallel(TensorRole role, int32_t layer) const {
   Part part{.key = {role, layer}, .rows = {0, config_.hidden}, .slices = rank_.slices};
@@ -102,6 +140,12 @@ absl::Status Loader::LoadVector(const TensorKey& key, Range range, bool required
   }
   std::vector<float> values(range.size());
   BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(key, {0, 1, range.begin, range.end}, absl::MakeSpan(values)));
+  PieceHashes hashes(key, PieceHashes::Cut::kColumns, {range.begin, range.end});
+  PieceHashes::Part sum(&hashes);
+  sum.AddRow(0, range.begin, range.end,
+             [&](int64_t, int64_t, uint64_t seed) { return HashFloats(values, seed); });
+  hashes.Add(sum);
+  hashes.AppendTo(&hashes_);
   absl::StatusOr<DeviceVector> kept = store_.Keep(std::move(values));
   if (!kept.ok()) return Annotate(kept.status(), Name(key));
   out = *kept;
@@ -114,21 +158,25 @@ absl::Status Loader::LoadNorm(TensorRole role, int32_t layer, NormWeights& norm)
   return LoadVector({role, layer, /*bias=*/true}, all, config_.layer_norm, norm.bias);
 }
 
-absl::Status Loader::PackFloats(const Part& part, Range rows, PackedMatrix& matrix) const {
+absl::Status Loader::PackFloats(const Part& part, Range rows, PackedMatrix& matrix,
+                                PieceHashes::Part& hashes) const {
   std::vector<float> values(rows.size() * part.cols.size());
   BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(part.key, {rows.begin, rows.end, part.cols.begin, part.cols.end},
                                             absl::MakeSpan(values)));
   for (int64_t row = rows.begin; row < rows.end; ++row) {
     const float* source = values.data() + (row - rows.begin) * part.cols.size();
     matrix.SetRow(row - part.rows.begin, absl::MakeConstSpan(source, part.cols.size()));
+    hashes.AddRow(row, part.cols.begin, part.cols.end, [&](int64_t begin, int64_t end, uint64_t seed) {
+      return HashFloats(absl::MakeConstSpan(source + (begin - part.cols.begin), end - begin), seed);
+    });
   }
   return absl::OkStatus();
 }
 
 // Weight groups count from the row's start, so the columns are read from group bound to group bound: a group
 // that a slice cuts has the same scale on both sides.
-absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Range rows,
-                                   PackedMatrix& matrix) const {
+absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix,
+                                   PieceHashes::Part& hashes) const {
   const int group = matrix.spec().group;
   const int64_t row_end = checkpoint_.Find(part.key)->cols;
   const Range cols = {RoundDown(part.cols.begin, group), std::min(RoundUp(part.cols.end, group), row_end)};
@@ -136,9 +184,23 @@ absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Rang
   QuantizedRows read;
   if (stored_quantized) {
     BW_ASSIGN_OR_RETURN(read, checkpoint_.ReadQuantized(part.key, window));
+    for (int64_t row = 0; row < rows.size(); ++row) {
+      hashes.AddRow(rows.begin + row, part.cols.begin, part.cols.end,
+                    [&](int64_t begin, int64_t end, uint64_t seed) {
+                      const Range columns = {begin - cols.begin, end - cols.begin};
+                      return HashQuantized(read, row, cols.size(), group, columns, seed);
+                    });
+    }
   } else {
     std::vector<float> values(rows.size() * cols.size());
     BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(part.key, window, absl::MakeSpan(values)));
+    for (int64_t row = 0; row < rows.size(); ++row) {
+      const auto values_of_row = absl::MakeConstSpan(values).subspan(row * cols.size(), cols.size());
+      hashes.AddRow(rows.begin + row, part.cols.begin, part.cols.end,
+                    [&](int64_t begin, int64_t end, uint64_t seed) {
+                      return HashFloats(values_of_row.subspan(begin - cols.begin, end - begin), seed);
+                    });
+    }
     read = QuantizeRows(values, rows.size(), cols.size(), matrix.format());
   }
   const int64_t groups = RoundUp(cols.size(), group) / group;
@@ -152,16 +214,17 @@ absl::Status Loader::PackQuantized(const Part& part, bool stored_quantized, Rang
   return absl::OkStatus();
 }
 
-absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range rows,
-                              PackedMatrix& matrix) const {
+absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix,
+                              PieceHashes::Part& hashes) const {
   if (part.cols.size() == 0) return absl::OkStatus();
   const int64_t rows_per_read = std::max<int64_t>(1, kValuesPerRead / part.cols.size());
   for (int64_t begin = rows.begin; begin < rows.end; begin += rows_per_read) {
+    if (cancelled_ && cancelled_()) return absl::CancelledError("the weights are no longer wanted");
     const Range some = {begin, std::min(begin + rows_per_read, rows.end)};
     if (IsQuantized(matrix.format())) {
-      BW_RETURN_IF_ERROR(PackQuantized(part, IsQuantized(info.format.format), some, matrix));
+      BW_RETURN_IF_ERROR(PackQuantized(part, IsQuantized(info.format.format), some, matrix, hashes));
     } else {
-      BW_RETURN_IF_ERROR(PackFloats(part, some, matrix));
+      BW_RETURN_IF_ERROR(PackFloats(part, some, matrix, hashes));
     }
     if (progress_ != nullptr) progress_->counter.fetch_add(1);
   }
@@ -184,14 +247,19 @@ MatrixSpec Loader::SpecOf(const Part& part, const TensorInfo& info) const {
 }
 
 absl::Status Loader::PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix) {
-  absl::Mutex mutex;
+  PieceHashes hashes = part.NewHashes();
+  Mutex mutex;
   absl::Status status;
   pool_.ParallelFor(part.rows.size(), [&](int64_t begin, int64_t end) {
-    absl::Status packed = PackRows(part, info, {part.rows.begin + begin, part.rows.begin + end}, matrix);
-    absl::MutexLock lock(&mutex);
+    PieceHashes::Part sums(&hashes);
+    const absl::Status packed =
+        PackRows(part, info, {part.rows.begin + begin, part.rows.begin + end}, matrix, sums);
+    hashes.Add(sums);
+    MutexLock lock(&mutex);
     status.Update(packed);
   });
   checkpoint_.DropPages(part.key);
+  hashes.AppendTo(&hashes_);
   return status;
 }
 
@@ -268,7 +336,9 @@ absl::Status Loader::Load(LoadedShard& shard) {
   for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
     BW_RETURN_IF_ERROR(LoadLayer(static_cast<int32_t>(layer), shard.layer_weights[layer - layers.begin]));
   }
-  return LoadEnds(shard);
+  BW_RETURN_IF_ERROR(LoadEnds(shard));
+  shard.hashes = std::move(hashes_);
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -297,5 +367,6 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
 }
 
 int64_t WeightBytes(const LoadedShard& shard) { return shard.bytes(); }
+const std::vector<WeightHash>& WeightHashes(const LoadedShard& shard) { return shard.hashes; }
 
 }  // namespace bellwether

@@ -1,4 +1,10 @@
+#include <atomic>
+#include <filesystem>
+#include <fstream>
+#include <map>
 #include <numeric>
+#include <set>
+#include <string>
 
 #include "common/packed_row.h"
 #include "gtest/gtest.h"
@@ -84,6 +90,102 @@ TEST(LoadShard, RanksHoldPartsOfTheWhole) {
       }
     }
   }
+}
+
+// It was loaded to its end for an epoch that was over, and a worker that was told to stop had to kill itself.
+TEST(LoadShard, EndsBeforeTheNextReadOnceItIsNotWanted) {
+  const auto checkpoint =
+      Checkpoint::Open("random:llama?hidden=512,layers=40,heads=8,ffn=1024,vocab=160:fp32");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  constexpr int kThreads = 2, kReads = 5;
+  CpuDevice device(/*threads=*/1);
+  std::atomic<int> asked{0};
+  ExecutorProgress progress;
+  const auto shard =
+      LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 1, Quantize::kNone), device,
+                {.threads = kThreads, .cancelled = [&asked] { return ++asked > kReads; }}, &progress);
+  EXPECT_TRUE(absl::IsCancelled(shard.status())) << shard.status();
+  EXPECT_EQ(progress.counter, kReads);
+  EXPECT_LE(asked, kReads + kThreads) << "every thread asks once more";
+  EXPECT_LT(progress.loaded_bytes, progress.total_bytes / 10);
+}
+
+std::map<std::string, uint64_t> HashesOf(const LoadedShard& shard) {
+  std::map<std::string, uint64_t> hashes;
+  for (const WeightHash& hash : shard.hashes) {
+    EXPECT_TRUE(hashes.emplace(hash.what, hash.hash).second) << hash.what;
+    EXPECT_LE(hash.what.size(), static_cast<size_t>(kWeightHashNameBytesMax));
+  }
+  return hashes;
+}
+
+// Workers of other layouts than today's can be compared with those of today.
+TEST(LoadShard, AHashBelongsToTheTensorAndNotToTheLayout) {
+  CpuDevice device(/*threads=*/1);
+  for (const char* model : kModels) {
+    const auto checkpoint = Checkpoint::Open(model);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const ModelConfig& config = (*checkpoint)->config();
+    for (const Quantize quantize : {Quantize::kNone, Quantize::kInt8}) {
+      const auto whole =
+          LoadShard(**checkpoint, MakeAssignment(config, 1, 1, quantize), device, {.threads = 3}, nullptr);
+      ASSERT_TRUE(whole.ok()) << whole.status();
+      const std::map<std::string, uint64_t> expected = HashesOf(**whole);
+      std::set<std::string> seen;
+      Assignment assignment = MakeAssignment(config, 2, 3, quantize);
+      for (assignment.stage = 0; assignment.stage < 2; ++assignment.stage) {
+        for (assignment.rank = 0; assignment.rank < 3; ++assignment.rank) {
+          const auto part = LoadShard(**checkpoint, assignment, device, {}, nullptr);
+          ASSERT_TRUE(part.ok()) << part.status();
+          for (const auto& [what, hash] : HashesOf(**part)) {
+            seen.insert(what);
+            const bool cut_by_rank = (what.starts_with("embedding") || what.starts_with("head")) &&
+                                     what.find("rows") != std::string::npos;
+            const bool bias_of_rank = what.find("bias") != std::string::npos;
+            if (cut_by_rank || (bias_of_rank && !expected.contains(what))) continue;
+            ASSERT_TRUE(expected.contains(what)) << what;
+            EXPECT_EQ(hash, expected.at(what)) << model << ": " << what;
+          }
+        }
+      }
+      for (const auto& [what, hash] : expected) {
+        if (what.starts_with("layer") && what.find("bias") == std::string::npos) {
+          EXPECT_TRUE(seen.contains(what)) << what;
+        }
+      }
+    }
+  }
+}
+
+// 20 kB changed where the model id takes no samples, and a worker served other weights under the same id.
+TEST(LoadShard, AChangedValueChangesTheHashOfItsPieceAlone) {
+  namespace fs = std::filesystem;
+  const fs::path changed = fs::path(::testing::TempDir()) / "changed_model";
+  fs::remove_all(changed);
+  fs::copy("tests/goldens/models/llama-mha", changed);
+  const auto hashes = [](const std::string& path) {
+    CpuDevice device(/*threads=*/1);
+    const auto checkpoint = Checkpoint::Open(path);
+    const auto shard = LoadShard(**checkpoint, MakeAssignment((*checkpoint)->config(), 1, 2, Quantize::kNone),
+                                 device, {}, nullptr);
+    return HashesOf(**shard);
+  };
+  const std::map<std::string, uint64_t> before = hashes(changed);
+  {
+    std::fstream file(changed / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    uint64_t header = 0;
+    file.read(reinterpret_cast<char*>(&header), sizeof(header));
+    const auto at = static_cast<std::streamoff>(sizeof(header) + header);
+    file.seekg(at);
+    const char low_bits = static_cast<char>(file.get() ^ 1);
+    file.seekp(at);
+    file.put(low_bits);
+    ASSERT_TRUE(file.good());
+  }
+  int different = 0;
+  for (const auto& [what, hash] : hashes(changed)) different += hash == before.at(what) ? 0 : 1;
+  EXPECT_EQ(different, 1);
+  fs::remove_all(changed);
 }
 
 TEST(LoadShard, TiedHeadIsStoredOnce) {
