@@ -81,8 +81,8 @@ absl::Status NcclCommunicator::Start(const nccl::UniqueId& id) {
   BW_RETURN_IF_ERROR(options_.ops->runtime().Done().status());
   nccl::Config config;
   const std::string what = absl::StrCat("joining as rank ", options_.rank, " of ", options_.size);
-  const int result =
-      options_.library->call().comm_init_rank_config(&communicator_, options_.size, id, options_.rank, &config);
+  const int result = options_.library->call().comm_init_rank_config(&communicator_, options_.size, id,
+                                                                    options_.rank, &config);
   if (result != nccl::kInProgress) {
     BW_RETURN_IF_ERROR(options_.library->StatusOf(result, what, communicator_));
   }
@@ -106,9 +106,10 @@ absl::Status NcclCommunicator::Enqueue(absl::Span<const Transfer> transfers) {
   for (const Transfer& transfer : transfers) {
     if (result != nccl::kSuccess && result != nccl::kInProgress) break;
     const auto count = static_cast<size_t>(transfer.floats);
-    result = transfer.to == nullptr
-                 ? library.call().send(transfer.from, count, nccl::kFloat32, transfer.peer, communicator_, stream)
-                 : library.call().receive(transfer.to, count, nccl::kFloat32, transfer.peer, communicator_, stream);
+    result = transfer.to == nullptr ? library.call().send(transfer.from, count, nccl::kFloat32, transfer.peer,
+                                                          communicator_, stream)
+                                    : library.call().receive(transfer.to, count, nccl::kFloat32,
+                                                             transfer.peer, communicator_, stream);
   }
   const int end = library.call().group_end();  // a group that was begun is ended, whatever happened in it
   if (result == nccl::kSuccess || result == nccl::kInProgress) result = end;
