@@ -22,6 +22,10 @@ check() { # NAME COMMAND...
   echo "== ${rows[-1]}"
 }
 of_gtest() { BELLWETHER_TEST_CUDA=1 "$@" --gtest_brief=1 2>&1 | tail -20; return "${PIPESTATUS[0]}"; }
+with_nccl() {
+  ldconfig -p | grep -q libnccl.so.2 || { echo "no libnccl.so.2 here"; return 77; }
+  tests/gpu/processes.sh "$bin" cuda:0 nccl
+}
 sanitize() { # TOOL FILTER
   command -v compute-sanitizer >/dev/null || { echo "no compute-sanitizer here"; return 77; }
   BELLWETHER_TEST_CUDA=1 timeout 60 compute-sanitizer --tool "$1" --error-exitcode 3 \
@@ -34,6 +38,7 @@ check "bits: tensor cores, kernels, emulator" "$bin/gpu_check"
 check "layouts are equal on the card" of_gtest "$tests/tests_layouts_gpu_equality_test"
 check "goldens of Hugging Face" of_gtest "$tests/tests_layouts_golden_models_test" --gtest_filter='*OfGpus*'
 check "processes: layouts, a killed worker" tests/gpu/processes.sh "$bin"
+check "processes: NCCL" with_nccl
 check "memcheck" sanitize memcheck '*gqa_bf16*:*gqa_int4*'
 check "racecheck" sanitize racecheck '*gqa_bf16*'
 printf '\n'

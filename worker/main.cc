@@ -51,17 +51,13 @@ void AddFlags(CLI::App* app, Flags* flags) {
       app, "--device", flags->device,
       "What computes: cpu, cuda:N (a GPU, of those that CUDA_VISIBLE_DEVICES shows), auto (the first GPU, "
       "or the CPU where there is none), or emulated (GPU kernels without a GPU, very slow, for tests)")
-<<<<<<< HEAD
       ->check([](const std::string& name) { return std::string(ParseDeviceName(name).status().message()); });
-=======
-      ->check(&CheckDeviceName);
   AddFlag(
       app, "--collectives", flags->collectives,
       "How GPU workers talk to each other: nccl, staged (through host memory), or auto (nccl where all of "
       "them have it)")
       ->check(CLI::IsMember({"auto", "nccl", "staged"}));
   AddFlag(app, "--nccl-library", flags->nccl_library, "NCCL, a path or a name that the loader finds");
->>>>>>> 0e2df13 (WIP2)
   AddFlag(app, "--threads", session.threads,
           "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
   AddFlag(

@@ -1,14 +1,18 @@
 #!/usr/bin/env bash
 # Real processes on a GPU: every layout gives the same answer, and the service comes back after a worker is killed.
-#   tests/gpu/processes.sh BIN_DIRECTORY [DEVICE]        DEVICE: cuda:0, or emulated
-# All ranks share the one card; between them rows go through the host.
+#   tests/gpu/processes.sh BIN_DIRECTORY [DEVICE [COLLECTIVES]]      DEVICE: cuda:0, or emulated; COLLECTIVES: staged or nccl
+# All ranks share the one card. NCCL refuses that unless it takes them for different hosts (docs/nccl.md).
 set -euo pipefail
 bin=$1
 device=${2:-cuda:0}
+collectives=${3:-staged}
+export NCCL_NET=Socket NCCL_SOCKET_IFNAME=lo NCCL_IB_DISABLE=1 NCCL_MAX_CTAS=1 NCCL_NVLS_ENABLE=0 NCCL_MNNVL_ENABLE=0
+export NCCL_RAS_ENABLE=0
 model=${MODEL:-random:llama?hidden=256,layers=4,heads=8,kv_heads=4,head_dim=32,ffn=704,vocab=512:bf16}
 scratch=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
 failed=0
+started=0
 
 start() { # TENSOR_PARALLEL PIPELINE_PARALLEL
   rm -f "$scratch/ports"
@@ -22,7 +26,7 @@ start() { # TENSOR_PARALLEL PIPELINE_PARALLEL
   for _ in $(seq $(($1 * $2))); do start_worker; done
 }
 start_worker() {
-  "$bin/bellwether-worker" --model "$model" --coordinator "$(awk '$1 == "worker" { print $2 }' "$scratch/ports")" \
+  NCCL_HOSTID="rank$((++started))" "$bin/bellwether-worker" --model "$model" --collectives "$collectives" --coordinator "$(awk '$1 == "worker" { print $2 }' "$scratch/ports")" \
     --device "$device" --log-level warning &
   workers+=($!)
 }
@@ -52,7 +56,7 @@ for layout in "1 1" "2 1" "1 2" "2 2"; do
   else
     word=FAILED; failed=1
   fi
-  printf 'processes: %s ranks x %s stages on %s: %s (%d ms from start to answer)\n' "$ranks" "$stages" "$device" "$word" \
+  printf 'processes: %s ranks x %s stages on %s, %s: %s (%d ms from start to answer)\n' "$ranks" "$stages" "$device" "$collectives" "$word" \
     $((($(date +%s%N) - began) / 1000000))
   if [[ "$layout" == "2 2" ]]; then
     kill -9 "${workers[1]}"
