@@ -239,6 +239,7 @@ class ProfilingRuntime : public gpu::Runtime {
   absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList&) override { return nullptr; }
   void Run(gpu::Graph& graph) override { inner_->Run(graph); }
   absl::Status Synchronize() override { return inner_->Synchronize(); }
+  absl::StatusOr<bool> Done() override { return inner_->Done(); }
   void* stream() override { return inner_->stream(); }
   void Run(const gpu::LaunchList& list) override {
     if (!on) return inner_->Run(list);

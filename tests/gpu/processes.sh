@@ -26,7 +26,8 @@ start() { # TENSOR_PARALLEL PIPELINE_PARALLEL
   for _ in $(seq $(($1 * $2))); do start_worker; done
 }
 start_worker() {
-  NCCL_HOSTID="rank$((++started))" "$bin/bellwether-worker" --model "$model" --collectives "$collectives" --coordinator "$(awk '$1 == "worker" { print $2 }' "$scratch/ports")" \
+  started=$((started + 1))  # here: what stands in a background command is not the shell's own
+  NCCL_HOSTID="rank$started" "$bin/bellwether-worker" --model "$model" --collectives "$collectives" --coordinator "$(awk '$1 == "worker" { print $2 }' "$scratch/ports")" \
     --device "$device" --log-level warning &
   workers+=($!)
 }
