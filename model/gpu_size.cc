@@ -15,7 +15,6 @@ constexpr int64_t kTileRows = 16, kBlockTiles = 8, kScalarTileRows = 32;
 constexpr int64_t kStepColumns = 16;
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPartRowsMax = 1024;
-constexpr int kTensorHeadDimMax = 256;
 // Tables that say where columns lie: a step or a set takes 8 bytes, a segment 16 and its parts 16, a unit 1.
 constexpr int64_t kTableBytes = 256, kStepTableBytes = 10, kSetTableBytes = 8, kSegmentTableBytes = 48;
 
@@ -95,9 +94,9 @@ int64_t GpuMatrixBytes(const TensorFormat& format, int64_t rows, const std::vect
 }
 
 int64_t GpuKvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank) {
-  const bool steps = kv_type == DType::kBF16 && config.head_dim <= kTensorHeadDimMax;
+  const bool fragments = kv_type == DType::kBF16;
   ModelConfig padded = config;
-  if (steps) padded.head_dim = static_cast<int32_t>(RoundUp(config.head_dim, kStepColumns));
+  if (fragments) padded.head_dim = static_cast<int32_t>(RoundUp(config.head_dim, kStepColumns));
   return KvBlockBytes(padded, kv_type, stage, rank);
 }
 

@@ -1,7 +1,7 @@
 #pragma once
 
 // Elementary functions of the GPU's numeric path: fp32, explicit Fma, one fixed order, so that the emulator
-// and every GPU give the same bits. Errors are within 2 units in the last place where the result is a normal
+// and every GPU give the same bits. Errors are within 3 units in the last place where the result is a normal
 // number.
 
 #include "kernels/gpu/simt.h"

@@ -5,12 +5,13 @@
 
 namespace bellwether::gpu {
 
-// The same contract in fp32 for caches of fp32 and fp16: scalar dot products along the head dimension,
-// weights unrounded, sums along the positions in ascending order. A warp a column. Grid: items (of one column
-// each).
+// The same contract in fp32 for caches of fp32 and fp16, and for heads too large for fragments in registers:
+// scalar dot products along the head dimension, weights unrounded, sums along the positions in ascending
+// order. A warp a column. Grid: items (of one column each).
 BW_DEVICE float LoadElement(StoreKvArgs::Type type, const char* head, int index) {
   if (type == StoreKvArgs::kF32) return Load(reinterpret_cast<const float*>(head) + index);
-  return HalfToFloat(Load(reinterpret_cast<const uint16_t*>(head) + index));
+  const uint16_t bits = Load(reinterpret_cast<const uint16_t*>(head) + index);
+  return type == StoreKvArgs::kBF16 ? BitsFloat(static_cast<uint32_t>(bits) << 16) : HalfToFloat(bits);
 }
 
 struct ScalarAttentionArgs {

@@ -11,13 +11,15 @@
 
 #include "common/dtype.h"
 #include "gtest/gtest.h"
+#include "kernels/gpu/testing/emulated_gpu.h"
+#include "kernels/gpu/testing/kernel_coverage.h"
 
 namespace bellwether::gpu {
 namespace {
 
-uint32_t Bits(float value) { return std::bit_cast<uint32_t>(value); }
+[[maybe_unused]] const auto* const coverage = CheckCoverage("tensor_core_test");
 
-constexpr float kInfinity = __builtin_huge_valf();
+uint32_t Bits(float value) { return std::bit_cast<uint32_t>(value); }
 
 // One step; every value must be a bf16. Products that are not given are 0 * 0.
 struct Step {
@@ -221,6 +223,40 @@ TEST(TensorCore, TilesAreEqualToTheDefinition) {
                 << "kind " << kind << " tile " << i << " row " << row << " column " << column;
           }
         }
+      }
+    }
+  }
+}
+
+// The kernel that a card is checked with asks it for what the function says.
+TEST(TensorCore, TheCheckOfACardAsksForTheFunction) {
+  EmulatedGpu gpu;
+  TestRandom random(1);
+  std::vector<TensorCoreCase> cases(3);
+  for (TensorCoreCase& c : cases) {
+    for (auto& row : c.a) {
+      for (uint16_t& value : row) value = BF16FromF32(random.Wide());
+    }
+    for (auto& column : c.b) {
+      for (uint16_t& value : column) value = BF16FromF32(random.Wide());
+    }
+    for (auto& row : c.c) {
+      for (float& value : row) value = random.Wide();
+    }
+  }
+  auto* results = gpu.Put(std::vector<TensorCoreResult>(cases.size()));
+  gpu.Launch(Kernel::tensor_core_bits,
+             {.grid_x = 2, .threads = 128, .shared_bytes = kTensorCoreBitsSharedBytes},
+             TensorCoreBitsArgs{
+                 .cases = gpu.Put(cases), .results = results, .count = static_cast<int32_t>(cases.size())});
+  const std::vector<TensorCoreResult> seen = gpu.Get(results, static_cast<int64_t>(cases.size()));
+  for (size_t i = 0; i < cases.size(); ++i) {
+    for (int row = 0; row < 64; ++row) {
+      for (int column = 0; column < 8; ++column) {
+        const float expected =
+            TensorCoreDot(kHopperTensorCore, cases[i].a[row], cases[i].b[column], cases[i].c[row][column]);
+        EXPECT_EQ(seen[i].mma[row][column], expected);
+        EXPECT_EQ(seen[i].wgmma[row][column], expected);
       }
     }
   }

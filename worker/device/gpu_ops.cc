@@ -121,7 +121,13 @@ absl::Status GpuOps::Reserve() {
     if (memory.ok()) to = *std::move(memory);
     return Annotate(memory.status(), what);
   };
-  const int64_t head_dim = tensor_kv_ ? RoundUp(config_.head_dim, 16) : config_.head_dim;
+  // Kernels take columns and head values in pairs.
+  if (config_.hidden % 2 != 0 || config_.head_dim % 2 != 0) {
+    return absl::InvalidArgumentError(absl::StrCat("GPUs take no model of odd sizes: hidden ", config_.hidden,
+                                                   ", head_dim ", config_.head_dim));
+  }
+  const bool fragments = options_.kv_type == DType::kBF16;
+  const int64_t head_dim = fragments ? RoundUp(config_.head_dim, 16) : config_.head_dim;
   head_bytes_ = 2 * gpu::kKvBlockPositions * head_dim * SizeOf(options_.kv_type);
   BW_RETURN_IF_ERROR(
       reserve(options_.layers * options_.kv_blocks * kv_heads_.size() * head_bytes_, "KV cache", kv_));

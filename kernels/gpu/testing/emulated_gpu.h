@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "common/random.h"
+#include "gtest/gtest.h"
+#include "kernels/gpu/runtime.h"
+
+// For tests of kernels: the emulated GPU without ceremony, and numbers.
+
+namespace bellwether::gpu {
+
+class TestRandom {
+ public:
+  explicit TestRandom(uint64_t seed) : seed_(seed) {}
+
+  int Below(int count) { return static_cast<int>(Uniform() * count); }
+  float Between(float low, float high) { return static_cast<float>(low + Uniform() * (high - low)); }
+  // Of either sign, over many powers of two.
+  float Wide() { return Between(-1, 1) * static_cast<float>(1 << Below(16)) * 0x1p-8f; }
+  std::vector<float> Wide(int64_t count) {
+    std::vector<float> values(count);
+    for (float& value : values) value = Wide();
+    return values;
+  }
+
+ private:
+  double Uniform() { return UniformFromCounter(seed_, 0, position_++); }
+
+  const uint64_t seed_;
+  int64_t position_ = 0;
+};
+
+class EmulatedGpu {
+ public:
+  // What outputs hold before they are written; a NaN that no kernel makes, in fp32 and in either half.
+  static constexpr uint32_t kUntouched = 0x7fc17fc1;
+
+  explicit EmulatedGpu(uint64_t seed = 1) : runtime_(MakeEmulatedRuntime({.seed = seed})) {}
+
+  // Every array has memory of its own, so that the emulator finds a step beyond its end. Kept until the end.
+  template <typename T>
+  T* Put(const std::vector<T>& values) {
+    if (values.empty()) return nullptr;
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    auto* memory = static_cast<T*>(runtime_->Allocate(bytes).value());
+    runtime_->CopyToDevice(memory, values.data(), bytes);
+    return memory;
+  }
+  template <typename T = float>
+  T* Untouched(int64_t count) {
+    const std::vector<uint32_t> words(count, kUntouched);
+    return reinterpret_cast<T*>(Put(words));
+  }
+  template <typename T>
+  std::vector<T> Get(const T* from, int64_t count) {
+    std::vector<T> values(count);
+    runtime_->CopyToHost(values.data(), from, count * static_cast<int64_t>(sizeof(T)));
+    return values;
+  }
+
+  template <typename Args>
+  absl::Status TryLaunch(Kernel kernel, const LaunchList::Shape& shape, const Args& args) {
+    LaunchList list;
+    list.Add(kernel, shape, args);
+    runtime_->Run(list);
+    return runtime_->Synchronize();
+  }
+  template <typename Args>
+  void Launch(Kernel kernel, const LaunchList::Shape& shape, const Args& args) {
+    const absl::Status status = TryLaunch(kernel, shape, args);
+    ASSERT_TRUE(status.ok()) << status;
+  }
+
+ private:
+  const std::unique_ptr<Runtime> runtime_;
+};
+
+inline int32_t BlocksOf(int64_t count, int64_t each) {
+  return static_cast<int32_t>((count + each - 1) / each);
+}
+
+}  // namespace bellwether::gpu
