@@ -2,7 +2,7 @@
 # check.sh [PHASE ...]: what is too slow for `make test`. Without a phase, all but those marked "quick":
 #
 #   format         clang-format agrees with every file
-#   release        builds everything and runs all tests
+#   release        builds everything and runs all tests, with every layout of emulated GPUs
 #   tidy           clang-tidy on all of our code (after release)
 #   tidy-recent    quick: on the files of the last 30 commits
 #   clang          clang builds the programs; -Wthread-safety checks which mutex guards what
@@ -47,7 +47,7 @@ phase() {
   echo "== $1"
   case "$1" in
     format) git ls-files '*.cc' '*.h' | xargs clang-format --dry-run -Werror ;;
-    release) run release ;;
+    release) BELLWETHER_ALL_LAYOUTS=1 run release ;;
     tidy) git ls-files | tidy ;;
     tidy-recent) git log -30 --format= --name-only | tidy ;;
     clang)

@@ -28,4 +28,6 @@ std::shared_ptr<Device> TestGpu() { return std::make_shared<GpuDevice>(TestRunti
 
 std::string TestGpuLevel() { return "cuda_sm90"; }
 
+bool TestEveryLayout() { return std::getenv("BELLWETHER_ALL_LAYOUTS") != nullptr; }
+
 }  // namespace bellwether

@@ -11,5 +11,8 @@ namespace bellwether {
 std::shared_ptr<Device> TestGpu();
 // The kernel level it computes.
 std::string TestGpuLevel();
+// Whether there is time for every model, layout and position: BELLWETHER_ALL_LAYOUTS is set, as by
+// tools/check.sh. The emulator takes milliseconds a token.
+bool TestEveryLayout();
 
 }  // namespace bellwether
