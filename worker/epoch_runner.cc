@@ -231,13 +231,20 @@ void EpochRunner::RunStep(const Step& step) {
 }
 
 void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {
+  // Ends before anybody hears of the failure: work of NCCL's that waits for a peer would hold up whoever
+  // looks at the device.
+  std::unique_ptr<StageExecutor> ended;
   {
     MutexLock lock(&mutex_);
+    const auto nobody_aborts = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return aborting_ == 0; };
+    mutex_.Await(nobody_aborts);
+    ended = std::move(executor_);
     name_ = "joined";
     if (wanted_ != epoch) return;
     wanted_ = {};
     steps_.clear();
   }
+  ended.reset();
   options_.links->Cancel(epoch);
   LogError("epoch ", epoch.value, ": ", status.ToString());
   options_.events.failed(epoch, status, progress_.failed_peer);

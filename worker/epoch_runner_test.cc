@@ -7,7 +7,10 @@
 #include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/gpu/runtime.h"
 #include "worker/device/cpu_device.h"
+#include "worker/device/gpu_device.h"
+#include "worker/link/testing/fake_nccl.h"
 
 namespace bellwether {
 namespace {
@@ -35,9 +38,11 @@ class Reports {
                 },
             .failed =
                 [this](Epoch epoch, const absl::Status& status, int blamed) {
+                  on_failure();
                   Add({.kind = Report::kFailed, .epoch = epoch, .status = status, .blamed = blamed});
                 }};
   }
+  std::function<void()> on_failure = [] {};  // set before anything runs
   Report Next() {
     MutexLock lock(&mutex_);
     const auto some = [this] { return !reports_.empty(); };
@@ -59,11 +64,13 @@ using Report = Reports::Report;
 
 // One worker of a process: everything but the session.
 struct Worker {
-  Worker()
+  Worker() : Worker(std::make_shared<CpuDevice>(/*threads=*/1), {}) {}
+  Worker(std::shared_ptr<Device> device, NcclUse nccl)
       : links(*LinkListener::Start({})),
         runner({.models = &models,
                 .links = links.get(),
-                .device = std::make_shared<CpuDevice>(/*threads=*/1),
+                .device = std::move(device),
+                .nccl = std::move(nccl),
                 .events = reports.Events()}) {}
   ModelSource models{kModel, ""};
   std::unique_ptr<LinkListener> links;
@@ -202,6 +209,50 @@ TEST(EpochRunner, AnEpochCanBeEndedWhileItWaitsForPeers) {
   a.runner.Begin(Task(2, 1, 0, {&a}));
   const Report report = a.reports.Next();
   EXPECT_EQ(report.kind, Report::kReady);
+  EXPECT_EQ(report.epoch.value, 2u);
+}
+
+std::shared_ptr<Device> EmulatedGpu() {
+  return std::make_shared<GpuDevice>(gpu::MakeEmulatedRuntime({}), /*threads=*/1);
+}
+
+EpochTask GpuTask(uint64_t epoch, int ranks, int rank, const std::vector<Worker*>& workers) {
+  EpochTask task = Task(epoch, ranks, rank, workers);
+  task.assignment.numeric.kernel_level = "cuda_sm90";
+  return task;
+}
+
+// Who hears of it looks at the device, and would wait for work that waits for a peer.
+TEST(EpochRunner, NcclHasEndedWhenAFailureIsReported) {
+  const FakeNccl fake(FAKE_NCCL);
+  const NcclUse nccl{.library = fake.library(), .required = true};
+  Worker a(EmulatedGpu(), nccl), b(EmulatedGpu(), nccl);
+  a.reports.on_failure = [&] { EXPECT_EQ(fake.Get("live"), 1) << "b's is left"; };
+  a.runner.Begin(GpuTask(1, 2, 0, {&a, &b}));
+  b.runner.Begin(GpuTask(1, 2, 1, {&a, &b}));
+  Report ready = a.reports.Next();
+  ASSERT_EQ(ready.kind, Report::kReady) << ready.status;
+  ASSERT_EQ(b.reports.Next().kind, Report::kReady);
+  EXPECT_EQ(fake.Get("live"), 2);
+  Step step = FirstStep(1);
+  step.id.value = 5;
+  ASSERT_TRUE(a.runner.Add(step));
+  EXPECT_EQ(a.reports.Next().kind, Report::kFailed);
+}
+
+// GPU workers agree on how to talk before they are ready.
+TEST(EpochRunner, AnEpochCanBeEndedWhileGpuWorkersAgree) {
+  Worker a(EmulatedGpu(), {}), silent;
+  EpochTask task = GpuTask(1, 2, 0, {&a, &silent});
+  const LinkPeer first = task.peers[0];
+  a.runner.Begin(std::move(task));
+  const auto links =
+      silent.links->Connect({.epoch = {1}, .secret = "secret", .own_index = 1, .peers = {first}});
+  ASSERT_TRUE(links.ok()) << links.status();  // and never says what it has
+  a.runner.End({1}, "given up");
+  a.runner.Begin(GpuTask(2, 1, 0, {&a}));
+  const Report report = a.reports.Next();
+  EXPECT_EQ(report.kind, Report::kReady) << report.status;
   EXPECT_EQ(report.epoch.value, 2u);
 }
 

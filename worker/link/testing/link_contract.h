@@ -124,6 +124,27 @@ TEST_P(LinkTest, ReceivingFromASilentPeerEndsAfterTheWaitLimit) {
       testing::AllOf(testing::HasSubstr("step 9"), testing::HasSubstr("first"), testing::HasSubstr("ms")));
 }
 
+TEST_P(LinkTest, TheWaitLimitMayChange) {
+  Ends ends = Make();
+  std::vector<float> received(14);
+  ends.second->SetWaitLimit(absl::ZeroDuration());
+  const absl::Status status = ends.second->Receive(Tag(9), absl::MakeSpan(received));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+}
+
+// However short the wait: it tells who is gone from who is silent.
+TEST_P(LinkTest, APeerThatIsGoneIsSaidToBeGone) {
+  Ends ends = Make();
+  ends.first.reset();
+  std::vector<float> received(14);
+  absl::Status status;
+  do {  // until the end of the connection has come through
+    ends.second->SetWaitLimit(absl::ZeroDuration());
+    status = ends.second->Receive(Tag(9), absl::MakeSpan(received));
+  } while (absl::IsDeadlineExceeded(status));
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+}
+
 TEST_P(LinkTest, SendingToAPeerThatDoesNotReceiveEndsAfterTheWaitLimit) {
   Ends ends = Make(absl::Milliseconds(30));
   const absl::Status status =
