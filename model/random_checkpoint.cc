@@ -11,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
+#include "model/layer_tensors.h"
 #include "model/shapes.h"
 
 namespace bellwether {
@@ -62,11 +63,6 @@ float MatrixScale(int64_t cols, WeightFormat format) {
   for (double reached = 1; reached < wanted; reached *= 4) scale /= 2;
   // fp32 weights get full mantissas.
   return format == WeightFormat::kF32 ? scale * 1.2345678f : scale;
-}
-
-bool IsNorm(TensorRole role) {
-  return role == TensorRole::kEmbeddingNorm || role == TensorRole::kAttentionNorm ||
-         role == TensorRole::kMlpNorm || role == TensorRole::kFinalNorm;
 }
 
 StoredTensor MakeTensor(const ExpectedTensor& expected, WeightFormat format, uint64_t seed) {

@@ -6,23 +6,12 @@
 #include "common/packed_row.h"
 #include "common/step.h"
 #include "model/gpu_size.h"
+#include "model/layer_tensors.h"
 
 namespace bellwether {
 namespace {
 
 constexpr int64_t kVectorElementBytes = 4;
-
-bool IsMatrix(const TensorKey& key) {
-  switch (key.role) {
-    case TensorRole::kEmbeddingNorm:
-    case TensorRole::kAttentionNorm:
-    case TensorRole::kMlpNorm:
-    case TensorRole::kFinalNorm:
-      return false;
-    default:
-      return !key.bias;
-  }
-}
 
 // Bytes of one packed row whose segments end at bounds[1], bounds[2] ... (columns of the whole tensor).
 int64_t RowBytes(const TensorFormat& format, const std::vector<int64_t>& bounds) {
@@ -68,8 +57,7 @@ class RankBytes {
   TensorFormat Format(const TensorKey& key) const {
     return PackedFormat(key, formats_.FormatOf(key), quantize_);
   }
-  int64_t RowParallel(TensorKey key) const;
-  int64_t Biases() const;
+  int64_t RowParallel(TensorKey key, const TensorPart& part) const;
 
   const ModelConfig& config_;
   const TensorFormats& formats_;
@@ -78,42 +66,27 @@ class RankBytes {
   const Form form_;
 };
 
-int64_t RankBytes::RowParallel(TensorKey key) const {
-  std::vector<int64_t> bounds;
-  for (int slice = slices_.begin; slice <= slices_.end; ++slice) {
-    const SliceRange before = {0, slice};
-    bounds.push_back(key.role == TensorRole::kDown ? SliceFfn(config_, before).end
-                                                   : SliceHeads(config_, before).end * config_.head_dim);
-  }
+int64_t RankBytes::RowParallel(TensorKey key, const TensorPart& part) const {
   if (form_ == Form::kGpu) {
     const int64_t segment = SliceCount(config_) > 1 ? kGpuSliceSegment : kGpuSegment;
-    return GpuMatrixBytes(Format(key), config_.hidden, bounds, segment);
+    return GpuMatrixBytes(Format(key), part.rows.size(), part.slice_bounds, segment);
   }
-  return RoundUp(config_.hidden, kLaneRows) * RowBytes(Format(key), bounds);
-}
-
-int64_t RankBytes::Biases() const {
-  const int64_t query_rows = SliceHeads(config_, slices_).size() * config_.head_dim;
-  const int64_t kv_rows = SliceKvHeads(config_, slices_).size() * config_.head_dim;
-  const int64_t ffn = SliceFfn(config_, slices_).size();
-  int64_t elements = 0;
-  if (config_.qkv_bias) elements += query_rows + 2 * kv_rows;
-  if (config_.attention_output_bias) elements += config_.hidden;
-  if (config_.mlp_bias) elements += ffn * (config_.gated_mlp ? 2 : 1) + config_.hidden;
-  return elements * kVectorElementBytes;
+  return RoundUp(part.rows.size(), kLaneRows) * RowBytes(Format(key), part.slice_bounds);
 }
 
 int64_t RankBytes::Layer(int32_t layer) const {
-  const int64_t query_rows = SliceHeads(config_, slices_).size() * config_.head_dim;
-  const int64_t kv_rows = SliceKvHeads(config_, slices_).size() * config_.head_dim;
-  const int64_t ffn = SliceFfn(config_, slices_).size();
-  int64_t bytes = ColumnParallel({TensorRole::kQuery, layer}, query_rows) +
-                  ColumnParallel({TensorRole::kKey, layer}, kv_rows) +
-                  ColumnParallel({TensorRole::kValue, layer}, kv_rows) +
-                  RowParallel({TensorRole::kAttentionOutput, layer}) +
-                  ColumnParallel({TensorRole::kUp, layer}, ffn) + RowParallel({TensorRole::kDown, layer});
-  if (config_.gated_mlp) bytes += ColumnParallel({TensorRole::kGate, layer}, ffn);
-  return bytes + 2 * Norm() + Biases();
+  int64_t bytes = 0;
+  for (const LayerTensor& tensor : LayerTensors(config_)) {
+    if (IsNorm(tensor.role)) {
+      bytes += Norm();
+      continue;
+    }
+    const TensorPart part = PartOf(config_, tensor.split, slices_);
+    bytes += IsRowParallel(tensor.split) ? RowParallel({tensor.role, layer}, part)
+                                         : ColumnParallel({tensor.role, layer}, part.rows.size());
+    if (tensor.bias) bytes += part.rows.size() * kVectorElementBytes;
+  }
+  return bytes;
 }
 
 int64_t LayersBytes(const RankBytes& bytes, Range layers) {
@@ -152,7 +125,7 @@ TensorFormat CheckpointFormats::FormatOf(const TensorKey& key) const {
 }
 
 TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quantize quantize) {
-  if (!IsMatrix(key)) return TensorFormat{};
+  if (key.bias || IsNorm(key.role)) return TensorFormat{};
   if (quantize == Quantize::kNone || IsQuantized(stored.format)) return stored;
   const bool at_the_ends = key.role == TensorRole::kEmbedding || key.role == TensorRole::kHead;
   const bool int4 = quantize == Quantize::kInt4 && !at_the_ends;

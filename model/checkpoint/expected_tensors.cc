@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "model/layer_tensors.h"
 
 namespace bellwether {
 namespace {
@@ -13,15 +14,10 @@ constexpr const char* kRoleNames[] = {
     "down",      "final norm",       "head",
 };
 
-bool IsOutsideLayers(TensorRole role) {
-  return role == TensorRole::kEmbedding || role == TensorRole::kEmbeddingNorm ||
-         role == TensorRole::kFinalNorm || role == TensorRole::kHead;
-}
-
-// Adds a matrix and, if asked, its bias of one element a row.
-void AppendMatrix(TensorKey key, int64_t rows, int64_t cols, bool bias, std::vector<ExpectedTensor>& out) {
+// Adds a tensor and, if asked, its bias: as a norm, or of one element a row.
+void Append(TensorKey key, int64_t rows, int64_t cols, bool bias, std::vector<ExpectedTensor>& out) {
   out.push_back({key, rows, cols});
-  if (bias) out.push_back({{key.role, key.layer, /*bias=*/true}, 1, rows});
+  if (bias) out.push_back({{key.role, key.layer, /*bias=*/true}, 1, IsNorm(key.role) ? cols : rows});
 }
 
 }  // namespace
@@ -34,31 +30,18 @@ std::string Name(const TensorKey& key) {
 }
 
 std::vector<ExpectedTensor> ExpectedTensors(const ModelConfig& config) {
-  const int64_t hidden = config.hidden, ffn = config.ffn;
-  const int64_t query_rows = int64_t{config.heads} * config.head_dim;
-  const int64_t kv_rows = int64_t{config.kv_heads} * config.head_dim;
+  const std::vector<LayerTensor> tensors = LayerTensors(config);
   std::vector<ExpectedTensor> out;
-  const auto norm = [&](TensorRole role, int32_t layer) {
-    out.push_back({{role, layer}, 1, hidden});
-    if (config.layer_norm) out.push_back({{role, layer, /*bias=*/true}, 1, hidden});
-  };
-
-  out.push_back({{TensorRole::kEmbedding}, config.vocab, hidden});
-  if (config.embedding_norm) norm(TensorRole::kEmbeddingNorm, 0);
+  Append({TensorRole::kEmbedding}, config.vocab, config.hidden, /*bias=*/false, out);
+  if (config.embedding_norm) Append({TensorRole::kEmbeddingNorm}, 1, config.hidden, config.layer_norm, out);
   for (int32_t layer = 0; layer < config.layers; ++layer) {
-    norm(TensorRole::kAttentionNorm, layer);
-    AppendMatrix({TensorRole::kQuery, layer}, query_rows, hidden, config.qkv_bias, out);
-    AppendMatrix({TensorRole::kKey, layer}, kv_rows, hidden, config.qkv_bias, out);
-    AppendMatrix({TensorRole::kValue, layer}, kv_rows, hidden, config.qkv_bias, out);
-    AppendMatrix({TensorRole::kAttentionOutput, layer}, hidden, query_rows, config.attention_output_bias,
-                 out);
-    norm(TensorRole::kMlpNorm, layer);
-    if (config.gated_mlp) AppendMatrix({TensorRole::kGate, layer}, ffn, hidden, config.mlp_bias, out);
-    AppendMatrix({TensorRole::kUp, layer}, ffn, hidden, config.mlp_bias, out);
-    AppendMatrix({TensorRole::kDown, layer}, hidden, ffn, config.mlp_bias, out);
+    for (const LayerTensor& tensor : tensors) {
+      const TensorPart whole = PartOf(config, tensor.split, {0, SliceCount(config)});
+      Append({tensor.role, layer}, whole.rows.size(), whole.cols.size(), tensor.bias, out);
+    }
   }
-  norm(TensorRole::kFinalNorm, 0);
-  if (!config.tied_head) out.push_back({{TensorRole::kHead}, config.vocab, hidden});
+  Append({TensorRole::kFinalNorm}, 1, config.hidden, config.layer_norm, out);
+  if (!config.tied_head) Append({TensorRole::kHead}, config.vocab, config.hidden, /*bias=*/false, out);
   return out;
 }
 

@@ -1,38 +1,40 @@
 #include "worker/weights/loaded_shard.h"
 
-#include <initializer_list>
+#include "common/check.h"
 
 namespace bellwether {
-namespace {
 
-int64_t Bytes(std::initializer_list<const DeviceMatrix*> matrices) {
-  int64_t bytes = 0;
-  for (const DeviceMatrix* matrix : matrices) bytes += matrix == nullptr ? 0 : matrix->bytes();
-  return bytes;
-}
-
-int64_t Bytes(std::initializer_list<DeviceVector> vectors) {
-  int64_t bytes = 0;
-  for (const DeviceVector& vector : vectors) bytes += vector.size * static_cast<int64_t>(sizeof(float));
-  return bytes;
-}
-
-int64_t Bytes(const NormWeights& norm) { return Bytes({norm.weight, norm.bias}); }
-
-int64_t Bytes(const LayerWeights& layer) {
-  return Bytes(layer.attention_norm) + Bytes(layer.mlp_norm) +
-         Bytes({layer.query.get(), layer.key.get(), layer.value.get(), layer.attention_output.get(),
-                layer.gate.get(), layer.up.get(), layer.down.get()}) +
-         Bytes({layer.query_bias, layer.key_bias, layer.value_bias, layer.attention_output_bias,
-                layer.gate_bias, layer.up_bias, layer.down_bias});
-}
-
-}  // namespace
-
-int64_t LoadedShard::bytes() const {
-  int64_t bytes = Bytes({embedding.get(), head.get()}) + Bytes(embedding_norm) + Bytes(final_norm);
-  for (const LayerWeights& layer : layer_weights) bytes += Bytes(layer);
-  return bytes;
+LayerField FieldOf(LayerWeights& layer, TensorRole role) {
+  const auto norm = [](NormWeights& weights) {
+    return LayerField{.vector = &weights.weight, .bias = &weights.bias};
+  };
+  switch (role) {
+    case TensorRole::kAttentionNorm:
+      return norm(layer.attention_norm);
+    case TensorRole::kQuery:
+      return {.matrix = &layer.query, .bias = &layer.query_bias};
+    case TensorRole::kKey:
+      return {.matrix = &layer.key, .bias = &layer.key_bias};
+    case TensorRole::kValue:
+      return {.matrix = &layer.value, .bias = &layer.value_bias};
+    case TensorRole::kAttentionOutput:
+      return {.matrix = &layer.attention_output, .bias = &layer.attention_output_bias};
+    case TensorRole::kMlpNorm:
+      return norm(layer.mlp_norm);
+    case TensorRole::kGate:
+      return {.matrix = &layer.gate, .bias = &layer.gate_bias};
+    case TensorRole::kUp:
+      return {.matrix = &layer.up, .bias = &layer.up_bias};
+    case TensorRole::kDown:
+      return {.matrix = &layer.down, .bias = &layer.down_bias};
+    case TensorRole::kEmbedding:
+    case TensorRole::kEmbeddingNorm:
+    case TensorRole::kFinalNorm:
+    case TensorRole::kHead:
+      break;
+  }
+  BW_CHECK(false);  // not of a layer
+  return {};
 }
 
 bool LoadedShard::Serves(const Assignment& assignment) const {

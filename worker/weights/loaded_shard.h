@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "model/checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/layout.h"
 #include "model/weight_hash.h"
@@ -29,6 +30,15 @@ struct LayerWeights {
   DeviceVector down_bias;              // [hidden], added once after the reduction
 };
 
+// Where a role of LayerTensors (model/layer_tensors.h) stands: a matrix and its bias, or a norm's two
+// vectors. Just one of `matrix` and `vector` is not null.
+struct LayerField {
+  std::unique_ptr<DeviceMatrix>* matrix = nullptr;
+  DeviceVector* vector = nullptr;
+  DeviceVector* bias = nullptr;
+};
+LayerField FieldOf(LayerWeights& layer, TensorRole role);
+
 // Weights of one rank of one stage, on its device. Immutable once loaded.
 class LoadedShard {
  public:
@@ -41,6 +51,7 @@ class LoadedShard {
   RankLayout rank;
   Quantize quantize = Quantize::kNone;
   std::vector<WeightHash> hashes;  // of what was read
+  int64_t bytes = 0;               // of device memory, in all
 
   std::unique_ptr<DeviceMatrix> embedding;  // first stage: own rows
   NormWeights embedding_norm;               // first stage, BLOOM
@@ -50,7 +61,6 @@ class LoadedShard {
   bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once
 
   const DeviceMatrix& head_matrix() const { return head_is_embedding ? *embedding : *head; }
-  int64_t bytes() const;
   // Whether it can serve `assignment` as it is.
   bool Serves(const Assignment& assignment) const;
 };

@@ -8,6 +8,7 @@
 #include "common/mutex.h"
 #include "common/packed_row.h"
 #include "common/status.h"
+#include "model/layer_tensors.h"
 #include "model/shard_size.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/loaded_shard.h"
@@ -66,10 +67,7 @@ class Loader {
         store_(store),
         progress_(progress),
         cancelled_(options.cancelled),
-        pool_(options.threads, options.cpus),
-        heads_(SliceHeads(config_, rank_.slices)),
-        kv_heads_(SliceKvHeads(config_, rank_.slices)),
-        ffn_(SliceFfn(config_, rank_.slices)) {}
+        pool_(options.threads, options.cpus) {}
 
   absl::Status Load(LoadedShard& shard);
 
@@ -77,9 +75,9 @@ class Loader {
   absl::Status LoadLayer(int32_t layer, LayerWeights& weights);
   absl::Status LoadEnds(LoadedShard& shard);
 
-  // Vectors stay fp32. A missing bias is an error only if `required`.
-  absl::Status LoadVector(const TensorKey& key, Range range, bool required, DeviceVector& out);
-  absl::Status LoadNorm(TensorRole role, int32_t layer, NormWeights& norm);
+  // Vectors stay fp32.
+  absl::Status LoadVector(const TensorKey& key, Range range, DeviceVector& out);
+  absl::Status LoadNorm(TensorRole role, NormWeights& norm);  // of the ends
   absl::Status LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out);
   absl::Status PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix);
   MatrixSpec SpecOf(const Part& part, const TensorInfo& info) const;
@@ -90,8 +88,8 @@ class Loader {
   absl::Status PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix,
                              PieceHashes::Part& hashes) const;
 
-  Part ColumnParallel(TensorRole role, int32_t layer, Range rows) const;
-  Part RowParallel(TensorRole role, int32_t layer) const;
+  Part LayerPart(const LayerTensor& tensor, int32_t layer) const;
+  Part VocabularyPart(TensorRole role, Range rows) const;
 
   const Checkpoint& checkpoint_;
   const ModelConfig& config_;
@@ -101,39 +99,32 @@ class Loader {
   ExecutorProgress* progress_;
   const std::function<bool()> cancelled_;
   ThreadPool pool_;
-  const Range heads_, kv_heads_, ffn_;
   std::vector<WeightHash> hashes_;
+  int64_t bytes_ = 0;
 };
 
-Part Loader::ColumnParallel(TensorRole role, int32_t layer, Range rows) const {
-  Part part{.key = {role, layer}, .rows = rows, .cols = {0, config_.hidden}};
-  if (role == TensorRole::kGate || role == TensorRole::kUp) {
-    part.row_bounds = {rows.begin};
-    for (int slice = rank_.slices.begin; slice < rank_.slices.end; ++slice)
-      part.row_bounds.push_back(SliceFfn(config_, {slice, slice + 1}).end);
+Part Loader::LayerPart(const LayerTensor& tensor, int32_t layer) const {
+  TensorPart held = PartOf(config_, tensor.split, rank_.slices);
+  Part part{.key = {tensor.role, layer}, .rows = held.rows, .cols = held.cols};
+  if (IsRowParallel(tensor.split)) {
+    part.slices = rank_.slices;
+    part.slices_total = SliceCount(config_);
+    part.slice_bounds = std::move(held.slice_bounds);
   } else {
-    const bool heads = role != TensorRole::kEmbedding && role != TensorRole::kHead;
-    part.row_bounds = RowBounds(rows, heads ? config_.head_dim : kVocabularyPiece);
+    part.row_bounds =
+        held.slice_bounds.empty() ? RowBounds(held.rows, config_.head_dim) : std::move(held.slice_bounds);
   }
   return part;
 }
 
-Part Loader::RowParallel(TensorRole role, int32_t layer) const {
-  Part part{.key = {role, layer}, .rows = {0, config_.hidden}, .slices = rank_.slices};
-  part.slices_total = SliceCount(config_);
-  for (int slice = rank_.slices.begin; slice <= rank_.slices.end; ++slice) {
-    // The bound before slice `slice` is where the slices [0, slice) end.
-    const SliceRange before = {0, slice};
-    part.slice_bounds.push_back(role == TensorRole::kDown
-                                    ? SliceFfn(config_, before).end
-                                    : SliceHeads(config_, before).end * config_.head_dim);
-  }
-  part.cols = {part.slice_bounds.front(), part.slice_bounds.back()};
-  return part;
+Part Loader::VocabularyPart(TensorRole role, Range rows) const {
+  return {.key = {role},
+          .rows = rows,
+          .cols = {0, config_.hidden},
+          .row_bounds = RowBounds(rows, kVocabularyPiece)};
 }
 
-absl::Status Loader::LoadVector(const TensorKey& key, Range range, bool required, DeviceVector& out) {
-  if (!required) return absl::OkStatus();
+absl::Status Loader::LoadVector(const TensorKey& key, Range range, DeviceVector& out) {
   const TensorInfo* info = checkpoint_.Find(key);
   if (info == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(key)));
@@ -149,13 +140,15 @@ absl::Status Loader::LoadVector(const TensorKey& key, Range range, bool required
   absl::StatusOr<DeviceVector> kept = store_.Keep(std::move(values));
   if (!kept.ok()) return Annotate(kept.status(), Name(key));
   out = *kept;
+  bytes_ += range.size() * static_cast<int64_t>(sizeof(float));
   return absl::OkStatus();
 }
 
-absl::Status Loader::LoadNorm(TensorRole role, int32_t layer, NormWeights& norm) {
+absl::Status Loader::LoadNorm(TensorRole role, NormWeights& norm) {
   const Range all = {0, config_.hidden};
-  BW_RETURN_IF_ERROR(LoadVector({role, layer}, all, /*required=*/true, norm.weight));
-  return LoadVector({role, layer, /*bias=*/true}, all, config_.layer_norm, norm.bias);
+  BW_RETURN_IF_ERROR(LoadVector({role}, all, norm.weight));
+  if (!config_.layer_norm) return absl::OkStatus();
+  return LoadVector({role, 0, /*bias=*/true}, all, norm.bias);
 }
 
 absl::Status Loader::PackFloats(const Part& part, Range rows, PackedMatrix& matrix,
@@ -274,57 +267,36 @@ absl::Status Loader::LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>&
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> kept = store_.Keep(*std::move(matrix));
   if (!kept.ok()) return Annotate(kept.status(), Name(part.key));
   out = *std::move(kept);
+  bytes_ += out->bytes();
   if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(out->bytes());
   return absl::OkStatus();
 }
 
 absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
-  const int64_t head_dim = config_.head_dim;
-  const Range query_rows = {heads_.begin * head_dim, heads_.end * head_dim};
-  const Range kv_rows = {kv_heads_.begin * head_dim, kv_heads_.end * head_dim};
-  const Range all = {0, config_.hidden};
-  const auto matrix = [&](const Part& part, std::unique_ptr<DeviceMatrix>& out) {
-    return LoadMatrix(part, out);
-  };
-  const auto bias = [&](TensorRole role, Range range, bool has, DeviceVector& out) {
-    return LoadVector({role, layer, /*bias=*/true}, range, has, out);
-  };
-
-  BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kAttentionNorm, layer, weights.attention_norm));
-  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kQuery, layer, query_rows), weights.query));
-  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kKey, layer, kv_rows), weights.key));
-  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kValue, layer, kv_rows), weights.value));
-  BW_RETURN_IF_ERROR(bias(TensorRole::kQuery, query_rows, config_.qkv_bias, weights.query_bias));
-  BW_RETURN_IF_ERROR(bias(TensorRole::kKey, kv_rows, config_.qkv_bias, weights.key_bias));
-  BW_RETURN_IF_ERROR(bias(TensorRole::kValue, kv_rows, config_.qkv_bias, weights.value_bias));
-  BW_RETURN_IF_ERROR(matrix(RowParallel(TensorRole::kAttentionOutput, layer), weights.attention_output));
-  BW_RETURN_IF_ERROR(
-      bias(TensorRole::kAttentionOutput, all, config_.attention_output_bias, weights.attention_output_bias));
-
-  BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kMlpNorm, layer, weights.mlp_norm));
-  if (config_.gated_mlp) {
-    BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kGate, layer, ffn_), weights.gate));
-    BW_RETURN_IF_ERROR(bias(TensorRole::kGate, ffn_, config_.mlp_bias, weights.gate_bias));
+  for (const LayerTensor& tensor : LayerTensors(config_)) {
+    const LayerField field = FieldOf(weights, tensor.role);
+    const Part part = LayerPart(tensor, layer);
+    const Range bias = IsNorm(tensor.role) ? part.cols : part.rows;
+    if (field.vector != nullptr) BW_RETURN_IF_ERROR(LoadVector(part.key, part.cols, *field.vector));
+    if (field.matrix != nullptr) BW_RETURN_IF_ERROR(LoadMatrix(part, *field.matrix));
+    if (tensor.bias) BW_RETURN_IF_ERROR(LoadVector({tensor.role, layer, /*bias=*/true}, bias, *field.bias));
   }
-  BW_RETURN_IF_ERROR(matrix(ColumnParallel(TensorRole::kUp, layer, ffn_), weights.up));
-  BW_RETURN_IF_ERROR(bias(TensorRole::kUp, ffn_, config_.mlp_bias, weights.up_bias));
-  BW_RETURN_IF_ERROR(matrix(RowParallel(TensorRole::kDown, layer), weights.down));
-  return bias(TensorRole::kDown, all, config_.mlp_bias, weights.down_bias);
+  return absl::OkStatus();
 }
 
 absl::Status Loader::LoadEnds(LoadedShard& shard) {
   if (assignment_.first_stage()) {
     BW_RETURN_IF_ERROR(
-        LoadMatrix(ColumnParallel(TensorRole::kEmbedding, 0, rank_.embedding_rows), shard.embedding));
+        LoadMatrix(VocabularyPart(TensorRole::kEmbedding, rank_.embedding_rows), shard.embedding));
     if (config_.embedding_norm)
-      BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, 0, shard.embedding_norm));
+      BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, shard.embedding_norm));
   }
   if (assignment_.last_stage()) {
-    BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, 0, shard.final_norm));
+    BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, shard.final_norm));
     shard.head_is_embedding =
         config_.tied_head && assignment_.first_stage() && rank_.embedding_rows == rank_.head_rows;
     if (!shard.head_is_embedding) {
-      BW_RETURN_IF_ERROR(LoadMatrix(ColumnParallel(TensorRole::kHead, 0, rank_.head_rows), shard.head));
+      BW_RETURN_IF_ERROR(LoadMatrix(VocabularyPart(TensorRole::kHead, rank_.head_rows), shard.head));
     }
   }
   return absl::OkStatus();
@@ -338,6 +310,7 @@ absl::Status Loader::Load(LoadedShard& shard) {
   }
   BW_RETURN_IF_ERROR(LoadEnds(shard));
   shard.hashes = std::move(hashes_);
+  shard.bytes = bytes_;
   return absl::OkStatus();
 }
 
@@ -366,7 +339,7 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   return shard;
 }
 
-int64_t WeightBytes(const LoadedShard& shard) { return shard.bytes(); }
+int64_t WeightBytes(const LoadedShard& shard) { return shard.bytes; }
 const std::vector<WeightHash>& WeightHashes(const LoadedShard& shard) { return shard.hashes; }
 
 }  // namespace bellwether
