@@ -170,13 +170,6 @@ GenerationOptions WithLogprobs(GenerationOptions generation, bool json) {
   return generation;
 }
 
-// The wire carries text as UTF-8 and nothing else.
-absl::Status CheckUtf8(absl::string_view what, const std::string& text) {
-  const size_t valid = ValidUtf8Prefix(text);
-  if (valid == text.size()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(what, " is not valid UTF-8 at byte ", valid));
-}
-
 absl::Status CheckStops(const GenerationOptions& generation) {
   for (const std::string& stop : generation.stop) BW_RETURN_IF_ERROR(CheckUtf8("a stop string", stop));
   return absl::OkStatus();

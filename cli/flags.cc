@@ -307,6 +307,25 @@ void AddAnswering(CLI::App& app, CommandLine& line) {
   chat->add_flag("--json", line.chat.json, "with --question: one JSON object");
 }
 
+void AddBatch(CLI::App& app, CommandLine& line) {
+  CLI::App* batch =
+      app.add_subcommand("batch", "answer every line of a file of JSON; goes on where it was ended");
+  AddSessionFlags(*batch, line.batch.session);
+  AddGenerationFlags(*batch, line.batch.generation);
+  Add(*batch, "--input", line.batch.input,
+      "one JSON object a line: {\"text\"} or {\"question\"}, {\"instruction\", \"input\"}, {\"messages\"}, "
+      "{\"turns\"}: several questions, {\"prompt\"}: continued without a template")
+      ->required();
+  Add(*batch, "--output", line.batch.output,
+      "one JSON object a line; the answers that it has already are not asked for again")
+      ->required();
+  Add(*batch, "--system", line.batch.system, "system message where a line has none");
+  Add(*batch, "--concurrency", line.batch.concurrency,
+      "requests under way at once; answers do not depend on it")
+      ->check(CLI::Range(1, kBatchConcurrencyMax));
+  batch->add_flag("--in-order", line.batch.in_order, "answers in the order of the lines, not as they come");
+}
+
 void AddInspect(CLI::App& app, CommandLine& line) {
   CLI::App* inspect = app.add_subcommand("inspect", "what is in a checkpoint, and does it load");
   inspect->add_option("--model,model", line.inspect.model, "Hugging Face directory or .gguf file")
@@ -333,6 +352,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   bool print_config = false;
   AddUp(app, line);
   AddAnswering(app, line);
+  AddBatch(app, line);
   AddPlan(app, line);
   AddInspect(app, line);
   AddDevices(app, line);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "cli/answers.h"
+#include "cli/batch/batch.h"
 #include "cli/bench.h"
 #include "cli/devices.h"
 #include "cli/inspect.h"
@@ -17,6 +18,7 @@ struct CommandLine {
   GenerateOptions generate;
   ScoreOptions score;
   ChatOptions chat;
+  BatchOptions batch;
   PlanOptions plan;
   InspectOptions inspect;
   DevicesOptions devices;

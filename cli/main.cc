@@ -23,6 +23,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   if (line.command == "generate") return RunGenerate(line.generate);
   if (line.command == "score") return RunScore(line.score);
   if (line.command == "chat") return RunChat(line.chat);
+  if (line.command == "batch") return RunBatch(line.batch);
   if (line.command == "plan") return RunPlan(line.plan);
   if (line.command == "devices") return RunDevices(line.devices);
   if (line.command == "inspect") return RunInspect(line.inspect);

@@ -55,6 +55,10 @@ absl::Status Session::Explain(const absl::Status& status) {
                                        " was lost (the coordinator ended or cannot be reached)"));
 }
 
+absl::Status Session::Supervise(const std::function<bool()>& stop) {
+  return cluster_ == nullptr ? absl::OkStatus() : cluster_->Supervise(stop);
+}
+
 absl::Status Session::Close() {
   client_.reset();
   if (cluster_ == nullptr) return absl::OkStatus();

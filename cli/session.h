@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,9 @@ class Session {
   const ServedModel& model() const { return model_; }
   // An error of a call, with what is behind it if the coordinator itself is gone.
   absl::Status Explain(const absl::Status& status);
+  // Until `stop()`: starts workers of the private cluster anew that have ended. Returns an error if the
+  // cluster is beyond that, and at once if there is none. Beside other calls, from a thread of its own.
+  absl::Status Supervise(const std::function<bool()>& stop);
   // Ends the private cluster, if there is one.
   absl::Status Close();
 

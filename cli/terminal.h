@@ -14,6 +14,8 @@ class StatusLine {
   ~StatusLine() { Clear(); }
   void Show(const std::string& text);
   void Clear();
+  // On a terminal, where a new line takes the place of the old.
+  bool rewritten() const { return terminal_; }
 
  private:
   const bool terminal_;

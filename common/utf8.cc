@@ -1,5 +1,7 @@
 #include "common/utf8.h"
 
+#include "absl/strings/str_cat.h"
+
 namespace bellwether {
 namespace {
 
@@ -72,6 +74,12 @@ size_t ValidUtf8Prefix(std::string_view bytes) {
     at += step.length;
   }
   return at;
+}
+
+absl::Status CheckUtf8(const std::string& what, std::string_view text) {
+  const size_t valid = ValidUtf8Prefix(text);
+  if (valid == text.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(what, " is not valid UTF-8 at byte ", valid));
 }
 
 std::string_view WithoutByteOrderMark(std::string_view text) {

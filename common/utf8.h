@@ -5,6 +5,8 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
+
 namespace bellwether {
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
@@ -29,6 +31,9 @@ void AppendUtf8(uint32_t code_point, std::string* out);
 
 // Length of the longest prefix that is valid UTF-8, in bytes.
 size_t ValidUtf8Prefix(std::string_view bytes);
+
+// InvalidArgument, saying what and where, unless `text` is valid UTF-8.
+absl::Status CheckUtf8(const std::string& what, std::string_view text);
 
 // Without the byte-order mark that some editors write before a text.
 std::string_view WithoutByteOrderMark(std::string_view text);

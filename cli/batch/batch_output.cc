@@ -1,0 +1,118 @@
+#include "cli/batch/batch_output.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <fstream>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/quote.h"
+#include "common/status.h"
+
+namespace bellwether {
+namespace {
+
+absl::Status FileError(absl::string_view what, const std::string& path) {
+  return absl::ErrnoToStatus(errno, absl::StrCat(what, " ", Printable(path)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BatchOutput>> BatchOutput::Open(const std::string& path, Order order) {
+  auto output = absl::WrapUnique(new BatchOutput(path, order));
+  output->file_ = UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
+  if (!output->file_.valid()) return FileError("cannot write", path);
+  if (flock(output->file_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK)
+      return absl::AlreadyExistsError(absl::StrCat("another run writes ", Printable(path), " now"));
+    return FileError("cannot lock", path);
+  }
+  BW_RETURN_IF_ERROR(output->ReadOld());
+  return output;
+}
+
+absl::Status BatchOutput::ReadOld() {
+  struct stat info = {};
+  if (fstat(file_.get(), &info) != 0) return FileError("cannot read", path_);
+  if (!S_ISREG(info.st_mode)) return absl::OkStatus();  // a pipe or a device keeps nothing
+  std::ifstream file(path_, std::ios::binary);
+  std::string text;
+  int64_t whole = 0;  // bytes of finished lines
+  while (std::getline(file, text)) {
+    if (file.eof()) break;  // no line end: an earlier run was killed while it wrote this
+    if (const absl::Status added = AddOld(text); !added.ok()) {
+      return absl::FailedPreconditionError(absl::StrCat(Printable(path_), " has ", old_.size(),
+                                                        " answers and then a line that is none (",
+                                                        added.message(), "): give another --output"));
+    }
+    whole = file.tellg();
+  }
+  if (ftruncate(file_.get(), whole) != 0) return FileError("cannot cut", path_);
+  return absl::OkStatus();
+}
+
+absl::Status BatchOutput::AddOld(std::string_view text) {
+  BW_ASSIGN_OR_RETURN(const Json record, ParseJson(text));
+  const Json& line = record["line"];
+  uint64_t key = 0;
+  if (!line.is_number_unsigned() || !absl::SimpleHexAtoi(record["key"].text(), &key))
+    return absl::InvalidArgumentError("no \"line\" and \"key\"");
+  const auto number = line.get<int64_t>();
+  if (!old_.emplace(number, key).second)
+    return absl::InvalidArgumentError(absl::StrCat("line ", number, " is answered twice"));
+  if (order_ == Order::kAsAsked && number < last_old_)
+    return absl::InvalidArgumentError("out of order, so that --in-order cannot go on");
+  last_old_ = std::max(last_old_, number);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> BatchOutput::Has(int64_t line, uint64_t key) const {
+  const auto found = old_.find(line);
+  if (found == old_.end()) {
+    if (order_ == Order::kAsAnswered || line > last_old_) return false;
+    return absl::FailedPreconditionError(absl::StrCat(Printable(path_),
+                                                      " has later answers than that to line ", line,
+                                                      ", so that --in-order cannot go on"));
+  }
+  if (found->second == key) return true;
+  return absl::FailedPreconditionError(
+      absl::StrCat(Printable(path_), " answers another line ", line,
+                   ", or with another model or other options: give another --output"));
+}
+
+void BatchOutput::Expect(int64_t line) {
+  MutexLock lock(&mutex_);
+  if (order_ == Order::kAsAsked) expected_.push_back(line);
+}
+
+absl::Status BatchOutput::Append(std::string_view text) {
+  while (failed_.ok() && !text.empty()) {
+    const ssize_t written = write(file_.get(), text.data(), text.size());
+    if (written >= 0) text.remove_prefix(static_cast<size_t>(written));
+    if (written < 0 && errno != EINTR) failed_ = FileError("cannot write", path_);
+  }
+  return failed_;
+}
+
+absl::Status BatchOutput::Write(int64_t line, uint64_t key, const Json::Object& record) {
+  Json json = Json::object({{"line", line}, {"key", absl::StrFormat("%016x", key)}});
+  for (const auto& [name, value] : record) json[name] = value;
+  std::string text = WriteJson(json) + "\n";
+  MutexLock lock(&mutex_);
+  if (order_ == Order::kAsAnswered) return Append(text);
+  early_.emplace(line, std::move(text));
+  while (!expected_.empty() && !early_.empty() && early_.begin()->first == expected_.front()) {
+    BW_RETURN_IF_ERROR(Append(early_.begin()->second));
+    early_.erase(early_.begin());
+    expected_.pop_front();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bellwether

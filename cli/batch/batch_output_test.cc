@@ -1,0 +1,108 @@
+#include "cli/batch/batch_output.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "cli/batch/batch_input.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Order = BatchOutput::Order;
+
+class BatchFilesTest : public testing::Test {
+ protected:
+  BatchFilesTest() : path_(testing::TempDir() + "/batch." + std::to_string(getpid())) {
+    std::filesystem::remove(path_);
+  }
+  ~BatchFilesTest() override { std::filesystem::remove(path_); }
+
+  void Write(const std::string& text) { std::ofstream(path_, std::ios::binary) << text; }
+  std::string Text() const {
+    std::stringstream text;
+    text << std::ifstream(path_, std::ios::binary).rdbuf();
+    return text.str();
+  }
+  const std::string path_;
+};
+
+Json::Object Record(const char* output) { return {{"output", output}}; }
+
+TEST_F(BatchFilesTest, ARunGoesOnWhereAnotherHasEnded) {
+  {
+    const auto output = *BatchOutput::Open(path_, Order::kAsAnswered);
+    EXPECT_TRUE(output->Write(3, 0xabc, Record("c")).ok());
+    EXPECT_TRUE(output->Write(1, 7, Record("a")).ok());
+    EXPECT_EQ(BatchOutput::Open(path_, Order::kAsAnswered).status().code(), absl::StatusCode::kAlreadyExists);
+  }
+  const std::string whole = Text();
+  EXPECT_EQ(whole,
+            "{\"line\":3,\"key\":\"0000000000000abc\",\"output\":\"c\"}\n"
+            "{\"line\":1,\"key\":\"0000000000000007\",\"output\":\"a\"}\n");
+  Write(whole + "{\"line\":2,\"key\":\"00000");  // killed while it wrote
+  const auto output = *BatchOutput::Open(path_, Order::kAsAnswered);
+  EXPECT_EQ(Text(), whole);
+  EXPECT_TRUE(*output->Has(3, 0xabc));
+  EXPECT_TRUE(*output->Has(1, 7));
+  EXPECT_FALSE(*output->Has(2, 7));
+  EXPECT_THAT(std::string(output->Has(1, 8).status().message()),
+              HasSubstr("with another model or other options"));
+}
+
+TEST_F(BatchFilesTest, OtherFilesAreLeftAlone) {
+  for (const char* text : {"hello\n", "{\"line\": 1}\n", "{\"line\": -1, \"key\": \"1\"}\n",
+                           "{\"line\":1,\"key\":\"1\"}\n{\"line\":1,\"key\":\"1\"}\n", "\n"}) {
+    Write(text);
+    EXPECT_EQ(BatchOutput::Open(path_, Order::kAsAnswered).status().code(),
+              absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(Text(), text);
+  }
+}
+
+TEST_F(BatchFilesTest, InOrderAnswersWaitForTheirTurn) {
+  Write("{\"line\":1,\"key\":\"1\"}\n");
+  {
+    const auto output = *BatchOutput::Open(path_, Order::kAsAsked);
+    for (const int64_t line : {2, 4, 5}) output->Expect(line);
+    EXPECT_TRUE(output->Write(5, 5, {}).ok());
+    EXPECT_TRUE(output->Write(2, 2, {}).ok());
+    EXPECT_THAT(Text(), HasSubstr("\"line\":2"));
+    EXPECT_THAT(Text(), testing::Not(HasSubstr("\"line\":5")));
+    EXPECT_TRUE(output->Write(4, 4, {}).ok());
+    EXPECT_THAT(Text(), HasSubstr("\"line\":4,\"key\":\"0000000000000004\"}\n{\"line\":5"));
+  }
+  const auto output = *BatchOutput::Open(path_, Order::kAsAsked);
+  EXPECT_FALSE(*output->Has(6, 6));
+  EXPECT_THAT(std::string(output->Has(3, 3).status().message()), HasSubstr("--in-order cannot go on"));
+}
+
+TEST_F(BatchFilesTest, WhatCannotBeWrittenIsAnError) {
+  const auto output = *BatchOutput::Open("/dev/full", Order::kAsAnswered);
+  EXPECT_THAT(std::string(output->Write(1, 1, {}).message()), HasSubstr("/dev/full"));
+  EXPECT_FALSE(output->Write(2, 2, {}).ok());
+  EXPECT_FALSE(BatchOutput::Open("/nowhere/at/all", Order::kAsAnswered).ok());
+}
+
+TEST_F(BatchFilesTest, TheLongestLinesComeFirstAndEmptyOnesCount) {
+  Write(
+      "\xEF\xBB\xBF"
+      "a\n\n \r\nccc\nbb");
+  BatchInput input = *BatchInput::Open(path_);
+  EXPECT_EQ(input.lines(), 3);
+  std::vector<std::pair<int64_t, std::string>> lines;
+  const std::vector<BatchLine> window = *input.NextWindow();
+  for (const BatchLine& line : window) lines.emplace_back(line.number, line.text);
+  EXPECT_THAT(lines, ElementsAre(testing::Pair(4, "ccc"), testing::Pair(5, "bb"), testing::Pair(1, "a")));
+  EXPECT_TRUE(input.NextWindow()->empty());
+  EXPECT_FALSE(BatchInput::Open("/nowhere").ok());
+  EXPECT_THAT(std::string(BatchInput::Open("/dev/stdin").status().message()), HasSubstr("not a file"));
+}
+
+}  // namespace
+}  // namespace bellwether

@@ -1,0 +1,136 @@
+"""`bellwether batch` against real processes: the answers depend on nothing but the lines, and no run is lost."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+from tests.e2e import processes
+
+
+def lines_of(path):
+    return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+
+
+class Batch(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(cls.directory.cleanup)
+        cls.path = pathlib.Path(cls.directory.name)
+        cls.model = cls.path / "model"
+        cls.model.mkdir()
+        processes.write_tiny_checkpoint(cls.model)
+
+    def write_input(self, lines, name="in.jsonl"):
+        path = self.path / name
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        return path
+
+    def command(self, source, output, *arguments):
+        return [processes.BIN / "bellwether", "batch", "--input", source, "--output", output, "--threads", "1",
+                "--temperature", "0.8", "--seed", "5", *map(str, arguments)]
+
+    def run_batch(self, source, output, *arguments):
+        return subprocess.run(self.command(source, output, *arguments), capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL, timeout=processes.PATIENCE)
+
+    def some_lines(self, count):
+        kinds = [lambda text: {"text": text}, lambda text: {"prompt": text},
+                 lambda text: {"instruction": text, "input": "x"}, lambda text: {"turns": [text, "and then?"]},
+                 lambda text: {"messages": [{"role": "user", "content": text}], "id": "last"}]
+        return [kinds[i % len(kinds)]("word " * (1 + i % 7)) for i in range(count)]
+
+    def test_every_kind_of_line_has_the_same_answer_for_any_concurrency(self):
+        source = self.write_input(self.some_lines(20))
+        answers = []
+        for concurrency in (1, 16):
+            output = self.path / f"out.{concurrency}"
+            done = self.run_batch(source, output, "--model", self.model, "--max-tokens", 12, "--concurrency", concurrency)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn("20 lines answered, 0 before, 0 refused", done.stderr)
+            answers.append(sorted(lines_of(output), key=lambda record: record["line"]))
+        self.assertEqual(answers[0], answers[1])
+        self.assertEqual([record["line"] for record in answers[0]], list(range(1, 21)))
+        self.assertEqual(len(answers[0][3]["outputs"]), 2)
+        self.assertEqual(answers[0][4]["id"], "last")
+        self.assertEqual(set(answers[0][0]), {"line", "key", "output", "finish_reason", "usage"})
+
+        # A line is what `generate` answers with the same text; a greedy one does not need the line's seed.
+        output = self.path / "out.greedy"
+        done = self.run_batch(source, output, "--model", self.model, "--max-tokens", 12, "--temperature", 0, "--in-order")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        greedy = lines_of(output)
+        self.assertEqual([record["line"] for record in greedy], list(range(1, 21)))
+        alone = subprocess.run([processes.BIN / "bellwether", "generate", "--model", self.model, "--threads", "1",
+                                "--prompt", "word word ", "--max-tokens", "12", "--temperature", "0", "--json"],
+                               capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(json.loads(alone.stdout)["text"], greedy[1]["output"])
+
+    def test_a_killed_run_is_completed_and_a_half_written_line_repaired(self):
+        source = self.write_input(self.some_lines(200), "long.jsonl")
+        arguments = ["--model", self.model, "--max-tokens", 40, "--concurrency", 2]
+        whole, output = self.path / "whole", self.path / "killed"
+        self.assertEqual(self.run_batch(source, whole, *arguments[:-1], 32).returncode, 0)
+        with subprocess.Popen(self.command(source, output, *arguments), stderr=subprocess.DEVNULL) as killed:
+            end = time.monotonic() + processes.PATIENCE
+            while not output.exists() or output.stat().st_size < 1000:
+                self.assertIsNone(killed.poll(), "it was to be killed in its middle")
+                self.assertLess(time.monotonic(), end)
+            killed.send_signal(signal.SIGKILL)
+        with open(output, "r+b") as file:  # as if the kill had come in the middle of a line
+            file.truncate(output.stat().st_size - 7)
+        before = output.read_bytes().count(b"\n")
+        self.assertTrue(0 < before < 200)
+        done = self.run_batch(source, output, *arguments)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"{200 - before} lines answered, {before} before", done.stderr)
+        self.assertEqual(sorted(output.read_text().splitlines()), sorted(whole.read_text().splitlines()))
+        again = self.run_batch(source, output, *arguments)
+        self.assertIn("0 lines answered, 200 before", again.stderr)
+
+        other = self.run_batch(source, output, *arguments, "--top-k", 3)
+        self.assertEqual(other.returncode, 1)
+        self.assertIn("or with another model or other options: give another --output", other.stderr)
+
+    def test_a_worker_that_dies_costs_no_answer(self):
+        source = self.write_input(self.some_lines(200), "long.jsonl")
+        arguments = ["--model", self.model, "--max-tokens", 40, "--concurrency", 4]
+        whole, output = self.path / "whole.2", self.path / "bled"
+        self.assertEqual(self.run_batch(source, whole, *arguments).returncode, 0)
+        with subprocess.Popen(self.command(source, output, *arguments), stderr=subprocess.PIPE, text=True) as batch:
+            end = time.monotonic() + processes.PATIENCE
+            while not output.exists() or output.stat().st_size < 1000:
+                self.assertIsNone(batch.poll(), "its worker was to be killed in its middle")
+                self.assertLess(time.monotonic(), end)
+            children = pathlib.Path(f"/proc/{batch.pid}/task/{batch.pid}/children").read_text().split()
+            names = {int(pid): pathlib.Path(f"/proc/{pid}/comm").read_text() for pid in children}
+            os.kill(next(pid for pid, name in names.items() if name.startswith("bellwether-work")), signal.SIGKILL)
+            self.assertIn("200 lines answered, 0 before, 0 refused", batch.stderr.read())
+            self.assertEqual(batch.wait(), 0)
+        self.assertEqual(sorted(output.read_text().splitlines()), sorted(whole.read_text().splitlines()))
+
+    def test_what_cannot_be_answered_is_said(self):
+        source = self.write_input([{"text": "a"}, {"txt": "b"}, {"text": "word " * 3000}], "bad.jsonl")
+        output = self.path / "bad"
+        done = self.run_batch(source, output, "--model", self.model, "--max-tokens", 4, "--in-order")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("2 lines cannot be answered", done.stderr)
+        self.assertIn("line ", done.stderr)
+        records = lines_of(output)
+        self.assertIn("output", records[0])
+        self.assertIn("has none of prompt, text", records[1]["error"])
+        self.assertIn("tokens", records[2]["error"])
+        for text, arguments in (("leave out --n", ["--model", self.model, "--n", 2]),
+                                ("cannot write", ["--model", self.model, "--output", "/nowhere/at/all"])):
+            done = self.run_batch(source, self.path / "unused", *arguments)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(text, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
