@@ -8,6 +8,7 @@
 #include "common/status.h"
 #include "model/config.h"
 #include "model/json_object.h"
+#include "model/quantization_config.h"
 
 // config.json of the Hugging Face checkpoints of both families, in all the spellings of their history.
 
@@ -47,7 +48,6 @@ constexpr ForeignKey kForeignKeys[] = {
     {"attention_multiplier", "scaled attention scores"},
     {"query_pre_attn_scalar", "scaled attention scores"},
     {"kv_lora_rank", "compressed keys and values"},
-    {"quantization_config", "weights quantised by another program (GPTQ, AWQ, bitsandbytes ...)"},
     {"compression_config", "compressed weights"},
 };
 // Keys whose neutral value is 1.
@@ -79,6 +79,10 @@ void RefuseForeignKeys(const Json& object, JsonFields& fields) {
     const Json& found = object[key.name];
     if (found.is_null() || found == Json(1)) continue;
     fields.Fail(absl::StrCat("'", key.name, "' asks for ", key.means, ", which is not supported"));
+  }
+  if (const Json& quantization = object["quantization_config"]; !IsOff(quantization)) {
+    const absl::Status readable = ParseQuantizationConfig(quantization).status();
+    if (!readable.ok()) fields.Fail(absl::StrCat("'quantization_config': ", std::string(readable.message())));
   }
   for (const Json& type : object["layer_types"]) {
     if (type != "full_attention") fields.Fail("'layer_types' asks for layers without full attention");

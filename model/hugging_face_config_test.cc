@@ -125,7 +125,7 @@ TEST(HuggingFaceConfigTest, TwoScalingsThatDifferAreRefused) {
 TEST(HuggingFaceConfigTest, KeysThatChangeTheMathsAreRefusedByName) {
   for (const char* key : {R"("sliding_window": 4096)", R"("hidden_act": "relu")", R"("hidden_act": "gelu")",
                           R"("partial_rotary_factor": 0.5)", R"("attn_logit_softcapping": 50.0)",
-                          R"("num_local_experts": 8)", R"("quantization_config": {"quant_method": "gptq"})",
+                          R"("num_local_experts": 8)", R"("quantization_config": {"quant_method": "fp8"})",
                           R"("layer_types": ["full_attention", "sliding_attention"])",
                           R"("logits_scaling": 8.0)", R"("qk_norm": true)"}) {
     const std::string name = std::string(key).substr(1, std::string(key).find('"', 1) - 1);

@@ -108,6 +108,7 @@ absl::Status Checkpoint::ReadFloats(const TensorKey& key, const TensorWindow& wi
     return absl::InvalidArgumentError(
         absl::StrCat(Name(key), ": room for ", out.size(), " values of a window of ", rows, " x ", cols));
   }
+  if (tensor->linear != nullptr) return bellwether::ReadFloats(*tensor->linear, tensor->rows, window, out);
   for (int64_t row = 0; row < rows; ++row) {
     const absl::Span<float> out_row = out.subspan(row * cols, cols);
     if (tensor->file == nullptr) {
@@ -134,6 +135,7 @@ absl::StatusOr<QuantizedRows> Checkpoint::ReadQuantized(const TensorKey& key,
     return absl::InvalidArgumentError(absl::StrCat(Name(key), ": columns ", window.col_begin, "-",
                                                    window.col_end, " cut a group of ", format.group));
   }
+  if (tensor->linear != nullptr) return bellwether::ReadQuantized(*tensor->linear, tensor->rows, window);
   const int64_t rows = window.row_end - window.row_begin, cols = window.col_end - window.col_begin;
   const int64_t groups = (cols + format.group - 1) / format.group;
   QuantizedRows result;
@@ -156,8 +158,11 @@ absl::StatusOr<QuantizedRows> Checkpoint::ReadQuantized(const TensorKey& key,
 
 void Checkpoint::DropPages(const TensorKey& key) const {
   const StoredTensor* tensor = Lookup(*contents_, key);
-  if (tensor == nullptr || tensor->file == nullptr) return;
-  tensor->file->DropPages(tensor->offset, tensor->bytes);
+  if (tensor == nullptr) return;
+  if (tensor->file != nullptr) tensor->file->DropPages(tensor->offset, tensor->bytes);
+  if (tensor->linear == nullptr) return;
+  for (const FilePiece* piece : {&tensor->linear->weights, &tensor->linear->zeros, &tensor->linear->scales})
+    piece->file->DropPages(piece->offset, piece->bytes);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Checkpoint::LoadTokenizer() const {

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/quantized_linear.h"
 #include "model/checkpoint/row_map.h"
 #include "model/checkpoint/storage_type.h"
 #include "model/tokenizer/tokenizer.h"
@@ -41,6 +42,8 @@ struct StoredTensor {
   RowMap rows;
   std::optional<Strides> strides;  // of plain numbers that do not follow each other without gaps
   bool vector_mapped = false;      // a vector whose elements, not rows, are placed by `rows`; never quantised
+  // ... or in pieces of files, whose outputs `rows` places; may be shared by tensors ...
+  std::shared_ptr<const QuantizedLinear> linear;
   // ... or, without a file, made up.
   RandomValues random;
 };

@@ -50,12 +50,17 @@ TensorTable::TensorTable(const ModelConfig& config) : expected_(ExpectedTensors(
   for (const ExpectedTensor& tensor : expected_) shapes_.emplace(tensor.key, &tensor);
 }
 
-absl::Status TensorTable::Add(const TensorKey& key, const StoredTensor& tensor) {
+const ExpectedTensor* TensorTable::Expected(const TensorKey& key) const {
   const auto found = shapes_.find(key);
-  if (found == shapes_.end()) {
+  return found == shapes_.end() ? nullptr : found->second;
+}
+
+absl::Status TensorTable::Add(const TensorKey& key, const StoredTensor& tensor) {
+  const ExpectedTensor* found = Expected(key);
+  if (found == nullptr) {
     return absl::InvalidArgumentError(absl::StrCat(tensor.info.source, ": the config has no ", Name(key)));
   }
-  const ExpectedTensor& expected = *found->second;
+  const ExpectedTensor& expected = *found;
   if (tensor.info.rows != expected.rows || tensor.info.cols != expected.cols) {
     return absl::InvalidArgumentError(
         absl::StrCat(tensor.info.source, ": ", Name(key), " is ", tensor.info.rows, " x ", tensor.info.cols,

@@ -25,6 +25,9 @@ class TensorTable {
  public:
   explicit TensorTable(const ModelConfig& config);
 
+  // What the config asks for; null if it has no such tensor.
+  const ExpectedTensor* Expected(const TensorKey& key) const;
+
   // `tensor.info` says shape and source. InvalidArgument if the config has no such tensor, asks for another
   // shape, or if there is one already.
   absl::Status Add(const TensorKey& key, const StoredTensor& tensor);

@@ -10,7 +10,8 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
-#include "model/checkpoint/hugging_face_names.h"
+#include "model/checkpoint/named_tensor.h"
+#include "model/checkpoint/quantized_tensors.h"
 #include "model/checkpoint/tensor_table_file.h"
 #include "model/checkpoint/weight_files.h"
 #include "model/json_object.h"
@@ -38,14 +39,6 @@ void LogPassedOver(const std::string& dir, const WeightFiles& files) {
           files.chosen.size() > 1 ? absl::StrCat(" and ", files.chosen.size() - 1, " more") : "",
           "; passed over: ", names);
 }
-
-// One tensor of one file, with what its name says.
-struct NamedTensor {
-  HuggingFaceName name;
-  FileTensor entry;
-  std::shared_ptr<const FileMapping> file;
-  std::string source;  // "dir/model.safetensors: tensor 'lm_head.weight'"
-};
 
 // Without what trainers put before the names of a model that they wrap.
 std::string_view Unwrapped(std::string_view name) {
@@ -91,7 +84,35 @@ absl::StatusOr<StorageType> StorageOf(const NamedTensor& tensor) {
       absl::StrCat(tensor.source, " has type ", tensor.entry.dtype, "; F32, F16, BF16 and F64 can be read"));
 }
 
-absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, TensorTable& table) {
+// Rows (or a bias' elements) of BLOOM's fused tensor come in the order [head][query, key, value][head_dim].
+absl::Status AddFused(int32_t layer, bool bias, const StoredTensor& stored, const ModelConfig& config,
+                      TensorTable& table) {
+  const int64_t each = int64_t{config.heads} * config.head_dim;
+  const int64_t length = bias ? stored.info.cols : stored.info.rows;
+  if (length != 3 * each) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(stored.info.source, " has ", length, " rows but the config asks for ", 3 * each));
+  }
+  constexpr TensorRole kParts[] = {TensorRole::kQuery, TensorRole::kKey, TensorRole::kValue};
+  for (int part = 0; part < 3; ++part) {
+    StoredTensor third = stored;
+    (bias ? third.info.cols : third.info.rows) = each;
+    third.rows = {.head_rows = config.head_dim,
+                  .head_stride = int64_t{3} * config.head_dim,
+                  .first = int64_t{part} * config.head_dim};
+    third.vector_mapped = bias;
+    BW_RETURN_IF_ERROR(table.Add({kParts[part], layer, bias}, third));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Add(const HuggingFaceName& name, const StoredTensor& stored, const ModelConfig& config,
+                 TensorTable& table) {
+  if (name.fused_qkv) return AddFused(name.key.layer, name.key.bias, stored, config, table);
+  return table.Add(name.key, stored);
+}
+
+absl::StatusOr<StoredTensor> PlainTensor(const NamedTensor& tensor) {
   StoredTensor stored;
   BW_ASSIGN_OR_RETURN(stored.storage, StorageOf(tensor));
   const std::vector<int64_t>& shape = tensor.entry.shape;
@@ -108,32 +129,32 @@ absl::Status AddTensor(const NamedTensor& tensor, const ModelConfig& config, Ten
   if (const std::vector<int64_t>& strides = tensor.entry.strides; !strides.empty()) {
     stored.strides = Strides{.row = strides.size() == 2 ? strides[0] : 0, .col = strides.back()};
   }
-  if (!tensor.name.fused_qkv) return table.Add(tensor.name.key, stored);
+  return stored;
+}
 
-  // BLOOM: rows (or a bias' elements) in the order [head][query, key, value][head_dim].
-  const bool bias = tensor.name.key.bias;
-  const int64_t each = int64_t{config.heads} * config.head_dim;
-  const int64_t length = bias ? stored.info.cols : stored.info.rows;
-  if (length != 3 * each) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(tensor.source, " has ", length, " rows but the config asks for ", 3 * each));
+absl::Status AddTensors(const std::vector<NamedTensor>& tensors, const ModelConfig& config,
+                        const std::optional<QuantizationConfig>& quantization, TensorTable& table) {
+  for (const NamedTensor& tensor : tensors) {
+    if (tensor.name.part != LinearPart::kNone) continue;
+    BW_ASSIGN_OR_RETURN(const StoredTensor stored, PlainTensor(tensor));
+    BW_RETURN_IF_ERROR(Add(tensor.name, stored, config, table));
   }
-  constexpr TensorRole kParts[] = {TensorRole::kQuery, TensorRole::kKey, TensorRole::kValue};
-  for (int part = 0; part < 3; ++part) {
-    StoredTensor third = stored;
-    (bias ? third.info.cols : third.info.rows) = each;
-    third.rows = {.head_rows = config.head_dim,
-                  .head_stride = int64_t{3} * config.head_dim,
-                  .first = int64_t{part} * config.head_dim};
-    third.vector_mapped = bias;
-    BW_RETURN_IF_ERROR(table.Add({kParts[part], tensor.name.key.layer, bias}, third));
-  }
+  BW_ASSIGN_OR_RETURN(const std::vector<AssembledTensor> assembled,
+                      AssembleQuantized(tensors, quantization, table));
+  for (const AssembledTensor& matrix : assembled)
+    BW_RETURN_IF_ERROR(Add(matrix.name, matrix.tensor, config, table));
   return absl::OkStatus();
+}
+
+bool IsQuantized(const std::vector<NamedTensor>& tensors) {
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [](const NamedTensor& tensor) { return tensor.name.part != LinearPart::kNone; });
 }
 
 const NamedTensor* Find(const std::vector<NamedTensor>& tensors, TensorRole role) {
   const auto found = std::find_if(tensors.begin(), tensors.end(), [&](const NamedTensor& tensor) {
-    return tensor.name.key == TensorKey{role};
+    const bool whole = tensor.name.part == LinearPart::kNone || role == TensorRole::kHead;
+    return whole && tensor.name.key == TensorKey{role};
   });
   return found == tensors.end() ? nullptr : &*found;
 }
@@ -141,7 +162,10 @@ const NamedTensor* Find(const std::vector<NamedTensor>& tensors, TensorRole role
 // A tied model has one matrix, which some writers store under the head's name: it becomes the embedding. A
 // tied model ignores the copy that other files hold beside the embedding.
 void SettleTiedHead(std::vector<NamedTensor>& tensors, ModelConfig& config) {
-  if (Find(tensors, TensorRole::kHead) == nullptr) config.tied_head = true;
+  const NamedTensor* head = Find(tensors, TensorRole::kHead);
+  if (head == nullptr) config.tied_head = true;
+  // Tools untie what they quantise.
+  if (head != nullptr && head->name.part != LinearPart::kNone) config.tied_head = false;
   if (!config.tied_head) return;
   const bool has_embedding = Find(tensors, TensorRole::kEmbedding) != nullptr;
   const auto is_head = [](const NamedTensor& tensor) { return tensor.name.key.role == TensorRole::kHead; };
@@ -184,6 +208,24 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
   return config;
 }
 
+// From config.json, else the file that the tools themselves write; nothing if there is neither.
+absl::StatusOr<std::optional<QuantizationConfig>> ReadQuantization(const std::string& dir) {
+  for (const char* name : {"config.json", "quantize_config.json", "quant_config.json"}) {
+    const std::string path = absl::StrCat(dir, "/", name);
+    BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(path));
+    if (!text.has_value()) continue;
+    const absl::StatusOr<Json> object = ParseJsonObject(*text);
+    if (!object.ok()) return Annotate(object.status(), path);
+    const Json& settings =
+        std::string_view(name) == "config.json" ? (*object)["quantization_config"] : *object;
+    if (settings.empty()) continue;
+    absl::StatusOr<QuantizationConfig> config = ParseQuantizationConfig(settings);
+    if (!config.ok()) return Annotate(config.status(), path);
+    return *std::move(config);
+  }
+  return std::nullopt;
+}
+
 // From chat_template.jinja, else tokenizer_config.json, where it is a text or a list of named ones.
 absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
   BW_ASSIGN_OR_RETURN(std::optional<std::string> jinja,
@@ -210,14 +252,14 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
     BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", file), contents.config, tensors, container));
   }
   contents.container = Name(container);
+  if (IsQuantized(tensors)) BW_RETURN_IF_ERROR(RemoveZeroBiases(contents.config, tensors));
   SettleTiedHead(tensors, contents.config);
   BW_RETURN_IF_ERROR(CorrectVocabulary(dir, tensors, contents.config));
   BW_RETURN_IF_ERROR(Annotate(Validate(contents.config), dir));
 
   TensorTable table(contents.config);
-  for (const NamedTensor& tensor : tensors) {
-    BW_RETURN_IF_ERROR(AddTensor(tensor, contents.config, table));
-  }
+  BW_ASSIGN_OR_RETURN(const std::optional<QuantizationConfig> quantization, ReadQuantization(dir));
+  BW_RETURN_IF_ERROR(AddTensors(tensors, contents.config, quantization, table));
   auto finished = std::move(table).Finish();
   if (!finished.ok()) return Annotate(finished.status(), dir);
   contents.tensors = *std::move(finished);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <utility>
 
 namespace bellwether {
 namespace {
@@ -54,6 +55,22 @@ bool IsBuffer(std::string_view name) {
   });
 }
 
+constexpr std::pair<std::string_view, LinearPart> kLinearSuffixes[] = {
+    {".qweight", LinearPart::kWeights},
+    {".qzeros", LinearPart::kZeros},
+    {".scales", LinearPart::kScales},
+    {".g_idx", LinearPart::kGroupIndex},
+};
+
+LinearPart TakeLinearPart(std::string_view& name) {
+  for (const auto& [suffix, part] : kLinearSuffixes) {
+    if (!name.ends_with(suffix)) continue;
+    name.remove_suffix(suffix.size());
+    return part;
+  }
+  return LinearPart::kNone;
+}
+
 template <size_t N>
 std::optional<TensorRole> RoleOf(const NamedRole (&table)[N], std::string_view name) {
   for (const NamedRole& entry : table) {
@@ -97,7 +114,8 @@ std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, s
   }
   const std::optional<int32_t> layer = TakeLayer(llama ? "layers." : "h.", name);
   const std::optional<bool> bias = TakeWeightOrBias(name);
-  if (!bias.has_value()) return std::nullopt;
+  if (!bias.has_value()) result.part = TakeLinearPart(name);
+  if (!bias.has_value() && result.part == LinearPart::kNone) return std::nullopt;
   std::optional<TensorRole> role;
   if (layer.has_value()) {
     role = llama ? RoleOf(kLlamaLayer, name) : RoleOf(kBloomLayer, name);
@@ -105,7 +123,7 @@ std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, s
     role = llama ? RoleOf(kLlamaOutside, name) : RoleOf(kBloomOutside, name);
   }
   if (!role.has_value()) return std::nullopt;
-  result.key = {*role, layer.value_or(0), *bias};
+  result.key = {*role, layer.value_or(0), bias.value_or(false)};
   result.fused_qkv = name == kBloomFused;
   return result;
 }

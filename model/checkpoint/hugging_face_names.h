@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -9,9 +10,14 @@
 
 namespace bellwether {
 
+// What a tensor holds of a matrix that GPTQ quantised (quantized_linear.h).
+enum class LinearPart : uint8_t { kNone, kWeights, kZeros, kScales, kGroupIndex };
+inline constexpr size_t kLinearParts = 5;
+
 // What a tensor of a Hugging Face checkpoint is.
 struct HuggingFaceName {
   TensorKey key;
+  LinearPart part = LinearPart::kNone;
   bool fused_qkv = false;  // BLOOM: query, key and value of each head; `key` says kQuery
   bool ignored = false;    // a table that can be computed; files of 2023 hold it
 };

@@ -245,6 +245,8 @@ TEST(HuggingFaceTest, EveryGoldenCheckpointOpens) {
   int opened = 0;
   for (const auto& entry : std::filesystem::directory_iterator("tests/goldens/models")) {
     if (!std::filesystem::exists(entry.path() / "config.json")) continue;
+    // Their weights are a file that is to be named.
+    if (entry.path().filename().string().starts_with("gptq-belle-")) continue;
     auto checkpoint = Checkpoint::Open(entry.path().string());
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
     EXPECT_EQ((*checkpoint)->Keys().size(), ExpectedTensors((*checkpoint)->config()).size());
@@ -252,6 +254,17 @@ TEST(HuggingFaceTest, EveryGoldenCheckpointOpens) {
     ++opened;
   }
   EXPECT_GE(opened, 10);
+}
+
+// BELLE published the index of shards that are not there beside the one quantised file.
+TEST(HuggingFaceTest, AFileThatIsNamedWinsOverAnIndexOfAbsentShards) {
+  const std::string dir = "tests/goldens/models/gptq-belle-bloom-4bit";
+  const auto by_index = Checkpoint::Open(dir);
+  EXPECT_TRUE(absl::IsNotFound(by_index.status())) << by_index.status();
+  EXPECT_THAT(std::string(by_index.status().message()), HasSubstr("give their path"));
+  const auto named = Checkpoint::Open(dir + "/bloom7b-4bit-128g.pt");
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_EQ((*named)->container(), "torch");
 }
 
 TEST(HuggingFaceTest, GenerationConfigAndChatTemplate) {

@@ -40,12 +40,26 @@ class Sha256 {
   bool ok_ = false;
 };
 
-void AddSample(const StoredTensor& tensor, Sha256& hash) {
-  const std::byte* data = tensor.file->bytes().data() + tensor.offset;
-  if (tensor.bytes <= kSamplePieces * kPieceBytes) return hash.Add(data, tensor.bytes);
+void AddSample(absl::Span<const std::byte> data, Sha256& hash) {
+  if (data.size() <= kSamplePieces * kPieceBytes) return hash.Add(data.data(), data.size());
   for (uint64_t piece = 0; piece < kSamplePieces; ++piece) {
-    hash.Add(data + (tensor.bytes - kPieceBytes) / (kSamplePieces - 1) * piece, kPieceBytes);
+    hash.Add(data.data() + (data.size() - kPieceBytes) / (kSamplePieces - 1) * piece, kPieceBytes);
   }
+}
+
+// What is hashed of a tensor beside its samples.
+std::string StorageText(const StoredTensor& tensor) {
+  if (tensor.linear != nullptr) return Describe(*tensor.linear);
+  if (tensor.file != nullptr) return std::string(Name(tensor.storage));
+  return absl::StrCat("random ", tensor.random.seed);
+}
+
+void AddSamples(const StoredTensor& tensor, Sha256& hash) {
+  if (tensor.file != nullptr) AddSample(tensor.file->bytes().subspan(tensor.offset, tensor.bytes), hash);
+  if (tensor.linear == nullptr) return;
+  AddSample(tensor.linear->weights.data(), hash);
+  AddSample(tensor.linear->zeros.data(), hash);
+  AddSample(tensor.linear->scales.data(), hash);
 }
 
 }  // namespace
@@ -55,12 +69,9 @@ absl::StatusOr<std::string> Checkpoint::ModelId() const {
   hash.AddLine(CanonicalText(contents_->config));
   for (const ExpectedTensor& expected : ExpectedTensors(contents_->config)) {
     const StoredTensor& tensor = contents_->tensors.at(expected.key);
-    const bool in_file = tensor.file != nullptr;
-    hash.AddLine(absl::StrCat(
-        Name(expected.key), " ", tensor.info.rows, " ", tensor.info.cols, " ",
-        in_file ? std::string(Name(tensor.storage)) : absl::StrCat("random ", tensor.random.seed), " ",
-        std::string(Name(tensor.info.format.format))));
-    if (in_file) AddSample(tensor, hash);
+    hash.AddLine(absl::StrCat(Name(expected.key), " ", tensor.info.rows, " ", tensor.info.cols, " ",
+                              StorageText(tensor), " ", std::string(Name(tensor.info.format.format))));
+    AddSamples(tensor, hash);
   }
   return hash.HexDigest();
 }

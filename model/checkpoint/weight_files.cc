@@ -99,7 +99,9 @@ absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& dir,
   if (names.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": an empty 'weight_map'"));
   for (const std::string& name : names) {
     if (!Exists(absl::StrCat(dir, "/", name))) {
-      return absl::NotFoundError(absl::StrCat(path, " names ", Quoted(name), ", which is not there"));
+      return absl::NotFoundError(
+          absl::StrCat(path, " names ", Quoted(name),
+                       ", which is not there; if other weights are meant, give their path"));
     }
   }
   return std::vector<std::string>(names.begin(), names.end());

@@ -44,7 +44,8 @@ Golden ReadGolden(const std::string& directory) {
   EXPECT_TRUE(logits.good()) << directory;
   golden.checkpoint = directory;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    if (entry.path().extension() == ".gguf") golden.checkpoint = entry.path();
+    const auto suffix = entry.path().extension();
+    if (suffix == ".gguf" || suffix == ".pt") golden.checkpoint = entry.path();
   }
   return golden;
 }

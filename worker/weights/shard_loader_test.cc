@@ -26,16 +26,27 @@ constexpr const char* kModels[] = {
     "random:llama?hidden=120,layers=2,heads=5,kv_heads=1,head_dim=24,ffn=200,vocab=173,tied=1:bf16",
     "random:bloom?hidden=100,layers=2,heads=5,ffn=400,vocab=151:int4",
 };
+// Of one layer.
+constexpr const char* kQuantizedModels[] = {
+    "tests/goldens/models/gptq-belle-bloom-4bit/bloom7b-4bit-128g.pt",
+    "tests/goldens/models/gptq-belle-llama-2bit/llama7b-2bit-16g.pt",
+    "tests/goldens/models/gptq-belle-llama-3bit/llama7b-3bit.pt",
+    "tests/goldens/models/gptq-v1-llama-8bit-head",
+    "tests/goldens/models/gptq-v2-llama-symmetric-rules",
+};
 
 // The planner promises memory before anything is read, so its arithmetic must be that of what is loaded.
 TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
   CpuDevice device(/*threads=*/1);
-  for (const char* model : kModels) {
+  std::vector<std::string> models(std::begin(kModels), std::end(kModels));
+  models.insert(models.end(), std::begin(kQuantizedModels), std::end(kQuantizedModels));
+  for (const std::string& model : models) {
     const auto checkpoint = Checkpoint::Open(model);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
     const ModelConfig& config = (*checkpoint)->config();
     for (Quantize quantize : {Quantize::kNone, Quantize::kInt8, Quantize::kInt4}) {
       for (const auto& [stages, ranks] : {std::pair{1, 1}, {2, 1}, {1, 3}, {2, 2}}) {
+        if (stages > config.layers) continue;
         Assignment assignment = MakeAssignment(config, stages, ranks, quantize);
         for (assignment.stage = 0; assignment.stage < stages; ++assignment.stage) {
           for (assignment.rank = 0; assignment.rank < ranks; ++assignment.rank) {

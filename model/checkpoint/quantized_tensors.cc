@@ -1,0 +1,241 @@
+#include "model/checkpoint/quantized_tensors.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <utility>
+
+#include "absl/container/btree_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/status.h"
+#include "model/layer_tensors.h"
+
+namespace bellwether {
+namespace {
+
+constexpr int64_t kWordBits = 32;
+constexpr int64_t kGroupMultiple = 16;  // the packed form has no shorter groups
+
+// The parts of one matrix, by LinearPart.
+using Parts = std::array<const NamedTensor*, kLinearParts>;
+
+const NamedTensor* Get(const Parts& parts, LinearPart part) { return parts[static_cast<size_t>(part)]; }
+
+absl::Status Malformed(const NamedTensor& tensor, const std::string& why) {
+  return absl::InvalidArgumentError(absl::StrCat(tensor.source, " has type ", tensor.entry.dtype,
+                                                 " and shape [", absl::StrJoin(tensor.entry.shape, ", "),
+                                                 "]: ", why));
+}
+
+absl::StatusOr<FilePiece> PieceOf(const NamedTensor& tensor, bool integers) {
+  const std::string& dtype = tensor.entry.dtype;
+  const bool right_type = integers ? dtype == "I32" : dtype == "F32" || dtype == "F16" || dtype == "BF16";
+  if (!right_type || tensor.entry.shape.size() != 2 || !tensor.entry.strides.empty()) {
+    return Malformed(tensor, absl::StrCat("a matrix of ", integers ? "I32" : "F32, F16 or BF16",
+                                          " without gaps is needed"));
+  }
+  return FilePiece{tensor.file, tensor.entry.offset, tensor.entry.bytes};
+}
+
+StorageType ScaleType(const NamedTensor& scales) {
+  if (scales.entry.dtype == "F32") return StorageType::kF32;
+  return scales.entry.dtype == "F16" ? StorageType::kF16 : StorageType::kBF16;
+}
+
+// Inputs to a group, of which there are `groups`. Where they do not divide the inputs, the last group is
+// shorter and only one multiple of 32 may fit.
+absl::StatusOr<int64_t> GroupOf(const NamedTensor& scales, int64_t inputs, int64_t groups) {
+  if (groups >= 1 && inputs % groups == 0) return inputs / groups;
+  int64_t found = 0;
+  for (int64_t group = kWordBits; groups >= 1 && group < inputs; group += kWordBits) {
+    if ((inputs + group - 1) / group != groups) continue;
+    if (found != 0) return Malformed(scales, absl::StrCat("the groups of ", inputs, " inputs are not clear"));
+    found = group;
+  }
+  if (found == 0) return Malformed(scales, absl::StrCat("no groups of ", inputs, " inputs"));
+  return found;
+}
+
+class Assembler {
+ public:
+  Assembler(const std::optional<QuantizationConfig>& config, const TensorTable& table)
+      : config_(config), table_(table), warned_(std::make_shared<std::atomic<bool>>(false)) {}
+
+  absl::StatusOr<AssembledTensor> Assemble(const Parts& parts) const;
+
+ private:
+  // Bits and group, from the shapes.
+  absl::Status SetBits(const NamedTensor& weights, QuantizedLinear& linear) const;
+  absl::Status SetGroup(const NamedTensor& scales, QuantizedLinear& linear) const;
+  absl::Status CheckShapes(const Parts& parts, const QuantizedLinear& linear) const;
+  absl::Status CheckGroupIndex(const NamedTensor* index, const QuantizedLinear& linear) const;
+
+  const std::optional<QuantizationConfig>& config_;
+  const TensorTable& table_;
+  const std::shared_ptr<std::atomic<bool>> warned_;
+};
+
+absl::Status Assembler::SetBits(const NamedTensor& weights, QuantizedLinear& linear) const {
+  const int64_t words = weights.entry.shape[0];
+  bool found = false;
+  for (const int bits : {2, 3, 4, 8}) {
+    if (linear.inputs * bits != words * kWordBits) continue;
+    linear.bits = bits;
+    found = true;
+  }
+  if (!found) {
+    return Malformed(weights, absl::StrCat("the ", linear.inputs,
+                                           " inputs that the config asks for take other numbers of words "
+                                           "with 2, 3, 4 and 8 bits"));
+  }
+  if (config_.has_value() && !config_->per_matrix && config_->bits != linear.bits) {
+    return Malformed(weights, absl::StrCat("these are ", linear.bits,
+                                           " bits, but the quantisation's settings say ", config_->bits));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Assembler::SetGroup(const NamedTensor& scales, QuantizedLinear& linear) const {
+  const int64_t groups = scales.entry.shape[0];
+  const bool whole = config_.has_value() && (config_->group == -1 || config_->group >= linear.inputs);
+  const int64_t said = !config_.has_value() ? 0 : whole ? linear.inputs : config_->group;
+  if (said != 0 && (linear.inputs + said - 1) / said == groups) {
+    linear.group = said;
+  } else if (said == 0 || config_->per_matrix) {
+    BW_ASSIGN_OR_RETURN(linear.group, GroupOf(scales, linear.inputs, groups));
+  } else {
+    return Malformed(scales, absl::StrCat("the quantisation's settings say groups of ", config_->group,
+                                          ", which ", linear.inputs, " inputs do not make"));
+  }
+  if (linear.group < linear.inputs && linear.group % kGroupMultiple != 0) {
+    return absl::UnimplementedError(absl::StrCat(scales.source, ": groups of ", linear.group,
+                                                 " inputs; multiples of ", kGroupMultiple, " can be read"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Assembler::CheckShapes(const Parts& parts, const QuantizedLinear& linear) const {
+  const NamedTensor &zeros = *Get(parts, LinearPart::kZeros), &scales = *Get(parts, LinearPart::kScales);
+  if (linear.outputs * linear.bits % kWordBits != 0) {
+    return Malformed(*Get(parts, LinearPart::kWeights),
+                     absl::StrCat(linear.bits, " bits of so many outputs fill no words of 32"));
+  }
+  const std::vector<int64_t> right = {scales.entry.shape[0], linear.outputs * linear.bits / kWordBits};
+  if (zeros.entry.shape != right)
+    return Malformed(zeros, absl::StrCat("it should be [", absl::StrJoin(right, ", "), "]"));
+  if (scales.entry.shape[1] != linear.outputs)
+    return Malformed(scales, absl::StrCat("it should have ", linear.outputs, " columns"));
+  return absl::OkStatus();
+}
+
+absl::Status Assembler::CheckGroupIndex(const NamedTensor* index, const QuantizedLinear& linear) const {
+  if (index == nullptr) return absl::OkStatus();
+  const FileTensor& entry = index->entry;
+  if (entry.dtype != "I32" || entry.shape != std::vector<int64_t>{linear.inputs} || !entry.strides.empty())
+    return Malformed(*index, absl::StrCat("it should be ", linear.inputs, " numbers of I32"));
+  for (int64_t input = 0; input < linear.inputs; ++input) {
+    int32_t group;
+    std::memcpy(&group, index->file->bytes().data() + entry.offset + input * sizeof(group), sizeof(group));
+    if (group == input / linear.group) continue;
+    return absl::UnimplementedError(absl::StrCat(
+        index->source, ": quantised in the order of activations (desc_act), which cannot be read yet"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<AssembledTensor> Assembler::Assemble(const Parts& parts) const {
+  const NamedTensor* any = *std::find_if(parts.begin(), parts.end(), [](const auto* part) { return part; });
+  constexpr std::pair<LinearPart, const char*> kNeeded[] = {
+      {LinearPart::kWeights, "qweight"}, {LinearPart::kZeros, "qzeros"}, {LinearPart::kScales, "scales"}};
+  for (const auto& [part, name] : kNeeded) {
+    if (Get(parts, part) == nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(any->source, ": the matrix has no '", name, "' beside it"));
+    }
+  }
+  const NamedTensor &weights = *Get(parts, LinearPart::kWeights), &scales = *Get(parts, LinearPart::kScales);
+  const ExpectedTensor* expected = table_.Expected(weights.name.key);
+  if (expected == nullptr) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(weights.source, ": the config has no ", Name(weights.name.key)));
+  }
+  auto linear = std::make_shared<QuantizedLinear>();
+  linear->source = weights.source;
+  linear->warned = warned_;
+  linear->inputs = expected->cols;
+  linear->zero_shift = config_.has_value() && config_->true_zeros ? 0 : 1;
+  linear->symmetric = config_.has_value() && config_->symmetric;
+  BW_ASSIGN_OR_RETURN(linear->weights, PieceOf(weights, /*integers=*/true));
+  BW_ASSIGN_OR_RETURN(linear->zeros, PieceOf(*Get(parts, LinearPart::kZeros), /*integers=*/true));
+  BW_ASSIGN_OR_RETURN(linear->scales, PieceOf(scales, /*integers=*/false));
+  linear->scale_type = ScaleType(scales);
+  linear->outputs = weights.entry.shape[1];
+  BW_RETURN_IF_ERROR(SetBits(weights, *linear));
+  BW_RETURN_IF_ERROR(SetGroup(scales, *linear));
+  BW_RETURN_IF_ERROR(CheckShapes(parts, *linear));
+  BW_RETURN_IF_ERROR(CheckGroupIndex(Get(parts, LinearPart::kGroupIndex), *linear));
+  AssembledTensor result{.name = weights.name};
+  result.tensor.info = {linear->outputs, linear->inputs, FormatOf(*linear), linear->source};
+  result.tensor.linear = std::move(linear);
+  return result;
+}
+
+// Of layers; what stands outside has one only in norms, which no tool quantises.
+bool HasBias(const ModelConfig& config, TensorRole role) {
+  if (IsOutsideLayers(role)) return config.layer_norm;
+  const std::vector<LayerTensor> tensors = LayerTensors(config);
+  return std::any_of(tensors.begin(), tensors.end(),
+                     [&](const LayerTensor& tensor) { return tensor.role == role && tensor.bias; });
+}
+
+bool IsZero(const NamedTensor& tensor) {
+  const absl::Span<const std::byte> data =
+      tensor.file->bytes().subspan(tensor.entry.offset, tensor.entry.bytes);
+  return std::all_of(data.begin(), data.end(), [](std::byte byte) { return byte == std::byte{0}; });
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(
+    absl::Span<const NamedTensor> tensors, const std::optional<QuantizationConfig>& config,
+    const TensorTable& table) {
+  if (config.has_value() && config->method == QuantizationConfig::Method::kAwq)
+    return absl::UnimplementedError("weights quantised by AWQ cannot be read yet");
+  // Ordered, so that of several errors always the same is told.
+  absl::btree_map<std::pair<int32_t, TensorRole>, Parts> matrices;
+  for (const NamedTensor& tensor : tensors) {
+    if (tensor.name.part == LinearPart::kNone) continue;
+    Parts& parts = matrices[{tensor.name.key.layer, tensor.name.key.role}];
+    const NamedTensor*& place = parts[static_cast<size_t>(tensor.name.part)];
+    if (place != nullptr) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(tensor.source, " is there twice; the other is ", place->source));
+    }
+    place = &tensor;
+  }
+  const Assembler assembler(config, table);
+  std::vector<AssembledTensor> assembled;
+  for (const auto& [key, parts] : matrices) {
+    BW_ASSIGN_OR_RETURN(AssembledTensor tensor, assembler.Assemble(parts));
+    assembled.push_back(std::move(tensor));
+  }
+  return assembled;
+}
+
+absl::Status RemoveZeroBiases(const ModelConfig& config, std::vector<NamedTensor>& tensors) {
+  const auto superfluous = [&](const NamedTensor& tensor) {
+    return tensor.name.key.bias && !HasBias(config, tensor.name.key.role);
+  };
+  for (const NamedTensor& tensor : tensors) {
+    if (!superfluous(tensor) || IsZero(tensor)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        tensor.source, ": a bias that is not zero, where the config has none (attention_bias, mlp_bias)"));
+  }
+  tensors.erase(std::remove_if(tensors.begin(), tensors.end(), superfluous), tensors.end());
+  return absl::OkStatus();
+}
+
+}  // namespace bellwether

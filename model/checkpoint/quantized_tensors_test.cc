@@ -1,0 +1,167 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/testing_files.h"
+
+// Quantised matrices whose parts do not fit each other, or that no model of this family has.
+
+namespace bellwether {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using testing_files::Bytes;
+using testing_files::SafetensorsWriter;
+using testing_files::TemporaryDirectory;
+
+constexpr int kHidden = 64, kFfn = 96, kVocab = 8;
+
+struct Tensor {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  std::string data;
+};
+using Tensors = std::map<std::string, Tensor>;
+
+std::string Halves(int64_t count, uint16_t bits) { return Bytes(std::vector<uint16_t>(count, bits)); }
+
+// 4 bits, groups of 32, every zero stored as 7.
+void AddLinear(const std::string& name, int64_t outputs, int64_t inputs, Tensors& tensors) {
+  const auto words = [](int64_t count, uint32_t word) { return Bytes(std::vector<uint32_t>(count, word)); };
+  const int64_t groups = inputs / 32;
+  tensors[name + ".qweight"] = {"I32", {inputs / 8, outputs}, words(inputs / 8 * outputs, 0x76543210)};
+  tensors[name + ".qzeros"] = {"I32", {groups, outputs / 8}, words(groups * outputs / 8, 0x77777777)};
+  tensors[name + ".scales"] = {"F16", {groups, outputs}, Halves(groups * outputs, 0x3800)};
+}
+
+// A LLaMA of one layer.
+Tensors Llama() {
+  Tensors tensors;
+  const auto plain = [&](const std::string& name, std::vector<int64_t> shape) {
+    int64_t count = 1;
+    for (const int64_t size : shape) count *= size;
+    tensors[name] = {"F16", std::move(shape), Halves(count, 0x3c00)};
+  };
+  plain("model.embed_tokens.weight", {kVocab, kHidden});
+  plain("model.norm.weight", {kHidden});
+  plain("lm_head.weight", {kVocab, kHidden});
+  const std::string layer = "model.layers.0.";
+  for (const char* norm : {"input_layernorm", "post_attention_layernorm"})
+    plain(absl::StrCat(layer, norm, ".weight"), {kHidden});
+  for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+    AddLinear(absl::StrCat(layer, "self_attn.", name), kHidden, kHidden, tensors);
+  AddLinear(layer + "mlp.gate_proj", kFfn, kHidden, tensors);
+  AddLinear(layer + "mlp.up_proj", kFfn, kHidden, tensors);
+  AddLinear(layer + "mlp.down_proj", kHidden, kFfn, tensors);
+  return tensors;
+}
+
+constexpr char kQ[] = "model.layers.0.self_attn.q_proj";
+
+absl::Status Open(const Tensors& tensors, const std::string& settings = "") {
+  const TemporaryDirectory dir;
+  dir.Write("config.json",
+            absl::StrCat(R"({"model_type": "llama", "hidden_size": )", kHidden, R"(, "intermediate_size": )",
+                         kFfn, R"(, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": )",
+                         kVocab, settings.empty() ? "" : ", \"quantization_config\": ", settings, "}"));
+  SafetensorsWriter writer;
+  for (const auto& [name, tensor] : tensors) writer.Add(name, tensor.dtype, tensor.shape, tensor.data);
+  dir.Write("model.safetensors", writer.file());
+  const auto checkpoint = Checkpoint::Open(dir.path());
+  if (!checkpoint.ok()) return checkpoint.status();
+  for (const TensorKey& key : (*checkpoint)->Keys()) {
+    const TensorInfo& info = *(*checkpoint)->Find(key);
+    if (!IsQuantized(info.format.format)) continue;
+    const auto read = (*checkpoint)->ReadQuantized(key, {0, info.rows, 0, info.cols});
+    if (!read.ok()) return read.status();
+  }
+  return absl::OkStatus();
+}
+
+std::string Refusal(const Tensors& tensors, const std::string& settings = "") {
+  const absl::Status status = Open(tensors, settings);
+  EXPECT_FALSE(status.ok());
+  return std::string(status.message());
+}
+
+// `change` is made to q_proj's part `part`.
+template <typename Change>
+std::string RefusalOf(const std::string& part, const Change& change) {
+  Tensors tensors = Llama();
+  change(tensors[absl::StrCat(kQ, ".", part)]);
+  return Refusal(tensors);
+}
+
+TEST(QuantizedTensorsTest, TheModelItselfIsRead) {
+  EXPECT_TRUE(Open(Llama()).ok()) << Open(Llama());
+  const std::string settings = R"({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": true})";
+  EXPECT_TRUE(Open(Llama(), settings).ok()) << Open(Llama(), settings);
+}
+
+TEST(QuantizedTensorsTest, PartsThatDoNotFitAreRefusedByName) {
+  EXPECT_THAT(RefusalOf("qweight",
+                        [](Tensor& t) {
+                          t.shape = {1, 512};
+                        }),
+              AllOf(HasSubstr("q_proj.qweight"), HasSubstr("2, 3, 4 and 8 bits")));
+  EXPECT_THAT(RefusalOf("qzeros", [](Tensor& t) { t.shape = {4, 4}; }), HasSubstr("should be [2, 8]"));
+  EXPECT_THAT(RefusalOf("qzeros", [](Tensor& t) { t.dtype = "F32"; }), HasSubstr("a matrix of I32"));
+  EXPECT_THAT(RefusalOf("qweight", [](Tensor& t) { t.shape = {512}; }), HasSubstr("a matrix of I32"));
+  EXPECT_THAT(RefusalOf("scales", [](Tensor& t) { t.dtype = "I16"; }), HasSubstr("F32, F16 or BF16"));
+  EXPECT_THAT(RefusalOf("scales", [](Tensor& t) { t.shape = {4, 32}; }), HasSubstr("should be [4, 8]"));
+}
+
+TEST(QuantizedTensorsTest, MatricesThatAreNotWholeAreRefused) {
+  for (const char* part : {"qweight", "qzeros", "scales"}) {
+    Tensors tensors = Llama();
+    tensors.erase(absl::StrCat(kQ, ".", part));
+    EXPECT_THAT(Refusal(tensors), AllOf(HasSubstr("q_proj"), HasSubstr(absl::StrCat("no '", part, "'"))));
+  }
+  Tensors both = Llama();
+  both[absl::StrCat(kQ, ".weight")] = {"F16", {kHidden, kHidden}, Halves(kHidden * kHidden, 0)};
+  EXPECT_THAT(Refusal(both), HasSubstr("is there twice"));
+}
+
+TEST(QuantizedTensorsTest, SettingsThatContradictTheTensorsAreRefused) {
+  const auto settings = [](const char* more) {
+    return absl::StrCat(R"({"quant_method": "gptq", )", more, "}");
+  };
+  EXPECT_THAT(Refusal(Llama(), settings(R"("bits": 8, "group_size": 32)")), HasSubstr("settings say 8"));
+  EXPECT_THAT(Refusal(Llama(), settings(R"("bits": 4, "group_size": 16)")), HasSubstr("groups of 16"));
+  // Stored zeros of 7 are 8, or with the second format 7, which is not symmetric.
+  EXPECT_THAT(
+      Refusal(Llama(),
+              settings(R"("bits": 4, "group_size": 32, "sym": true, "checkpoint_format": "gptq_v2")")),
+      AllOf(HasSubstr("a zero of 7"), HasSubstr("\"sym\": false")));
+}
+
+TEST(QuantizedTensorsTest, BiasesOfZerosArePassedOverAndOthersRefused) {
+  Tensors tensors = Llama();
+  tensors[absl::StrCat(kQ, ".bias")] = {"F16", {kHidden}, Halves(kHidden, 0)};
+  EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  tensors[absl::StrCat(kQ, ".bias")].data = Halves(kHidden, 1);
+  EXPECT_THAT(Refusal(tensors), AllOf(HasSubstr("q_proj.bias"), HasSubstr("not zero")));
+}
+
+TEST(QuantizedTensorsTest, GroupsByIndex) {
+  Tensors tensors = Llama();
+  std::vector<int32_t> index(kHidden);
+  for (int i = 0; i < kHidden; ++i) index[i] = i / 32;
+  tensors[absl::StrCat(kQ, ".g_idx")] = {"I32", {kHidden}, Bytes(index)};
+  EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  index[0] = 1;
+  tensors[absl::StrCat(kQ, ".g_idx")].data = Bytes(index);
+  EXPECT_THAT(Refusal(tensors), HasSubstr("desc_act"));
+  tensors[absl::StrCat(kQ, ".g_idx")].shape = {kHidden / 2, 2};
+  EXPECT_THAT(Refusal(tensors), HasSubstr("64 numbers of I32"));
+}
+
+}  // namespace
+}  // namespace bellwether
