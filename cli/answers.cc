@@ -199,17 +199,17 @@ absl::StatusOr<Answer> Collect(Session& session,
 // One answer in a conversation, streamed.
 absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& messages,
                            const ChatOptions& options) {
-  BW_ASSIGN_OR_RETURN(Answer answer, Collect(
-                                         session,
-                                         [&](InferenceClient::OnChunk on_chunk) {
-                                           return session.client().Chat(
-                                               messages, WithLogprobs(options.generation, options.json),
-                                               {.cancellation = StopCancellation()}, on_chunk);
-                                         },
-                                         [&](const AnswerChunk& chunk) {
-                                           return options.json ? absl::OkStatus()
-                                                               : PrintPiece(chunk, /*has_tokenizer=*/true);
-                                         }));
+  BW_ASSIGN_OR_RETURN(
+      Answer answer, Collect(
+                         session,
+                         [&](InferenceClient::OnChunk on_chunk) {
+                           return session.client().Chat(
+                               messages, WithLogprobs(session.WithDefaults(options.generation), options.json),
+                               {.cancellation = StopCancellation()}, on_chunk);
+                         },
+                         [&](const AnswerChunk& chunk) {
+                           return options.json ? absl::OkStatus() : PrintPiece(chunk, /*has_tokenizer=*/true);
+                         }));
   if (!options.json) BW_RETURN_IF_ERROR(WriteOutput("\n"));
   return answer;
 }
@@ -258,7 +258,7 @@ absl::Status RunGenerate(const GenerateOptions& options) {
                       Collect(
                           session,
                           [&](InferenceClient::OnChunk on_chunk) {
-                            return session.client().Generate(options.prompt, generation,
+                            return session.client().Generate(options.prompt, session.WithDefaults(generation),
                                                              {.cancellation = StopCancellation()}, on_chunk);
                           },
                           [&](const AnswerChunk& chunk) {

@@ -153,9 +153,12 @@ std::optional<std::pair<TokenId, float>> ParseBias(const std::string& entry) {
   return std::pair{token, bias};
 }
 
-void AddGenerationFlags(CLI::App& app, GenerationOptions& options) {
+void AddGenerationFlags(CLI::App& app, GenerationOptions& options, bool& model_defaults) {
   const std::string group = "Generation";
   auto* section = app.add_option_group(group);
+  section->add_flag(
+      "--model-defaults", model_defaults,
+      "what is not given is as the model's authors have it: generation_config.json, else their card");
   AddOptionalNumber(*section, "--max-tokens", options.max_tokens, "longest answer");
   AddOptionalNumber(*section, "--min-tokens", options.min_tokens,
                     "end-of-sequence and stop tokens are masked before, --stop is not looked for");
@@ -291,7 +294,7 @@ void AddAnswering(CLI::App& app, CommandLine& line) {
   CLI::App* generate = app.add_subcommand("generate", "continue a text or token ids");
   AddSessionFlags(*generate, line.generate.session);
   AddPromptFlags(*generate, line.generate.prompt, line.prompt_file, "--prompt", "--prompt-ids");
-  AddGenerationFlags(*generate, line.generate.generation);
+  AddGenerationFlags(*generate, line.generate.generation, line.generate.session.model_defaults);
   generate->add_flag("--json", line.generate.json, "one JSON object instead of a stream of text");
 
   CLI::App* score = app.add_subcommand("score", "log-probability of every given token; perplexity");
@@ -301,7 +304,7 @@ void AddAnswering(CLI::App& app, CommandLine& line) {
 
   CLI::App* chat = app.add_subcommand("chat", "a conversation on the terminal");
   AddSessionFlags(*chat, line.chat.session);
-  AddGenerationFlags(*chat, line.chat.generation);
+  AddGenerationFlags(*chat, line.chat.generation, line.chat.session.model_defaults);
   chat->add_option("--system", line.chat.system, "system message (default: the template's own)");
   chat->add_option("--question", line.chat.question, "ask this and end, instead of a conversation");
   chat->add_flag("--json", line.chat.json, "with --question: one JSON object");
@@ -311,7 +314,7 @@ void AddBatch(CLI::App& app, CommandLine& line) {
   CLI::App* batch =
       app.add_subcommand("batch", "answer every line of a file of JSON; goes on where it was ended");
   AddSessionFlags(*batch, line.batch.session);
-  AddGenerationFlags(*batch, line.batch.generation);
+  AddGenerationFlags(*batch, line.batch.generation, line.batch.session.model_defaults);
   Add(*batch, "--input", line.batch.input,
       "one JSON object a line: {\"text\"} or {\"question\"}, {\"instruction\", \"input\"}, {\"messages\"}, "
       "{\"turns\"}: several questions, {\"prompt\"}: continued without a template")

@@ -210,6 +210,7 @@ absl::StatusOr<ServedModel> InferenceClient::GetModel(const CallOptions& call) {
   Connection::Call active(call);
   v1::GetModelResponse response;
   BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->GetModel(&active.context, v1::GetModelRequest(), &response)));
+  BW_ASSIGN_OR_RETURN(GenerationOptions authors_options, Decode(response.authors_options()));
   return ServedModel{.name = response.name(),
                      .model_id = response.model_id(),
                      .architecture = response.architecture(),
@@ -224,6 +225,7 @@ absl::StatusOr<ServedModel> InferenceClient::GetModel(const CallOptions& call) {
                      .kv_blocks = response.kv_blocks(),
                      .not_serving_reason = response.not_serving_reason(),
                      .refused = response.refused(),
+                     .authors_options = std::move(authors_options),
                      .loading_progress = response.loading_progress()};
 }
 

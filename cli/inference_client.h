@@ -78,7 +78,8 @@ struct ServedModel {
   int32_t kv_blocks = 0;
   std::string not_serving_reason;
   bool refused = false;  // waiting does not help: the planner says no, or a worker cannot load its part
-  uint64_t loading_progress = 0;  // while not serving: grows as the workers load
+  GenerationOptions authors_options;  // how the model's authors sample
+  uint64_t loading_progress = 0;      // while not serving: grows as the workers load
 };
 
 // Ends calls from another thread, also those that have not begun.

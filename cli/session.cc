@@ -8,6 +8,7 @@
 #include "common/config.h"
 #include "common/host_port.h"
 #include "common/status.h"
+#include "model/generation_defaults.h"
 
 namespace bellwether {
 namespace {
@@ -17,6 +18,7 @@ constexpr absl::Duration kConnectLimit = absl::Seconds(10);
 absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   Session session;
   session.address_ = options.connect;
+  session.model_defaults_ = options.model_defaults;
   if (session.address_.empty()) {
     if (options.cluster.model.empty()) {
       return absl::InvalidArgumentError(
@@ -53,6 +55,11 @@ absl::Status Session::Explain(const absl::Status& status) {
   if (client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()}).ok()) return status;
   return Annotate(status, absl::StrCat("the connection to ", address_,
                                        " was lost (the coordinator ended or cannot be reached)"));
+}
+
+GenerationOptions Session::WithDefaults(GenerationOptions options) const {
+  if (model_defaults_) FillIn(model_.authors_options, options);
+  return options;
 }
 
 absl::Status Session::Supervise(const std::function<bool()>& stop) {

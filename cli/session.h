@@ -13,8 +13,9 @@ namespace bellwether {
 // Where a command finds its model: a coordinator that runs (`connect`), or a private cluster of real
 // processes that ends with the command.
 struct SessionOptions {
-  std::string connect;     // HOST:PORT
-  ClusterOptions cluster;  // without `connect`
+  std::string connect;          // HOST:PORT
+  ClusterOptions cluster;       // without `connect`
+  bool model_defaults = false;  // generation as the model's authors have it, where a flag does not say
 };
 
 class Session {
@@ -23,6 +24,8 @@ class Session {
 
   InferenceClient& client() { return *client_; }
   const ServedModel& model() const { return model_; }
+  // `options` and what --model-defaults adds to them.
+  GenerationOptions WithDefaults(GenerationOptions options) const;
   // An error of a call, with what is behind it if the coordinator itself is gone.
   absl::Status Explain(const absl::Status& status);
   // Until `stop()`: starts workers of the private cluster anew that have ended. Returns an error if the
@@ -37,6 +40,7 @@ class Session {
   std::string way_;  // how it is reached, where that is not straight
   std::unique_ptr<InferenceClient> client_;
   ServedModel model_;
+  bool model_defaults_ = false;
 };
 
 }  // namespace bellwether

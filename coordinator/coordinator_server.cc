@@ -19,6 +19,7 @@
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
 #include "model/chat_template/chat_template_hints.h"
+#include "model/generation_defaults.h"
 #include "model/layout_text.h"
 #include "model/option_names.h"
 #include "proto/grpc_server.h"
@@ -240,6 +241,8 @@ InferenceService::Options CoordinatorServer::InferenceOptions() {
       .id = model_id_,
       .architecture = checkpoint_->config().architecture == Architecture::kBloom ? "bloom" : "llama",
       .weights = std::string(Name(format.format))};
+  options.model.authors_options = checkpoint_->generation_defaults();
+  if (chat_template_ != nullptr) FillIn(chat_template_->CardOptions(), options.model.authors_options);
   options.limits = {.vocab = checkpoint_->config().vocab,
                     .context_tokens = options_.context_tokens,
                     .has_tokenizer = tokenizer_ != nullptr};

@@ -432,6 +432,7 @@ grpc::ServerUnaryReactor* InferenceService::Impl::GetModel(grpc::CallbackServerC
   response->set_kernel_level(cluster.kernel_level);
   response->set_weights(options_.model.weights);
   response->set_kv_blocks(cluster.kv_blocks);
+  Encode(options_.model.authors_options, response->mutable_authors_options());
   if (!cluster.serving) {
     response->set_not_serving_reason(Printable(cluster.not_serving_reason));
     response->set_refused(cluster.refused);

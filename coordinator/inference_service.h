@@ -27,6 +27,7 @@ class InferenceService {
     std::string id;
     std::string architecture;
     std::string weights;  // "bf16", "int8" ...
+    GenerationOptions authors_options;
   };
   struct Options {
     Model model;

@@ -40,8 +40,7 @@ std::string Show(const std::optional<T>& value) {
 }
 
 // What, besides a line's own text, decides its answer.
-uint64_t Fingerprint(const BatchOptions& options, const ServedModel& model) {
-  const GenerationOptions& o = options.generation;
+uint64_t Fingerprint(const BatchOptions& options, const GenerationOptions& o, const ServedModel& model) {
   std::vector<std::string> parts = {model.model_id,
                                     model.weights,
                                     model.chat_template,
@@ -83,7 +82,8 @@ class Batch {
   Batch(const BatchOptions& options, Session& session, BatchInput input, BatchOutput& output)
       : options_(options),
         session_(session),
-        fingerprint_(Fingerprint(options, session.model())),
+        generation_(session.WithDefaults(options.generation)),
+        fingerprint_(Fingerprint(options, generation_, session.model())),
         output_(output),
         lines_(input.lines()),
         input_(std::move(input)),
@@ -115,6 +115,7 @@ class Batch {
 
   const BatchOptions& options_;
   Session& session_;
+  const GenerationOptions generation_;
   const uint64_t fingerprint_;
   BatchOutput& output_;
   const int64_t lines_;
@@ -210,7 +211,7 @@ absl::Status Batch::TryTurn(const BatchTask& task, const std::vector<ChatMessage
 
 absl::Status Batch::AnswerTurn(const BatchTask& task, const std::vector<ChatMessage>& messages, uint64_t seed,
                                TaskAnswer& answer) {
-  GenerationOptions generation = options_.generation;
+  GenerationOptions generation = generation_;
   generation.seed = seed;
   for (int tries = 1;; ++tries) {
     const absl::Status status = TryTurn(task, messages, generation, answer);
@@ -227,7 +228,7 @@ absl::StatusOr<Json::Object> Batch::Answer(const BatchLine& line) {
   const size_t turns = task.prompt.has_value() ? 1 : task.turns.size();
   for (size_t turn = 0; turn < turns; ++turn) {
     if (!task.prompt.has_value()) messages.push_back({"user", task.turns[turn]});
-    const uint64_t seed = Hash(absl::StrCat(line.number, " ", turn), options_.generation.seed.value_or(0));
+    const uint64_t seed = Hash(absl::StrCat(line.number, " ", turn), generation_.seed.value_or(0));
     BW_RETURN_IF_ERROR(AnswerTurn(task, messages, seed, answer));
     messages.push_back({"assistant", answer.texts.back()});
   }

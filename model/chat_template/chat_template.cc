@@ -138,6 +138,17 @@ std::string RenderedChat::Text() const {
   return text;
 }
 
+GenerationOptions ChatTemplate::CardOptions() const {
+  GenerationOptions options;
+  if (card.temperature > 0 || card.greedy) options.temperature = card.temperature;
+  if (card.top_k > 0) options.top_k = card.top_k;
+  if (card.top_p > 0) options.top_p = card.top_p;
+  if (card.repetition_penalty > 0) options.repetition_penalty = card.repetition_penalty;
+  if (card.max_tokens > 0) options.max_tokens = card.max_tokens;
+  if (card.min_tokens > 0) options.min_tokens = card.min_tokens;
+  return options;
+}
+
 absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
                                         absl::Span<const ChatMessage> messages) {
   BW_RETURN_IF_ERROR(CheckOrder(chat_template, messages));

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "common/generation_options.h"
 #include "model/tokenizer/tokenizer.h"
 
 namespace bellwether {
@@ -15,6 +16,18 @@ namespace bellwether {
 struct ChatMessage {
   std::string role;  // "system", "user" or "assistant"
   std::string content;
+};
+
+// How the authors of a family's models sample (their model cards and scripts). 0: they do not say; a
+// temperature of 0 stays one where they say `greedy`.
+struct CardParameters {
+  double temperature = 0;
+  int32_t top_k = 0;
+  double top_p = 0;
+  double repetition_penalty = 0;
+  int32_t max_tokens = 0;
+  int32_t min_tokens = 0;
+  bool greedy = false;
 };
 
 // A family's way of writing a conversation as one text. Every space matters; docs/formats.md says where each
@@ -42,6 +55,10 @@ struct ChatTemplate {
   // The tokens that mark turns, likewise. In the template's own text each is one token wherever the
   // vocabulary has it, special or not; in contents it is plain text; in an answer it ends the answer.
   std::array<const char*, 6> marks = {};
+  CardParameters card = {};
+
+  // `card`, as what a request may ask for.
+  GenerationOptions CardOptions() const;
 };
 
 // All families, in the order of docs/formats.md. They live for the whole process.

@@ -49,6 +49,20 @@ constexpr const char* kAlpacaSystem =
     "Below is an instruction that describes a task. Write a response that appropriately completes the "
     "request.";
 
+// Of BELLE's cards for BLOOM and for LLaMA, its ZeRO-Inference script, its web page, and BiLLa's scripts.
+constexpr CardParameters kBelleBloom = {
+    .temperature = 0.35, .top_k = 30, .top_p = 0.85, .repetition_penalty = 1.2, .max_tokens = 200};
+constexpr CardParameters kBelleLlama = {
+    .temperature = 0.5, .top_k = 30, .top_p = 0.85, .repetition_penalty = 1.2, .max_tokens = 300};
+constexpr CardParameters kBelleZero = {.temperature = 0.9,
+                                       .top_k = 30,
+                                       .top_p = 0.6,
+                                       .repetition_penalty = 1.2,
+                                       .max_tokens = 128,
+                                       .min_tokens = 1};
+constexpr CardParameters kBelleWeb = {.repetition_penalty = 1.2, .max_tokens = 512, .greedy = true};
+constexpr CardParameters kBilla = {.temperature = 0.7, .max_tokens = 1024};
+
 constexpr ChatTemplate kTemplates[] = {
     {.name = "none", .single_turn = true},
 
@@ -59,18 +73,21 @@ constexpr ChatTemplate kTemplates[] = {
      .assistant_after = "\n\n",
      .prompt = "\n\nAssistant:",
      .trims = true,
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleBloom},
     {.name = "belle-7b-prose",
      .user_before = "Human: ",
      .assistant_before = " \n\nAssistant:",
      .assistant_after = "\n\n",
      .prompt = " \n\nAssistant:",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleBloom},
     {.name = "belle-7b-multi-turn",
      .user_before = "Human:",
      .assistant_before = "\n\nAssistant:",
      .prompt = "\n\nAssistant:",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleBloom},
 
     // BELLE on LLaMA.
     {.name = "belle-llama",
@@ -78,26 +95,30 @@ constexpr ChatTemplate kTemplates[] = {
      .assistant_before = " \n\nAssistant: ",
      .assistant_after = "\n\n",
      .prompt = " \n\nAssistant: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleLlama},
     {.name = "belle-llama-ext-13b",
      .user_before = "Human: ",
      .assistant_before = " \n\nBelle: ",
      .assistant_after = "\n\n",
      .prompt = " \n\nBelle: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleLlama},
     {.name = "belle-llama-ext-13b-factory",
      .user_before = "Human: ",
      .assistant_before = "\n\nBelle: ",
      .assistant_after = "\n\n",
      .prompt = "\n\nBelle: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleLlama},
     {.name = "belle-llama-ext-7b", .single_turn = true},  // a base model: no template works
     {.name = "belle-open-datasets",
      .user_before = "Human: ",
      .assistant_before = " \n\nAssistant: ",
      .assistant_after = "\n\n",
      .prompt = " \n\nAssistant: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleLlama},
     {.name = "belle-train-v1-eval",
      .user_before = "Human: ",
      .assistant_before = "\n\nAssistant: ",
@@ -112,7 +133,8 @@ constexpr ChatTemplate kTemplates[] = {
      .prompt = "\n\nAssistant: \n",
      .add_special_tokens = false,
      .stop = {"Human:"},
-     .marks = {"</s>"}},
+     .marks = {"</s>"},
+     .card = kBelleWeb},
     {.name = "belle-zero-inference",
      .user_before = "Human: \n",
      .assistant_before = "\n\nAssistant:\n",
@@ -120,7 +142,8 @@ constexpr ChatTemplate kTemplates[] = {
      .prompt = "\n\nAssistant:\n",
      .add_special_tokens = false,
      .stop = {"Human:"},
-     .marks = {"</s>"}},
+     .marks = {"</s>"},
+     .card = kBelleZero},
     {.name = "belle-llama2-13b",
      .user_before = "Human: \n",
      .assistant_before = "\n\nAssistant:",
@@ -128,7 +151,8 @@ constexpr ChatTemplate kTemplates[] = {
      .prompt = "\n\nAssistant:\n",
      .add_special_tokens = false,
      .trims = true,
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBelleZero},
 
     // BiLLa.
     {.name = "billa",
@@ -136,7 +160,8 @@ constexpr ChatTemplate kTemplates[] = {
      .assistant_before = "\nAssistant: ",
      .assistant_after = "\n",
      .prompt = "\nAssistant: ",
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBilla},
     {.name = "billa-fastchat",
      .user_before = "Human: ",
      .assistant_before = "\nAssistant: ",
@@ -145,14 +170,16 @@ constexpr ChatTemplate kTemplates[] = {
      .system_before = "",
      .system_after = "\n",
      .default_system = "",  // an empty system part still ends its line: the leading newline is right
-     .stop = {"Human:"}},
+     .stop = {"Human:"},
+     .card = kBilla},
     {.name = "billa-training",
      .user_before = "Human: ",
      .assistant_before = "\nAssistant: ",
      .assistant_after = "</s>",
      .prompt = "\nAssistant: ",
      .stop = {"Human:"},
-     .marks = {"</s>"}},
+     .marks = {"</s>"},
+     .card = kBilla},
 
     // Alpaca.
     {.name = "alpaca",

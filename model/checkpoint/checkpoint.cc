@@ -88,6 +88,7 @@ const std::string& Checkpoint::path() const { return contents_->path; }
 const std::string& Checkpoint::container() const { return contents_->container; }
 const std::string& Checkpoint::chat_template_text() const { return contents_->chat_template_text; }
 const std::string& Checkpoint::model_name() const { return contents_->model_name; }
+const GenerationOptions& Checkpoint::generation_defaults() const { return contents_->generation_defaults; }
 
 const TensorInfo* Checkpoint::Find(const TensorKey& key) const {
   const StoredTensor* tensor = Lookup(*contents_, key);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/dtype.h"
+#include "common/generation_options.h"
 #include "model/config.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -123,6 +124,8 @@ class Checkpoint {
   const std::string& chat_template_text() const;
   // What the checkpoint calls itself (GGUF general.name); empty if it does not say.
   const std::string& model_name() const;
+  // How its authors sample, as generation_config.json has it; empty fields where they do not say.
+  const GenerationOptions& generation_defaults() const;
 
  private:
   const std::unique_ptr<const CheckpointContents> contents_;

@@ -8,6 +8,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "common/generation_options.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/file_mapping.h"
 #include "model/checkpoint/quantized_linear.h"
@@ -56,6 +57,7 @@ struct CheckpointContents {
   absl::flat_hash_map<TensorKey, StoredTensor> tensors;  // exactly those of ExpectedTensors(config)
   std::string chat_template_text;
   std::string model_name;
+  GenerationOptions generation_defaults;
   std::function<absl::StatusOr<std::unique_ptr<Tokenizer>>()> load_tokenizer;
 };
 

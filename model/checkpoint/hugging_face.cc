@@ -14,6 +14,7 @@
 #include "model/checkpoint/quantized_tensors.h"
 #include "model/checkpoint/tensor_table_file.h"
 #include "model/checkpoint/weight_files.h"
+#include "model/generation_defaults.h"
 #include "model/json_object.h"
 
 namespace bellwether {
@@ -191,7 +192,8 @@ absl::Status CorrectVocabulary(const std::string& dir, const std::vector<NamedTe
   return absl::OkStatus();
 }
 
-absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
+// config.json and generation_config.json.
+absl::Status ReadConfig(const std::string& dir, CheckpointContents& contents) {
   const std::string path = absl::StrCat(dir, "/config.json");
   BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(path));
   if (!text.has_value()) {
@@ -203,9 +205,14 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir) {
   if (!config.ok()) return Annotate(config.status(), path);
   const std::string generation_path = absl::StrCat(dir, "/generation_config.json");
   BW_ASSIGN_OR_RETURN(const std::optional<std::string> generation, ReadIfThere(generation_path));
-  if (generation.has_value())
+  if (generation.has_value()) {
     BW_RETURN_IF_ERROR(Annotate(MergeGenerationConfig(*generation, *config), generation_path));
-  return config;
+    absl::StatusOr<GenerationOptions> defaults = ParseGenerationDefaults(*generation);
+    if (!defaults.ok()) return Annotate(defaults.status(), generation_path);
+    contents.generation_defaults = *std::move(defaults);
+  }
+  contents.config = *std::move(config);
+  return absl::OkStatus();
 }
 
 // From config.json, else the file that the tools themselves write; nothing if there is neither.
@@ -272,7 +279,7 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
 
 absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir) {
   CheckpointContents contents{.path = dir};
-  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
+  BW_RETURN_IF_ERROR(ReadConfig(dir, contents));
   BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
   LogPassedOver(dir, files);
   return OpenFiles(dir, files.chosen, std::move(contents));
@@ -282,7 +289,7 @@ absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path) 
   const size_t slash = path.rfind('/');
   const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
   CheckpointContents contents{.path = path};
-  BW_ASSIGN_OR_RETURN(contents.config, ReadConfig(dir));
+  BW_RETURN_IF_ERROR(ReadConfig(dir, contents));
   return OpenFiles(dir, {path.substr(slash + 1)}, std::move(contents));
 }
 

@@ -131,6 +131,23 @@ class Batch(unittest.TestCase):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(text, done.stderr)
 
+    def test_model_defaults(self):
+        source = self.write_input([{"text": "word"}], "one.jsonl")
+        (self.model / "generation_config.json").write_text(json.dumps({"do_sample": False, "max_new_tokens": 3}))
+        self.addCleanup((self.model / "generation_config.json").unlink)
+
+        def tokens(name, *arguments):
+            output = self.path / name
+            command = [processes.BIN / "bellwether", "batch", "--input", source, "--output", output, "--threads", "1",
+                       "--model", self.model, "--ignore-eos", "--chat-template", "belle-7b", *arguments]
+            subprocess.run(command, check=True, capture_output=True, timeout=processes.PATIENCE)
+            return lines_of(output)[0]["usage"]["generated_tokens"]
+
+        self.assertEqual(tokens("file", "--model-defaults"), 3)
+        self.assertEqual(tokens("flag", "--model-defaults", "--max-tokens", "2"), 2)
+        (self.model / "generation_config.json").write_text("{}")
+        self.assertEqual(tokens("card", "--model-defaults"), 200, "BELLE's card says so")
+
 
 if __name__ == "__main__":
     unittest.main()
