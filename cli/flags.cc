@@ -329,6 +329,20 @@ void AddBatch(CLI::App& app, CommandLine& line) {
   batch->add_flag("--in-order", line.batch.in_order, "answers in the order of the lines, not as they come");
 }
 
+void AddPerplexity(CLI::App& app, CommandLine& line) {
+  CLI::App* perplexity =
+      app.add_subcommand("perplexity", "how well a model foretells a text, by sliding windows");
+  AddSessionFlags(*perplexity, line.perplexity.session);
+  Add(*perplexity, "--file", line.perplexity.file, "a text, or lines of {\"text\": ...}: a document each")
+      ->required();
+  Add(*perplexity, "--window", line.perplexity.window, "tokens scored in one go (default: the whole context)")
+      ->check(CLI::Range(0, kContextTokensMax));
+  Add(*perplexity, "--stride", line.perplexity.stride,
+      "from one window to the next: what overlaps is context alone (default: 512, or the window)")
+      ->check(CLI::Range(0, kContextTokensMax));
+  perplexity->add_flag("--json", line.perplexity.json, "one JSON object");
+}
+
 void AddInspect(CLI::App& app, CommandLine& line) {
   CLI::App* inspect = app.add_subcommand("inspect", "what is in a checkpoint, and does it load");
   inspect->add_option("--model,model", line.inspect.model, "Hugging Face directory or .gguf file")
@@ -356,6 +370,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddUp(app, line);
   AddAnswering(app, line);
   AddBatch(app, line);
+  AddPerplexity(app, line);
   AddPlan(app, line);
   AddInspect(app, line);
   AddDevices(app, line);

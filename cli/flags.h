@@ -6,6 +6,7 @@
 #include "cli/devices.h"
 #include "cli/inspect.h"
 #include "cli/managed_cluster.h"
+#include "cli/perplexity.h"
 #include "cli/plan.h"
 
 namespace bellwether {
@@ -19,6 +20,7 @@ struct CommandLine {
   ScoreOptions score;
   ChatOptions chat;
   BatchOptions batch;
+  PerplexityOptions perplexity;
   PlanOptions plan;
   InspectOptions inspect;
   DevicesOptions devices;

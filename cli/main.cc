@@ -24,6 +24,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   if (line.command == "score") return RunScore(line.score);
   if (line.command == "chat") return RunChat(line.chat);
   if (line.command == "batch") return RunBatch(line.batch);
+  if (line.command == "perplexity") return RunPerplexity(line.perplexity);
   if (line.command == "plan") return RunPlan(line.plan);
   if (line.command == "devices") return RunDevices(line.devices);
   if (line.command == "inspect") return RunInspect(line.inspect);

@@ -149,5 +149,40 @@ class Batch(unittest.TestCase):
         self.assertEqual(tokens("card", "--model-defaults"), 200, "BELLE's card says so")
 
 
+class Perplexity(unittest.TestCase):
+    def test_equals_the_golden_for_every_window(self):
+        golden = json.loads((processes.ROOT / "tests/goldens/perplexity.json").read_text())
+        with tempfile.TemporaryDirectory() as directory:
+            processes.write_tiny_checkpoint(directory)
+            texts = pathlib.Path(directory) / "texts"
+            texts.write_text("".join(json.dumps({"text": text}) + "\n\n" for text in golden["texts"]))
+            for expected in golden["runs"]:
+                done = subprocess.run(
+                    [processes.BIN / "bellwether", "perplexity", "--model", directory, "--threads", "1", "--file", texts,
+                     "--window", str(expected["window"]), "--stride", str(expected["stride"]), "--json"],
+                    capture_output=True, text=True, timeout=processes.PATIENCE)
+                self.assertEqual(done.returncode, 0, done.stderr)
+                answer = json.loads(done.stdout)
+                self.assertEqual([document["tokens"] for document in answer["documents"]], golden["tokens"])
+                self.assertEqual([document["scored"] for document in answer["documents"]], expected["scored"])
+                pairs = [(answer["perplexity"], expected["perplexity"])]
+                pairs += [(d["perplexity"], e) for d, e in zip(answer["documents"], expected["documents"])]
+                for found, wanted in pairs:
+                    if wanted is None:
+                        self.assertIsNone(found, "a text of one token has nothing to foretell")
+                    else:
+                        self.assertLess(abs(found / wanted - 1), 1e-5)
+
+            texts.write_text(golden["texts"][0])  # plain text is one document
+            one = subprocess.run([processes.BIN / "bellwether", "perplexity", "--model", directory, "--threads", "1",
+                                  "--file", texts], capture_output=True, text=True, timeout=processes.PATIENCE)
+            self.assertIn(f"{golden['runs'][-1]['documents'][0]:.3f}"[:-1], one.stdout)
+            bad = subprocess.run([processes.BIN / "bellwether", "perplexity", "--model", directory, "--threads", "1",
+                                  "--file", texts, "--window", "64", "--stride", "65"], capture_output=True, text=True,
+                                 timeout=processes.PATIENCE)
+            self.assertEqual(bad.returncode, 2)
+            self.assertIn("strides are no longer than they", bad.stderr)
+
+
 if __name__ == "__main__":
     unittest.main()
