@@ -397,14 +397,14 @@ TEST(HuggingFaceTest, ViewsWithGapsAreReadByTheirStrides) {
   EXPECT_THAT(window, ElementsAre(0.012f, 0.015f, 0.018f, 0.021f));
 }
 
-TEST(HuggingFaceTest, OldFilesOfTorchAreCalledSo) {
+TEST(HuggingFaceTest, TheOldestFilesOfTorchAreCalledSo) {
   TemporaryDirectory dir;
   dir.Write("config.json", kLlamaConfig);
-  const std::string path = dir.Write(
-      "pytorch_model.bin", std::string("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.", 15));
+  const std::string path =
+      dir.Write("pytorch_model.bin", std::string(257, '\0') + "ustar" + std::string(9, ' '));
   for (const std::string& model : {dir.path(), path}) {
     EXPECT_THAT(std::string(Checkpoint::Open(model).status().message()),
-                HasSubstr("pytorch_model.bin: a file of torch from before version 1.6"));
+                HasSubstr("pytorch_model.bin: a tar archive, as torch wrote before version 0.1.10"));
   }
 }
 

@@ -9,13 +9,13 @@
 #include "model/checkpoint/file_mapping.h"
 #include "model/checkpoint/safetensors.h"
 #include "model/checkpoint/torch_archive.h"
+#include "model/checkpoint/torch_legacy.h"
 #include "model/checkpoint/zip.h"
 
 namespace bellwether {
 namespace {
 
-// torch before 1.6: a pickled integer, then more pickles and the data; before 0.1.10: a tar archive.
-constexpr std::string_view kLegacyTorch("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19", 14);
+// Of torch before 0.1.10.
 constexpr std::string_view kTar = "ustar";
 constexpr size_t kTarPlace = 257;
 constexpr size_t kSafetensorsBrace = 8;  // where its JSON begins
@@ -32,9 +32,8 @@ bool IsSafetensors(absl::Span<const std::byte> file) {
   return header_bytes <= kSafetensorsHeaderBytesMax && Text(file)[kSafetensorsBrace] == '{';
 }
 
-bool IsOldTorch(absl::Span<const std::byte> file) {
-  return Text(file).starts_with(kLegacyTorch) ||
-         (file.size() > kTarPlace && Text(file).substr(kTarPlace).starts_with(kTar));
+bool IsTar(absl::Span<const std::byte> file) {
+  return file.size() > kTarPlace && Text(file).substr(kTarPlace).starts_with(kTar);
 }
 
 }  // namespace
@@ -44,14 +43,17 @@ std::string Name(TensorContainer container) {
 }
 
 absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file) {
-  if (IsOldTorch(file)) {
+  if (IsTar(file)) {
     return absl::UnimplementedError(
-        "a file of torch from before version 1.6: load and save it again with a newer one");
+        "a tar archive, as torch wrote before version 0.1.10: load and save it again with a newer one");
   }
   TensorTableFile result;
   if (IsZip(file)) {
     result.container = TensorContainer::kTorch;
     BW_ASSIGN_OR_RETURN(result.tensors, ParseTorchArchive(file));
+  } else if (IsTorchLegacy(file)) {
+    result.container = TensorContainer::kTorch;
+    BW_ASSIGN_OR_RETURN(result.tensors, ParseTorchLegacy(file));
   } else {
     BW_ASSIGN_OR_RETURN(result.tensors, ParseSafetensors(file));
   }
@@ -61,7 +63,7 @@ absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file
 absl::StatusOr<bool> HasTensorTable(const std::string& path) {
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> mapping, FileMapping::Open(path));
   const absl::Span<const std::byte> file = mapping->bytes();
-  return IsZip(file) || IsOldTorch(file) || IsSafetensors(file);
+  return IsZip(file) || IsTorchLegacy(file) || IsTar(file) || IsSafetensors(file);
 }
 
 }  // namespace bellwether

@@ -20,7 +20,7 @@ struct TensorTableFile {
   std::vector<FileTensor> tensors;
 };
 
-// What a file of weights holds. Unimplemented: torch's containers from before 1.6.
+// What a file of weights holds. Unimplemented: torch's tar archives from before 0.1.10.
 absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file);
 
 // Whether the file at `path` begins like one of these, or like an older one of torch.

@@ -1,4 +1,3 @@
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -9,15 +8,14 @@
 #include "common/json.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/tensor_table_file.h"
 #include "model/checkpoint/testing_files.h"
-#include "model/checkpoint/torch_archive.h"
 
 // Files that torch itself wrote (tests/goldens/torch).
 
 namespace bellwether {
 namespace {
 
-using ::testing::HasSubstr;
 namespace fs = std::filesystem;
 
 const fs::path kGoldens = "tests/goldens";
@@ -90,11 +88,13 @@ std::vector<double> ElementsOf(const FileTensor& tensor, absl::Span<const std::b
   return elements;
 }
 
-TEST(TorchGoldenTest, ViewsAndTypes) {
-  const auto file = FileMapping::Open((kGoldens / "torch/views.bin").string());
+void ExpectViewsAndTypes(const std::string& name) {
+  SCOPED_TRACE(name);
+  const auto file = FileMapping::Open((kGoldens / "torch" / name).string());
   ASSERT_TRUE(file.ok()) << file.status();
-  const auto tensors = ParseTorchArchive((*file)->bytes());
-  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  const auto table = ReadTensorTable((*file)->bytes());
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(table->container, TensorContainer::kTorch);
   const auto text = ReadSmallFile((kGoldens / "torch/views.json").string(), 1 << 20);
   ASSERT_TRUE(text.ok()) << text.status();
   const auto expected = ParseJson(*text);
@@ -104,8 +104,8 @@ TEST(TorchGoldenTest, ViewsAndTypes) {
                                                      {"torch.int64", "I64"},   {"torch.int32", "I32"},
                                                      {"torch.int16", "I16"},   {"torch.int8", "I8"},
                                                      {"torch.uint8", "U8"},    {"torch.bool", "BOOL"}};
-  ASSERT_EQ(tensors->size(), expected->size());
-  for (const FileTensor& tensor : *tensors) {
+  ASSERT_EQ(table->tensors.size(), expected->size());
+  for (const FileTensor& tensor : table->tensors) {
     SCOPED_TRACE(tensor.name);
     const Json& entry = (*expected)[tensor.name];
     EXPECT_EQ(tensor.dtype, dtypes.at(entry["dtype"].text()));
@@ -118,13 +118,13 @@ TEST(TorchGoldenTest, ViewsAndTypes) {
   }
 }
 
-TEST(TorchGoldenTest, FilesOfTheOldFormatAreCalledSo) {
-  const auto checkpoint = Checkpoint::Open((kGoldens / "torch/views-legacy.bin").string());
-  EXPECT_THAT(checkpoint.status().ToString(), HasSubstr("no config.json"));
-  const testing_files::TemporaryDirectory dir;
-  fs::copy_file(kGoldens / "models/llama-mha/config.json", dir.path() + "/config.json");
-  fs::copy_file(kGoldens / "torch/views-legacy.bin", dir.path() + "/pytorch_model.bin");
-  EXPECT_THAT(Checkpoint::Open(dir.path()).status().ToString(), HasSubstr("from before version 1.6"));
+TEST(TorchGoldenTest, ViewsAndTypes) { ExpectViewsAndTypes("views.bin"); }
+
+TEST(TorchGoldenTest, TheFormatFromBefore16) { ExpectViewsAndTypes("views-legacy.bin"); }
+
+TEST(TorchGoldenTest, TheFormatFromBefore16AsTorch2WritesIt) {
+  ExpectViewsAndTypes("views-legacy-torch2.bin");
+  ExpectSameWeights("llama-rope-v4-type", "llama-rope-v4-type-legacy.bin");
 }
 
 }  // namespace

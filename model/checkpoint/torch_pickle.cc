@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/quote.h"
@@ -106,6 +107,8 @@ class Machine {
 
   // The value that the pickle leaves behind.
   absl::StatusOr<Ref> Run();
+  size_t bytes_read() const { return next_; }
+  const std::vector<PickledStorage>& storages() const { return storages_; }
   const Value& value(Ref ref) const { return values_[ref]; }
   const PickledTensor& tensor(const Value& value) const { return tensors_[value.integer]; }
 
@@ -149,6 +152,8 @@ class Machine {
   size_t next_ = 0;  // what is read next
   std::vector<Value> values_;
   std::vector<PickledTensor> tensors_;
+  std::vector<PickledStorage> storages_;
+  absl::flat_hash_set<std::string_view> storage_keys_;
   std::vector<Ref> stack_;
   std::vector<size_t> marks_;  // heights of the stack
   absl::flat_hash_map<uint32_t, Ref> memo_;
@@ -241,10 +246,12 @@ absl::Status Machine::PushGlobal() {
 }
 
 // ("storage", type, key, location, elements); where the storage was, on which device, is of no interest.
+// Before 1.6 there was a sixth: None, or of a part of a storage (its key, first element, elements).
 absl::Status Machine::PushStorage() {
   BW_ASSIGN_OR_RETURN(const Ref id, Pop());
   const Value& tuple = values_[id];
-  if (tuple.kind != Kind::kTuple || tuple.items.size() != 5) return Fail("an unknown persistent id");
+  if (tuple.kind != Kind::kTuple || tuple.items.size() < 5 || tuple.items.size() > 6)
+    return Fail("an unknown persistent id");
   const Value &tag = values_[tuple.items[0]], &type = values_[tuple.items[1]], &key = values_[tuple.items[2]],
               &elements = values_[tuple.items[4]];
   const bool is_type = type.kind == Kind::kGlobal && kGlobals[type.integer].meaning == Meaning::kStorageType;
@@ -256,6 +263,16 @@ absl::Status Machine::PushStorage() {
                 .integer = elements.integer,
                 .text = key.text,
                 .items = {tuple.items[1]}};  // its type
+  if (tuple.items.size() == 6) {
+    const Value& part = values_[tuple.items[5]];
+    if (part.kind == Kind::kTuple && part.items.size() == 3) {
+      storage.items.push_back(part.items[1]);  // its first element
+    } else if (part.kind != Kind::kNone) {
+      return Fail("an unknown persistent id");
+    }
+  }
+  if (storage_keys_.insert(key.text).second)
+    storages_.push_back({key.text, kGlobals[type.integer].dtype, elements.integer});
   return Push(std::move(storage));
 }
 
@@ -308,6 +325,13 @@ absl::Status Machine::RebuildTensor(const Value& arguments) {
                        .dtype = kGlobals[values_[storage.items[0]].integer].dtype,
                        .storage_elements = storage.integer,
                        .first = first.integer};
+  if (storage.items.size() == 2) {
+    const Value& part = values_[storage.items[1]];
+    if (part.kind != Kind::kInteger || part.integer < 0 ||
+        __builtin_add_overflow(tensor.first, part.integer, &tensor.first)) {
+      return Fail("a part of a storage that is none");
+    }
+  }
   BW_ASSIGN_OR_RETURN(tensor.shape, Integers(items[2]));
   BW_ASSIGN_OR_RETURN(tensor.strides, Integers(items[3]));
   if (tensor.shape.size() != tensor.strides.size())
@@ -501,10 +525,42 @@ class StateDictFinder {
 
 }  // namespace
 
-absl::StatusOr<std::vector<NamedPickledTensor>> ReadTorchPickle(absl::Span<const std::byte> pickle) {
+absl::StatusOr<PickledState> ReadTorchPickle(absl::Span<const std::byte> pickle) {
   Machine machine(pickle);
   BW_ASSIGN_OR_RETURN(const Ref root, machine.Run());
-  return StateDictFinder(machine).Find(root);
+  PickledState state{.storages = machine.storages(), .bytes = machine.bytes_read()};
+  BW_ASSIGN_OR_RETURN(state.tensors, StateDictFinder(machine).Find(root));
+  return state;
+}
+
+absl::StatusOr<PickledLegacyHeader> ReadLegacyHeader(absl::Span<const std::byte> pickles) {
+  Machine version(pickles);
+  BW_ASSIGN_OR_RETURN(const Ref number, version.Run());
+  Machine machine(pickles.subspan(version.bytes_read()));
+  BW_ASSIGN_OR_RETURN(const Ref system, machine.Run());
+  PickledLegacyHeader header{.bytes = version.bytes_read() + machine.bytes_read()};
+  if (version.value(number).kind == Kind::kInteger) header.version = version.value(number).integer;
+  const Value& dict = machine.value(system);
+  if (dict.kind != Kind::kDict) return absl::InvalidArgumentError("no dict says which machine wrote it");
+  for (size_t i = 0; i + 1 < dict.items.size(); i += 2) {
+    const Value &key = machine.value(dict.items[i]), &value = machine.value(dict.items[i + 1]);
+    if (key.text == "little_endian" && value.kind == Kind::kBool) header.little_endian = value.integer != 0;
+  }
+  return header;
+}
+
+absl::StatusOr<PickledKeys> ReadPickledKeys(absl::Span<const std::byte> pickle) {
+  Machine machine(pickle);
+  BW_ASSIGN_OR_RETURN(const Ref root, machine.Run());
+  const Value& list = machine.value(root);
+  if (list.kind != Kind::kList) return absl::InvalidArgumentError("no list of storages");
+  PickledKeys keys{.bytes = machine.bytes_read()};
+  for (const Ref item : list.items) {
+    if (machine.value(item).kind != Kind::kText)
+      return absl::InvalidArgumentError("a key of a storage that is no text");
+    keys.keys.push_back(machine.value(item).text);
+  }
+  return keys;
 }
 
 }  // namespace bellwether

@@ -30,11 +30,38 @@ struct NamedPickledTensor {
   PickledTensor tensor;
 };
 
+struct PickledStorage {
+  std::string_view key;
+  std::string_view dtype;
+  int64_t elements = 0;
+};
+
+struct PickledState {
+  std::vector<NamedPickledTensor> tensors;
+  std::vector<PickledStorage> storages;  // all that the pickle speaks of, each once
+  size_t bytes = 0;                      // of the pickle
+};
+
 // The tensors of a state dict that torch pickled, in its order. Nothing is ever called: the few globals that
 // state dicts need stand for steps of our own, every other global and opcode is refused by its name. Values
 // that hold no tensor are passed over. Where trainers wrap the dict ("state_dict", "model", "module"), the
 // wrapped one is meant. Names and keys are views of `pickle`. InvalidArgument and Unimplemented say what is
 // wrong and at which byte.
-absl::StatusOr<std::vector<NamedPickledTensor>> ReadTorchPickle(absl::Span<const std::byte> pickle);
+absl::StatusOr<PickledState> ReadTorchPickle(absl::Span<const std::byte> pickle);
+
+// The two pickles behind the magic one of torch before 1.6: its version and what it says of its machine.
+struct PickledLegacyHeader {
+  int64_t version = 0;
+  bool little_endian = false;
+  size_t bytes = 0;  // of both
+};
+absl::StatusOr<PickledLegacyHeader> ReadLegacyHeader(absl::Span<const std::byte> pickles);
+
+// A pickle that is a list of keys.
+struct PickledKeys {
+  std::vector<std::string_view> keys;
+  size_t bytes = 0;
+};
+absl::StatusOr<PickledKeys> ReadPickledKeys(absl::Span<const std::byte> pickle);
 
 }  // namespace bellwether

@@ -1,7 +1,8 @@
 """Writes tests/goldens/torch: files of torch.save, and what they hold.
 
-Run with requirements_torch1.txt, from the repository's root. The weights of a model are those of a golden
-checkpoint beside it, so that both containers can be compared.
+Run with requirements_torch1.txt, from the repository's root; with requirements.txt it writes the old format as a
+newer torch does. The weights of a model are those of a golden checkpoint beside it, so that both containers can be
+compared.
 """
 
 import collections
@@ -41,7 +42,13 @@ def write_models():
     torch.save({"epoch": 3, "loss": 0.5, "state_dict": wrapped}, OUT / "bloom-6-heads-bf16-wrapped.bin")
 
 
-def write_views():
+def write_legacy_model():
+    llama = read_safetensors(GOLDENS / "models/llama-rope-v4-type/model.safetensors")
+    llama["lm_head.weight"] = llama["model.embed_tokens.weight"]
+    torch.save(llama, OUT / "llama-rope-v4-type-legacy.bin", _use_new_zipfile_serialization=False)
+
+
+def views():
     base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
     views = collections.OrderedDict(
         whole=base, transposed=base.t(), rows=base[1:3], columns=base[:, 2:5], every_second=base[::2, ::3],
@@ -49,14 +56,22 @@ def write_views():
         cube=base.reshape(2, 2, 6).permute(2, 0, 1))
     for name in ("float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"):
         views[name] = torch.tensor([0, 1, 1, 0, 1], dtype=getattr(torch, name))
-    torch.save(views, OUT / "views.bin")
-    torch.save(views, OUT / "views-legacy.bin", _use_new_zipfile_serialization=False)
+    return views
+
+
+def write_views():
+    torch.save(views(), OUT / "views.bin")
+    torch.save(views(), OUT / "views-legacy.bin", _use_new_zipfile_serialization=False)
     described = {name: {"dtype": str(t.dtype), "shape": list(t.shape), "values": t.double().flatten().tolist()}
-                 for name, t in views.items()}
+                 for name, t in views().items()}
     (OUT / "views.json").write_text(json.dumps(described) + "\n")
 
 
 if __name__ == "__main__":
     OUT.mkdir(exist_ok=True)
-    write_models()
-    write_views()
+    if torch.__version__.startswith("1."):
+        write_models()
+        write_views()
+    else:
+        write_legacy_model()
+        torch.save(views(), OUT / "views-legacy-torch2.bin", _use_new_zipfile_serialization=False)
