@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "model/checkpoint/contents.h"
 #include "model/checkpoint/expected_tensors.h"
+#include "model/checkpoint/ggml_checkpoint.h"
 #include "model/checkpoint/gguf_checkpoint.h"
 #include "model/checkpoint/hugging_face.h"
 #include "model/checkpoint/tensor_table_file.h"
@@ -75,7 +76,9 @@ absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& 
     BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenHuggingFaceFile(path));
     return std::make_unique<Checkpoint>(std::move(contents));
   }
-  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenGgufCheckpoint(path));
+  BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(path));
+  BW_ASSIGN_OR_RETURN(CheckpointContents contents,
+                      IsGgml(file->bytes()) ? OpenGgmlCheckpoint(path) : OpenGgufCheckpoint(path));
   return std::make_unique<Checkpoint>(std::move(contents));
 }
 

@@ -120,20 +120,16 @@ absl::Status AddTensor(const GgufTensor& tensor, const std::shared_ptr<const Fil
 absl::Status RefuseOtherFiles(const FileMapping& file) {
   uint32_t magic = 0;
   if (file.bytes().size() >= sizeof(magic)) std::memcpy(&magic, file.bytes().data(), sizeof(magic));
-  constexpr uint32_t kGguf = 0x46554747, kGgml = 0x67676d6c, kGgmf = 0x67676d66, kGgjt = 0x67676a74;
+  constexpr uint32_t kGguf = 0x46554747;
   const std::string& path = file.path();
   if (magic == kGguf) return absl::OkStatus();
-  if (magic == kGgml || magic == kGgmf || magic == kGgjt) {
-    return absl::UnimplementedError(absl::StrCat(
-        path, ": a GGML file from before GGUF; convert it with llama.cpp's convert_llama_ggml_to_gguf.py"));
-  }
   if (absl::EndsWith(path, ".json")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": give the directory it lies in"));
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat(path,
-                   ": neither GGUF nor safetensors nor a file of torch; such files and directories can "
-                   "be read"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      path,
+      ": neither GGUF nor GGML nor safetensors nor a file of torch; such files and directories can "
+      "be read"));
 }
 
 }  // namespace

@@ -228,9 +228,10 @@ TEST(GgufCheckpointTest, FilesThatAreNotGgufAreNamed) {
   const auto refusal = [&](const std::string& name, const std::string& bytes) {
     return std::string(Checkpoint::Open(dir.Write(name, bytes)).status().message());
   };
-  EXPECT_THAT(refusal("a.bin", "tjgg" + std::string(100, 0)), HasSubstr("a GGML file from before GGUF"));
+  EXPECT_THAT(refusal("a.bin", "tjgg" + std::string(100, 0)), HasSubstr("a.bin: ggjt v0 is not known"));
   EXPECT_THAT(refusal("config.json", "{\"a\": 1}"), HasSubstr("give the directory it lies in"));
-  EXPECT_THAT(refusal("x.gguf", "what"), HasSubstr("neither GGUF nor safetensors nor a file of torch"));
+  EXPECT_THAT(refusal("x.gguf", "what"),
+              HasSubstr("neither GGUF nor GGML nor safetensors nor a file of torch"));
   EXPECT_THAT(refusal("x.gguf", ""), HasSubstr("empty file"));
 }
 

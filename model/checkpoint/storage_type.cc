@@ -45,6 +45,11 @@ const Traits& TraitsOf(StorageType type) {
       {"Q4_K", 256, 144, Quantized(kInt4, 32, /*has_offset=*/true, /*half_scales=*/false)},
       {"Q5_K", 256, 176, Quantized(kInt8, 32, /*has_offset=*/true, /*half_scales=*/false)},
       {"Q6_K", 256, 210, Quantized(kInt8, 16, /*has_offset=*/false, /*half_scales=*/false)},
+      {"Q4_0 v1", 32, 20, Quantized(kInt4, 32, /*has_offset=*/false, /*half_scales=*/false)},
+      {"Q4_1 v1", 32, 24, Quantized(kInt4, 32, /*has_offset=*/true, /*half_scales=*/false)},
+      {"Q4_0 v2", 32, 20, Quantized(kInt4, 32, /*has_offset=*/false, /*half_scales=*/false)},
+      {"Q4_1 v2", 32, 24, Quantized(kInt4, 32, /*has_offset=*/true, /*half_scales=*/false)},
+      {"Q8_0 v2", 32, 36, Quantized(kInt8, 32, /*has_offset=*/false, /*half_scales=*/false)},
   };
   return kTraits[static_cast<int>(type)];
 }
@@ -81,6 +86,14 @@ void DecodeNibbles(const std::byte* nibbles, uint32_t high_bits, int bias, int8_
     const int high = (Byte(nibbles + i) >> 4) | static_cast<int>((high_bits >> (i + 16)) & 1u) << 4;
     q[i] = static_cast<int8_t>(low - bias);
     q[i + 16] = static_cast<int8_t>(high - bias);
+  }
+}
+
+// ggml's first generation: low nibbles are even columns, high ones odd.
+void DecodeNibblePairs(const std::byte* nibbles, int bias, int8_t* q) {
+  for (int i = 0; i < 16; ++i) {
+    q[2 * i] = static_cast<int8_t>((Byte(nibbles + i) & 0xf) - bias);
+    q[2 * i + 1] = static_cast<int8_t>((Byte(nibbles + i) >> 4) - bias);
   }
 }
 
@@ -147,6 +160,33 @@ void DecodeQ6K(const std::byte* block, Block& out) {
   }
 }
 
+float Float(const std::byte* at) {
+  float value;
+  std::memcpy(&value, at, sizeof(value));
+  return value;
+}
+
+// Formats with an fp32 scale, some with an fp32 offset after it.
+void DecodeOldBlock(StorageType type, const std::byte* block, Block& out) {
+  out.scales[0] = Float(block);
+  out.offsets[0] = 0;
+  switch (type) {
+    case StorageType::kQ4_0V1:
+      return DecodeNibblePairs(block + 4, 8, out.q);
+    case StorageType::kQ4_1V1:
+      out.offsets[0] = Float(block + 4);
+      return DecodeNibblePairs(block + 8, 0, out.q);
+    case StorageType::kQ4_0V2:
+      return DecodeNibbles(block + 4, 0, 8, out.q);
+    case StorageType::kQ4_1V2:
+      out.offsets[0] = Float(block + 4);
+      return DecodeNibbles(block + 8, 0, 0, out.q);
+    default:
+      BW_CHECK(type == StorageType::kQ8_0V2);
+      std::memcpy(out.q, block + 4, 32);
+  }
+}
+
 void DecodeBlock(StorageType type, const std::byte* block, Block& out) {
   // Formats with groups of 32 begin with an fp16 scale, some with an fp16 offset after it.
   out.scales[0] = HalfFloat(block);
@@ -171,6 +211,12 @@ void DecodeBlock(StorageType type, const std::byte* block, Block& out) {
       return DecodeQ4Or5K(block, /*five_bits=*/true, out);
     case StorageType::kQ6_K:
       return DecodeQ6K(block, out);
+    case StorageType::kQ4_0V1:
+    case StorageType::kQ4_1V1:
+    case StorageType::kQ4_0V2:
+    case StorageType::kQ4_1V2:
+    case StorageType::kQ8_0V2:
+      return DecodeOldBlock(type, block, out);
     case StorageType::kF32:
     case StorageType::kF16:
     case StorageType::kBF16:

@@ -23,7 +23,13 @@ enum class StorageType : uint8_t {
   kQ5_1,
   kQ4_K,
   kQ5_K,
-  kQ6_K
+  kQ6_K,
+  // ggml's before GGUF, with fp32 scales: of its first generation, and of ggjt v2.
+  kQ4_0V1,
+  kQ4_1V1,
+  kQ4_0V2,
+  kQ4_1V2,
+  kQ8_0V2
 };
 
 std::string_view Name(StorageType type);  // "F32", "Q4_K" ...

@@ -11,13 +11,19 @@
 namespace bellwether {
 namespace {
 
-constexpr StorageType kAll[] = {StorageType::kF32,  StorageType::kF16,  StorageType::kBF16,
-                                StorageType::kQ8_0, StorageType::kQ4_0, StorageType::kQ4_1,
-                                StorageType::kQ5_0, StorageType::kQ5_1, StorageType::kQ4_K,
-                                StorageType::kQ5_K, StorageType::kQ6_K};
+constexpr StorageType kAll[] = {
+    StorageType::kF32,    StorageType::kF16,    StorageType::kBF16,   StorageType::kQ8_0,
+    StorageType::kQ4_0,   StorageType::kQ4_1,   StorageType::kQ5_0,   StorageType::kQ5_1,
+    StorageType::kQ4_K,   StorageType::kQ5_K,   StorageType::kQ6_K,   StorageType::kQ4_0V1,
+    StorageType::kQ4_1V1, StorageType::kQ4_0V2, StorageType::kQ4_1V2, StorageType::kQ8_0V2};
 
 using Bytes = std::vector<uint8_t>;
 
+float FloatAt(const Bytes& b, size_t at) {
+  float value;
+  std::memcpy(&value, &b[at], sizeof(value));
+  return value;
+}
 float HalfAt(const Bytes& b, size_t at) { return F32FromF16(static_cast<uint16_t>(b[at] | b[at + 1] << 8)); }
 
 // One value of one block, written out from the definition of each format.
@@ -42,6 +48,17 @@ double Expected(StorageType type, const Bytes& b, int i) {
       return d * (nibble(6) + 16 * fifth(2) - 16);
     case StorageType::kQ5_1:
       return d * (nibble(8) + 16 * fifth(4)) + m;
+    case StorageType::kQ4_0V1:
+      return static_cast<double>(FloatAt(b, 0)) * ((i % 2 ? b[4 + i / 2] >> 4 : b[4 + i / 2] & 15) - 8);
+    case StorageType::kQ4_1V1:
+      return static_cast<double>(FloatAt(b, 0)) * (i % 2 ? b[8 + i / 2] >> 4 : b[8 + i / 2] & 15) +
+             FloatAt(b, 4);
+    case StorageType::kQ4_0V2:
+      return static_cast<double>(FloatAt(b, 0)) * (nibble(4) - 8);
+    case StorageType::kQ4_1V2:
+      return static_cast<double>(FloatAt(b, 0)) * nibble(8) + FloatAt(b, 4);
+    case StorageType::kQ8_0V2:
+      return static_cast<double>(FloatAt(b, 0)) * static_cast<int8_t>(b[4 + i]);
     case StorageType::kQ4_K:
     case StorageType::kQ5_K: {
       const bool five = type == StorageType::kQ5_K;
@@ -69,6 +86,11 @@ Bytes RandomBlock(StorageType type, uint32_t seed) {
     block[i] = static_cast<uint8_t>(Philox4x32({seed, uint32_t(i), 0, 0}, {1, 2})[0]);
   for (const size_t half : {size_t{1}, size_t{3}, size_t{209}}) {
     if (half < block.size()) block[half] = static_cast<uint8_t>((block[half] & 0x83) | 0x28);
+  }
+  if (type >= StorageType::kQ4_0V1) {  // floats instead
+    const float scale = 0.01f * static_cast<float>(seed + 1), offset = -0.3f;
+    std::memcpy(block.data(), &scale, sizeof(scale));
+    if (FormatOf(type).has_offset) std::memcpy(&block[4], &offset, sizeof(offset));
   }
   return block;
 }

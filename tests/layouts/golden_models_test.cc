@@ -45,7 +45,8 @@ Golden ReadGolden(const std::string& directory) {
   golden.checkpoint = directory;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     const auto suffix = entry.path().extension();
-    if (suffix == ".gguf" || suffix == ".pt") golden.checkpoint = entry.path();
+    if (suffix == ".gguf" || suffix == ".pt" || entry.path().filename() == "ggml-model.bin")
+      golden.checkpoint = entry.path();
   }
   return golden;
 }
