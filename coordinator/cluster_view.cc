@@ -467,12 +467,14 @@ std::vector<WorkerId> ClusterView::Line() const {
   }
   std::sort(line.begin(), line.end());
   std::vector<WorkerId> ids;
+  ids.reserve(line.size());
   for (const auto& [failed_loads, holds_nothing, id] : line) ids.push_back(id);
   return ids;
 }
 
 absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) const {
   std::vector<WorkerInventory> inventories;
+  inventories.reserve(ids.size());
   for (const WorkerId id : ids) inventories.push_back(workers_.at(id).info.inventory);
   std::vector<std::string> levels;
   for (const auto& [device_class, level] : kernel_levels_) levels.push_back(level);

@@ -96,7 +96,7 @@ absl::Status Block::Run(const Task& task, int64_t index, uint64_t seed) {
     running.thread = first;
     main_->SwitchTo(threads_[first].fiber);
   }
-  const absl::Status status = Finish();
+  absl::Status status = Finish();
   running = {};
   return status;
 }

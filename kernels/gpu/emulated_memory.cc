@@ -97,7 +97,7 @@ absl::Status EmulatedMemory::Free(void* memory) {
   const auto found = allocations_.find(reinterpret_cast<uintptr_t>(memory));
   if (found == allocations_.end())
     return absl::InvalidArgumentError("freed memory is not the start of a live allocation");
-  const absl::Status status = CheckGuards(found->first, found->second);
+  absl::Status status = CheckGuards(found->first, found->second);
   if (found->second.memory != nullptr) bytes_allocated_ -= found->second.bytes;
   std::free(found->second.memory);
   allocations_.erase(found);

@@ -355,7 +355,7 @@ struct WarpStream {
       BW_UNROLL
       for (int i = 0; i < kDepth; ++i) {
         if (unit + i >= end) break;
-        while (unit + i == bound) finish_segment();
+        while (unit + i == bound) finish_segment();  // NOLINT(bugprone-infinite-loop): it moves `bound` on
         MultiplyUnit(i, i % kDepthX, unit + i, unit + i + 1 == bound);
         if (unit + i + kDepth < end) {
           LoadWeights(i);
@@ -364,7 +364,7 @@ struct WarpStream {
         if (unit + i + kDepthX < end) LoadX(i % kDepthX);
       }
     }
-    while (segment < segment_end) finish_segment();
+    while (segment < segment_end) finish_segment();  // NOLINT(bugprone-infinite-loop): it moves `segment` on
   }
 };
 
@@ -416,14 +416,14 @@ template <int kTilesN>
 BW_DEVICE void WriteTile(const StreamMatmulArgs& args, const StreamMatmulArgs::Output& output, int tile,
                          const float* sums) {
   const WeightTable& table = output.weights.table;
-  constexpr int step = kTilesN * 8 * kSumStride;
+  constexpr int kStep = kTilesN * 8 * kSumStride;
   for (int e = ThreadIndex(); e < kTileRows * 8 * kTilesN; e += BlockThreads()) {
     const int row = e / kTileRows, column = tile * kTileRows + e % kTileRows;
     if (row >= args.rows || column >= output.weights.rows) continue;
     for (int r = 0; r < table.root_count; ++r) {
       const Root root =
           table.root_count == 1 ? Root{0, table.segment_count, table.order} : Load(&table.roots[r]);
-      float sum = SumRoot(table, root, sums + row * kSumStride + e % kTileRows, step);
+      float sum = SumRoot(table, root, sums + row * kSumStride + e % kTileRows, kStep);
       if (output.bias != nullptr) sum += Load(output.bias + column);
       Store(output.y + r * output.root_stride + row * output.stride + column, sum);
     }
@@ -448,7 +448,7 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
   const WeightTable& table = output.weights.table;
   const int first_tile = block * kTilesM;
   auto* sums = reinterpret_cast<float*>(SharedMemory());
-  constexpr int step = kTilesN * 8 * kSumStride;
+  constexpr int kStep = kTilesN * 8 * kSumStride;
   const int warps = BlockThreads() / 32;
   const int segment_begin = Warp() * table.segment_count / warps;
   const int segment_end = (Warp() + 1) * table.segment_count / warps;
@@ -461,13 +461,13 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
   if (segment_begin < segment_end) {
     stream.Run(segment_begin, segment_end, begin, end, [&](int segment) {
       BW_UNROLL
-      for (int m = 0; m < kTilesM; ++m) stream.Write(m, sums + (m * table.segment_count + segment) * step);
+      for (int m = 0; m < kTilesM; ++m) stream.Write(m, sums + (m * table.segment_count + segment) * kStep);
     });
   }
   SyncBlock();
   BW_UNROLL
   for (int m = 0; m < kTilesM; ++m)
-    WriteTile<kTilesN>(args, output, first_tile + m, sums + m * table.segment_count * step);
+    WriteTile<kTilesN>(args, output, first_tile + m, sums + m * table.segment_count * kStep);
 }
 
 }  // namespace bellwether::gpu

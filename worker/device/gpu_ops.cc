@@ -118,8 +118,9 @@ GpuOps::~GpuOps() {
 absl::Status GpuOps::Reserve() {
   const auto reserve = [this](int64_t bytes, const std::string& what, GpuMemory& to) {
     auto memory = GpuMemory::Allocate(runtime_, bytes);
-    if (memory.ok()) to = *std::move(memory);
-    return Annotate(memory.status(), what);
+    if (!memory.ok()) return Annotate(memory.status(), what);
+    to = *std::move(memory);
+    return absl::OkStatus();
   };
   // Kernels take columns and head values in pairs.
   if (config_.hidden % 2 != 0 || config_.head_dim % 2 != 0) {

@@ -57,7 +57,7 @@ absl::Status NcclGroup::AgreeOnTag(MessageTag tag, MessageKind kind) {
 }
 
 absl::Status NcclGroup::Exchange() {
-  const absl::Status status = communicator_.Exchange(transfers_);
+  absl::Status status = communicator_.Exchange(transfers_);
   transfers_.clear();
   return status;
 }
