@@ -9,13 +9,13 @@ namespace bellwether {
 
 LogLimiter::LogLimiter(int burst, absl::Duration interval, const Clock* clock)
     : interval_(interval), credit_max_(burst * interval), clock_(clock) {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   last_ = clock_->Now();
   credit_ = credit_max_;
 }
 
 std::optional<int64_t> LogLimiter::Admit() {
-  absl::MutexLock lock(&mutex_);
+  MutexLock lock(&mutex_);
   const absl::Duration now = clock_->Now();
   credit_ = std::min(credit_max_, credit_ + (now - last_));
   last_ = now;

@@ -4,9 +4,9 @@
 #include <optional>
 #include <string>
 
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
+#include "common/mutex.h"
 
 namespace bellwether {
 
@@ -22,7 +22,7 @@ class LogLimiter {
  private:
   const absl::Duration interval_, credit_max_;
   const Clock* const clock_;
-  absl::Mutex mutex_;
+  Mutex mutex_;
   absl::Duration last_ ABSL_GUARDED_BY(mutex_);
   absl::Duration credit_ ABSL_GUARDED_BY(mutex_);  // a line costs an interval
   int64_t left_out_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -8,9 +8,10 @@
 #include "absl/time/time.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/log_limiter.h"
 #include "common/quote.h"
 #include "common/status.h"
-#include "coordinator/task_pool.h"
+#include "coordinator/text_pool.h"
 #include "coordinator/token_stream.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
@@ -21,7 +22,6 @@
 namespace bellwether {
 namespace {
 
-constexpr size_t kTasksMax = 1024;
 constexpr char kRequestIdKey[] = "x-request-id";
 
 v1::FinishReason ToProto(FinishReason reason) {
@@ -92,20 +92,40 @@ absl::Status Named(const absl::Status& status, const std::string& request_id) {
   return Annotate(status, absl::StrCat("request ", request_id));
 }
 
-void LogEnd(const std::string& request_id, const absl::Status& status) {
-  if (status.ok()) {
-    LogDebug("request ", request_id, " is done");
-  } else {
-    LogInfo("request ", request_id, " ended: ", status.ToString());
-  }
+// Asked now and then while a text is read: an error ends it.
+using Stop = std::function<absl::Status()>;
+
+// Of the texts in a message, which are what takes time.
+size_t TextBytes(const v1::Prompt& message) { return message.text().size(); }
+size_t TextBytes(const v1::GenerateRequest& message) { return TextBytes(message.prompt()); }
+size_t TextBytes(const v1::ScoreRequest& message) { return TextBytes(message.prompt()); }
+size_t TextBytes(const v1::ChatRequest& message) {
+  size_t bytes = 0;
+  for (const v1::ChatMessage& it : message.messages()) bytes += it.content().size();
+  return bytes;
 }
+
+// A call that waits for the pool: whoever is first has it, the task that reads the message, or the client by
+// going away, which ends the call and the message with it.
+class Claim {
+ public:
+  bool Take() { return !taken_.exchange(true); }
+
+ private:
+  std::atomic<bool> taken_{false};
+};
+
+absl::Status TooManyWait() {
+  return absl::ResourceExhaustedError("too many requests are waiting to be read; try again later");
+}
+absl::Status CancelledByClient() { return absl::CancelledError("cancelled by the client"); }
 
 }  // namespace
 
 class InferenceService::Impl : public v1::Inference::CallbackService {
  public:
   explicit Impl(Options options)
-      : options_(std::move(options)), pool_(options_.tokenizer_threads, kTasksMax) {}
+      : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
@@ -124,23 +144,47 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
  private:
   class GenerateCall;
   class ScoreCall;
+  class TextCall;
 
   // On the pool.
-  absl::StatusOr<EngineRequest> MakeRequest(const v1::GenerateRequest& message) const;
-  absl::StatusOr<EngineRequest> MakeRequest(const v1::ChatRequest& message) const;
-  absl::StatusOr<EngineRequest> MakeRequest(const v1::ScoreRequest& message) const;
-  absl::StatusOr<std::vector<TokenId>> PromptTokens(const v1::Prompt& message) const;
+  absl::StatusOr<EngineRequest> MakeRequest(const v1::GenerateRequest& message, const Stop& stop) const;
+  absl::StatusOr<EngineRequest> MakeRequest(const v1::ChatRequest& message, const Stop& stop) const;
+  absl::StatusOr<EngineRequest> MakeRequest(const v1::ScoreRequest& message, const Stop& stop) const;
+  absl::StatusOr<std::vector<TokenId>> PromptTokens(const v1::Prompt& message, bool score,
+                                                    const Stop& stop) const;
+  EncodeLimits PromptLimits(bool score, const Stop& stop) const;
   absl::Status NeedTokenizer() const;
 
-  // Runs `work` on the pool and ends the call with its status.
-  grpc::ServerUnaryReactor* OnPool(grpc::CallbackServerContext* context, std::function<absl::Status()> work);
+  // What reading a prompt of so many bytes costs: nothing where their number alone tells that it is refused.
+  size_t ReadingBytes(size_t text_bytes) const;
+  // Reads the message on the pool and hands the request to `call`.
+  template <typename Call, typename Message>
+  void Post(std::shared_ptr<Call> call, const Message* message);
+  // Runs `work` on a text of `bytes` on the pool and ends the call with its status.
+  grpc::ServerUnaryReactor* OnPool(size_t bytes, std::function<absl::Status(const Stop&)> work);
+  absl::Status DeadlineStatus(const CallInfo& info) const;
+  void LogEnd(const std::string& request_id, const absl::Status& status) const;
   template <typename Message>
   grpc::ServerWriteReactor<v1::GenerateResponse>* Stream(grpc::CallbackServerContext* context,
                                                          const Message* message);
 
   const Options options_;
-  TaskPool pool_;
+  // Refusals are as many as clients like.
+  mutable LogLimiter ends_{20, absl::Seconds(1)};
+  TextPool pool_;
 };
+
+void InferenceService::Impl::LogEnd(const std::string& request_id, const absl::Status& status) const {
+  if (status.ok()) return LogDebug("request ", request_id, " is done");
+  if (const auto more = ends_.Admit()) {
+    LogInfo("request ", request_id, " ended: ", status.ToString(), AndLikeIt(*more));
+  }
+}
+
+absl::Status InferenceService::Impl::DeadlineStatus(const CallInfo& info) const {
+  if (options_.clock->Now() < info.deadline) return absl::OkStatus();
+  return absl::DeadlineExceededError("the deadline has passed before the prompt was read");
+}
 
 // Requests
 // ----------------------------------------------------------------------------------------------------------
@@ -150,26 +194,44 @@ absl::Status InferenceService::Impl::NeedTokenizer() const {
   return absl::FailedPreconditionError("the model has no tokenizer: give token ids instead of text");
 }
 
-absl::StatusOr<std::vector<TokenId>> InferenceService::Impl::PromptTokens(const v1::Prompt& message) const {
+EncodeLimits InferenceService::Impl::PromptLimits(bool score, const Stop& stop) const {
+  return {.tokens_max = static_cast<size_t>(PromptTokensMax(score, options_.limits)), .stop = stop};
+}
+
+size_t InferenceService::Impl::ReadingBytes(size_t text_bytes) const {
+  if (options_.tokenizer == nullptr) return 0;
+  const size_t fewest = options_.tokenizer->FewestTokens(text_bytes);
+  return fewest > static_cast<size_t>(options_.limits.context_tokens) ? 0 : text_bytes;
+}
+
+absl::StatusOr<std::vector<TokenId>> InferenceService::Impl::PromptTokens(const v1::Prompt& message,
+                                                                          bool score,
+                                                                          const Stop& stop) const {
   BW_ASSIGN_OR_RETURN(PromptInput prompt, Decode(message));
   if (prompt.token_ids) return *std::move(prompt.token_ids);
   BW_RETURN_IF_ERROR(NeedTokenizer());
-  return options_.tokenizer->Encode(*prompt.text, {.add_special_tokens = !prompt.no_special_tokens,
-                                                   .parse_special_tokens = prompt.parse_special_tokens});
+  absl::StatusOr<std::vector<TokenId>> tokens = options_.tokenizer->Encode(
+      *prompt.text,
+      {.add_special_tokens = !prompt.no_special_tokens, .parse_special_tokens = prompt.parse_special_tokens},
+      PromptLimits(score, stop));
+  if (absl::IsOutOfRange(tokens.status())) return PromptTooLong(score, options_.limits);
+  return tokens;
 }
 
-absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::GenerateRequest& message) const {
+absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::GenerateRequest& message,
+                                                                  const Stop& stop) const {
   BW_ASSIGN_OR_RETURN(const GenerationOptions options, Decode(message.options()));
   BW_RETURN_IF_ERROR(Validate(options, options_.limits));
   EngineRequest request;
-  BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt()));
+  BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt(), /*score=*/false, stop));
   BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
   ApplyOptions(options, options_.limits, &request);
   if (options_.tokenizer != nullptr) BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
   return request;
 }
 
-absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::ChatRequest& message) const {
+absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::ChatRequest& message,
+                                                                  const Stop& stop) const {
   BW_ASSIGN_OR_RETURN(const GenerationOptions options, Decode(message.options()));
   BW_RETURN_IF_ERROR(Validate(options, options_.limits));
   BW_RETURN_IF_ERROR(NeedTokenizer());
@@ -181,24 +243,28 @@ absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::Chat
   for (const v1::ChatMessage& it : message.messages())
     messages.push_back({.role = it.role(), .content = it.content()});
   BW_ASSIGN_OR_RETURN(const RenderedChat chat, RenderChat(*options_.chat_template, messages));
-  BW_ASSIGN_OR_RETURN(EncodedChat encoded, EncodeChat(chat, *options_.tokenizer));
+  absl::StatusOr<EncodedChat> encoded =
+      EncodeChat(chat, *options_.tokenizer, PromptLimits(/*score=*/false, stop));
+  if (absl::IsOutOfRange(encoded.status())) return PromptTooLong(/*score=*/false, options_.limits);
+  BW_RETURN_IF_ERROR(encoded.status());
   EngineRequest request;
-  request.prompt = std::move(encoded.prompt);
+  request.prompt = std::move(encoded->prompt);
   BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
   ApplyOptions(options, options_.limits, &request);
   BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
-  request.stop.insert(request.stop.end(), encoded.stop.begin(), encoded.stop.end());
+  request.stop.insert(request.stop.end(), encoded->stop.begin(), encoded->stop.end());
   // The template's end of a turn is as good as an end-of-sequence token.
   if (!options.ignore_eos) {
-    request.stop_token_ids.insert(request.stop_token_ids.end(), encoded.stop_token_ids.begin(),
-                                  encoded.stop_token_ids.end());
+    request.stop_token_ids.insert(request.stop_token_ids.end(), encoded->stop_token_ids.begin(),
+                                  encoded->stop_token_ids.end());
   }
   return request;
 }
 
-absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::ScoreRequest& message) const {
+absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::ScoreRequest& message,
+                                                                  const Stop& stop) const {
   EngineRequest request;
-  BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt()));
+  BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt(), /*score=*/true, stop));
   BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/true, options_.limits));
   request.score = true;
   return request;
@@ -218,11 +284,16 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
   }
   void KeepUntilDone(std::shared_ptr<GenerateCall> self) { self_ = std::move(self); }
 
+  Claim& claim() { return claim_; }
+  // Why reading the message is of no use any more.
+  absl::Status GivenUp() const {
+    if (cancelled_) return CancelledByClient();
+    return service_->DeadlineStatus(info_);
+  }
   // On the pool.
   void Submit(absl::StatusOr<EngineRequest> request) {
     if (!info_.request_id_status.ok()) request = info_.request_id_status;
     if (!request.ok()) return End(request.status());
-    if (cancelled_) return End(absl::CancelledError("cancelled by the client"));
     request->id = id_;
     request->deadline = info_.deadline;
     prompt_ = request->prompt;
@@ -239,7 +310,7 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
     explicit Writer(GenerateCall* call_in) : call(call_in) {}
     void Write(const TokenStream::Message& message) override { call->WriteMessage(message); }
     void Finish(const absl::Status& status) override {
-      LogEnd(call->info_.request_id, status);
+      call->service_->LogEnd(call->info_.request_id, status);
       call->Finish(ToGrpc(Named(status, call->info_.request_id)));
     }
     GenerateCall* const call;
@@ -261,6 +332,7 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
   void OnWriteDone(bool ok) override { stream_->WriteDone(ok); }
   void OnCancel() override {
     cancelled_ = true;
+    if (claim_.Take()) return End(CancelledByClient());
     service_->options_.engine->Cancel(id_);
   }
   void OnDone() override { const std::shared_ptr<GenerateCall> last = std::move(self_); }
@@ -271,10 +343,23 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
   Writer writer_{this};
   std::shared_ptr<TokenStream> stream_;
   std::vector<TokenId> prompt_;
+  Claim claim_;
   std::atomic<bool> cancelled_{false};
   v1::GenerateResponse response_;  // being written
   std::shared_ptr<GenerateCall> self_;
 };
+
+template <typename Call, typename Message>
+void InferenceService::Impl::Post(std::shared_ptr<Call> call, const Message* message) {
+  // `message` is gRPC's and lives until the call ends, which the one that has the claim decides.
+  const bool posted = pool_.TryPost(ReadingBytes(TextBytes(*message)), [this, call, message] {
+    if (!call->claim().Take()) return;
+    const Stop stop = [&call] { return call->GivenUp(); };
+    if (const absl::Status given_up = stop(); !given_up.ok()) return call->End(given_up);
+    call->Submit(MakeRequest(*message, stop));
+  });
+  if (!posted && call->claim().Take()) call->End(TooManyWait());
+}
 
 template <typename Message>
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Stream(
@@ -282,11 +367,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Stream(
   const RequestId id = options_.engine->NewRequestId();
   auto call = std::make_shared<GenerateCall>(this, InfoOf(context, id, options_.clock->Now()), id);
   call->KeepUntilDone(call);
-  // `message` is gRPC's and lives until the call ends, which cannot be before Submit.
-  if (!pool_.TryPost([this, call, message] { call->Submit(MakeRequest(*message)); })) {
-    call->End(absl::ResourceExhaustedError(
-        absl::StrCat(kTasksMax, " requests are waiting to be read; try again later")));
-  }
+  Post(call, message);
   return call.get();
 }
 
@@ -309,6 +390,11 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
       : service_(service), info_(std::move(info)), id_(id), response_(response) {}
   void KeepUntilDone(std::shared_ptr<ScoreCall> self) { self_ = std::move(self); }
 
+  Claim& claim() { return claim_; }
+  absl::Status GivenUp() const {
+    if (cancelled_) return CancelledByClient();
+    return service_->DeadlineStatus(info_);
+  }
   // On the pool.
   void Submit(absl::StatusOr<EngineRequest> request) {
     if (!info_.request_id_status.ok()) request = info_.request_id_status;
@@ -322,7 +408,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
     if (cancelled_) engine->Cancel(id_);
   }
   void End(const absl::Status& status) {
-    LogEnd(info_.request_id, status);
+    service_->LogEnd(info_.request_id, status);
     Finish(ToGrpc(Named(status, info_.request_id)));
   }
 
@@ -343,6 +429,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
 
   void OnCancel() override {
     cancelled_ = true;
+    if (claim_.Take()) return End(CancelledByClient());
     service_->options_.engine->Cancel(id_);
   }
   void OnDone() override { const std::shared_ptr<ScoreCall> last = std::move(self_); }
@@ -351,6 +438,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
   const CallInfo info_;
   const RequestId id_;
   v1::ScoreResponse* const response_;
+  Claim claim_;
   std::atomic<bool> cancelled_{false};
   std::shared_ptr<ScoreCall> self_;
 };
@@ -361,35 +449,54 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Score(grpc::CallbackServerCont
   const RequestId id = options_.engine->NewRequestId();
   auto call = std::make_shared<ScoreCall>(this, InfoOf(context, id, options_.clock->Now()), id, response);
   call->KeepUntilDone(call);
-  if (!pool_.TryPost([this, call, request] { call->Submit(MakeRequest(*request)); })) {
-    call->End(absl::ResourceExhaustedError(
-        absl::StrCat(kTasksMax, " requests are waiting to be read; try again later")));
-  }
+  Post(call, request);
   return call.get();
 }
 
 // The rest
 // ----------------------------------------------------------------------------------------------------------
 
-grpc::ServerUnaryReactor* InferenceService::Impl::OnPool(grpc::CallbackServerContext* context,
-                                                         std::function<absl::Status()> work) {
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  if (!pool_.TryPost([reactor, work = std::move(work)] { reactor->Finish(ToGrpc(work())); })) {
-    reactor->Finish(
-        ToGrpc(absl::ResourceExhaustedError(absl::StrCat(kTasksMax, " requests are waiting to be read"))));
+// A call that only reads a text. Lives until gRPC and the pool are done with it.
+class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor {
+ public:
+  void KeepUntilDone(std::shared_ptr<TextCall> self) { self_ = std::move(self); }
+  Claim& claim() { return claim_; }
+  absl::Status GivenUp() const { return cancelled_ ? CancelledByClient() : absl::OkStatus(); }
+  void End(const absl::Status& status) { Finish(ToGrpc(status)); }
+
+ private:
+  void OnCancel() override {
+    cancelled_ = true;
+    if (claim_.Take()) End(CancelledByClient());
   }
-  return reactor;
+  void OnDone() override { const std::shared_ptr<TextCall> last = std::move(self_); }
+
+  Claim claim_;
+  std::atomic<bool> cancelled_{false};
+  std::shared_ptr<TextCall> self_;
+};
+
+grpc::ServerUnaryReactor* InferenceService::Impl::OnPool(size_t bytes,
+                                                         std::function<absl::Status(const Stop&)> work) {
+  auto call = std::make_shared<TextCall>();
+  call->KeepUntilDone(call);
+  const bool posted = pool_.TryPost(bytes, [call, work = std::move(work)] {
+    if (call->claim().Take()) call->End(work([&call] { return call->GivenUp(); }));
+  });
+  if (!posted && call->claim().Take()) call->End(TooManyWait());
+  return call.get();
 }
 
-grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerContext* context,
+grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerContext*,
                                                            const v1::TokenizeRequest* request,
                                                            v1::TokenizeResponse* response) {
-  return OnPool(context, [this, request, response]() -> absl::Status {
+  return OnPool(request->text().size(), [this, request, response](const Stop& stop) -> absl::Status {
     BW_RETURN_IF_ERROR(NeedTokenizer());
     BW_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
-                        options_.tokenizer->Encode(
-                            request->text(), {.add_special_tokens = request->add_special_tokens(),
-                                              .parse_special_tokens = request->parse_special_tokens()}));
+                        options_.tokenizer->Encode(request->text(),
+                                                   {.add_special_tokens = request->add_special_tokens(),
+                                                    .parse_special_tokens = request->parse_special_tokens()},
+                                                   {.stop = stop}));
     for (const TokenId id : ids) {
       response->add_token_ids(id);
       response->add_tokens(std::string(options_.tokenizer->TokenBytes(id)));
@@ -398,10 +505,11 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerC
   });
 }
 
-grpc::ServerUnaryReactor* InferenceService::Impl::Detokenize(grpc::CallbackServerContext* context,
+grpc::ServerUnaryReactor* InferenceService::Impl::Detokenize(grpc::CallbackServerContext*,
                                                              const v1::DetokenizeRequest* request,
                                                              v1::DetokenizeResponse* response) {
-  return OnPool(context, [this, request, response]() -> absl::Status {
+  const size_t bytes = sizeof(TokenId) * static_cast<size_t>(request->token_ids_size());
+  return OnPool(bytes, [this, request, response](const Stop&) -> absl::Status {
     BW_RETURN_IF_ERROR(NeedTokenizer());
     const std::vector<TokenId> ids(request->token_ids().begin(), request->token_ids().end());
     for (const TokenId id : ids) {

@@ -90,6 +90,12 @@ absl::Status ValidateStops(const GenerationOptions& options, const RequestLimits
   return absl::OkStatus();
 }
 
+absl::Status PromptTooLong(absl::string_view tokens, bool score, const RequestLimits& limits) {
+  return absl::InvalidArgumentError(absl::StrCat("prompt has ", tokens, " tokens, but the context holds ",
+                                                 limits.context_tokens, score ? "" : " including the answer",
+                                                 ": shorten the prompt"));
+}
+
 }  // namespace
 
 absl::Status Validate(const GenerationOptions& options, const RequestLimits& limits) {
@@ -107,13 +113,18 @@ absl::Status Validate(const GenerationOptions& options, const RequestLimits& lim
   return CheckInteger("n", options.n, 1, kChoicesMax);
 }
 
+int64_t PromptTokensMax(bool score, const RequestLimits& limits) {
+  return limits.context_tokens - (score ? 0 : 1);
+}
+
+absl::Status PromptTooLong(bool score, const RequestLimits& limits) {
+  return PromptTooLong(absl::StrCat("more than ", PromptTokensMax(score, limits)), score, limits);
+}
+
 absl::Status ValidatePrompt(absl::Span<const TokenId> prompt, bool score, const RequestLimits& limits) {
   if (prompt.empty()) return absl::InvalidArgumentError("prompt is empty: at least one token is needed");
-  const int64_t longest = limits.context_tokens - (score ? 0 : 1);
-  if (static_cast<int64_t>(prompt.size()) > longest) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("prompt has ", prompt.size(), " tokens, but the context holds ", limits.context_tokens,
-                     score ? "" : " including the answer", ": shorten the prompt"));
+  if (static_cast<int64_t>(prompt.size()) > PromptTokensMax(score, limits)) {
+    return PromptTooLong(absl::StrCat(prompt.size()), score, limits);
   }
   for (const TokenId id : prompt) BW_RETURN_IF_ERROR(CheckTokenId("prompt", id, limits.vocab));
   return absl::OkStatus();

@@ -23,6 +23,11 @@ struct RequestLimits {
 
 absl::Status Validate(const GenerationOptions& options, const RequestLimits& limits);
 
+// Most tokens of a prompt to continue, or to score.
+int64_t PromptTokensMax(bool score, const RequestLimits& limits);
+// The error where the exact number is not known, as counting stopped there.
+absl::Status PromptTooLong(bool score, const RequestLimits& limits);
+
 // A prompt to continue (which leaves room for one token at least) or to score.
 absl::Status ValidatePrompt(absl::Span<const TokenId> prompt, bool score, const RequestLimits& limits);
 

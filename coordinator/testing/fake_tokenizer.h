@@ -17,7 +17,8 @@ class FakeTokenizer : public Tokenizer {
   explicit FakeTokenizer(std::vector<std::string> words) : words_(std::move(words)) {}
 
   absl::StatusOr<std::vector<TokenId>> EncodePieces(absl::Span<const TextPiece> pieces,
-                                                    bool /*add_special_tokens*/) const override {
+                                                    bool /*add_special_tokens*/,
+                                                    const EncodeLimits& /*limits*/) const override {
     std::string text;
     for (const TextPiece& piece : pieces) text += piece.text;
     std::vector<TokenId> ids;
@@ -34,6 +35,7 @@ class FakeTokenizer : public Tokenizer {
     }
     return ids;
   }
+  size_t FewestTokens(size_t /*bytes*/) const override { return 0; }
   std::string_view TokenBytes(TokenId id) const override {
     return id >= 0 && id < vocab_size() ? std::string_view(words_[id]) : std::string_view();
   }

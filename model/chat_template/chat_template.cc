@@ -164,7 +164,8 @@ absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
   return renderer.Finish();
 }
 
-absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer& tokenizer) {
+absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer& tokenizer,
+                                       const EncodeLimits& limits) {
   EncodedChat encoded;
   for (const std::string& mark : chat.marks) {
     if (const std::optional<TokenId> id = tokenizer.FindToken(mark)) encoded.stop_token_ids.push_back(*id);
@@ -173,7 +174,7 @@ absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer
   for (const PromptPiece& piece : chat.pieces) {
     pieces.push_back({piece.text, piece.parse_special_tokens, encoded.stop_token_ids});
   }
-  BW_ASSIGN_OR_RETURN(encoded.prompt, tokenizer.EncodePieces(pieces, chat.add_special_tokens));
+  BW_ASSIGN_OR_RETURN(encoded.prompt, tokenizer.EncodePieces(pieces, chat.add_special_tokens, limits));
   encoded.stop = chat.stop;
   return encoded;
 }

@@ -107,6 +107,7 @@ struct EncodedChat {
   std::vector<std::string> stop;
 };
 // Errors as Tokenizer::EncodePieces'.
-absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer& tokenizer);
+absl::StatusOr<EncodedChat> EncodeChat(const RenderedChat& chat, const Tokenizer& tokenizer,
+                                       const EncodeLimits& limits = {});
 
 }  // namespace bellwether

@@ -1,8 +1,10 @@
 #include "model/tokenizer/added_tokens.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/utf8.h"
+#include "model/tokenizer/encode_limits.h"
 
 namespace bellwether {
 namespace {
@@ -29,6 +31,8 @@ size_t TrailingWhitespace(std::string_view text) {
 
 void AddedTokens::Add(AddedToken token) {
   words_.Add(token.text, token.id);
+  const bool strips = token.lstrip || token.rstrip;
+  token_bytes_max_ = std::max(token_bytes_max_, strips ? kAnyBytes : token.text.size());
   by_id_.emplace(token.id, std::move(token));
 }
 

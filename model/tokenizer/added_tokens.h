@@ -26,6 +26,9 @@ class AddedTokens {
   bool empty() const { return by_id_.empty(); }
   bool Contains(TokenId id) const { return by_id_.contains(id); }
 
+  // As TextEncoder's.
+  size_t token_bytes_max() const { return token_bytes_max_; }
+
   struct Found {
     size_t begin;  // with the whitespace that belongs to it
     size_t end;
@@ -55,6 +58,7 @@ class AddedTokens {
   Found WithWhitespace(std::string_view text, size_t from, Found found) const;
 
   LongestMatch words_;
+  size_t token_bytes_max_ = 1;
   absl::flat_hash_map<TokenId, AddedToken> by_id_;
 };
 

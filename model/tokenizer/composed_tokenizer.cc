@@ -52,6 +52,7 @@ class ComposedTokenizer final : public Tokenizer {
     for (size_t id = 0; id < parts_.entries.size(); ++id) {
       const std::string& piece = parts_.entries[id].piece;
       if (!piece.empty()) by_piece_.emplace(piece, static_cast<TokenId>(id));
+      mark_bytes_max_ = std::max(mark_bytes_max_, piece.size());
     }
     std::vector<TokenId> eos;
     for (const TokenId id : parts_.eos_ids) {
@@ -62,7 +63,8 @@ class ComposedTokenizer final : public Tokenizer {
   }
 
   absl::StatusOr<std::vector<TokenId>> EncodePieces(absl::Span<const TextPiece> pieces,
-                                                    bool add_special_tokens) const override {
+                                                    bool add_special_tokens,
+                                                    const EncodeLimits& limits) const override {
     size_t bytes = 0;
     for (const TextPiece& piece : pieces) {
       bytes += std::min(piece.text.size(), kMaxTextBytes + 1);
@@ -71,11 +73,18 @@ class ComposedTokenizer final : public Tokenizer {
             absl::StrCat("text is longer than the limit of ", kMaxTextBytes, " bytes: shorten it"));
       }
     }
-    std::vector<TokenId> ids;
-    if (add_special_tokens) ids = parts_.prefix;
-    BW_RETURN_IF_ERROR(EncodeText(JoinedText(pieces), MarksOf(pieces), &ids));
-    if (add_special_tokens) ids.insert(ids.end(), parts_.suffix.begin(), parts_.suffix.end());
-    return ids;
+    EncodeProgress progress(limits);
+    if (add_special_tokens) progress.Push(parts_.prefix);
+    BW_RETURN_IF_ERROR(progress.Advance(0, FewestTokens(bytes)));
+    BW_RETURN_IF_ERROR(EncodeText(JoinedText(pieces), MarksOf(pieces), &progress));
+    if (add_special_tokens) progress.Push(parts_.suffix);
+    BW_RETURN_IF_ERROR(progress.Advance(0));
+    return progress.Take();
+  }
+
+  size_t FewestTokens(size_t bytes) const override {
+    const size_t longest = std::max(parts_.encoder->token_bytes_max(), parts_.added.token_bytes_max());
+    return FewestTokensOf(bytes, std::max(longest, mark_bytes_max_));
   }
 
   std::string_view TokenBytes(TokenId id) const override {
@@ -114,7 +123,7 @@ class ComposedTokenizer final : public Tokenizer {
   }
 
   absl::Status EncodeText(const JoinedText& joined, const std::vector<TokenId>& mark_ids,
-                          std::vector<TokenId>* ids) const {
+                          EncodeProgress* out) const {
     const std::string_view text = joined.text();
     const AddedTokens marks = AddMarks(mark_ids);
     const auto find_mark = [&](size_t from) {
@@ -132,6 +141,7 @@ class ComposedTokenizer final : public Tokenizer {
     if (!marks.empty()) mark = find_mark(0);
     if (!parts_.added.empty()) added = find_added(0);
     while (done < text.size()) {
+      BW_RETURN_IF_ERROR(out->Advance(1));
       // Each is looked for again only when the text before it is done.
       if (mark && mark->begin < done) mark = find_mark(done);
       if (added && added->begin < done) added = find_added(done);
@@ -140,10 +150,10 @@ class ComposedTokenizer final : public Tokenizer {
       const size_t plain_end = next ? next->begin : text.size();
       if (plain_end > done) {
         BW_RETURN_IF_ERROR(parts_.encoder->Encode(text.substr(done, plain_end - done), /*at_start=*/done == 0,
-                                                  mark_ids, ids));
+                                                  mark_ids, out));
       }
       if (!next) break;
-      ids->push_back(next->id);
+      out->Push(next->id);
       done = next->end;
     }
     return absl::OkStatus();
@@ -156,6 +166,7 @@ class ComposedTokenizer final : public Tokenizer {
 
   TokenizerParts parts_;
   BytesViewMap<TokenId> by_piece_;  // views into parts_.entries
+  size_t mark_bytes_max_ = 1;       // any token may be a mark
 };
 
 }  // namespace

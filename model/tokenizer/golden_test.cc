@@ -49,6 +49,20 @@ std::string DecodeOneByOne(const Tokenizer& tokenizer, const std::vector<TokenId
   return text + detokenizer.Flush();
 }
 
+// As many tokens as are allowed are given, one fewer is an error, and what is said of a text's bytes alone is
+// no more than the truth.
+void ExpectLimitsHold(const Tokenizer& tokenizer, const std::string& text,
+                      const std::vector<TokenId>& plain) {
+  EXPECT_LE(tokenizer.FewestTokens(text.size()), plain.size());
+  const auto encode = [&](size_t tokens_max) {
+    return tokenizer.Encode(text, {.add_special_tokens = false}, {.tokens_max = tokens_max});
+  };
+  const auto exact = encode(plain.size());
+  EXPECT_TRUE(exact.ok() && *exact == plain) << exact.status();
+  if (plain.empty()) return;
+  EXPECT_TRUE(absl::IsOutOfRange(encode(plain.size() - 1).status()));
+}
+
 class GoldenTest : public testing::TestWithParam<const char*> {};
 
 TEST_P(GoldenTest, SameAsTheLibrary) {
@@ -63,6 +77,7 @@ TEST_P(GoldenTest, SameAsTheLibrary) {
     SCOPED_TRACE(one.dump());
     const std::vector<TokenId> plain = one["plain"];
     EXPECT_EQ(MustEncode(**tokenizer, text, {.add_special_tokens = false}), plain);
+    ExpectLimitsHold(**tokenizer, text, plain);
     std::vector<TokenId> framed = prefix;
     framed.insert(framed.end(), plain.begin(), plain.end());
     framed.insert(framed.end(), suffix.begin(), suffix.end());

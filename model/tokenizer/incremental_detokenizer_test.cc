@@ -18,9 +18,11 @@ class FakeTokenizer final : public Tokenizer {
       : bytes_(std::move(bytes)), strips_(strips) {
     for (size_t i = 0; i < bytes_.size(); ++i) pieces_.push_back("<" + std::to_string(i) + ">");
   }
-  absl::StatusOr<std::vector<TokenId>> EncodePieces(absl::Span<const TextPiece>, bool) const override {
+  absl::StatusOr<std::vector<TokenId>> EncodePieces(absl::Span<const TextPiece>, bool,
+                                                    const EncodeLimits&) const override {
     return absl::UnimplementedError("not needed");
   }
+  size_t FewestTokens(size_t) const override { return 0; }
   std::string_view TokenBytes(TokenId id) const override { return bytes_.at(id); }
   std::string_view TokenPiece(TokenId id) const override { return pieces_.at(id); }
   bool IsSpecial(TokenId id) const override { return bytes_.at(id).empty(); }

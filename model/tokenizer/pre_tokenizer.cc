@@ -1,5 +1,6 @@
 #include "model/tokenizer/pre_tokenizer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "common/status.h"
@@ -11,7 +12,7 @@ namespace {
 using Pieces = PreTokenizer::Pieces;
 
 // Applies a Split to one stretch of valid UTF-8.
-absl::Status SplitValid(const PreTokenizer::Split& split, std::string_view text,
+absl::Status SplitValid(const PreTokenizer::Split& split, std::string_view text, EncodeProgress* progress,
                         std::vector<std::string_view>* out) {
   const bool keep_matches = split.behaviour == PreTokenizer::Split::Behaviour::kIsolated || split.invert;
   const bool keep_gaps = split.behaviour == PreTokenizer::Split::Behaviour::kIsolated || !split.invert;
@@ -23,6 +24,7 @@ absl::Status SplitValid(const PreTokenizer::Split& split, std::string_view text,
   while (true) {
     BW_ASSIGN_OR_RETURN(const auto match, matches.Next());
     if (!match) break;
+    BW_RETURN_IF_ERROR(progress->Advance(match->end - done));
     gap_until(match->begin);
     if (keep_matches) out->push_back(text.substr(match->begin, match->end - match->begin));
     done = match->end;
@@ -32,10 +34,10 @@ absl::Status SplitValid(const PreTokenizer::Split& split, std::string_view text,
 }
 
 absl::Status ApplyStep(const PreTokenizer::Split& split, std::string_view piece, bool /*at_start*/,
-                       Pieces* out) {
+                       EncodeProgress* progress, Pieces* out) {
   while (!piece.empty()) {
     const size_t valid = ValidUtf8Prefix(piece);
-    if (valid > 0) BW_RETURN_IF_ERROR(SplitValid(split, piece.substr(0, valid), &out->views));
+    if (valid > 0) BW_RETURN_IF_ERROR(SplitValid(split, piece.substr(0, valid), progress, &out->views));
     piece.remove_prefix(valid);
     size_t broken = 0;
     while (broken < piece.size()) {
@@ -50,14 +52,14 @@ absl::Status ApplyStep(const PreTokenizer::Split& split, std::string_view piece,
 }
 
 absl::Status ApplyStep(const PreTokenizer::PrefixSpace&, std::string_view piece, bool /*at_start*/,
-                       Pieces* out) {
+                       EncodeProgress* /*progress*/, Pieces* out) {
   if (!piece.starts_with(' ')) piece = out->owned.emplace_back(" " + std::string(piece));
   out->views.push_back(piece);
   return absl::OkStatus();
 }
 
 absl::Status ApplyStep(const PreTokenizer::Metaspace& metaspace, std::string_view piece, bool at_start,
-                       Pieces* out) {
+                       EncodeProgress* /*progress*/, Pieces* out) {
   using Prepend = PreTokenizer::Metaspace::Prepend;
   const std::string& mark = metaspace.mark;
   std::string& marked = out->owned.emplace_back();
@@ -76,16 +78,31 @@ absl::Status ApplyStep(const PreTokenizer::Metaspace& metaspace, std::string_vie
   return absl::OkStatus();
 }
 
+bool CanShrink(const PreTokenizer::Split& split) {
+  return split.behaviour == PreTokenizer::Split::Behaviour::kRemoved;
+}
+bool CanShrink(const PreTokenizer::PrefixSpace&) { return false; }
+bool CanShrink(const PreTokenizer::Metaspace& metaspace) { return metaspace.mark.empty(); }
+
 }  // namespace
 
-absl::Status PreTokenizer::Apply(std::string_view text, bool at_start, Pieces* pieces) const {
+bool PreTokenizer::CanShrink() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return std::visit([](const auto& s) { return bellwether::CanShrink(s); }, step);
+  });
+}
+
+absl::Status PreTokenizer::Apply(std::string_view text, bool at_start, EncodeProgress* progress,
+                                 Pieces* pieces) const {
   pieces->views.clear();
   if (!text.empty()) pieces->views.push_back(text);
   for (const Step& step : steps_) {
     const std::vector<std::string_view> before = std::exchange(pieces->views, {});
     bool first = at_start;
     for (const std::string_view piece : before) {
-      BW_RETURN_IF_ERROR(std::visit([&](const auto& s) { return ApplyStep(s, piece, first, pieces); }, step));
+      BW_RETURN_IF_ERROR(progress->Advance(piece.size()));
+      BW_RETURN_IF_ERROR(
+          std::visit([&](const auto& s) { return ApplyStep(s, piece, first, progress, pieces); }, step));
       first = false;
     }
   }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "model/tokenizer/encode_limits.h"
 #include "model/tokenizer/regex.h"
 
 namespace bellwether {
@@ -42,7 +43,10 @@ class PreTokenizer {
     std::vector<std::string_view> views;  // into the text or into `owned`; none is empty
     std::deque<std::string> owned;        // text that a step has made
   };
-  absl::Status Apply(std::string_view text, bool at_start, Pieces* pieces) const;
+  // `progress` hears of the work, and its error ends it.
+  absl::Status Apply(std::string_view text, bool at_start, EncodeProgress* progress, Pieces* pieces) const;
+  // Whether the pieces can have fewer bytes than the text.
+  bool CanShrink() const;
 
  private:
   std::vector<Step> steps_;

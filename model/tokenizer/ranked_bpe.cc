@@ -1,8 +1,10 @@
 #include "model/tokenizer/ranked_bpe.h"
 
+#include <algorithm>
 #include <array>
 
 #include "absl/algorithm/container.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
 #include "common/utf8.h"
@@ -18,44 +20,89 @@ class RankedBpe final : public TextEncoder {
       const RankedBpeSpec::Merge& merge = spec_.merges[rank];
       ranks_[Key(merge.left, merge.right)] = {static_cast<int32_t>(rank), merge.joined};
     }
-    spec_.merges = {};
     for (int byte = 0; byte < 256; ++byte) {
       const std::string spelling =
           spec_.byte_level ? std::string(1, static_cast<char>(byte)) : absl::StrFormat("<0x%02X>", byte);
       byte_ids_[byte] = Find(spelling);
     }
+    normalized_token_bytes_max_ = NormalizedTokenBytesMax();
+    spec_.merges = {};
+  }
+
+  size_t token_bytes_max() const override {
+    return spec_.normalizer.CanShrink() ? kAnyBytes : normalized_token_bytes_max_;
   }
 
   absl::Status Encode(std::string_view text, bool at_start, absl::Span<const TokenId> never,
-                      std::vector<TokenId>* out) const override {
+                      EncodeProgress* out) const override {
     const std::string normalized =
         spec_.normalizer.Apply(spec_.byte_level ? std::string(text) : ReplaceEachBrokenByte(text));
+    BW_RETURN_IF_ERROR(
+        out->Advance(text.size(), FewestTokensOf(normalized.size(), normalized_token_bytes_max_)));
     PreTokenizer::Pieces pieces;
-    BW_RETURN_IF_ERROR(spec_.pre_tokenizer.Apply(normalized, at_start, &pieces));
+    BW_RETURN_IF_ERROR(spec_.pre_tokenizer.Apply(normalized, at_start, out, &pieces));
     std::vector<Symbol> symbols;
     for (const std::string_view piece : pieces.views) {
+      BW_RETURN_IF_ERROR(out->Advance(piece.size()));
       const TokenId whole = spec_.ignore_merges ? Find(piece) : -1;
       if (whole >= 0 && !absl::c_linear_search(never, whole)) {
-        out->push_back(whole);
+        out->Push(whole);
         continue;
       }
       symbols.clear();
       spec_.byte_level ? SplitBytes(piece, &symbols) : SplitCharacters(piece, &symbols);
-      MergeSymbols<int32_t>(&symbols, [&](const Symbol& left, const Symbol& right) {
-        std::optional<MergeCandidate<int32_t>> candidate;
-        const auto found = ranks_.find(Key(left.id, right.id));
-        if (found == ranks_.end() || absl::c_linear_search(never, found->second.joined_id)) return candidate;
-        candidate = found->second;
-        return candidate;
-      });
+      BW_RETURN_IF_ERROR(Merge(never, &symbols, out));
       for (const Symbol& symbol : symbols) {
-        if (symbol.length > 0) out->push_back(symbol.id);
+        if (symbol.length > 0) out->Push(symbol.id);
       }
     }
-    return absl::OkStatus();
+    return out->Advance(0);
   }
 
  private:
+  absl::Status Merge(absl::Span<const TokenId> never, std::vector<Symbol>* symbols,
+                     EncodeProgress* out) const {
+    const auto candidate = [&](const Symbol& left, const Symbol& right) {
+      std::optional<MergeCandidate<int32_t>> candidate;
+      const auto found = ranks_.find(Key(left.id, right.id));
+      if (found == ranks_.end() || absl::c_linear_search(never, found->second.joined_id)) return candidate;
+      candidate = found->second;
+      return candidate;
+    };
+    absl::Status status;
+    (void)MergeSymbols<int32_t>(symbols, candidate, [&](size_t work) {
+      status = out->Advance(work);
+      return status.ok();
+    });
+    return status;
+  }
+
+  // As token_bytes_max, of text that has been normalised.
+  size_t NormalizedTokenBytesMax() const {
+    if (spec_.pre_tokenizer.CanShrink() || UnknownCanShrink()) return kAnyBytes;
+    size_t longest = 4;  // a character that is unknown
+    absl::flat_hash_set<TokenId> spelled;
+    for (const auto& [piece, id] : spec_.vocabulary) {
+      longest = std::max(longest, piece.size());
+      spelled.insert(id);
+    }
+    // A merge of what is not spelled as it stands in the text could be of any length.
+    for (const RankedBpeSpec::Merge& merge : spec_.merges) {
+      if (!spelled.contains(merge.joined)) return kAnyBytes;
+      if (spec_.unknown_id && (merge.left == *spec_.unknown_id || merge.right == *spec_.unknown_id)) {
+        return kAnyBytes;
+      }
+    }
+    return longest;
+  }
+
+  // Whether characters that the vocabulary lacks vanish, or become fewer tokens than they are.
+  bool UnknownCanShrink() const {
+    const bool all_bytes = std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end();
+    if (all_bytes && (spec_.byte_level || spec_.byte_fallback)) return false;
+    return !spec_.unknown_id || spec_.fuse_unknown;
+  }
+
   static uint64_t Key(TokenId left, TokenId right) {
     return (uint64_t{static_cast<uint32_t>(left)} << 32) | static_cast<uint32_t>(right);
   }
@@ -109,6 +156,7 @@ class RankedBpe final : public TextEncoder {
 
   RankedBpeSpec spec_;
   absl::flat_hash_map<uint64_t, MergeCandidate<int32_t>> ranks_;
+  size_t normalized_token_bytes_max_ = kAnyBytes;
   std::array<TokenId, 256> byte_ids_;  // -1 where the vocabulary has no piece for the byte
 };
 

@@ -46,42 +46,91 @@ class ScoredBpe final : public TextEncoder {
           has_unused_ |= piece.type == PieceType::kUnused;
           text_ids_.emplace(piece.text, id);
           max_piece_bytes_ = std::max(max_piece_bytes_, piece.text.size());
+          spans_spaces_ |= SpansSpaces(piece.text);
       }
     }
   }
 
+  size_t token_bytes_max() const override {
+    return model_.remove_extra_whitespaces ? kAnyBytes : normalized_token_bytes_max();
+  }
+
   absl::Status Encode(std::string_view text, bool /*at_start*/, absl::Span<const TokenId> never,
-                      std::vector<TokenId>* out) const override {
+                      EncodeProgress* out) const override {
     const std::string normalized = Normalize(text);
-    std::vector<Symbol> symbols = Split(normalized, never);
+    BW_RETURN_IF_ERROR(out->Advance(text.size()));
+    bool after_unknown = false;
+    for (std::string_view rest = normalized; !rest.empty();) {
+      const std::string_view stretch = rest.substr(0, StretchBytes(rest));
+      BW_RETURN_IF_ERROR(
+          out->Advance(stretch.size(), FewestTokensOf(rest.size(), normalized_token_bytes_max())));
+      BW_RETURN_IF_ERROR(EncodeStretch(stretch, never, &after_unknown, out));
+      rest.remove_prefix(stretch.size());
+    }
+    return out->Advance(0);
+  }
+
+ private:
+  // As token_bytes_max, of text that has been normalised. A run of unknown characters is one token.
+  size_t normalized_token_bytes_max() const {
+    return model_.byte_fallback ? std::max<size_t>(1, max_piece_bytes_) : kAnyBytes;
+  }
+
+  std::string_view space() const { return model_.escape_whitespaces ? kSpaceMark : std::string_view(" "); }
+
+  // Whether a space follows something else within the piece.
+  bool SpansSpaces(std::string_view piece) const {
+    while (piece.starts_with(space())) piece.remove_prefix(space().size());
+    return piece.find(space()) != std::string_view::npos;
+  }
+
+  // How much of a normalised text can be encoded without a look at what follows: where no piece spans a
+  // space, nothing joins across the beginning of a word.
+  size_t StretchBytes(std::string_view text) const {
+    constexpr size_t kStretchBytes = 1024;  // more is slower, as the candidates outgrow the caches
+    // The halves of an unused piece are those of its last occurrence in the whole text.
+    if (spans_spaces_ || has_unused_) return text.size();
+    for (size_t at = kStretchBytes; at < text.size(); ++at) {
+      at = text.find(space(), at);
+      if (at == std::string_view::npos) break;
+      if (!text.substr(0, at).ends_with(space())) return at;
+    }
+    return text.size();
+  }
+
+  absl::Status EncodeStretch(std::string_view text, absl::Span<const TokenId> never, bool* after_unknown,
+                             EncodeProgress* out) const {
+    std::vector<Symbol> symbols = Split(text, never);
     // The two halves of each joined unused piece: it must be taken apart again.
     BytesViewMap<size_t> left_length;
-    MergeSymbols<float>(&symbols, [&](const Symbol& left, const Symbol& right) {
+    const auto candidate_of = [&](const Symbol& left, const Symbol& right) {
       std::optional<MergeCandidate<float>> candidate;
       const size_t length = size_t{left.length} + right.length;
       if (length > max_piece_bytes_) return candidate;
-      const std::string_view joined = std::string_view(normalized).substr(left.begin, length);
+      const std::string_view joined = text.substr(left.begin, length);
       const auto found = text_ids_.find(joined);
       if (found == text_ids_.end() || absl::c_linear_search(never, found->second)) return candidate;
       if (has_unused_ && IsUnused(found->second)) left_length[joined] = left.length;
       candidate = MergeCandidate<float>{-model_.pieces[found->second].score, found->second};
       return candidate;
+    };
+    absl::Status status;
+    (void)MergeSymbols<float>(&symbols, candidate_of, [&](size_t work) {
+      status = out->Advance(work);
+      return status.ok();
     });
-    bool after_unknown = false;
+    BW_RETURN_IF_ERROR(status);
     for (const Symbol& symbol : symbols) {
       if (symbol.length == 0) continue;
-      Emit(std::string_view(normalized).substr(symbol.begin, symbol.length), left_length, &after_unknown,
-           out);
+      Emit(text.substr(symbol.begin, symbol.length), left_length, after_unknown, out);
     }
     return absl::OkStatus();
   }
 
- private:
   bool IsUnused(TokenId id) const { return model_.pieces[id].type == PieceType::kUnused; }
 
   // Whitespace rules of the model; each byte that is not UTF-8 becomes U+FFFD, as sentencepiece has it.
   std::string Normalize(std::string_view text) const {
-    const std::string_view space = model_.escape_whitespaces ? kSpaceMark : std::string_view(" ");
     if (model_.remove_extra_whitespaces) {
       const size_t first = text.find_first_not_of(' ');
       if (first == std::string_view::npos) return "";
@@ -89,12 +138,12 @@ class ScoredBpe final : public TextEncoder {
     }
     std::string normalized;
     normalized.reserve(text.size() + 3);
-    if (model_.add_dummy_prefix) normalized += space;
+    if (model_.add_dummy_prefix) normalized += space();
     bool after_space = false;
     for (const char c : ReplaceEachBrokenByte(text)) {
       const bool is_space = c == ' ';
       if (!is_space) normalized += c;
-      if (is_space && !(after_space && model_.remove_extra_whitespaces)) normalized += space;
+      if (is_space && !(after_space && model_.remove_extra_whitespaces)) normalized += space();
       after_space = is_space;
     }
     return normalized;
@@ -117,7 +166,7 @@ class ScoredBpe final : public TextEncoder {
   }
 
   void Emit(std::string_view text, const BytesViewMap<size_t>& left_length, bool* after_unknown,
-            std::vector<TokenId>* out) const {
+            EncodeProgress* out) const {
     std::vector<std::string_view> open = {text};  // what an unused piece was made of, last part first
     while (!open.empty()) {
       const std::string_view part = open.back();
@@ -133,18 +182,18 @@ class ScoredBpe final : public TextEncoder {
         open.push_back(part.substr(0, halves->second));
         continue;
       }
-      out->push_back(found->second);
+      out->Push(found->second);
       *after_unknown = false;
     }
   }
 
   // Byte pieces, or one unknown token for a run of unknown characters.
-  void EmitUnknown(std::string_view text, bool* after_unknown, std::vector<TokenId>* out) const {
+  void EmitUnknown(std::string_view text, bool* after_unknown, EncodeProgress* out) const {
     if (model_.byte_fallback) {
-      for (const char c : text) out->push_back(byte_ids_[static_cast<uint8_t>(c)]);
+      for (const char c : text) out->Push(byte_ids_[static_cast<uint8_t>(c)]);
       return;
     }
-    if (!*after_unknown) out->push_back(*model_.unknown_id);
+    if (!*after_unknown) out->Push(*model_.unknown_id);
     *after_unknown = true;
   }
 
@@ -154,6 +203,7 @@ class ScoredBpe final : public TextEncoder {
   LongestMatch user_defined_;
   size_t max_piece_bytes_ = 0;
   bool has_unused_ = false;
+  bool spans_spaces_ = false;  // a piece has a space after something else
 };
 
 VocabularyEntry MakeEntry(const SentencepieceModel::Piece& piece, bool escape_whitespaces) {

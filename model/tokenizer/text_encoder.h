@@ -1,11 +1,10 @@
 #pragma once
 
 #include <string_view>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
-#include "common/ids.h"
+#include "model/tokenizer/encode_limits.h"
 
 namespace bellwether {
 
@@ -15,9 +14,12 @@ class TextEncoder {
  public:
   virtual ~TextEncoder() = default;
   // Appends the tokens of `text`, which is not empty. `at_start`: nothing, not even a special token, stands
-  // before it. `never`: tokens that must not come out of it, few. Thread-safe.
+  // before it. `never`: tokens that must not come out of it, few. Thread-safe. Errors are those of `out`, and
+  // of a text that a pattern cannot split.
   virtual absl::Status Encode(std::string_view text, bool at_start, absl::Span<const TokenId> never,
-                              std::vector<TokenId>* out) const = 0;
+                              EncodeProgress* out) const = 0;
+  // The most bytes of text that one token can stand for; kAnyBytes if a step can make a text shorter.
+  virtual size_t token_bytes_max() const = 0;
 };
 
 }  // namespace bellwether

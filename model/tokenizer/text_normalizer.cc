@@ -1,5 +1,7 @@
 #include "model/tokenizer/text_normalizer.h"
 
+#include <algorithm>
+
 #include "model/tokenizer/unicode_nfc.h"
 
 namespace bellwether {
@@ -24,7 +26,17 @@ void ApplyStep(const TextNormalizer::Replace& replace, std::string* text) {
 
 void ApplyStep(const TextNormalizer::ComposeNfc&, std::string* text) { *text = ToNfc(*text); }
 
+bool CanShrink(const TextNormalizer::Prepend&) { return false; }
+bool CanShrink(const TextNormalizer::Replace& replace) { return replace.to.size() < replace.from.size(); }
+bool CanShrink(const TextNormalizer::ComposeNfc&) { return true; }
+
 }  // namespace
+
+bool TextNormalizer::CanShrink() const {
+  return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
+    return std::visit([](const auto& s) { return bellwether::CanShrink(s); }, step);
+  });
+}
 
 std::string TextNormalizer::Apply(std::string_view text) const {
   std::string out(text);

@@ -26,6 +26,8 @@ class TextNormalizer {
     steps_.emplace_back(std::move(step));
   }
   std::string Apply(std::string_view text) const;
+  // Whether a step can make a text shorter.
+  bool CanShrink() const;
 
  private:
   std::vector<Step> steps_;

@@ -4,10 +4,10 @@
 
 namespace bellwether {
 
-absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(std::string_view text,
-                                                       const EncodeOptions& options) const {
+absl::StatusOr<std::vector<TokenId>> Tokenizer::Encode(std::string_view text, const EncodeOptions& options,
+                                                       const EncodeLimits& limits) const {
   const TextPiece piece{text, options.parse_special_tokens};
-  return EncodePieces({&piece, 1}, options.add_special_tokens);
+  return EncodePieces({&piece, 1}, options.add_special_tokens, limits);
 }
 
 std::string Tokenizer::Decode(absl::Span<const TokenId> ids, bool skip_special) const {

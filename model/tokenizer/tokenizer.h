@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/ids.h"
+#include "model/tokenizer/encode_limits.h"
 
 namespace bellwether {
 
@@ -37,10 +38,15 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // Any bytes are accepted, broken UTF-8 too. INVALID_ARGUMENT: text longer than kMaxTextBytes.
+  // Any bytes are accepted, broken UTF-8 too. INVALID_ARGUMENT: text longer than kMaxTextBytes. Else the
+  // errors of `limits`.
   virtual absl::StatusOr<std::vector<TokenId>> EncodePieces(absl::Span<const TextPiece> pieces,
-                                                            bool add_special_tokens) const = 0;
-  absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text, const EncodeOptions& options) const;
+                                                            bool add_special_tokens,
+                                                            const EncodeLimits& limits) const = 0;
+  absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text, const EncodeOptions& options,
+                                              const EncodeLimits& limits = {}) const;
+  // No text of `bytes` has fewer tokens. 0 where text may vanish, such as spaces that are dropped.
+  virtual size_t FewestTokens(size_t bytes) const = 0;
 
   // The bytes a token stands for in the middle of a text, perhaps only a part of a UTF-8 character. "" for
   // special tokens and for ids outside the vocabulary. The view lives as long as the tokenizer.

@@ -64,7 +64,7 @@ TEST(TokenizerJsonTest, SpecialTokensStandOnlyWithinOnePieceThatAllowsThem) {
   ASSERT_TRUE(parts.ok());
   const auto tokenizer = ComposeTokenizer(*std::move(parts));
   const auto encode = [&](std::vector<TextPiece> pieces) {
-    return *tokenizer->EncodePieces(pieces, /*add_special_tokens=*/false);
+    return *tokenizer->EncodePieces(pieces, /*add_special_tokens=*/false, {});
   };
   EXPECT_THAT(encode({{"a<s>b", true}}), ElementsAre(0, 4, 1));
   EXPECT_THAT(encode({{"a", true}, {"<s>", false}, {"b", true}}), ElementsAre(0, 1));
@@ -82,7 +82,7 @@ TEST(TokenizerJsonTest, MarksAreSpecialWhateverTheVocabularyCallsThem) {
   ASSERT_TRUE(parts.ok());
   const auto tokenizer = ComposeTokenizer(*std::move(parts));
   const auto encode = [&](std::vector<TextPiece> pieces) {
-    return *tokenizer->EncodePieces(pieces, /*add_special_tokens=*/false);
+    return *tokenizer->EncodePieces(pieces, /*add_special_tokens=*/false, {});
   };
   const TokenId added = 4, joined = 2;  // "<s>" and "ab"
   EXPECT_THAT(encode({{"a<s>b", false}}), ElementsAre(0, 4, 1));
