@@ -136,6 +136,17 @@ absl::StatusOr<WorkerReady> FromProto(WorkerId id, const v1::Ready& ready) {
   return event;
 }
 
+// Clients are told the text of a token, and index by it.
+bool TokensInRange(const StepResult& result, int32_t vocab) {
+  for (const StepOutput& output : result.outputs) {
+    if (output.token < -1 || output.token >= vocab) return false;
+    for (const TokenLogprob& top : output.top) {
+      if (top.token < 0 || top.token >= vocab) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 class ClusterService::Impl : public v1::Cluster::CallbackService {
@@ -166,6 +177,9 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   // On gRPC's threads.
   void OnMessage(WorkerStream& stream, const v1::WorkerMessage& message);
   void OnJoin(WorkerStream& stream, const v1::JoinRequest& join);
+  // Names tell workers apart in messages and in who waits for whom: one that is taken gets a number. False if
+  // the house is full.
+  bool TakePlace(WorkerStream& stream, std::string* name);
   void OnResult(WorkerStream& stream, const v1::StepResult& message);
   void Push(ClusterEvent event);
 
@@ -175,8 +189,10 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   void Do(const AcceptWorker& action);
   void Do(const RefuseWorker& action);
   void Do(const DropWorker& action);
+  void Do(const ReleaseWorker& action);
   void Do(const AssignLayout& action);
   void Do(const LayoutUp& action);
+  void Do(const CloseLayout& action);
   void Do(const LayoutDown& action);
   void Do(const EndWorkerEpoch& action);
   void Do(const Warn& action);
@@ -253,6 +269,8 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
                                absl::Status(code, Cut(failure.message())),
                                Cut(failure.blamed_worker())});
     }
+    case v1::WorkerMessage::kLeaving:
+      return Push(WorkerLeaving{stream.id()});
     case v1::WorkerMessage::MESSAGE_NOT_SET:
       return;
   }
@@ -272,18 +290,23 @@ void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& j
     if (absl::StatusOr<HeldPart> held = Decode(join.held()); held.ok())
       worker.inventory.held = *std::move(held);
   }
-  {
-    absl::MutexLock lock(&mutex_);
-    // Names tell workers apart in messages and in who waits for whom.
-    for (const auto& [id, name] : names_) {
-      if (name != join.name()) continue;
-      worker.inventory.name = absl::StrCat(join.name(), "#", stream.id().value);
-      break;
-    }
-    names_[stream.id()] = worker.inventory.name;
-    streams_[stream.id()] = stream.shared_from_this();
+  if (!TakePlace(stream, &worker.inventory.name)) {
+    // Not a refusal, which would be final: a place may be free the next time.
+    return stream.Close(absl::ResourceExhaustedError(
+        absl::StrCat(options_.workers_max, " workers have joined already, no more are taken")));
   }
   Push(WorkerJoined{stream.id(), std::move(worker)});
+}
+
+bool ClusterService::Impl::TakePlace(WorkerStream& stream, std::string* name) {
+  absl::MutexLock lock(&mutex_);
+  if (names_.size() >= static_cast<size_t>(options_.workers_max)) return false;
+  const bool taken =
+      std::any_of(names_.begin(), names_.end(), [name](const auto& it) { return it.second == *name; });
+  if (taken) absl::StrAppend(name, "#", stream.id().value);
+  names_[stream.id()] = *name;
+  streams_[stream.id()] = stream.shared_from_this();
+  return true;
 }
 
 void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& message) {
@@ -297,6 +320,10 @@ void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& 
     } else if (serving_->outstanding.empty() || serving_->outstanding.front() != result->id) {
       wrong =
           absl::InvalidArgumentError(absl::StrCat("a result of step ", result->id.value, " is out of order"));
+    } else if (!TokensInRange(*result, options_.vocab)) {
+      wrong = absl::InvalidArgumentError(absl::StrCat("a result of step ", result->id.value,
+                                                      " holds token ids beyond the vocabulary of ",
+                                                      options_.vocab));
     } else {
       serving_->outstanding.pop_front();
       serving_->last_change = options_.clock->Now();
@@ -363,10 +390,15 @@ void ClusterService::Impl::HandleEvent(const ClusterEvent& event) {
 }
 
 ClusterTick ClusterService::Impl::MakeTick() const {
-  absl::MutexLock lock(&mutex_);
-  if (!serving_) return {};
-  return {.steps_outstanding = static_cast<int32_t>(serving_->outstanding.size()),
-          .last_step_change = serving_->last_change};
+  ClusterTick tick;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!serving_) return tick;
+    tick.steps_outstanding = static_cast<int32_t>(serving_->outstanding.size());
+    tick.last_step_change = serving_->last_change;
+  }
+  tick.idle = options_.idle();
+  return tick;
 }
 
 std::shared_ptr<WorkerStream> ClusterService::Impl::Find(WorkerId id) const {
@@ -383,6 +415,7 @@ void ClusterService::Impl::SendTo(WorkerId id, v1::CoordinatorMessage message) {
 void ClusterService::Impl::Do(const AcceptWorker& action) {
   v1::CoordinatorMessage message;
   message.mutable_joined()->set_worker_id(action.id.value);
+  message.mutable_joined()->set_drain_seconds(absl::ToDoubleSeconds(options_.view.drain));
   SendTo(action.id, std::move(message));
   LogInfo("worker ", action.id.value, " has joined");
 }
@@ -391,6 +424,7 @@ void ClusterService::Impl::Do(const RefuseWorker& action) {
   LogWarning("refused a worker: ", action.reason);
   v1::CoordinatorMessage message;
   message.mutable_refusal()->set_reason(Printable(action.reason));
+  message.mutable_refusal()->set_start_afresh(action.start_afresh);
   SendTo(action.id, std::move(message));
   if (const auto stream = Find(action.id)) stream->Close(absl::OkStatus());
 }
@@ -398,6 +432,11 @@ void ClusterService::Impl::Do(const RefuseWorker& action) {
 void ClusterService::Impl::Do(const DropWorker& action) {
   LogWarning("dropped worker ", action.id.value, ": ", action.reason.message());
   if (const auto stream = Find(action.id)) stream->Drop();
+}
+
+void ClusterService::Impl::Do(const ReleaseWorker& action) {
+  LogInfo("worker ", action.id.value, " leaves");
+  if (const auto stream = Find(action.id)) stream->Close(absl::OkStatus());
 }
 
 void ClusterService::Impl::Do(const AssignLayout& action) {
@@ -438,10 +477,13 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
 void ClusterService::Impl::Do(const LayoutUp& action) {
   const ClusterLayout& layout = *action.layout;
   Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now()};
+  std::string reporter;
   for (const ClusterLayout::Member& member : layout.members) {
     // One that has gone meanwhile gets no step; its end is on its way to the view.
     if (auto stream = Find(member.id)) serving.members.push_back(std::move(stream));
-    if (member.rank == 0) serving.reporter = member.id;  // the last one is that of the last stage
+    if (member.rank != 0) continue;
+    serving.reporter = member.id;  // the last one is that of the last stage
+    reporter = Describe(member);
   }
   {
     absl::MutexLock lock(&mutex_);
@@ -454,8 +496,20 @@ void ClusterService::Impl::Do(const LayoutUp& action) {
   LogInfo("serving in epoch ", layout.epoch.value);
   options_.post(LayoutReady{.epoch = layout.epoch,
                             .kv_blocks = layout.plan.kv_blocks,
-                            .stages = static_cast<int32_t>(layout.plan.layout.stages.size())});
+                            .stages = static_cast<int32_t>(layout.plan.layout.stages.size()),
+                            .reporter = std::move(reporter)});
   options_.serving_changed(true);
+}
+
+void ClusterService::Impl::Do(const CloseLayout& action) {
+  {
+    absl::MutexLock lock(&mutex_);
+    status_.serving = false;
+    status_.not_serving_reason = action.reason;
+  }
+  LogInfo("epoch ", action.epoch.value, " takes no more requests: ", action.reason);
+  options_.serving_changed(false);
+  options_.post(LayoutClosing{action.epoch, action.reason});
 }
 
 void ClusterService::Impl::Do(const LayoutDown& action) {

@@ -24,8 +24,12 @@ class ClusterService {
     ClusterViewOptions view;
     ClusterView::PlanFunction plan;
     int32_t context_tokens = 0;  // for assignments
+    int32_t vocab = 0;           // token ids are below it
+    int32_t workers_max = kWorkersMax;
     const Clock* clock = Clock::Real();
-    std::function<void(Event)> post;            // to the engine: LayoutReady, LayoutLost, StepFinished
+    // To the engine: LayoutReady, LayoutClosing, LayoutLost, StepFinished.
+    std::function<void(Event)> post;
+    std::function<bool()> idle;                 // whether no request is running; asked while a layout serves
     std::function<void(bool)> serving_changed;  // for health; from the service's thread
   };
   explicit ClusterService(Options options);

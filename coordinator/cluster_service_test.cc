@@ -1,9 +1,16 @@
 #include "coordinator/cluster_service.h"
 
+#include <memory>
+#include <string>
 #include <utility>
 
 #include "gmock/gmock.h"
+#include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "proto/bellwether/v1/cluster.grpc.pb.h"
+#include "proto/grpc_channel.h"
+#include "proto/grpc_deadline.h"
+#include "proto/grpc_server.h"
 
 namespace bellwether {
 namespace {
@@ -17,6 +24,66 @@ TEST(ClusterServiceTest, SaysFromTheFirstMomentWhatItWaitsFor) {
   const ClusterService service(std::move(options));
   EXPECT_FALSE(service.status().serving);
   EXPECT_THAT(service.status().not_serving_reason, testing::HasSubstr("0 of 2"));
+}
+
+class JoiningStream {
+ public:
+  JoiningStream(const std::string& address, const std::string& name)
+      : stub_(v1::Cluster::NewStub(MakeChannel(address))) {
+    context_.set_deadline(GrpcDeadlineAfter(absl::Seconds(60)));
+    stream_ = stub_->Join(&context_);
+    v1::WorkerMessage message;
+    v1::JoinRequest* join = message.mutable_join();
+    join->set_protocol_version(kClusterProtocolVersion);
+    join->set_name(name);
+    join->set_threads(1);
+    join->set_read_bytes_per_second(1e9);
+    join->add_kernel_levels("portable");
+    stream_->Write(message);
+  }
+  bool Read(v1::CoordinatorMessage* message) { return stream_->Read(message); }
+  grpc::Status Finish() { return stream_->Finish(); }
+  grpc::Status Leave() {
+    stream_->WritesDone();
+    return stream_->Finish();
+  }
+
+ private:
+  std::unique_ptr<v1::Cluster::Stub> stub_;
+  grpc::ClientContext context_;
+  std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>> stream_;
+};
+
+// Fake workers that fill the house must not make real ones end for good.
+TEST(ClusterServiceTest, AFullHouseIsNotFinal) {
+  ClusterService::Options options;
+  options.view.workers_wanted = 10;
+  options.workers_max = 1;
+  options.post = [](const Event&) {};
+  options.serving_changed = [](bool) {};
+  ClusterService service(std::move(options));
+  grpc::ServerBuilder builder;
+  builder.RegisterService(service.service());
+  auto server = GrpcServer::Start(
+      &builder,
+      {.listen = {.address = "127.0.0.1:0", .name = "workers", .descriptors = DescriptorsBetween(0.5, 1)}});
+  ASSERT_TRUE(server.ok()) << server.status();
+  v1::CoordinatorMessage message;
+  JoiningStream first((*server)->address(), "first");
+  ASSERT_TRUE(first.Read(&message));
+  EXPECT_TRUE(message.has_joined());
+  JoiningStream second((*server)->address(), "second");
+  EXPECT_FALSE(second.Read(&message)) << "a refusal would be final: " << message.ShortDebugString();
+  EXPECT_EQ(second.Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  first.Leave();
+  // The place is free a moment after the first one's end.
+  bool joined = false;
+  for (int i = 0; i < 1000 && !joined; ++i) {
+    JoiningStream third((*server)->address(), "third");
+    joined = third.Read(&message) && message.has_joined();
+  }
+  EXPECT_TRUE(joined);
+  service.Stop();
 }
 
 }  // namespace

@@ -19,7 +19,10 @@ constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that cou
 constexpr absl::Duration kRestMax = absl::Minutes(1);
 constexpr size_t kBandwidthsMax = 4 * kWorkersMax;  // that are remembered
 constexpr size_t kKnownHashesMax = 4 * kWeightHashesMax;
-constexpr int kLoadReportPercent = 10;  // steps in which progress is told
+constexpr int kLoadReportPercent = 10;       // steps in which progress is told
+constexpr uint64_t kEpochLeadMax = 1 << 20;  // an epoch takes a fraction of a second at least
+// A step that takes so many times its deadline is given up, whatever the workers say about their progress.
+constexpr int kStepPatience = 10;
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
 
 std::string Seconds(absl::Duration duration) {
@@ -47,6 +50,7 @@ std::vector<ClusterAction> ClusterView::Handle(const ClusterEvent& event, absl::
   now_ = now;
   actions_.clear();
   std::visit([this](const auto& it) { On(it); }, event);
+  ReleaseLeaving();
   PlanIfPossible();
   return std::move(actions_);
 }
@@ -54,6 +58,15 @@ std::vector<ClusterAction> ClusterView::Handle(const ClusterEvent& event, absl::
 void ClusterView::On(const WorkerJoined& event) {
   if (std::string reason = ReasonToRefuse(event.worker); !reason.empty()) {
     actions_.push_back(RefuseWorker{event.id, std::move(reason)});
+    return;
+  }
+  // One join must not use up the numbers: each takes us on by a limited step, so that the epochs of one who
+  // has only heard of ours can be told from those that are made up.
+  if (event.worker.last_epoch.value > last_epoch_ + kEpochLeadMax) {
+    actions_.push_back(RefuseWorker{event.id,
+                                    absl::StrCat("the worker has seen epoch ", event.worker.last_epoch.value,
+                                                 ", this coordinator is at ", last_epoch_),
+                                    /*start_afresh=*/true});
     return;
   }
   const int64_t memory = HostMemory(event.worker.inventory);
@@ -129,9 +142,6 @@ std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
                         " since it first served; the worker only has ", absl::StrJoin(levels, ", "),
                         ": restart the coordinator with --kernel-level ", levels.back(), " to include it");
   }
-  if (workers_.size() >= static_cast<size_t>(kWorkersMax)) {
-    return absl::StrCat(kWorkersMax, " workers have joined already");
-  }
   return "";
 }
 
@@ -150,17 +160,16 @@ void ClusterView::On(const WorkerBeat& event) {
   if (it == workers_.end()) return;
   Worker& worker = it->second;
   worker.last_beat = now_;
-  const WorkerProgress& before = worker.progress;
-  const bool changed = before.counter != event.progress.counter || before.state != event.progress.state ||
-                       before.loaded_bytes != event.progress.loaded_bytes ||
-                       before.step != event.progress.step || before.epoch != event.progress.epoch;
-  if (changed) worker.last_change = now_;
+  const bool gets_on = phase_ == Phase::kLoading
+                           ? event.progress.epoch == layout_->epoch && worker.loading.GetsOn(event.progress)
+                           : Changed(worker.progress, event.progress);
+  if (gets_on) worker.last_change = now_;
   worker.progress = event.progress;
   if (phase_ != Phase::kLoading) return;
   const ClusterLayout::Member* member = FindMember(event.id);
   const bool loaded = event.progress.epoch == layout_->epoch && event.progress.state == "linking";
   if (member != nullptr && loaded) SetHeld(*member);
-  loading_progress_ += changed ? 1 : 0;
+  loading_progress_ += gets_on ? 1 : 0;
   ReportLoading();
 }
 
@@ -294,6 +303,36 @@ void ClusterView::SendToEndOfLine(WorkerId id) {
   worker.not_before = now_ + std::min(rest, kRestMax);
 }
 
+void ClusterView::On(const WorkerLeaving& event) {
+  const auto it = workers_.find(event.id);
+  if (it == workers_.end()) return;
+  it->second.leaving = true;
+  const ClusterLayout::Member* member = FindMember(event.id);
+  if (phase_ != Phase::kServing || member == nullptr || closing_since_) return;
+  closing_since_ = now_;
+  actions_.push_back(CloseLayout{
+      layout_->epoch, absl::StrCat(Describe(*member), " is leaving: requests are taken again without it")});
+}
+
+void ClusterView::ReleaseLeaving() {
+  std::vector<WorkerId> leaving;
+  for (const auto& [id, worker] : workers_) {
+    const bool serves = phase_ == Phase::kServing && FindMember(id) != nullptr;
+    if (worker.leaving && !serves) leaving.push_back(id);
+  }
+  for (const WorkerId id : leaving) {
+    Remove(id, absl::UnavailableError("it was told to stop"));
+    actions_.push_back(ReleaseWorker{id});
+  }
+}
+
+void ClusterView::CheckClosing(const ClusterTick& tick) {
+  if (!tick.idle && now_ - *closing_since_ < options_.drain) return;
+  EndEpoch(absl::UnavailableError(absl::StrCat("a worker was told to stop",
+                                               tick.idle ? "" : ", and requests ran on for ",
+                                               tick.idle ? "" : Seconds(options_.drain))));
+}
+
 void ClusterView::On(const EpochRejected& event) {
   if (layout_ == nullptr || event.epoch != layout_->epoch) return;
   EndEpoch(event.reason);
@@ -310,6 +349,7 @@ void ClusterView::On(const ClusterTick& event) {
   CheckHeartbeats();
   if (phase_ == Phase::kLoading) CheckLoading();
   if (phase_ == Phase::kServing && event.steps_outstanding > 0) CheckSteps(event);
+  if (phase_ == Phase::kServing && closing_since_) CheckClosing(event);
 }
 
 void ClusterView::CheckHeartbeats() {
@@ -358,13 +398,20 @@ void ClusterView::CheckSteps(const ClusterTick& tick) {
       hung = &member;
     }
   }
-  if (hung == nullptr && now_ - last_change >= limit) hung = ToBlame();
+  // Beats may say for ever that a step gets on.
+  const absl::Duration without_result = now_ - tick.last_step_change;
+  const absl::Duration patience = kStepPatience * std::max(limit, kDefaultStepDeadline);
+  const bool silent = now_ - last_change >= limit;
+  if (hung == nullptr && (silent || without_result >= patience)) hung = ToBlame();
   if (hung == nullptr) return;
   const WorkerId id = hung->id;
   const WorkerProgress& progress = workers_.at(id).progress;
+  const absl::Duration idle = now_ - workers_.at(id).last_change;
   const absl::Status reason = absl::UnavailableError(
-      absl::StrCat("no progress in step ", progress.step.value, ", layer ", progress.layer, " for ",
-                   Seconds(now_ - workers_.at(id).last_change), ", the limit is ", Seconds(limit)));
+      idle < limit ? absl::StrCat("no result of a step for ", Seconds(without_result), ", the limit is ",
+                                  Seconds(patience))
+                   : absl::StrCat("no progress in step ", progress.step.value, ", layer ", progress.layer,
+                                  " for ", Seconds(idle), ", the limit is ", Seconds(limit)));
   Remove(id, reason);
   actions_.push_back(DropWorker{id, reason});
 }
@@ -386,6 +433,7 @@ void ClusterView::EndEpoch(const absl::Status& reason, bool refused) {
   const std::shared_ptr<const ClusterLayout> ended = std::exchange(layout_, nullptr);
   const bool was_serving = phase_ == Phase::kServing;
   phase_ = Phase::kWaiting;
+  closing_since_.reset();
   for (const ClusterLayout::Member& member : ended->members) {
     const auto it = workers_.find(member.id);
     if (it == workers_.end()) continue;
@@ -496,6 +544,7 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
     const WorkerId id = ids[planned.inventory];
     Worker& worker = workers_.at(id);
     worker.ready = false;
+    worker.loading = {};
     worker.last_change = now_;
     // It makes room before it loads.
     if (!planned.keeps) worker.info.inventory.held.reset();

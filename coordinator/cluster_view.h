@@ -15,6 +15,7 @@
 #include "common/defaults.h"
 #include "common/ids.h"
 #include "coordinator/planner.h"
+#include "coordinator/worker_progress.h"
 #include "model/weight_hash.h"
 
 namespace bellwether {
@@ -32,17 +33,6 @@ struct JoiningWorker {
   std::string link_address;  // links: for others, may be empty
   std::string model_id;      // empty: the worker looks for the model that the assignment names
   Epoch last_epoch;          // that it has seen: the next one is larger
-};
-
-struct WorkerProgress {
-  Epoch epoch;
-  std::string state;  // "joined", "loading", "linking", "ready", "step"
-  int64_t loaded_bytes = 0;
-  int64_t total_bytes = 0;
-  StepId step;
-  int32_t layer = 0;
-  std::string waiting_for;  // name of the peer, empty if none
-  uint64_t counter = 0;     // grows whenever the executor gets on
 };
 
 // A layout in force or on its way: who does what.
@@ -87,6 +77,10 @@ struct WorkerFailed {
   absl::Status reason;
   std::string blamed;
 };
+// It was told to stop, and waits to be let go.
+struct WorkerLeaving {
+  WorkerId id;
+};
 // The engine can make nothing of this epoch's results.
 struct EpochRejected {
   Epoch epoch;
@@ -95,10 +89,11 @@ struct EpochRejected {
 // Time has passed; comes several times a second. Also says how the steps are getting on.
 struct ClusterTick {
   int32_t steps_outstanding = 0;
+  bool idle = true;                 // no request is running
   absl::Duration last_step_change;  // when a step was last sent to idle workers or a result last came
 };
-using ClusterEvent =
-    std::variant<WorkerJoined, WorkerLost, WorkerBeat, WorkerReady, WorkerFailed, EpochRejected, ClusterTick>;
+using ClusterEvent = std::variant<WorkerJoined, WorkerLost, WorkerBeat, WorkerReady, WorkerFailed,
+                                  WorkerLeaving, EpochRejected, ClusterTick>;
 
 // Actions.
 struct AcceptWorker {
@@ -107,17 +102,26 @@ struct AcceptWorker {
 struct RefuseWorker {
   WorkerId id;
   std::string reason;
-};  // for good: the worker ends and says so
+  bool start_afresh = false;
+};  // for good: the worker ends and says so; unless it may join again once it has forgotten its epochs
 struct DropWorker {
   WorkerId id;
   absl::Status reason;
 };  // close its stream: it may join again
+struct ReleaseWorker {
+  WorkerId id;
+};  // close its stream in peace: it has asked for it
 struct AssignLayout {
   std::shared_ptr<const ClusterLayout> layout;
 };
 struct LayoutUp {
   std::shared_ptr<const ClusterLayout> layout;
 };  // all are ready: steps may be sent
+// Of a layout that is up: take no more requests, LayoutDown follows when those that run have ended.
+struct CloseLayout {
+  Epoch epoch;
+  std::string reason;
+};
 struct LayoutDown {
   Epoch epoch;
   absl::Status reason;
@@ -137,8 +141,8 @@ struct ReportWaiting {
   std::string reason;
   bool refused = false;
 };
-using ClusterAction = std::variant<AcceptWorker, RefuseWorker, DropWorker, AssignLayout, LayoutUp, LayoutDown,
-                                   EndWorkerEpoch, Warn, ReportWaiting>;
+using ClusterAction = std::variant<AcceptWorker, RefuseWorker, DropWorker, ReleaseWorker, AssignLayout,
+                                   LayoutUp, CloseLayout, LayoutDown, EndWorkerEpoch, Warn, ReportWaiting>;
 
 struct ClusterViewOptions {
   int workers_wanted = 1;
@@ -147,7 +151,8 @@ struct ClusterViewOptions {
   std::string model_name;  // for messages
   absl::Duration heartbeat_timeout = kHeartbeatTimeout;
   absl::Duration load_timeout = kLoadTimeout;
-  absl::Duration step_deadline;  // zero: from the plan
+  absl::Duration step_deadline;          // zero: from the plan
+  absl::Duration drain = kDefaultDrain;  // for requests that run while a worker wants to leave
   int32_t step_tokens = kDefaultStepTokens;
   bool mix_devices = false;  // workers of all device classes (coordinator/device_class.h) get parts
 };
@@ -175,11 +180,13 @@ class ClusterView {
     absl::Duration last_beat;
     absl::Duration last_change;  // of the progress
     bool ready = false;          // in the current epoch
+    bool leaving = false;        // as soon as it has no part
     int64_t weight_bytes = 0;    // that it holds, also after the epoch
     int64_t kv_bytes = 0;        // that it holds while the epoch lasts
     int64_t last_kv_bytes = 0;   // that it held last
     int failed_loads = 0;        // since it last served
     bool told_apart = false;     // that it computes other bits and gets no part
+    LoadingMeter loading;        // of the current epoch
     absl::Duration not_before;   // no part for it until then
   };
 
@@ -188,6 +195,7 @@ class ClusterView {
   void On(const WorkerBeat& event);
   void On(const WorkerReady& event);
   void On(const WorkerFailed& event);
+  void On(const WorkerLeaving& event);
   void On(const EpochRejected& event);
   void On(const ClusterTick& event);
 
@@ -226,6 +234,10 @@ class ClusterView {
   // Ends the epoch for everyone; `reason` names who is to blame. `refused` as in ReportWaiting.
   void EndEpoch(const absl::Status& reason, bool refused = false);
   void Remove(WorkerId id, const absl::Status& reason);
+  // Those that leave and have no part in what serves are let go.
+  void ReleaseLeaving();
+  // Ends the epoch that a worker wants to leave, once nothing runs or the drain time is over.
+  void CheckClosing(const ClusterTick& tick);
   void CheckHeartbeats();
   void CheckLoading();
   void CheckSteps(const ClusterTick& tick);
@@ -251,6 +263,7 @@ class ClusterView {
   Phase phase_ = Phase::kWaiting;
   std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined
   std::shared_ptr<const ClusterLayout> layout_;  // null while waiting
+  std::optional<absl::Duration> closing_since_;  // of the layout that serves
   uint64_t last_epoch_ = 0;
   std::map<std::string, std::string> kernel_levels_;  // by device class, fixed when it first serves
   std::vector<std::string> layer_levels_;             // by layer, of the layout that served last

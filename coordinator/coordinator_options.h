@@ -31,8 +31,9 @@ struct CoordinatorOptions {
   int32_t step_tokens = kDefaultStepTokens;
   int32_t sequences_max = kDefaultSequences;
   int32_t requests_queued_max = kDefaultQueuedRequests;
-  uint64_t seed = 0;             // of the seeds that are drawn; 0: from the system
-  absl::Duration step_deadline;  // zero: from the plan
+  uint64_t seed = 0;                     // of the seeds that are drawn; 0: from the system
+  absl::Duration step_deadline;          // zero: from the plan
+  absl::Duration drain = kDefaultDrain;  // of running requests, when a worker is told to stop
 };
 
 }  // namespace bellwether

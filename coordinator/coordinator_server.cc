@@ -193,6 +193,7 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
                   .model_id = model_id_,
                   .model_name = options_.model,
                   .step_deadline = options_.step_deadline,
+                  .drain = options_.drain,
                   .step_tokens = options_.step_tokens,
                   .mix_devices = options_.mix_devices};
   options.plan = [this](absl::Span<const WorkerInventory> workers,
@@ -202,6 +203,8 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
     return MakePlan(checkpoint_->config(), *formats_, workers, planner);
   };
   options.context_tokens = options_.context_tokens;
+  options.vocab = checkpoint_->config().vocab;
+  options.idle = [this] { return engine_->WaitUntilIdle(absl::ZeroDuration()); };
   options.post = [this](Event event) { engine_->Post(std::move(event)); };
   options.serving_changed = [this](bool serving) {
     serving_ = serving;

@@ -83,6 +83,9 @@ class FakeWorker {
   }
   // The next result names a step that was never sent.
   void Misbehave() { misbehave_ = true; }
+  // So do its results from now on: a token that no vocabulary has, or no output at all.
+  void MakeUpTokens() { made_up_tokens_ = true; }
+  void LeaveOutOutputs() { no_outputs_ = true; }
   // The next step fails with this message.
   void FailStep(const std::string& message) {
     absl::MutexLock lock(&mutex_);
@@ -142,6 +145,8 @@ class FakeWorker {
       const auto go = [this] { return !hold_; };
       mutex_.Await(absl::Condition(&go));
     }
+    if (no_outputs_) result.outputs.clear();
+    if (made_up_tokens_ && !result.outputs.empty()) result.outputs[0].token = 1 << 20;
     v1::WorkerMessage message;
     if (std::string failure = Failure(); !failure.empty()) {
       message.mutable_failure()->set_epoch(step.epoch.value);
@@ -165,7 +170,7 @@ class FakeWorker {
   std::map<SequenceId, Sequence> sequences_;
   Epoch epoch_;
   bool reports_ = false;
-  std::atomic<bool> misbehave_{false};
+  std::atomic<bool> misbehave_{false}, made_up_tokens_{false}, no_outputs_{false};
   absl::Mutex mutex_;
   bool hold_ = false;
   std::string refusal_;
@@ -409,6 +414,31 @@ TEST_F(CoordinatorServerTest, AWorkerThatBreaksTheProtocolIsNamed) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), HasSubstr("rank 0) failed"));
   EXPECT_THAT(status.error_message(), HasSubstr("out of order"));
+}
+
+// It reached the client, and was taken for the index of a piece.
+TEST_F(CoordinatorServerTest, ATokenBeyondTheVocabularyFailsWithItsWorker) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  a->MakeUpTokens();
+  b->MakeUpTokens();
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(Request(3, 4), &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(),
+              HasSubstr("(stage 0, rank 0) failed: a result of step 1 holds token ids"));
+  for (const v1::GenerateResponse& response : responses) EXPECT_EQ(response.token_ids_size(), 0);
+}
+
+TEST_F(CoordinatorServerTest, AResultThatFitsNoStepNamesItsWorker) {
+  const auto a = Worker("a"), b = Worker("b");
+  WaitUntilServing();
+  a->LeaveOutOutputs();
+  b->LeaveOutOutputs();
+  std::vector<v1::GenerateResponse> responses;
+  const grpc::Status status = Generate(Request(3, 4), &responses);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("(stage 0, rank 0): step 1 gave 0 outputs"));
 }
 
 TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {

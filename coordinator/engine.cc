@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "common/check.h"
 #include "common/random.h"
+#include "common/status.h"
 #include "common/step_bytes.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/stop_checker.h"
@@ -51,6 +52,7 @@ struct Engine::State {
   void On(const StepFinished& event);
   void On(LayoutReady event);
   void On(const LayoutLost& event);
+  void On(LayoutClosing event);
   void On(DrainRequested) { draining = true; }
   void On(Tick) {}
 
@@ -74,7 +76,9 @@ struct Engine::State {
   Scheduler scheduler;
   bool serving = false;
   bool draining = false;
+  std::string closing;  // why no request is taken in this epoch any more; empty: they are
   Epoch epoch;
+  std::string reporter;  // of the epoch's results
   absl::Duration now;
   // By id, so that whatever ends all of them does it in an order that can be replayed.
   std::map<RequestId, Request> requests;
@@ -147,6 +151,7 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
   const auto prompt = static_cast<int64_t>(request.prompt.size());
   const int32_t context = options.context_tokens_max;
   if (draining) return absl::UnavailableError("the server is shutting down");
+  if (!closing.empty()) return absl::UnavailableError(closing);
   if (!serving) return absl::UnavailableError("not serving: the workers are not ready");
   if (static_cast<int64_t>(requests.size()) >= options.requests_queued_max) {
     return absl::ResourceExhaustedError(
@@ -243,8 +248,9 @@ void Engine::State::On(const StepFinished& event) {
   if (!serving || result.epoch != epoch) return;
   absl::StatusOr<std::vector<Scheduler::Output>> outputs = scheduler.Finish(result);
   if (!outputs.ok()) {
-    EndAll(absl::UnavailableError(outputs.status().message()));
-    actions.push_back(FailEpoch{epoch, outputs.status()});
+    const absl::Status reason = Annotate(outputs.status(), reporter);
+    EndAll(absl::UnavailableError(reason.message()));
+    actions.push_back(FailEpoch{epoch, reason});
     return;
   }
   for (const Scheduler::Output& output : *outputs) {
@@ -357,6 +363,8 @@ Usage Engine::State::UsageOf(const Request& request) const {
 
 void Engine::State::On(LayoutReady event) {
   epoch = event.epoch;
+  reporter = std::move(event.reporter);
+  closing.clear();
   serving = true;
   // Requests that are here are prefilled again from their tokens.
   scheduler.Start(event.epoch, event.kv_blocks, event.stages);
@@ -367,8 +375,13 @@ void Engine::State::On(const LayoutLost& event) {
   EndAll(absl::UnavailableError(event.reason.message()));
 }
 
+void Engine::State::On(LayoutClosing event) {
+  if (serving && event.epoch == epoch) closing = std::move(event.reason);
+}
+
 void Engine::State::EndAll(const absl::Status& status) {
   serving = false;
+  closing.clear();
   while (!requests.empty()) EndEarly(&requests.begin()->second, FinishReason::kError, status);
   scheduler.Stop();
 }

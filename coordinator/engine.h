@@ -72,20 +72,26 @@ struct StepFinished {
 // Workers are loaded and linked: steps may be sent.
 struct LayoutReady {
   Epoch epoch;
-  int32_t kv_blocks = 0;  // the least any worker can hold
-  int32_t stages = 1;     // steps kept in flight
+  int32_t kv_blocks = 0;                 // the least any worker can hold
+  int32_t stages = 1;                    // steps kept in flight
+  std::string reporter = "the workers";  // who sends the results, for errors
 };
 // The epoch is over: a worker is lost or stuck. `reason` names it.
 struct LayoutLost {
   Epoch epoch;
   absl::Status reason;
 };
+// The epoch will end on purpose: refuse new requests, with `reason`, and finish those that are here.
+struct LayoutClosing {
+  Epoch epoch;
+  std::string reason;
+};
 // SIGTERM: refuse new requests, finish those that are here.
 struct DrainRequested {};
 // Nothing but time has passed.
 struct Tick {};
 using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, LayoutReady, LayoutLost,
-                           DrainRequested, Tick>;
+                           LayoutClosing, DrainRequested, Tick>;
 
 // Actions
 // ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@
 #include "coordinator/text_pool.h"
 #include "coordinator/token_stream.h"
 #include "grpcpp/grpcpp.h"
+#include "proto/arena_messages.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
 #include "proto/generation_codec.h"
 #include "proto/grpc_deadline.h"
@@ -125,7 +126,9 @@ absl::Status CancelledByClient() { return absl::CancelledError("cancelled by the
 class InferenceService::Impl : public v1::Inference::CallbackService {
  public:
   explicit Impl(Options options)
-      : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {}
+      : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {
+    SetMessageAllocatorFor_Tokenize(&tokenize_messages_);
+  }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
@@ -171,6 +174,7 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   const Options options_;
   // Refusals are as many as clients like.
   mutable LogLimiter ends_{20, absl::Seconds(1)};
+  ArenaMessages<v1::TokenizeRequest, v1::TokenizeResponse> tokenize_messages_;
   TextPool pool_;
 };
 
@@ -497,6 +501,8 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerC
                                                    {.add_special_tokens = request->add_special_tokens(),
                                                     .parse_special_tokens = request->parse_special_tokens()},
                                                    {.stop = stop}));
+    response->mutable_token_ids()->Reserve(static_cast<int>(ids.size()));
+    response->mutable_tokens()->Reserve(static_cast<int>(ids.size()));
     for (const TokenId id : ids) {
       response->add_token_ids(id);
       response->add_tokens(std::string(options_.tokenizer->TokenBytes(id)));

@@ -6,6 +6,7 @@
 #include "common/defaults.h"
 #include "common/descriptors.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/program_flags.h"
 #include "common/stop_signal.h"
 #include "coordinator/coordinator_server.h"
@@ -64,7 +65,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--step-deadline-seconds", flags->step_deadline_seconds,
           "A worker without progress for so long within a step is hung; 0 takes it from the plan")
       ->check(SecondsRange());
-  AddFlag(app, "--drain-seconds", flags->drain_seconds, "How long SIGTERM lets running requests go on")
+  AddFlag(app, "--drain-seconds", flags->drain_seconds,
+          "How long SIGTERM, here or of a worker, lets running requests go on")
       ->check(SecondsRange());
   AddLogLevelFlag(app, &flags->log_level);
 }
@@ -77,6 +79,7 @@ int Serve(const Flags& flags) {
   }
   options.build_id = BuildId();
   options.step_deadline = absl::Seconds(flags.step_deadline_seconds);
+  options.drain = absl::Seconds(flags.drain_seconds);
   const auto server = CoordinatorServer::Start(std::move(options));
   if (!server.ok()) {
     LogError(server.status().message());
@@ -91,6 +94,7 @@ int Serve(const Flags& flags) {
 int Main(int argc, char** argv) {
   BlockStopSignals();
   IgnoreBrokenPipes();
+  ReturnBigBlocksAtOnce();  // texts of megabytes come and go
   CLI::App app(
       "The coordinator of a Bellwether cluster: takes requests over gRPC and leads the workers that join it.",
       "bellwether-coordinator");

@@ -153,7 +153,10 @@ int Work(WorkerSession::Options options) {
   const std::shared_ptr<WorkerSession> running = *std::move(session);
   std::thread([session = std::weak_ptr<WorkerSession>(running)] {
     WaitForStopSignal();
-    LogInfo("told to stop");
+    LogInfo("told to stop: requests that run may end; a second signal ends the worker at once");
+    if (const auto still = session.lock()) still->Leave();
+    WaitForStopSignal();
+    LogInfo("told to stop again");
     if (const auto still = session.lock()) still->Stop();
   }).detach();
   const absl::Status status = running->Run();

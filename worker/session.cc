@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <optional>
 #include <thread>
 #include <utility>
@@ -30,6 +31,8 @@ namespace {
 
 // Where the system does not tell what is available.
 constexpr int64_t kMemoryBytesMax = int64_t{1} << 50;
+// What a coordinator may take beyond its drain time to let a worker go.
+constexpr absl::Duration kLeaveMargin = absl::Seconds(5);
 constexpr double kBandwidthSampleSeconds = 0.05;
 
 using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
@@ -62,6 +65,7 @@ class GrpcSession : public WorkerSession {
   GrpcSession(Options options, std::unique_ptr<LinkListener> links);
 
   absl::Status Run() override;
+  void Leave() override;
   void Stop() override;
 
  private:
@@ -71,25 +75,30 @@ class GrpcSession : public WorkerSession {
   absl::StatusOr<v1::JoinRequest> MakeJoin();
   // Errors end the session for good.
   absl::Status Handle(const v1::CoordinatorMessage& message);
+  void SetDrain(double seconds);
   absl::Status Begin(const v1::Assignment& message);
   absl::Status Step(const v1::Step& message);
 
   // From any thread; dropped while there is no stream.
   void Send(const v1::WorkerMessage& message);
   void SendFailure(Epoch epoch, const absl::Status& status, const std::string& blamed);
-  void SendHeartbeats();  // until the stream ends
+  void SendHeartbeats();  // until the stream ends; and that this worker wants to leave
+  void SendHeartbeat();
+  void SendLeaving();
   std::string PeerName(Epoch epoch, int index) const;
   bool WaitForStop(absl::Duration limit) const;
   // Remembers that the device is lost, if it is. From the runner's thread.
   void CheckDevice();
   absl::Status device_status() const;
+  bool Leaving() const;
+  void StopIfNotLetGo();
 
   const Options options_;
   const std::unique_ptr<LinkListener> links_;
   ModelSource models_;
   std::optional<v1::JoinRequest> join_;
-  bool joined_ = false;       // by the stream under way
-  RepeatedMessage failures_;  // of joins in a row
+  std::atomic<bool> joined_{false};  // by the stream under way
+  RepeatedMessage failures_;         // of joins in a row
 
   Mutex write_mutex_;                                                     // one Write at a time
   mutable Mutex mutex_;                                                   // never held while gRPC is called
@@ -97,6 +106,9 @@ class GrpcSession : public WorkerSession {
   std::shared_ptr<grpc::ClientContext> context_ ABSL_GUARDED_BY(mutex_);  // of stream_
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status device_status_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration drain_ ABSL_GUARDED_BY(mutex_) = kDefaultDrain;  // the coordinator's
+  // When it stops though the coordinator has not let it go.
+  std::optional<absl::Duration> leave_until_ ABSL_GUARDED_BY(mutex_);
   Epoch peers_epoch_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> peer_names_ ABSL_GUARDED_BY(mutex_);  // of peers_epoch_, in flat order
 
@@ -148,8 +160,9 @@ absl::Status GrpcSession::Run() {
     }
     absl::Status status = RunStream();
     runner_->End({}, "the connection to the coordinator is over");
-    if (absl::IsFailedPrecondition(status)) return status;
+    if (absl::IsFailedPrecondition(status) || absl::IsAborted(status)) return status;
     BW_RETURN_IF_ERROR(device_status());
+    if (Leaving()) return absl::OkStatus();
     if (joined_) {
       delay = kRejoinDelayFirst;
       failures_.Reset();
@@ -159,6 +172,31 @@ absl::Status GrpcSession::Run() {
     if (WaitForStop(delay)) return absl::OkStatus();
     delay = std::min(2 * delay, kRejoinDelayMax);
   }
+}
+
+void GrpcSession::Leave() {
+  bool joined = false;
+  {
+    MutexLock lock(&mutex_);
+    joined = stream_ != nullptr && joined_;
+    // The coordinator hears of it from the thread of the heartbeats: a write can wait.
+    if (joined && !leave_until_) leave_until_ = Clock::Real()->Now() + drain_ + kLeaveMargin;
+  }
+  if (!joined) Stop();
+}
+
+bool GrpcSession::Leaving() const {
+  MutexLock lock(&mutex_);
+  return leave_until_.has_value();
+}
+
+void GrpcSession::StopIfNotLetGo() {
+  {
+    MutexLock lock(&mutex_);
+    if (!leave_until_ || Clock::Real()->Now() < *leave_until_) return;
+  }
+  LogWarning("the coordinator does not let this worker go: it ends");
+  Stop();
 }
 
 void GrpcSession::Stop() {
@@ -271,10 +309,12 @@ absl::Status GrpcSession::RunStream() {
 absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
   switch (message.message_case()) {
     case v1::CoordinatorMessage::kJoined:
+      SetDrain(message.joined().drain_seconds());
       joined_ = true;
       LogInfo("joined ", options_.coordinator, " as worker ", message.joined().worker_id());
       return absl::OkStatus();
     case v1::CoordinatorMessage::kRefusal:
+      if (message.refusal().start_afresh()) return absl::AbortedError(message.refusal().reason());
       return absl::FailedPreconditionError(
           absl::StrCat("the coordinator refuses this worker: ", message.refusal().reason()));
     case v1::CoordinatorMessage::kAssignment:
@@ -289,6 +329,12 @@ absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
       return absl::OkStatus();
   }
   return absl::OkStatus();
+}
+
+void GrpcSession::SetDrain(double seconds) {
+  constexpr double kSecondsMax = 86400;
+  MutexLock lock(&mutex_);
+  if (seconds >= 0 && seconds <= kSecondsMax) drain_ = absl::Seconds(seconds);
 }
 
 absl::Status GrpcSession::Begin(const v1::Assignment& message) {
@@ -359,25 +405,44 @@ void GrpcSession::SendFailure(Epoch epoch, const absl::Status& status, const std
 }
 
 void GrpcSession::SendHeartbeats() {
-  const auto ended = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stream_ == nullptr; };
+  bool leaving = false;  // and the coordinator knows it
+  const auto news = [this, &leaving]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return stream_ == nullptr || leaving != leave_until_.has_value();
+  };
   while (true) {
     {
       MutexLock lock(&mutex_);
-      if (mutex_.AwaitFor(ended, kHeartbeatInterval)) return;
+      mutex_.AwaitFor(news, kHeartbeatInterval);
+      if (stream_ == nullptr) return;
     }
-    const EpochRunner::State state = runner_->state();
-    v1::WorkerMessage message;
-    v1::Heartbeat* beat = message.mutable_heartbeat();
-    beat->set_epoch(state.epoch.value);
-    beat->set_state(state.name);
-    beat->set_loaded_bytes(state.loaded_bytes);
-    beat->set_total_bytes(state.total_bytes);
-    beat->set_step_id(state.step);
-    beat->set_layer(state.layer);
-    beat->set_waiting_for(PeerName(state.epoch, state.waiting_for));
-    beat->set_progress(state.progress);
-    Send(message);
+    if (!leaving && Leaving()) {
+      SendLeaving();
+      leaving = true;
+    }
+    StopIfNotLetGo();
+    SendHeartbeat();
   }
+}
+
+void GrpcSession::SendLeaving() {
+  v1::WorkerMessage message;
+  message.mutable_leaving();
+  Send(message);
+}
+
+void GrpcSession::SendHeartbeat() {
+  const EpochRunner::State state = runner_->state();
+  v1::WorkerMessage message;
+  v1::Heartbeat* beat = message.mutable_heartbeat();
+  beat->set_epoch(state.epoch.value);
+  beat->set_state(state.name);
+  beat->set_loaded_bytes(state.loaded_bytes);
+  beat->set_total_bytes(state.total_bytes);
+  beat->set_step_id(state.step);
+  beat->set_layer(state.layer);
+  beat->set_waiting_for(PeerName(state.epoch, state.waiting_for));
+  beat->set_progress(state.progress);
+  Send(message);
 }
 
 std::string GrpcSession::PeerName(Epoch epoch, int index) const {
@@ -386,13 +451,64 @@ std::string GrpcSession::PeerName(Epoch epoch, int index) const {
   return peer_names_[index];
 }
 
+absl::StatusOr<std::shared_ptr<GrpcSession>> StartSession(const WorkerSession::Options& options) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<LinkListener> links,
+                      LinkListener::Start({.grpc_listen_address = options.link_listen}));
+  return std::make_shared<GrpcSession>(options, std::move(links));
+}
+
+// A session after the other: where the coordinator says so, a new one begins that has seen no epoch.
+class RestartingSession : public WorkerSession {
+ public:
+  RestartingSession(Options options, std::shared_ptr<GrpcSession> first)
+      : options_(std::move(options)), session_(std::move(first)) {}
+
+  absl::Status Run() override {
+    while (true) {
+      const absl::Status status = Current()->Run();
+      if (!absl::IsAborted(status)) return status;
+      LogWarning("starting afresh: ", status.message());
+      Replace(nullptr);  // before the next one takes its port
+      BW_ASSIGN_OR_RETURN(auto next, StartSession(options_));
+      if (!Replace(std::move(next))) return absl::OkStatus();
+    }
+  }
+  void Leave() override {
+    const auto session = Current();
+    session != nullptr ? session->Leave() : Stop();
+  }
+  void Stop() override {
+    {
+      MutexLock lock(&mutex_);
+      stopped_ = true;
+    }
+    if (const auto session = Current()) session->Stop();
+  }
+
+ private:
+  std::shared_ptr<GrpcSession> Current() const {
+    MutexLock lock(&mutex_);
+    return session_;
+  }
+  // False if there was a Stop, which the new one knows nothing of.
+  bool Replace(std::shared_ptr<GrpcSession> session) {
+    MutexLock lock(&mutex_);
+    session_.swap(session);  // the old one ends after the lock
+    return !stopped_;
+  }
+
+  const Options options_;
+  mutable Mutex mutex_;
+  std::shared_ptr<GrpcSession> session_ ABSL_GUARDED_BY(mutex_);  // null between two
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerSession>> WorkerSession::Start(Options options) {
   BW_RETURN_IF_ERROR(Annotate(ParseHostPort(options.coordinator).status(), "coordinator"));
-  BW_ASSIGN_OR_RETURN(std::unique_ptr<LinkListener> links,
-                      LinkListener::Start({.grpc_listen_address = options.link_listen}));
-  return std::make_unique<GrpcSession>(std::move(options), std::move(links));
+  BW_ASSIGN_OR_RETURN(std::shared_ptr<GrpcSession> first, StartSession(options));
+  return std::make_unique<RestartingSession>(std::move(options), std::move(first));
 }
 
 }  // namespace bellwether

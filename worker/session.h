@@ -36,7 +36,11 @@ class WorkerSession {
   // Returns OK after Stop, FailedPrecondition with the coordinator's words if it refuses this worker, or the
   // error of the model. Anything else it tries again, more and more slowly.
   virtual absl::Status Run() = 0;
-  // From any thread, also before Run.
+  // Both from any thread, also before Run, and without a wait.
+  // Asks the coordinator to be let go, which ends Run: it lets the requests that run end, for as long as its
+  // drain time. Without a coordinator, Stop.
+  virtual void Leave() = 0;
+  // Ends Run at once.
   virtual void Stop() = 0;
 };
 

@@ -28,9 +28,17 @@ class EncodeProgress {
 
   // To be called between pieces of work; an error is to be passed on. `work`: bytes or merges since the call
   // before. `to_come`: tokens that will follow for certain.
-  absl::Status Advance(size_t work, size_t to_come = 0);
+  absl::Status Advance(size_t work, size_t to_come = 0) {
+    work_ += work;
+    const bool fits = ids_.size() <= limits_.tokens_max && to_come <= limits_.tokens_max - ids_.size();
+    return fits && work_ < kWorkBetweenStops ? absl::OkStatus() : Check(fits);
+  }
 
  private:
+  // A millisecond's work, more or less.
+  static constexpr size_t kWorkBetweenStops = 4096;
+  absl::Status Check(bool fits);
+
   const EncodeLimits& limits_;
   std::vector<TokenId> ids_;
   size_t work_ = 0;  // since limits_.stop was asked

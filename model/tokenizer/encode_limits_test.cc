@@ -7,6 +7,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/check.h"
@@ -16,7 +17,7 @@
 namespace bellwether {
 namespace {
 
-constexpr size_t kLong = 200 << 10;
+constexpr size_t kLong = 128 << 10;
 
 std::string Repeated(const std::string& unit, size_t bytes) {
   std::string text;
@@ -56,6 +57,21 @@ TEST_P(EncodeLimitsTest, ALongTextAsksWhetherToGoOnAgainAndAgain) {
     };
     EXPECT_TRUE(absl::IsCancelled(tokenizer_->Encode(text, {}, {.stop = stop}).status()));
     EXPECT_EQ(asked, middle) << "it went on after being told to stop";
+  }
+}
+
+// Of bytes, pieces and merges; a heap adds a logarithm of comparisons.
+TEST_P(EncodeLimitsTest, TwiceTheTextIsTwiceTheWork) {
+  for (const char* unit : kUnits) {
+    size_t asked = 0;
+    const auto count = [&asked] {
+      ++asked;
+      return absl::OkStatus();
+    };
+    ASSERT_TRUE(tokenizer_->Encode(Repeated(unit, kLong / 2), {}, {.stop = count}).ok());
+    const size_t asked_for_half = std::exchange(asked, 0);
+    ASSERT_TRUE(tokenizer_->Encode(Repeated(unit, kLong), {}, {.stop = count}).ok());
+    EXPECT_LE(asked, 2 * asked_for_half + 4) << "'" << unit << "'";
   }
 }
 

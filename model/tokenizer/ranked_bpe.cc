@@ -62,19 +62,14 @@ class RankedBpe final : public TextEncoder {
  private:
   absl::Status Merge(absl::Span<const TokenId> never, std::vector<Symbol>* symbols,
                      EncodeProgress* out) const {
-    const auto candidate = [&](const Symbol& left, const Symbol& right) {
+    const auto candidate_of = [&](const Symbol& left, const Symbol& right) {
       std::optional<MergeCandidate<int32_t>> candidate;
       const auto found = ranks_.find(Key(left.id, right.id));
       if (found == ranks_.end() || absl::c_linear_search(never, found->second.joined_id)) return candidate;
       candidate = found->second;
       return candidate;
     };
-    absl::Status status;
-    (void)MergeSymbols<int32_t>(symbols, candidate, [&](size_t work) {
-      status = out->Advance(work);
-      return status.ok();
-    });
-    return status;
+    return MergeSymbols<int32_t>(symbols, candidate_of, out);
   }
 
   // As token_bytes_max, of text that has been normalised.

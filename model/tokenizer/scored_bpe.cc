@@ -114,12 +114,7 @@ class ScoredBpe final : public TextEncoder {
       candidate = MergeCandidate<float>{-model_.pieces[found->second].score, found->second};
       return candidate;
     };
-    absl::Status status;
-    (void)MergeSymbols<float>(&symbols, candidate_of, [&](size_t work) {
-      status = out->Advance(work);
-      return status.ok();
-    });
-    BW_RETURN_IF_ERROR(status);
+    BW_RETURN_IF_ERROR(MergeSymbols<float>(&symbols, candidate_of, out));
     for (const Symbol& symbol : symbols) {
       if (symbol.length == 0) continue;
       Emit(text.substr(symbol.begin, symbol.length), left_length, after_unknown, out);

@@ -7,6 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "common/status.h"
+#include "model/tokenizer/encode_limits.h"
+
 namespace bellwether {
 
 // A stretch of text on its way to becoming a token.
@@ -30,13 +34,11 @@ struct MergeCandidate {
 // pairs makes this O(n log n). Symbols only grow, so a candidate is out of date exactly when the lengths no
 // longer add up.
 //
-// `keep_going(work)` is asked now and then, and false leaves the row as it is; the result says whether it was
-// never false.
-//
 // `candidate(left, right)` returns std::optional<MergeCandidate<Order>>: nothing when the pair cannot be
-// joined. Joined symbols stay in `symbols` with length 0.
-template <typename Order, typename CandidateOf, typename KeepGoing>
-bool MergeSymbols(std::vector<Symbol>* symbols, CandidateOf candidate, KeepGoing keep_going) {
+// joined. Joined symbols stay in `symbols` with length 0. `progress` hears of the work; an error of its
+// leaves the row half joined.
+template <typename Order, typename CandidateOf>
+absl::Status MergeSymbols(std::vector<Symbol>* symbols, CandidateOf candidate, EncodeProgress* progress) {
   struct Entry {
     Order order;
     int32_t left;
@@ -59,18 +61,14 @@ bool MergeSymbols(std::vector<Symbol>* symbols, CandidateOf candidate, KeepGoing
     if (!found) return std::nullopt;
     return Entry{found->order, left, right, found->joined_id, row[left].length + row[right].length};
   };
-  constexpr int32_t kWork = 1024;  // between two questions
   std::vector<Entry> first;
   for (int32_t i = 0; i + 1 < count; ++i) {
-    if ((i + 1) % kWork == 0 && !keep_going(kWork)) return false;
+    BW_RETURN_IF_ERROR(progress->Advance(1));
     if (auto entry = propose(i, i + 1)) first.push_back(*entry);
   }
   std::priority_queue<Entry, std::vector<Entry>, decltype(later)> queue(later, std::move(first));
-  for (int32_t popped = 1; !queue.empty(); ++popped) {
-    if (popped % kWork == 0) {
-      popped = 0;
-      if (!keep_going(kWork)) return false;
-    }
+  while (!queue.empty()) {
+    BW_RETURN_IF_ERROR(progress->Advance(1));
     const Entry top = queue.top();
     queue.pop();
     Symbol& left = row[top.left];
@@ -84,7 +82,7 @@ bool MergeSymbols(std::vector<Symbol>* symbols, CandidateOf candidate, KeepGoing
     if (auto entry = propose(left.previous, top.left)) queue.push(*entry);
     if (auto entry = propose(top.left, left.next)) queue.push(*entry);
   }
-  return true;
+  return absl::OkStatus();
 }
 
 }  // namespace bellwether

@@ -64,4 +64,10 @@ std::string ReflectedServices(const std::string& address) {
   return response;
 }
 
+std::string EndOf(const std::string& address, const std::string& method, const std::string& request) {
+  std::string response;
+  const grpc::Status status = CallOnce(address, method, request, &response);
+  return absl::StrCat(status.error_code(), ": ", status.error_message());
+}
+
 }  // namespace bellwether

@@ -2,9 +2,11 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -13,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
+#include "common/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/raw_calls.h"
@@ -122,6 +125,24 @@ TEST(Server, AFullQueueRefuses) {
   EXPECT_TRUE(AnswerOnceThereIsRoom(**cluster).ok());
 }
 
+// Strangers used to fill the disk: a line for each.
+TEST(Server, RefusalsDoNotFloodTheLog) {
+  auto cluster = TestCluster::Start({.model = "random:llama:fp32"});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  const absl::Duration begin = Clock::Real()->Now();
+  constexpr int kRefusals = 1000;
+  for (int i = 0; i < kRefusals; ++i) {
+    ASSERT_FALSE(Generate((*cluster)->client(), Ids({-1}), {.max_tokens = 1}).status.ok());
+  }
+  int lines = 0;
+  const std::string logs = (*cluster)->Logs();
+  for (size_t at = logs.find(" ended: "); at != std::string::npos; at = logs.find(" ended: ", at + 1))
+    ++lines;
+  EXPECT_GT(lines, 0);
+  // A burst, and then one a second.
+  EXPECT_LT(lines, 30 + absl::ToInt64Seconds(Clock::Real()->Now() - begin)) << logs;
+}
+
 // Whoever cancels or lets a deadline pass leaves the queue a moment later, not when the answer would have
 // been complete: another one that began before and is no longer than theirs still runs when their place is
 // free.
@@ -166,6 +187,47 @@ TEST(Server, SigtermOfAWorkerEndsIt) {
   (*cluster)->worker(0).Signal(SIGTERM);
   EXPECT_TRUE((*cluster)->worker(0).WaitFor(kPatience));
   EXPECT_TRUE((*cluster)->worker(0).ended_well()) << (*cluster)->worker(0).ending() << (*cluster)->Logs();
+}
+
+// Nobody loses an answer because a machine is taken away on purpose.
+TEST(Server, SigtermOfAWorkerLetsRunningRequestsEnd) {
+  auto cluster = TestCluster::Start(
+      {.model = kLongAnswers, .pipeline_parallel = 2, .coordinator_flags = {"--context-tokens", "60000"}});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  constexpr int kTokens = 3000;
+  RunningAnswer running((*cluster)->address(), {.max_tokens = kTokens, .temperature = 0, .ignore_eos = true});
+  (*cluster)->worker(1).Signal(SIGTERM);
+  // The signal takes a moment; until then requests are answered.
+  absl::Status refused;
+  while (refused.ok()) refused = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("worker sheep-1"));
+  EXPECT_EQ(HealthOf((*cluster)->address()), "NOT_SERVING");
+  running.Wait();
+  EXPECT_TRUE(running.answer.status.ok()) << running.answer.status << (*cluster)->Logs();
+  ASSERT_EQ(running.answer.choices.size(), 1u);
+  EXPECT_EQ(running.answer.choices[0].tokens.size(), static_cast<size_t>(kTokens));
+  EXPECT_TRUE((*cluster)->worker(1).WaitFor(kPatience));
+  EXPECT_TRUE((*cluster)->worker(1).ended_well()) << (*cluster)->worker(1).ending() << (*cluster)->Logs();
+  ASSERT_TRUE((*cluster)->StartWorker(1).ok());
+  EXPECT_TRUE((*cluster)->WaitUntilServing().ok());
+  EXPECT_TRUE(Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status.ok());
+}
+
+TEST(Server, ASecondSigtermEndsAWorkerAtOnce) {
+  auto cluster =
+      TestCluster::Start({.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000"}});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  RunningAnswer running((*cluster)->address(), {.max_tokens = 59000, .temperature = 0, .ignore_eos = true});
+  (*cluster)->worker(0).Signal(SIGTERM);
+  const absl::Duration end = Clock::Real()->Now() + kPatience;
+  while (HealthOf((*cluster)->address()) == "SERVING" && Clock::Real()->Now() < end)
+    std::this_thread::yield();
+  EXPECT_FALSE(running.ended());
+  (*cluster)->worker(0).Signal(SIGTERM);
+  EXPECT_TRUE((*cluster)->worker(0).WaitFor(kPatience));
+  running.Wait();
+  EXPECT_EQ(running.answer.status.code(), absl::StatusCode::kUnavailable) << running.answer.status;
 }
 
 // Another model would give other answers: refused for good, and those who serve do not notice.
@@ -238,6 +300,36 @@ TEST(Server, AWorkerKeepsToItsCpus) {
     for (const std::vector<int>& thread : threads) EXPECT_THAT(thread, ::testing::IsSubsetOf(cpus));
     for (const int cpu : cpus) EXPECT_THAT(threads, ::testing::Contains(std::vector<int>{cpu}));
   }
+}
+
+int64_t ResidentBytes(pid_t process) {
+  std::ifstream file(absl::StrCat("/proc/", process, "/statm"));
+  int64_t size = 0, resident = 0;
+  file >> size >> resident;
+  return resident * sysconf(_SC_PAGESIZE);
+}
+
+// Reading a text of megabytes takes some hundred. The allocator used to keep a good part of it.
+TEST(Server, TheMemoryOfBigTextsIsGivenBack) {
+  TinyCheckpoint checkpoint("smollm", "");
+  auto cluster = TestCluster::Start({.model = checkpoint.path()});
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  ASSERT_TRUE((*cluster)->client().Tokenize("a short text", false, false).ok());
+  const pid_t coordinator = (*cluster)->coordinator().pid();
+  const int64_t before = ResidentBytes(coordinator);
+  std::vector<std::thread> clients;
+  for (int i = 0; i < 4; ++i) {
+    clients.emplace_back([address = (*cluster)->address()] {
+      // The answer may be larger than the client takes: it is made all the same.
+      (void)InferenceClient(address).Tokenize(std::string(2 << 20, ' '), false, false);
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  // gRPC frees a call's messages a moment after its end.
+  const absl::Duration end = Clock::Real()->Now() + kPatience;
+  constexpr int64_t kKept = 32 << 20;
+  while (ResidentBytes(coordinator) > before + kKept && Clock::Real()->Now() < end) std::this_thread::yield();
+  EXPECT_LE(ResidentBytes(coordinator), before + kKept) << "was " << before;
 }
 
 // What is wrong is said on stderr, and the exit code is not 0.

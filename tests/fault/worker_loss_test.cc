@@ -122,7 +122,9 @@ TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
   const CollectedAnswer after = Ask(cluster);
   EXPECT_TRUE(after.status.ok()) << after.status << cluster.Logs();
   EXPECT_EQ(after.choices, before.choices);
-  // Whoever is lost, the others keep their places: they have nothing to load.
+  // Whoever is lost, the others keep their places: they have nothing to load. Hosts are as fast as their
+  // first worker was measured, and on a busy machine another layout may be much faster than the held one.
+  if (loss.separate_hosts && loss.stages > 1) return;
   const int all = loss.ranks * loss.stages;
   EXPECT_THAT(cluster.Logs(), HasSubstr(absl::StrCat(all - 1, " of ", all, " workers keep their weights")));
 }

@@ -156,6 +156,22 @@ TEST(LinkListener, OldEpochsAndWrongSecretsAreRefusedAndDisturbNobody) {
             absl::StatusCode::kFailedPrecondition);
 }
 
+// Else those who said hello and went away would keep their places (rendezvous_test).
+TEST(ShmListener, APeerThatHasGoneIsKnownToBeGone) {
+  Rendezvous rendezvous;
+  auto listener =
+      ShmListener::Start([&](std::unique_ptr<IncomingPeer> peer) { rendezvous.Offer(std::move(peer)); });
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const LinkHello hello{{9}, 0, 1, "wool"};
+  auto outgoing = ConnectShm((*listener)->name(), hello, {.peer = "worker 1"});
+  ASSERT_TRUE(outgoing.ok()) << outgoing.status();
+  const auto incoming = rendezvous.Take(hello, absl::Seconds(20));
+  ASSERT_TRUE(incoming.ok()) << incoming.status();
+  EXPECT_FALSE((*incoming)->gone());
+  outgoing->reset();
+  EXPECT_TRUE((*incoming)->gone());
+}
+
 TEST(ShmListener, SurvivesNonsense) {
   Flock flock(2, "");
   auto socket = ConnectUnix(flock.listener(1).unix_socket());

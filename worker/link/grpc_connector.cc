@@ -145,6 +145,7 @@ class IncomingGrpc : public IncomingPeer {
   }
 
   const LinkHello& hello() const override { return hello_; }
+  bool gone() const override { return stream_ == nullptr || stream_->ended(); }
   absl::StatusOr<std::unique_ptr<Link>> Accept(const LinkEndOptions& options) override {
     BW_RETURN_IF_ERROR(Annotate(stream_->Send(options.wait_limit, [](v1::LinkFrame&) {}), options.peer));
     stream_->StartReading();

@@ -1,6 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <thread>
+
 #include "common/check.h"
+#include "common/clock.h"
 #include "worker/link/grpc_connector.h"
 #include "worker/link/testing/link_contract.h"
 
@@ -62,6 +65,20 @@ TEST(GrpcConnector, ARefusalSaysWhy) {
   const auto link = (*outgoing)->Poll(absl::Seconds(20));
   EXPECT_EQ(link.status().code(), absl::StatusCode::kPermissionDenied) << link.status();
   EXPECT_THAT(std::string(link.status().message()), testing::HasSubstr("secret"));
+}
+
+// Else those who said hello and went away would keep their places (rendezvous_test).
+TEST(GrpcConnector, APeerThatHasGoneIsKnownToBeGone) {
+  Server server;
+  auto outgoing = ConnectGrpc(server.listener->address(), kHello, EndOptions("second", absl::Seconds(20)));
+  ASSERT_TRUE(outgoing.ok());
+  const auto incoming = server.rendezvous.Take(kHello, absl::Seconds(20));
+  ASSERT_TRUE(incoming.ok());
+  EXPECT_FALSE((*incoming)->gone());
+  outgoing->reset();
+  const absl::Duration end = Clock::Real()->Now() + absl::Seconds(20);
+  while (!(*incoming)->gone() && Clock::Real()->Now() < end) std::this_thread::yield();
+  EXPECT_TRUE((*incoming)->gone());
 }
 
 TEST(GrpcConnector, NobodyThere) {

@@ -50,6 +50,11 @@ void GrpcStream::OnEnd(const absl::Status& reason) {
   if (!ended_.has_value()) ended_ = reason;
 }
 
+bool GrpcStream::ended() const {
+  MutexLock lock(&mutex_);
+  return ended_.has_value();
+}
+
 void GrpcStream::StartReading() {
   MutexLock lock(&mutex_);
   read_ahead_ = true;

@@ -49,6 +49,7 @@ class GrpcStream {
   bool Detach();
   // Why it broke; after Detach.
   void OnEnd(const absl::Status& reason);
+  bool ended() const;
   v1::LinkFrame* incoming() { return &incoming_; }  // for a read that the reactor itself starts
 
   // Begins to read ahead.
@@ -64,7 +65,7 @@ class GrpcStream {
  private:
   void ReadAheadLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  Mutex mutex_;
+  mutable Mutex mutex_;
   Reactor* reactor_ ABSL_GUARDED_BY(mutex_);  // null once it is closed or broken
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;

@@ -34,9 +34,16 @@ void Rendezvous::Refuse(Refusals refusals) {
 void Rendezvous::Offer(std::unique_ptr<IncomingPeer> peer) {
   const Epoch epoch = peer->hello().epoch;
   absl::Status refusal;
+  std::vector<std::unique_ptr<IncomingPeer>> gone;  // dropped without the lock
   {
     MutexLock lock(&mutex_);
     if (epoch < first_live_) refusal = EpochOver(epoch, first_live_);
+    if (waiting_.size() >= kWaitingMax) {
+      for (std::unique_ptr<IncomingPeer>& other : waiting_) {
+        if (other->gone()) gone.push_back(std::move(other));
+      }
+      std::erase(waiting_, nullptr);
+    }
     if (waiting_.size() >= kWaitingMax)
       refusal = absl::ResourceExhaustedError("too many workers wait for a link");
     if (refusal.ok()) {

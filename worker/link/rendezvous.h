@@ -37,6 +37,8 @@ class IncomingPeer {
  public:
   virtual ~IncomingPeer() = default;
   virtual const LinkHello& hello() const = 0;
+  // Whether it has gone again, so that nobody would hear an answer.
+  virtual bool gone() const = 0;
   virtual absl::StatusOr<std::unique_ptr<Link>> Accept(const LinkEndOptions& options) = 0;
   virtual void Refuse(const absl::Status& reason) = 0;
 };

@@ -19,6 +19,8 @@ class FakePeer : public IncomingPeer {
   FakePeer(LinkHello hello, Rendezvous* rendezvous, std::vector<std::string>* refusals)
       : hello_(std::move(hello)), rendezvous_(*rendezvous), refusals_(*refusals) {}
   const LinkHello& hello() const override { return hello_; }
+  bool gone() const override { return gone_ != nullptr && *gone_; }
+  void GoesWith(const bool* gone) { gone_ = gone; }
   absl::StatusOr<std::unique_ptr<Link>> Accept(const LinkEndOptions&) override { return nullptr; }
   void Refuse(const absl::Status& reason) override {
     (void)rendezvous_.cancelled(hello_.epoch);
@@ -27,6 +29,7 @@ class FakePeer : public IncomingPeer {
 
  private:
   const LinkHello hello_;
+  const bool* gone_ = nullptr;
   Rendezvous& rendezvous_;
   std::vector<std::string>& refusals_;
 };
@@ -61,6 +64,22 @@ TEST_F(RendezvousTest, APeerIsRefusedWithoutTheMutex) {
   EXPECT_THAT(refusals_, ElementsAre("FAILED_PRECONDITION", "FAILED_PRECONDITION", "PERMISSION_DENIED"));
   rendezvous_.Cancel({2});
   EXPECT_TRUE(absl::IsCancelled(rendezvous_.Take({{2}, 0, 1, "secret"}, absl::InfiniteDuration()).status()));
+}
+
+// Strangers that say hello and go away again used to fill the house until the worker was started anew.
+TEST_F(RendezvousTest, WhoHasGoneMakesRoomWhenTheHouseIsFull) {
+  bool gone = false;
+  for (int i = 0; i < 1040; ++i) {
+    auto peer = std::make_unique<FakePeer>(LinkHello{{7}, i, 0, "guess"}, &rendezvous_, &refusals_);
+    peer->GoesWith(&gone);
+    rendezvous_.Offer(std::move(peer));
+  }
+  EXPECT_EQ(refusals_.size(), 16u) << "more than 1024 do not wait";
+  gone = true;
+  const LinkHello hello{{7}, 0, 1, "secret"};
+  Offer(hello);
+  EXPECT_EQ(refusals_.size(), 16u);
+  EXPECT_TRUE(rendezvous_.Take(hello, absl::ZeroDuration()).ok());
 }
 
 }  // namespace

@@ -57,6 +57,7 @@ class IncomingShm : public IncomingPeer {
       : hello_(std::move(hello)), socket_(std::move(socket)), memory_(std::move(memory)) {}
 
   const LinkHello& hello() const override { return hello_; }
+  bool gone() const override { return HungUp(socket_.get()); }
 
   absl::StatusOr<std::unique_ptr<Link>> Accept(const LinkEndOptions& options) override {
     auto segment =
