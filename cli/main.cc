@@ -7,6 +7,7 @@
 #include "cli/up.h"
 #include "common/build_id.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/output.h"
 #include "common/stop_signal.h"
 #include "worker/inventory.h"
@@ -42,6 +43,7 @@ absl::Status PrintVersion() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  bellwether::SayWhatWasShort();
   bellwether::IgnoreBrokenPipes();  // an answer that nobody reads is an error, told like others
   bellwether::InitLogging("bellwether", bellwether::LogLevel::kWarning);
   if (argc == 2 && std::string_view(argv[1]) == "--version") return bellwether::ReportError(PrintVersion());

@@ -92,6 +92,7 @@ int Serve(const Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
+  SayWhatWasShort();
   BlockStopSignals();
   IgnoreBrokenPipes();
   ReturnBigBlocksAtOnce();  // texts of megabytes come and go
@@ -103,7 +104,8 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("coordinator", ParseLogLevel(flags.log_level));
-  if (const absl::Status enough = RaiseDescriptorLimit(); !enough.ok()) {
+  for (const absl::Status& enough : {RaiseDescriptorLimit(), CheckAddressSpace()}) {
+    if (enough.ok()) continue;
     LogError(enough.message());
     return 1;
   }

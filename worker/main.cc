@@ -12,6 +12,7 @@
 #include "common/defaults.h"
 #include "common/descriptors.h"
 #include "common/log.h"
+#include "common/memory.h"
 #include "common/program_flags.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
@@ -165,6 +166,7 @@ int Work(WorkerSession::Options options) {
 }
 
 int Main(int argc, char** argv) {
+  SayWhatWasShort();
   BlockStopSignals();
   IgnoreBrokenPipes();
   CLI::App app("A worker of a Bellwether cluster: joins a coordinator and computes its part of the model.",
@@ -174,7 +176,8 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("worker", ParseLogLevel(flags.log_level));
-  if (const absl::Status enough = RaiseDescriptorLimit(); !enough.ok()) {
+  for (const absl::Status& enough : {RaiseDescriptorLimit(), CheckAddressSpace()}) {
+    if (enough.ok()) continue;
     LogError(enough.message());
     return 1;
   }

@@ -121,6 +121,7 @@ TEST(Connections, EveryPortOutlivesABurstBeyondTheLimitOfOpenFiles) {
   }
   EXPECT_TRUE(answered.ok()) << answered << served.status() << (*cluster)->Logs();
   EXPECT_THAT((*cluster)->Logs(), HasSubstr("refuses a connection: clients may have 128 at once"));
+  EXPECT_THAT((*cluster)->Logs(), HasSubstr("only 256 files may be open (ulimit -n)"));
 }
 
 TEST(Connections, TooFewOpenFilesAreSaidAtOnce) {

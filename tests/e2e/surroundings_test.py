@@ -4,6 +4,7 @@ slips of the keyboard, and neighbours that never answer. Nothing of it may be si
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import socket
@@ -272,6 +273,21 @@ class Surroundings(unittest.TestCase):
                 path.write_bytes(mark + path.read_bytes().removeprefix(mark))
         self.assertEqual(len(answers[0]), 3)
         self.assertEqual(answers[0], answers[1])
+
+    # What the system gives
+    # ---------------------
+
+    def test_too_little_address_space_is_said(self):
+        for kib in (250_000, 400_000, 700_000):
+            def limit():
+                resource.setrlimit(resource.RLIMIT_AS, (kib << 10, kib << 10))
+            for program in (["bellwether-worker", "--coordinator", "127.0.0.1:1"],
+                            ["bellwether-coordinator", "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"],
+                            ["bellwether", "generate", "--prompt-ids", "1"]):
+                with self.subTest((kib, program)):
+                    done = run(*program, "--model", MODEL, preexec_fn=limit)
+                    self.assert_fails(done, f"the address space may only be {kib} KiB", "ulimit -v")
+                    self.assertEqual(done.stderr.count("error "), 1, done.stderr)
 
     # Slips of the keyboard
     # ---------------------
