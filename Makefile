@@ -7,12 +7,13 @@
 #   make gpu-check  on a machine with a GPU: what no emulator can show (also tools/gpu_check.sh)
 #   make bench-gpu  there: how fast, as shares of what the card can do
 #   make bench   how fast, as shares of what this machine can do
+#   make package  a Debian package of the programs, with units of systemd (docs/deploy.md)
 #   make setup   only the packages
 
 PRESET ?= release
 BIN := build/$(PRESET)/bin
 
-.PHONY: all setup configure programs build demo chat test check bench gpu-check bench-gpu format clean
+.PHONY: all setup configure programs build demo chat package test check bench gpu-check bench-gpu format clean
 all: build
 
 setup:
@@ -36,6 +37,9 @@ demo: programs
 
 chat: programs
 	@tools/demo.sh $(BIN) --chat
+
+package: programs
+	cd build/$(PRESET) && cpack
 
 test: build
 	@tools/fetch_demo_model.sh >/dev/null || echo "test: the demo model cannot be fetched, its tests are skipped" >&2

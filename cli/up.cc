@@ -4,6 +4,7 @@
 
 #include "cli/stop.h"
 #include "cli/terminal.h"
+#include "common/service_notify.h"
 #include "common/status.h"
 
 namespace bellwether {
@@ -19,7 +20,9 @@ absl::Status RunUp(const ClusterOptions& options) {
                "%s is served at %s\n  %s, %s, weights %s, %d KV blocks, context %d tokens\n  ^C ends it.\n",
                model.name.c_str(), cluster->address().c_str(), model.layout.c_str(),
                model.kernel_level.c_str(), model.weights.c_str(), model.kv_blocks, model.context_tokens);
+  NotifyService("READY=1");
   BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));
+  NotifyService("STOPPING=1");
   std::fprintf(stderr, "finishing what is running, ^C again ends it at once ...\n");
   return cluster->Stop();
 }

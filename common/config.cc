@@ -95,9 +95,15 @@ absl::Status AddFile(const std::string& path, const std::vector<std::string>& na
 std::vector<std::string> EnvironmentWithoutSettings() {
   std::vector<std::string> variables;
   for (char** variable = environ; *variable != nullptr; ++variable) {
-    if (!absl::StartsWith(*variable, kPrefix)) variables.emplace_back(*variable);
+    const bool ours = absl::StartsWith(*variable, kPrefix) || absl::StartsWith(*variable, "NOTIFY_SOCKET=");
+    if (!ours) variables.emplace_back(*variable);
   }
   return variables;
+}
+
+std::string ServiceSocket() {
+  const char* path = std::getenv("NOTIFY_SOCKET");
+  return path == nullptr ? "" : path;
 }
 
 std::string ProxyVariable(std::string_view host,

@@ -37,8 +37,12 @@ absl::StatusOr<std::vector<std::string>> LayeredArguments(const std::vector<std:
 // A line of such a file, with its end, that gives `value` back.
 std::string ConfigLine(std::string_view name, std::string_view value);
 
-// The process's environment, "NAME=value", without our settings: for programs that are told theirs by flags.
+// The process's environment, "NAME=value", without our settings and the service manager's: for programs that
+// are told theirs by flags.
 std::vector<std::string> EnvironmentWithoutSettings();
+
+// Where the service manager hears of this process (NOTIFY_SOCKET of sd_notify(3)); empty if there is none.
+std::string ServiceSocket();
 
 // The variable by which gRPC goes through an HTTP proxy to `host`: grpc_proxy, https_proxy or http_proxy,
 // unless no_grpc_proxy or no_proxy names the host or its end. Empty: it goes straight there. gRPC's rules,

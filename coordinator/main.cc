@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/program_flags.h"
+#include "common/service_notify.h"
 #include "common/stop_signal.h"
 #include "coordinator/coordinator_server.h"
 
@@ -85,7 +86,9 @@ int Serve(const Flags& flags) {
     LogError(server.status().message());
     return 1;
   }
+  NotifyService("READY=1");
   WaitForStopSignal();
+  NotifyService("STOPPING=1");
   LogInfo("told to stop: running requests have ", flags.drain_seconds, " s");
   (*server)->Shutdown(absl::Seconds(flags.drain_seconds));
   return 0;

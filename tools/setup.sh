@@ -6,6 +6,8 @@ set -euo pipefail
 packages=(
   # build
   build-essential cmake ninja-build ccache mold pkg-config git
+  # `file` tells cpack which programs need libraries
+  file
   # libraries
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libpcre2-dev
   nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/program_flags.h"
+#include "common/service_notify.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
 #include "worker/device/open_device.h"
@@ -154,12 +155,15 @@ int Work(WorkerSession::Options options) {
   const std::shared_ptr<WorkerSession> running = *std::move(session);
   std::thread([session = std::weak_ptr<WorkerSession>(running)] {
     WaitForStopSignal();
+    NotifyService("STOPPING=1");
     LogInfo("told to stop: requests that run may end; a second signal ends the worker at once");
     if (const auto still = session.lock()) still->Leave();
     WaitForStopSignal();
     LogInfo("told to stop again");
     if (const auto still = session.lock()) still->Stop();
   }).detach();
+  // It serves once the coordinator gives it a part, and waits for that as long as it takes.
+  NotifyService("READY=1");
   const absl::Status status = running->Run();
   if (!status.ok()) LogError(status.message());
   return status.ok() ? 0 : 1;
