@@ -10,6 +10,7 @@
 #   tsan           all tests that run threads of ours, under ThreadSanitizer
 #   tsan-handover  quick: those in which threads hand something over
 #   fuzz           every fuzzer for a moment
+#   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh --check
@@ -43,6 +44,14 @@ handover+='|worker/link/(rendezvous|connector)'
 threaded='common/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum))'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
 
+chart() {
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether bellwether-coordinator bellwether-worker
+  [[ -x build/chart/bin/python ]] || python3 -m venv build/chart
+  build/chart/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt
+  BELLWETHER_BIN="$PWD/build/release/bin" build/chart/bin/python -B -m tests.deploy.chart_test
+}
+
 phase() {
   echo "== $1"
   case "$1" in
@@ -59,10 +68,11 @@ phase() {
     tsan) GTEST_FILTER=-*FullMatrix* tsan "$handover|$threaded" ;;
     tsan-handover) tsan "$handover" ;;
     fuzz) run fuzz '_fuzz$' ;;
+    chart) chart ;;
     *) echo "check: there is no phase $1" >&2 && exit 2 ;;
   esac
 }
 
-if (($# == 0)); then set -- format release tidy clang asan tsan fuzz; fi
+if (($# == 0)); then set -- format release tidy clang asan tsan fuzz chart; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"

@@ -17,7 +17,7 @@ packages=(
   python3-pip
 )
 # What only `make check` uses.
-if [[ "${1:-}" == "--check" ]]; then packages+=(clang clang-format clang-tidy libclang-rt-14-dev); fi
+if [[ "${1:-}" == "--check" ]]; then packages+=(clang clang-format clang-tidy libclang-rt-14-dev python3-venv); fi
 
 missing=()
 for package in "${packages[@]}"; do

@@ -1,0 +1,205 @@
+"""The Helm chart as a real Helm renders it: valid for Kubernetes, closed, and made of command lines that the programs take.
+
+Needs PyPI's helm-python-sdk, kubernetes-validate and PyYAML (tools/check.sh chart installs them into build/); skipped without.
+"""
+
+import copy
+import random
+import re
+import subprocess
+import sys
+import unittest
+
+from tests.e2e import processes
+
+try:
+    import helm_python
+    import kubernetes_validate
+    import yaml
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(77)
+
+CHART = processes.ROOT / "helm" / "bellwether"
+KUBERNETES = ("1.29", "1.33")
+FIELDS = {"$(POD_NAME)": "pod-0", "$(POD_UID)": "b5c3", "$(POD_IP)": "10.0.0.7"}
+
+
+def values_of(path):
+    return yaml.safe_load(path.read_text())
+
+
+def merged(below, above):
+    result = copy.deepcopy(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def render(values):
+    with helm_python.Chart.load(CHART) as chart:
+        files = chart.render(values, name="bell", namespace="test", is_install=True)
+    manifests = []
+    for path, text in files.items():
+        if path.endswith(".yaml"):
+            manifests += [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    return manifests, next(text for path, text in files.items() if path.endswith("NOTES.txt"))
+
+
+def pods_of(manifests):
+    for manifest in manifests:
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            yield manifest, manifest["spec"]["template"]["spec"]
+        if manifest["kind"] == "Pod":
+            yield manifest, manifest["spec"]
+
+
+def random_values(seed):
+    draw = random.Random(seed)
+    ranks = draw.choice((1, 2, 4))
+    groups = [{"name": f"group-{i}", "pods": draw.randint(1, 9), "ranks": ranks,
+               "resources": {"limits": {"cpu": draw.randint(1, 64), "memory": f"{draw.randint(1, 200)}Gi"}},
+               "extraArgs": draw.choice(([], ["--threads=2"])), "podLabels": draw.choice(({}, {"team": "a"}))}
+              for i in range(draw.randint(1, 4))]
+    return {"workerGroups": groups, "quantize": draw.choice(("none", "int8", "int4")), "kvType": draw.choice(("auto", "bf16")),
+            "contextTokens": draw.choice((0, 512, 4096)), "chatTemplate": draw.choice(("", "belle-llama")),
+            "drainSeconds": draw.choice((0, 5, 600)), "logLevel": draw.choice(("info", "debug")),
+            "fullnameOverride": draw.choice(("", "chat")), "spreadWorkersBy": draw.choice(("", "topology.kubernetes.io/zone")),
+            "networkPolicy": {"enabled": draw.random() < 0.7, "clients": [{"namespaceSelector": {}}]},
+            "podDisruptionBudget": {"enabled": draw.random() < 0.7}, "service": {"port": draw.choice((80, 7400))},
+            "model": draw.choice(({"volume": {"persistentVolumeClaim": {"claimName": "m"}}},
+                                  {"fetch": {"image": "busybox:1", "command": ["sh", "-c", "true"]}})),
+            "coordinator": {"extraArgs": draw.choice(([], ["--step-tokens=128"])), "env": [{"name": "A", "value": "b"}],
+                            "nodeSelector": draw.choice(({}, {"kubernetes.io/arch": "amd64"}))},
+            "commonLabels": draw.choice(({}, {"owner": "us"}))}
+
+
+class Chart(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.defaults = values_of(CHART / "values.yaml")
+        cls.cases = {path.name: merged(cls.defaults, values_of(path)) for path in sorted(CHART.glob("values*.yaml"))}
+        cls.cases |= {f"random {seed}": merged(cls.defaults, random_values(seed)) for seed in range(100)}
+        cls.rendered = {name: render(values)[0] for name, values in cls.cases.items()}
+
+    def each(self):
+        for name, values in self.cases.items():
+            with self.subTest(name):
+                yield name, values, self.rendered[name]
+
+    def test_lints(self):
+        for name, values in self.cases.items():
+            report = helm_python.lint(CHART, values, strict=True, kube_version="v1.30.0")
+            wrong = [message for message in report["messages"] if message["severity"] >= 2]
+            self.assertEqual((wrong, report["errors"]), ([], []), name)
+
+    def test_kubernetes_takes_every_manifest(self):
+        for _, _, manifests in self.each():
+            for manifest in manifests:
+                for version in KUBERNETES:
+                    kubernetes_validate.validate(manifest, version, strict=True)
+            names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
+            self.assertEqual(len(names), len(set(names)))
+
+    def test_fits_the_restricted_profile(self):
+        """Pod Security Standards, "restricted": https://kubernetes.io/docs/concepts/security/pod-security-standards/"""
+        allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
+        for name, values, manifests in self.each():
+            for manifest, pod in pods_of(manifests):
+                self.assertTrue(pod["securityContext"]["runAsNonRoot"])
+                self.assertGreater(pod["securityContext"]["runAsUser"], 0)
+                self.assertEqual(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault")
+                self.assertIs(pod["automountServiceAccountToken"], False)
+                self.assertFalse({"hostNetwork", "hostPID", "hostIPC"} & pod.keys())
+                for container in pod["containers"] + pod.get("initContainers", []):
+                    self.assertEqual(container["securityContext"], {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]},
+                                                                    "readOnlyRootFilesystem": True})
+                    self.assertFalse(any("hostPort" in port for port in container.get("ports", [])))
+                kinds = {kind for volume in pod.get("volumes", []) for kind in volume if kind != "name"}
+                if "hostPath" not in values["model"].get("volume", {}):
+                    self.assertLessEqual(kinds, allowed, name)
+
+    def test_programs_take_their_command_lines(self):
+        seen = set()
+        for _, _, manifests in self.each():
+            for manifest, pod in pods_of(manifests):
+                for container in pod["containers"]:
+                    arguments = [re.sub(r"\$\([A-Z_]+\)", lambda field: FIELDS[field.group()], each)
+                                 for each in container["args"]]
+                    declared = {f"$({entry['name']})" for entry in container.get("env", [])}
+                    used = set(re.findall(r"\$\([A-Z_]+\)", " ".join(container["args"])))
+                    self.assertLessEqual(used, declared)
+                    if tuple(arguments) in seen:
+                        continue
+                    seen.add(tuple(arguments))
+                    if len(seen) % 5 and container["command"] != ["bellwether"]:
+                        continue  # a fifth of them: each is a process
+                    done = subprocess.run([processes.BIN / container["command"][0], *arguments, "--print-config"],
+                                          capture_output=True, text=True, timeout=processes.PATIENCE)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_ports_meet(self):
+        for _, values, manifests in self.each():
+            containers = {}
+            for manifest, pod in pods_of(manifests):
+                component = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
+                for container in pod["containers"]:
+                    for port in container.get("ports", []):
+                        containers.setdefault(component, {})[port["name"]] = port["containerPort"]
+                    listening = [int(each.rsplit(":", 1)[1]) for each in container["args"]
+                                 if re.match(r"--(listen|worker-listen|link-listen)=", each)]
+                    self.assertEqual(sorted(listening), sorted(port["containerPort"] for port in container.get("ports", [])))
+            for manifest in manifests:
+                if manifest["kind"] == "Service":
+                    component = manifest["spec"]["selector"]["app.kubernetes.io/component"]
+                    for port in manifest["spec"]["ports"]:
+                        self.assertIn(port["targetPort"], containers[component])
+                if manifest["kind"] == "NetworkPolicy":
+                    component = manifest["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+                    open_ports = set()
+                    for rule in manifest["spec"]["ingress"]:
+                        for port in rule["ports"]:
+                            open_ports |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
+                    self.assertEqual(open_ports, set(containers[component].values()))
+            coordinator = next(pod for manifest, pod in pods_of(manifests) if manifest["kind"] == "Deployment")
+            workers = sum(manifest["spec"]["replicas"] * len(pod["containers"]) for manifest, pod in pods_of(manifests)
+                          if manifest["kind"] == "StatefulSet")
+            self.assertIn(f"--workers={workers}", coordinator["containers"][0]["args"])
+            for manifest, pod in pods_of(manifests):
+                if manifest["kind"] != "Pod":
+                    self.assertGreater(pod["terminationGracePeriodSeconds"], values["drainSeconds"])
+
+    def test_wrong_values_are_refused_with_their_path(self):
+        for path, wrong in (("quantize", {"quantize": "int3"}), ("replicas", {"replicas": 2}),
+                            ("workerGroups/0/pods", {"workerGroups": [{"name": "a", "pods": 0, "ranks": 1}]}),
+                            ("workerGroups/0/name", {"workerGroups": [{"name": "A b", "pods": 1, "ranks": 1}]}),
+                            ("workerGroups/0", {"workerGroups": [{"name": "a", "pods": 1}]}),
+                            ("layout", {"layout": "all"}), ("drainSeconds", {"drainSeconds": "30s"}),
+                            ("model/fetch", {"model": {"path": "/m", "fetch": {"command": ["x"]}}})):
+            with helm_python.Chart.load(CHART) as chart:
+                with self.assertRaises(helm_python.HelmError, msg=path) as refused:
+                    chart.validate_schema(merged(self.defaults, wrong))
+            self.assertIn(path.split("/")[-1], str(refused.exception).replace(".", "/"))
+
+    def test_groups_that_differ_need_a_layout(self):
+        groups = [{"name": "a", "pods": 1, "ranks": 2}, {"name": "b", "pods": 1, "ranks": 1}]
+        with self.assertRaises(helm_python.HelmError) as refused:
+            render(merged(self.defaults, {"workerGroups": groups}))
+        self.assertIn("workerGroups differ in ranks", str(refused.exception))
+        render(merged(self.defaults, {"workerGroups": groups, "layout": "20x2,12x1"}))
+        groups[1]["name"] = "a"
+        with self.assertRaises(helm_python.HelmError) as refused:
+            render(merged(self.defaults, {"workerGroups": groups, "layout": "20x2,12x1"}))
+        self.assertIn("two workerGroups are named a", str(refused.exception))
+
+    def test_notes_say_what_comes_next(self):
+        _, notes = render(self.defaults)
+        self.assertIn("rollout status deployment/bell-bellwether-coordinator", notes)
+        self.assertIn("Set model.volume or model.fetch", notes)
+        _, notes = render(self.cases["values-mixed-machines.yaml"])
+        self.assertIn("hostPath", notes)
+
+
+if __name__ == "__main__":
+    unittest.main()
