@@ -1,7 +1,10 @@
 #include "coordinator/text_pool.h"
 
+#include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
@@ -78,6 +81,22 @@ TEST(TextPool, ATaskIsGoneWithWhatItHoldsOnceItHasRun) {
   ASSERT_TRUE(pool.TryPost(1, [&] { after.Notify(); }));
   after.WaitForNotification();
   EXPECT_TRUE(watch.expired());
+}
+
+TEST(TextPool, TasksOfSeveralThreadsAllRun) {
+  constexpr int kClients = 3, kTasks = 300;
+  std::atomic<int> run{0};
+  {
+    TextPool pool({.threads = 3});
+    std::vector<std::thread> clients;
+    for (int client = 0; client < kClients; ++client) {
+      clients.emplace_back([&] {
+        for (int i = 0; i < kTasks; ++i) EXPECT_TRUE(pool.TryPost(i % 4 == 0 ? kLong : 1, [&run] { ++run; }));
+      });
+    }
+    for (std::thread& client : clients) client.join();
+  }
+  EXPECT_EQ(run, kClients * kTasks);
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ TokenStream::TokenStream(Options options) : options_(std::move(options)) {}
 void TokenStream::OnTokens(TokenChunk chunk) {
   bool too_slow = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (end_) return;
     too_slow = pending_bytes_ + BytesOf(chunk) > options_.pending_bytes_max;
     if (too_slow) {
@@ -47,7 +47,7 @@ void TokenStream::OnScores(std::vector<float>) {}
 
 void TokenStream::OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) {
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (!end_) {
       if (status.ok() && pending_.empty()) pending_.emplace_back();
       if (!pending_.empty()) {
@@ -63,7 +63,7 @@ void TokenStream::OnDone(const absl::Status& status, const Usage& usage, uint64_
 void TokenStream::WriteDone(bool ok) {
   bool cancel = false;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     BW_CHECK(write_under_way_);
     write_under_way_ = false;
     if (!ok) {
@@ -99,7 +99,7 @@ void TokenStream::Pump() {
   bool finish = false;
   absl::Status status;
   {
-    absl::MutexLock lock(&mutex_);
+    MutexLock lock(&mutex_);
     if (write_under_way_ || finished_) return;
     if (pending_.empty()) {
       if (!end_) return;

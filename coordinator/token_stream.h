@@ -6,7 +6,7 @@
 #include <optional>
 
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
+#include "common/mutex.h"
 #include "coordinator/engine.h"
 #include "coordinator/request_observer.h"
 
@@ -60,15 +60,15 @@ class TokenStream : public RequestObserver {
   void GiveUp(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
-  absl::Mutex mutex_;  // never held while the writer or `cancel` is called
+  Mutex mutex_;  // never held while the writer or `cancel` is called
   std::deque<Message> pending_ ABSL_GUARDED_BY(mutex_);
   int64_t pending_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   Message writing_;  // the writer's while write_under_way_
   bool write_under_way_ ABSL_GUARDED_BY(mutex_) = false;
   bool wrote_first_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_
-      ABSL_GUARDED_BY(mutex_);  // how it ends, once known: nothing is added any more
+  // How it ends, once known: nothing is added any more.
+  std::optional<absl::Status> end_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace bellwether

@@ -1,7 +1,12 @@
 #include "coordinator/token_stream.h"
 
+#include <atomic>
+#include <limits>
+#include <numeric>
 #include <string>
+#include <thread>
 
+#include "common/bounded_queue.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -139,6 +144,56 @@ TEST_F(TokenStreamTest, AFailureBeforeAnyTokenIsJustAStatus) {
   stream_.OnDone(absl::ResourceExhaustedError("queue full"), {}, 0);
   EXPECT_TRUE(writer_.written.empty());
   EXPECT_EQ(writer_.end.code(), absl::StatusCode::kResourceExhausted);
+}
+
+// A client with a thread of its own that reads one message after the other, as gRPC's do.
+class ClientThread : public TokenStream::Writer {
+ public:
+  void Read(TokenStream* stream) {
+    thread_ = std::thread([this, stream] {
+      while (const std::optional<const TokenStream::Message*> message = messages_.Pop()) {
+        const std::vector<TokenId>& tokens = (*message)->chunk.tokens;
+        tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+        stream->WriteDone(++read_ < read_max_);
+      }
+    });
+  }
+  void GoAwayAfter(int messages) { read_max_ = messages; }  // before Read
+  std::vector<TokenId> WaitForEnd() {
+    thread_.join();
+    return tokens_;
+  }
+  void Write(const TokenStream::Message& message) override { EXPECT_TRUE(messages_.TryPush(&message)); }
+  void Finish(const absl::Status&) override { messages_.Close(); }
+
+ private:
+  BoundedQueue<const TokenStream::Message*> messages_{1};
+  int read_ = 0, read_max_ = std::numeric_limits<int>::max();
+  std::vector<TokenId> tokens_;
+  std::thread thread_;
+};
+
+TEST(TokenStreamThreads, EveryTokenGoesOverOnceAndInOrder) {
+  ClientThread client;
+  TokenStream stream({.writer = &client, .cancel = [] { ADD_FAILURE(); }});
+  client.Read(&stream);
+  std::vector<TokenId> sent(5000);
+  std::iota(sent.begin(), sent.end(), 0);
+  for (const TokenId id : sent) stream.OnTokens({.index = id, .tokens = {id}, .text = "x"});
+  stream.OnDone(absl::OkStatus(), {}, 0);
+  EXPECT_EQ(client.WaitForEnd(), sent);
+}
+
+TEST(TokenStreamThreads, AClientGoesAwayWhileTokensCome) {
+  std::atomic<int> cancels{0};
+  ClientThread client;
+  client.GoAwayAfter(20);
+  TokenStream stream({.writer = &client, .cancel = [&] { ++cancels; }});
+  client.Read(&stream);
+  for (TokenId id = 0; cancels == 0; ++id) stream.OnTokens({.index = id, .tokens = {id}, .text = "x"});
+  stream.OnDone(absl::CancelledError("as asked"), {}, 0);
+  client.WaitForEnd();
+  EXPECT_EQ(cancels, 1);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -80,6 +81,31 @@ TEST_F(RendezvousTest, WhoHasGoneMakesRoomWhenTheHouseIsFull) {
   Offer(hello);
   EXPECT_EQ(refusals_.size(), 16u);
   EXPECT_TRUE(rendezvous_.Take(hello, absl::ZeroDuration()).ok());
+}
+
+// As the threads of listeners and the one of the epochs do.
+TEST_F(RendezvousTest, PeersGoFromOneThreadToAnother) {
+  constexpr int kPeers = 200;
+  std::thread listener([this] {
+    for (int i = 0; i < kPeers; ++i) Offer({{1}, i, 0, i % 2 == 0 ? "secret" : "guess"});
+    Offer({{1}, kPeers, 0, "secret"});
+  });
+  // The last one first: those before it wait meanwhile.
+  EXPECT_TRUE(rendezvous_.Take({{1}, kPeers, 0, "secret"}, absl::InfiniteDuration()).ok());
+  listener.join();
+  for (int i = 0; i < kPeers; ++i) {
+    EXPECT_EQ(rendezvous_.Take({{1}, i, 0, "secret"}, absl::ZeroDuration()).ok(), i % 2 == 0);
+  }
+  EXPECT_EQ(refusals_.size(), kPeers / 2u);
+}
+
+TEST_F(RendezvousTest, AnyThreadMayEndAWait) {
+  for (uint64_t epoch = 1; epoch <= 50; ++epoch) {
+    std::thread other([&] { rendezvous_.Cancel({epoch}); });
+    EXPECT_TRUE(
+        absl::IsCancelled(rendezvous_.Take({{epoch}, 0, 1, "secret"}, absl::InfiniteDuration()).status()));
+    other.join();
+  }
 }
 
 }  // namespace
