@@ -3,6 +3,7 @@
 #include <optional>
 #include <thread>
 
+#include "common/bounded_queue.h"
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "gmock/gmock.h"
@@ -10,6 +11,7 @@
 #include "kernels/gpu/runtime.h"
 #include "worker/device/cpu_device.h"
 #include "worker/device/gpu_device.h"
+#include "worker/link/shm_connector.h"
 #include "worker/link/testing/fake_nccl.h"
 
 namespace bellwether {
@@ -203,8 +205,17 @@ TEST(EpochRunner, NothingIsToldOfAnEpochThatHasNotBegun) {
 
 TEST(EpochRunner, AnEpochCanBeEndedWhileItWaitsForPeers) {
   Worker a, absent;
-  a.runner.Begin(Task(1, 2, 0, {&a, &absent}));
-  ASSERT_TRUE(WaitUntilLinking(a.runner));
+  // Stands for a peer that takes the connection and never answers it.
+  BoundedQueue<std::unique_ptr<IncomingPeer>> connections(1);
+  const auto silent = ShmListener::Start(
+      [&](std::unique_ptr<IncomingPeer> peer) { EXPECT_TRUE(connections.TryPush(std::move(peer))); });
+  ASSERT_TRUE(silent.ok()) << silent.status();
+  EpochTask task = Task(1, 2, 0, {&a, &absent});
+  task.peers[1].unix_socket = (*silent)->name();
+  a.runner.Begin(std::move(task));
+  const auto connected = connections.Pop();
+  ASSERT_TRUE(connected.has_value());
+  EXPECT_EQ(a.runner.state().name, "linking");
   a.runner.End({1}, "given up");
   a.runner.Begin(Task(2, 1, 0, {&a}));
   const Report report = a.reports.Next();

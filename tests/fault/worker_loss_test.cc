@@ -26,7 +26,7 @@ constexpr char kModel[] = "random:llama?layers=3,heads=5,hidden=80,kv_heads=5,po
 constexpr int kVocab = 160;
 constexpr int kStreams = 4;
 
-// The promise (DESIGN 4) is 5 s in a release build; sanitizers slow everything, the heartbeats not.
+// The promise is 5 s in a release build; sanitizers slow everything, the heartbeats not.
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr absl::Duration kPromise = absl::Seconds(20);
 #else
@@ -50,18 +50,18 @@ void PrintTo(const Loss& loss, std::ostream* out) { *out << loss.name; }
 
 const GenerationOptions kEndless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
 
-// Streams that never end by themselves.
+// Streams that do not end by themselves, not while anybody has patience.
 class EndlessStreams {
  public:
   explicit EndlessStreams(TestCluster& cluster) : begun_(kStreams), statuses_(kStreams) {
     for (int i = 0; i < kStreams; ++i) {
       threads_.emplace_back([this, &cluster, i] {
         int messages = 0;
-        statuses_[i] =
-            cluster.client().Generate(Ids(SomeTokens(10, i, kVocab)), kEndless, {}, [&](const AnswerChunk&) {
-              if (++messages == 2) begun_.DecrementCount();
-              return true;
-            });
+        statuses_[i] = cluster.client().Generate(Ids(SomeTokens(10, i, kVocab)), kEndless,
+                                                 {.timeout = kPatience}, [&](const AnswerChunk&) {
+                                                   if (++messages == 2) begun_.DecrementCount();
+                                                   return true;
+                                                 });
         if (messages < 2) begun_.DecrementCount();
       });
     }
@@ -83,6 +83,14 @@ class EndlessStreams {
 CollectedAnswer Ask(TestCluster& cluster) {
   return Generate(cluster.client(), Ids(SomeTokens(50, 7, kVocab)),
                   {.max_tokens = 40, .temperature = 1, .seed = 5, .ignore_eos = true, .logprobs = 2});
+}
+
+bool HealthBecomes(const std::string& address, const std::string& wanted) {
+  const absl::Duration end = Clock::Real()->Now() + kPatience;
+  while (HealthOf(address) != wanted) {
+    if (Clock::Real()->Now() > end) return false;
+  }
+  return true;
 }
 
 class WorkerLoss : public ::testing::TestWithParam<Loss> {};
@@ -140,8 +148,7 @@ TEST(WorkerLossWhileIdle, TurnsHealthAndIsMended) {
   const CollectedAnswer before = Ask(cluster);
   for (int victim : {1, 0}) {
     cluster.worker(victim).Signal(SIGKILL);
-    while (HealthOf(cluster.address()) != "NOT_SERVING") {
-    }
+    ASSERT_TRUE(HealthBecomes(cluster.address(), "NOT_SERVING")) << cluster.Logs();
     EXPECT_THAT(cluster.client().GetModel()->not_serving_reason, HasSubstr(TestCluster::WorkerName(victim)));
     ASSERT_TRUE(cluster.StartWorker(victim).ok());
     const auto model = cluster.WaitUntilServing();
@@ -196,8 +203,7 @@ TEST(WorkerPause, AStoppedWorkerThatGoesOnJoinsAgain) {
   TestCluster& cluster = **started;
   const CollectedAnswer before = Ask(cluster);
   cluster.worker(1).Signal(SIGSTOP);
-  while (HealthOf(cluster.address()) != "NOT_SERVING") {
-  }
+  ASSERT_TRUE(HealthBecomes(cluster.address(), "NOT_SERVING")) << cluster.Logs();
   cluster.worker(1).Signal(SIGCONT);
   const auto model = cluster.WaitUntilServing();
   ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
