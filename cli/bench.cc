@@ -7,11 +7,14 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "cli/decode_rate.h"
 #include "cli/managed_cluster.h"
 #include "cli/stop.h"
 #include "cli/terminal.h"
+#include "common/clock.h"
 #include "common/defaults.h"
 #include "common/format_bytes.h"
 #include "common/json.h"
@@ -111,39 +114,46 @@ PromptInput RandomPrompt(int tokens, int vocab, uint32_t seed) {
   return prompt;
 }
 
-absl::StatusOr<AnswerUsage> Generate(InferenceClient& client, const PromptInput& prompt, int max_tokens) {
-  GenerationOptions options{.max_tokens = max_tokens, .temperature = 0.0, .ignore_eos = true};
+struct TimedAnswer {
   AnswerUsage usage;
+  std::vector<absl::Duration> tokens;  // when each came
+};
+
+absl::StatusOr<TimedAnswer> Generate(InferenceClient& client, const PromptInput& prompt, int max_tokens) {
+  GenerationOptions options{.max_tokens = max_tokens, .temperature = 0.0, .ignore_eos = true};
+  TimedAnswer answer;
   const CallOptions call{.cancellation = StopCancellation()};
   BW_RETURN_IF_ERROR(client.Generate(prompt, options, call, [&](const AnswerChunk& chunk) {
-    if (chunk.usage.has_value()) usage = *chunk.usage;
+    answer.tokens.insert(answer.tokens.end(), chunk.tokens.size(), Clock::Real()->Now());
+    if (chunk.usage.has_value()) answer.usage = *chunk.usage;
     return true;
   }));
-  return usage;
+  return answer;
 }
 
-double DecodeSeconds(const AnswerUsage& usage) {
-  return usage.total_seconds - usage.time_to_first_token_seconds;
-}
-
-// Tokens per second of `streams` requests at once, from the last first token to the first end.
-absl::StatusOr<double> DecodeRate(const std::string& address, int vocab, int streams, int tokens) {
-  std::vector<absl::StatusOr<AnswerUsage>> usages(streams, AnswerUsage{});
+// Tokens per second of `streams` requests at once.
+absl::StatusOr<double> MeasureDecoding(const std::string& address, int vocab, int streams, int tokens) {
+  std::vector<absl::StatusOr<TimedAnswer>> answers(streams, TimedAnswer{});
   std::vector<std::thread> threads;
   threads.reserve(streams);
   for (int i = 0; i < streams; ++i) {
     threads.emplace_back([&, i] {
       InferenceClient client(address);
-      usages[i] = Generate(client, RandomPrompt(kDecodePromptTokens, vocab, i), tokens);
+      answers[i] = Generate(client, RandomPrompt(kDecodePromptTokens, vocab, i), tokens);
     });
   }
   for (std::thread& thread : threads) thread.join();
-  double seconds = 0;
-  for (const auto& usage : usages) {
-    BW_RETURN_IF_ERROR(usage.status());
-    seconds = std::max(seconds, DecodeSeconds(*usage));
+  std::vector<std::vector<absl::Duration>> times;
+  for (auto& answer : answers) {
+    BW_RETURN_IF_ERROR(answer.status());
+    times.push_back(std::move(answer->tokens));
   }
-  return streams * (tokens - 1) / seconds;
+  const double rate = DecodeRate(times);
+  if (rate == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("with ", tokens, " tokens each, ", streams, " streams never decoded at once"));
+  }
+  return rate;
 }
 
 // Private and shared memory of a process, shared pages divided by those who share them.
@@ -189,16 +199,17 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
     line.Show(absl::StrFormat("%s: run %d of %d", layout.name, repeat + 1, options.repeats));
     peaks.push_back(
         kernels::MeasureArithmeticPeak(*level, kernels::ArithmeticOf(format), threads, kSampleSeconds));
-    BW_ASSIGN_OR_RETURN(const AnswerUsage usage,
+    BW_ASSIGN_OR_RETURN(const TimedAnswer answer,
                         Generate(client, RandomPrompt(options.prompt_tokens, vocab, repeat + 7), 1));
-    prefill.push_back(options.prompt_tokens / usage.time_to_first_token_seconds);
+    prefill.push_back(options.prompt_tokens / answer.usage.time_to_first_token_seconds);
     bandwidths.push_back(kernels::MeasureReadBandwidth(threads, kSampleSeconds));
-    BW_ASSIGN_OR_RETURN(const double rate, DecodeRate(cluster->address(), vocab, 1, options.decode_tokens));
+    BW_ASSIGN_OR_RETURN(const double rate,
+                        MeasureDecoding(cluster->address(), vocab, 1, options.decode_tokens));
     decode.push_back(rate);
     bandwidths.push_back(kernels::MeasureReadBandwidth(threads, kSampleSeconds));
     if (layout.pipeline == 1) continue;
     BW_ASSIGN_OR_RETURN(const double all,
-                        DecodeRate(cluster->address(), vocab, layout.pipeline, options.decode_tokens));
+                        MeasureDecoding(cluster->address(), vocab, layout.pipeline, options.decode_tokens));
     streams.push_back(all);
   }
   Measurement measured{.kernel_level = cluster->model().kernel_level,
