@@ -130,6 +130,8 @@ std::string ProxyVariable(std::string_view host) {
   return ProxyVariable(host, [](const std::string& name) { return std::getenv(name.c_str()); });
 }
 
+const char* EnvironmentVariable(const std::string& name) { return std::getenv(name.c_str()); }
+
 std::string EnvironmentName(std::string_view name) {
   std::string upper = absl::AsciiStrToUpper(absl::string_view(name.data(), name.size()));
   for (char& c : upper) {

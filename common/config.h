@@ -51,6 +51,9 @@ std::string ProxyVariable(std::string_view host,
                           const std::function<const char*(const std::string&)>& environment);
 std::string ProxyVariable(std::string_view host);
 
+// Of the process's environment; null if it is not set.
+const char* EnvironmentVariable(const std::string& name);
+
 // "step-tokens" -> "BELLWETHER_STEP_TOKENS"
 std::string EnvironmentName(std::string_view name);
 

@@ -1,19 +1,16 @@
 #include "model/checkpoint/checkpoint.h"
 
-#include <sys/stat.h>
-
-#include <cerrno>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "model/checkpoint/billa.h"
 #include "model/checkpoint/contents.h"
 #include "model/checkpoint/expected_tensors.h"
-#include "model/checkpoint/ggml_checkpoint.h"
-#include "model/checkpoint/gguf_checkpoint.h"
-#include "model/checkpoint/hugging_face.h"
-#include "model/checkpoint/tensor_table_file.h"
+#include "model/checkpoint/hub_cache.h"
+#include "model/checkpoint/lora.h"
+#include "model/checkpoint/open_contents.h"
+#include "model/checkpoint/stored_tensor.h"
 #include "model/random_checkpoint.h"
 
 namespace bellwether {
@@ -39,46 +36,35 @@ absl::StatusOr<const StoredTensor*> LookupWindow(const CheckpointContents& conte
   return tensor;
 }
 
-// Element by element: a vector whose elements `rows` places, or a view with gaps between its columns.
-void DecodeScattered(const StoredTensor& tensor, int64_t row, int64_t first_col, absl::Span<float> out) {
-  const std::byte* data = tensor.file->bytes().data() + tensor.offset;
-  const Strides strides = tensor.strides.value_or(Strides{.row = tensor.info.cols, .col = 1});
-  const int64_t start = tensor.vector_mapped ? 0 : tensor.rows.Source(row) * strides.row;
-  for (size_t i = 0; i < out.size(); ++i) {
-    const int64_t col = first_col + static_cast<int64_t>(i);
-    const int64_t source = start + (tensor.vector_mapped ? tensor.rows.Source(col) : col) * strides.col;
-    DecodeFloats(tensor.storage, data, source, out.subspan(i, 1));
-  }
+WeightFormat FormatOf(DType type) {
+  return type == DType::kF32    ? WeightFormat::kF32
+         : type == DType::kBF16 ? WeightFormat::kBF16
+                                : WeightFormat::kF16;
 }
 
-const std::byte* RowStart(const StoredTensor& tensor, int64_t row) {
-  const int64_t row_bytes = tensor.strides.has_value() ? tensor.strides->row * BlockBytes(tensor.storage)
-                                                       : RowBytes(tensor.storage, tensor.info.cols);
-  return tensor.file->bytes().data() + tensor.offset + tensor.rows.Source(row) * row_bytes;
+// Float tensors become `type`; fp32 holds all of them as they are.
+void ConvertFloats(DType type, CheckpointContents& contents) {
+  const WeightFormat format = FormatOf(type);
+  for (auto& [key, tensor] : contents.tensors) {
+    if (IsQuantized(tensor.info.format.format) || tensor.info.format.format == format) continue;
+    tensor.info.format.format = format;
+    tensor.rounded = format != WeightFormat::kF32;
+  }
+  contents.reading["dtype"] = LoadDTypeName(type);
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path) {
-  if (absl::StartsWith(path, kRandomPrefix)) {
-    BW_ASSIGN_OR_RETURN(CheckpointContents contents, MakeRandomContents(path));
-    return std::make_unique<Checkpoint>(std::move(contents));
+absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path,
+                                                             const ReadOptions& options) {
+  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(path));
+  if (!options.billa_base.empty())
+    BW_RETURN_IF_ERROR(SubtractBase(options.billa_base, options.billa_force, contents));
+  for (LoraOption lora : options.lora) {
+    BW_ASSIGN_OR_RETURN(lora.path, ResolveModel(lora.path));
+    BW_RETURN_IF_ERROR(MergeLora(lora, contents));
   }
-  struct stat info;
-  if (stat(path.c_str(), &info) != 0)
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open model ", path));
-  if (S_ISDIR(info.st_mode)) {
-    BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenHuggingFaceDirectory(path));
-    return std::make_unique<Checkpoint>(std::move(contents));
-  }
-  BW_ASSIGN_OR_RETURN(const bool has_table, HasTensorTable(path));
-  if (has_table) {
-    BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenHuggingFaceFile(path));
-    return std::make_unique<Checkpoint>(std::move(contents));
-  }
-  BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(path));
-  BW_ASSIGN_OR_RETURN(CheckpointContents contents,
-                      IsGgml(file->bytes()) ? OpenGgmlCheckpoint(path) : OpenGgufCheckpoint(path));
+  if (options.dtype.has_value()) ConvertFloats(*options.dtype, contents);
   return std::make_unique<Checkpoint>(std::move(contents));
 }
 
@@ -89,13 +75,21 @@ Checkpoint::~Checkpoint() = default;
 const ModelConfig& Checkpoint::config() const { return contents_->config; }
 const std::string& Checkpoint::path() const { return contents_->path; }
 const std::string& Checkpoint::container() const { return contents_->container; }
+const ReadingText& Checkpoint::reading() const { return contents_->reading; }
 const std::string& Checkpoint::chat_template_text() const { return contents_->chat_template_text; }
 const std::string& Checkpoint::model_name() const { return contents_->model_name; }
-const GenerationOptions& Checkpoint::generation_defaults() const { return contents_->generation_defaults; }
 
 const TensorInfo* Checkpoint::Find(const TensorKey& key) const {
   const StoredTensor* tensor = Lookup(*contents_, key);
   return tensor == nullptr ? nullptr : &tensor->info;
+}
+
+int64_t Checkpoint::StoredBytes() const {
+  int64_t bytes = 0;
+  for (const auto& [key, tensor] : contents_->tensors) {
+    bytes += BytesOf(tensor);
+  }
+  return bytes;
 }
 
 std::vector<TensorKey> Checkpoint::Keys() const {
@@ -112,18 +106,7 @@ absl::Status Checkpoint::ReadFloats(const TensorKey& key, const TensorWindow& wi
     return absl::InvalidArgumentError(
         absl::StrCat(Name(key), ": room for ", out.size(), " values of a window of ", rows, " x ", cols));
   }
-  if (tensor->linear != nullptr) return bellwether::ReadFloats(*tensor->linear, tensor->rows, window, out);
-  for (int64_t row = 0; row < rows; ++row) {
-    const absl::Span<float> out_row = out.subspan(row * cols, cols);
-    if (tensor->file == nullptr) {
-      RandomFloats(*tensor, window.row_begin + row, window.col_begin, out_row);
-    } else if (tensor->vector_mapped || (tensor->strides.has_value() && tensor->strides->col != 1)) {
-      DecodeScattered(*tensor, window.row_begin + row, window.col_begin, out_row);
-    } else {
-      DecodeFloats(tensor->storage, RowStart(*tensor, window.row_begin + row), window.col_begin, out_row);
-    }
-  }
-  return absl::OkStatus();
+  return ReadStored(*tensor, window, out);
 }
 
 absl::StatusOr<QuantizedRows> Checkpoint::ReadQuantized(const TensorKey& key,
@@ -139,34 +122,12 @@ absl::StatusOr<QuantizedRows> Checkpoint::ReadQuantized(const TensorKey& key,
     return absl::InvalidArgumentError(absl::StrCat(Name(key), ": columns ", window.col_begin, "-",
                                                    window.col_end, " cut a group of ", format.group));
   }
-  if (tensor->linear != nullptr) return bellwether::ReadQuantized(*tensor->linear, tensor->rows, window);
-  const int64_t rows = window.row_end - window.row_begin, cols = window.col_end - window.col_begin;
-  const int64_t groups = (cols + format.group - 1) / format.group;
-  QuantizedRows result;
-  result.q.resize(rows * cols);
-  result.scales.resize(rows * groups);
-  if (format.has_offset) result.offsets.resize(rows * groups);
-  for (int64_t row = 0; row < rows; ++row) {
-    const absl::Span<int8_t> q = absl::MakeSpan(result.q).subspan(row * cols, cols);
-    float* scales = result.scales.data() + row * groups;
-    float* offsets = format.has_offset ? result.offsets.data() + row * groups : nullptr;
-    if (tensor->file == nullptr) {
-      RandomQuantized(*tensor, window.row_begin + row, window.col_begin, q, scales);
-    } else {
-      DecodeQuantized(tensor->storage, RowStart(*tensor, window.row_begin + row), window.col_begin, q, scales,
-                      offsets);
-    }
-  }
-  return result;
+  return ReadStoredQuantized(*tensor, window);
 }
 
 void Checkpoint::DropPages(const TensorKey& key) const {
   const StoredTensor* tensor = Lookup(*contents_, key);
-  if (tensor == nullptr) return;
-  if (tensor->file != nullptr) tensor->file->DropPages(tensor->offset, tensor->bytes);
-  if (tensor->linear == nullptr) return;
-  for (const FilePiece* piece : {&tensor->linear->weights, &tensor->linear->zeros, &tensor->linear->scales})
-    piece->file->DropPages(piece->offset, piece->bytes);
+  if (tensor != nullptr) DropStored(*tensor);
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Checkpoint::LoadTokenizer() const {

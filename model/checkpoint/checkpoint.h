@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "common/dtype.h"
 #include "common/generation_options.h"
+#include "model/checkpoint/read_options.h"
 #include "model/config.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -85,10 +86,12 @@ struct CheckpointContents;
 class Checkpoint {
  public:
   // `path`: a Hugging Face directory (config.json and .safetensors or torch files), one such file of weights
-  // with the rest beside it, a GGUF file, or the name of a model with
+  // with the rest beside it, Meta's directory of a LLaMA, a GGUF file, ORG/NAME[@REVISION] in the hub's cache
+  // (model/checkpoint/hub_cache.h), or the name of a model with
   // random weights ("random:llama-1.1b:bf16", see model/random_checkpoint.h). Errors name file, tensor and
   // reason.
-  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path);
+  static absl::StatusOr<std::unique_ptr<Checkpoint>> Open(const std::string& path,
+                                                          const ReadOptions& options = {});
 
   // Called by the readers of containers, whose tables are complete and checked.
   explicit Checkpoint(CheckpointContents contents);
@@ -98,8 +101,12 @@ class Checkpoint {
 
   const ModelConfig& config() const;
   const std::string& path() const;
-  // "safetensors", "torch", "gguf" or "random"
+  // "safetensors", "torch", "meta", "gguf" or "random"
   const std::string& container() const;
+  // What it was opened with, as far as that changes what is read.
+  const ReadingText& reading() const;
+  // Bytes that its tensors take in their files, tables left out; 0 for random weights.
+  int64_t StoredBytes() const;
 
   // Null if the checkpoint has no such tensor. The head of a tied checkpoint is its embedding.
   const TensorInfo* Find(const TensorKey& key) const;
@@ -107,7 +114,8 @@ class Checkpoint {
   // tied) last.
   std::vector<TensorKey> Keys() const;
 
-  // Decodes a window to fp32, row by row into out[rows * cols]; works for every format.
+  // Decodes a window to fp32, row by row into out[rows * cols]; works for every format. InvalidArgument if a
+  // value does not fit the type that it is rounded to.
   absl::Status ReadFloats(const TensorKey& key, const TensorWindow& window, absl::Span<float> out) const;
   // Quantised tensors only: the stored numbers. window.col_begin is a multiple of the group and col_end one
   // too or the row's end.

@@ -9,9 +9,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "common/generation_options.h"
+#include "model/checkpoint/adjustment.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/file_mapping.h"
 #include "model/checkpoint/quantized_linear.h"
+#include "model/checkpoint/read_options.h"
 #include "model/checkpoint/row_map.h"
 #include "model/checkpoint/storage_type.h"
 #include "model/tokenizer/tokenizer.h"
@@ -43,10 +45,19 @@ struct StoredTensor {
   RowMap rows;
   std::optional<Strides> strides;  // of plain numbers that do not follow each other without gaps
   bool vector_mapped = false;      // a vector whose elements, not rows, are placed by `rows`; never quantised
+  // What is added to floats as they are read; then they are rounded.
+  std::vector<std::shared_ptr<const Adjustment>> adjustments;
+  bool rounded = false;  // floats that are rounded to info.format as they are read
   // ... or in pieces of files, whose outputs `rows` places; may be shared by tensors ...
   std::shared_ptr<const QuantizedLinear> linear;
-  // ... or, without a file, made up.
+  // ... or, instead of a file of its own, in equal parts of its rows or its columns, in order, whose type
+  // `storage` is and among whose rows `rows` finds its own ...
+  std::vector<StoredTensor> parts;
+  bool parts_are_columns = false;
+  // ... or made up.
   RandomValues random;
+
+  bool made_up() const { return file == nullptr && linear == nullptr && parts.empty(); }
 };
 
 // What an opened checkpoint consists of.
@@ -55,6 +66,7 @@ struct CheckpointContents {
   std::string container;
   ModelConfig config;
   absl::flat_hash_map<TensorKey, StoredTensor> tensors;  // exactly those of ExpectedTensors(config)
+  ReadingText reading;                                   // what else than the files decided on the tensors
   std::string chat_template_text;
   std::string model_name;
   GenerationOptions generation_defaults;

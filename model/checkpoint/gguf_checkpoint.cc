@@ -123,6 +123,12 @@ absl::Status RefuseOtherFiles(const FileMapping& file) {
   constexpr uint32_t kGguf = 0x46554747;
   const std::string& path = file.path();
   if (magic == kGguf) return absl::OkStatus();
+  if (absl::EndsWith(path, ".enc")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path,
+                     ": encrypted as BELLE does it: run bellwether convert xor --base consolidated.00.pth "
+                     "(of Meta's LLaMA) on its directory"));
+  }
   if (absl::EndsWith(path, ".json")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": give the directory it lies in"));
   }

@@ -12,6 +12,7 @@
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/named_tensor.h"
 #include "model/checkpoint/quantized_tensors.h"
+#include "model/checkpoint/stored_tensor.h"
 #include "model/checkpoint/tensor_table_file.h"
 #include "model/checkpoint/weight_files.h"
 #include "model/generation_defaults.h"
@@ -76,15 +77,6 @@ absl::Status CollectTensors(const std::string& path, const ModelConfig& config, 
   return absl::OkStatus();
 }
 
-absl::StatusOr<StorageType> StorageOf(const NamedTensor& tensor) {
-  if (tensor.entry.dtype == "F32") return StorageType::kF32;
-  if (tensor.entry.dtype == "F16") return StorageType::kF16;
-  if (tensor.entry.dtype == "BF16") return StorageType::kBF16;
-  if (tensor.entry.dtype == "F64") return StorageType::kF64;
-  return absl::UnimplementedError(
-      absl::StrCat(tensor.source, " has type ", tensor.entry.dtype, "; F32, F16, BF16 and F64 can be read"));
-}
-
 // Rows (or a bias' elements) of BLOOM's fused tensor come in the order [head][query, key, value][head_dim].
 absl::Status AddFused(int32_t layer, bool bias, const StoredTensor& stored, const ModelConfig& config,
                       TensorTable& table) {
@@ -113,31 +105,11 @@ absl::Status Add(const HuggingFaceName& name, const StoredTensor& stored, const 
   return table.Add(name.key, stored);
 }
 
-absl::StatusOr<StoredTensor> PlainTensor(const NamedTensor& tensor) {
-  StoredTensor stored;
-  BW_ASSIGN_OR_RETURN(stored.storage, StorageOf(tensor));
-  const std::vector<int64_t>& shape = tensor.entry.shape;
-  if (shape.empty() || shape.size() > 2) {
-    return absl::InvalidArgumentError(absl::StrCat(tensor.source, " has ", shape.size(), " dimensions"));
-  }
-  stored.info.source = tensor.source;
-  stored.info.format = FormatOf(stored.storage);
-  stored.info.rows = shape.size() == 2 ? shape[0] : 1;
-  stored.info.cols = shape.back();
-  stored.file = tensor.file;
-  stored.offset = tensor.entry.offset;
-  stored.bytes = tensor.entry.bytes;
-  if (const std::vector<int64_t>& strides = tensor.entry.strides; !strides.empty()) {
-    stored.strides = Strides{.row = strides.size() == 2 ? strides[0] : 0, .col = strides.back()};
-  }
-  return stored;
-}
-
 absl::Status AddTensors(const std::vector<NamedTensor>& tensors, const ModelConfig& config,
                         const std::optional<QuantizationConfig>& quantization, TensorTable& table) {
   for (const NamedTensor& tensor : tensors) {
     if (tensor.name.part != LinearPart::kNone) continue;
-    BW_ASSIGN_OR_RETURN(const StoredTensor stored, PlainTensor(tensor));
+    BW_ASSIGN_OR_RETURN(const StoredTensor stored, StoreTensor(tensor.entry, tensor.file, tensor.source));
     BW_RETURN_IF_ERROR(Add(tensor.name, stored, config, table));
   }
   BW_ASSIGN_OR_RETURN(const std::vector<AssembledTensor> assembled,

@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <iterator>
+#include <string>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace bellwether {
 namespace {
@@ -72,6 +75,14 @@ LinearPart TakeLinearPart(std::string_view& name) {
 }
 
 template <size_t N>
+std::optional<std::string_view> NameOf(const NamedRole (&table)[N], TensorRole role) {
+  for (const NamedRole& entry : table) {
+    if (entry.role == role) return entry.name;
+  }
+  return std::nullopt;
+}
+
+template <size_t N>
 std::optional<TensorRole> RoleOf(const NamedRole (&table)[N], std::string_view name) {
   for (const NamedRole& entry : table) {
     if (entry.name == name) return entry.role;
@@ -101,6 +112,19 @@ std::optional<bool> TakeWeightOrBias(std::string_view& name) {
     return suffix == ".bias";
   }
   return std::nullopt;
+}
+
+std::string HuggingFaceNameOf(Architecture architecture, const TensorKey& key) {
+  const bool llama = architecture == Architecture::kLlama;
+  const bool fused = !llama && (key.role == TensorRole::kKey || key.role == TensorRole::kValue);
+  const TensorRole role = fused ? TensorRole::kQuery : key.role;
+  const char* end = key.bias ? ".bias" : ".weight";
+  if (role == TensorRole::kHead) return absl::StrCat("lm_head", end);
+  const std::string prefix = llama ? "model." : "transformer.";
+  if (const auto name = llama ? NameOf(kLlamaOutside, role) : NameOf(kBloomOutside, role))
+    return absl::StrCat(prefix, std::string(*name), end);
+  const auto name = llama ? NameOf(kLlamaLayer, role) : NameOf(kBloomLayer, role);
+  return absl::StrCat(prefix, llama ? "layers." : "h.", key.layer, ".", std::string(name.value_or("")), end);
 }
 
 std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, std::string_view name) {

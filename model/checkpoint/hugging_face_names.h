@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include "model/checkpoint/checkpoint.h"
@@ -25,6 +26,9 @@ struct HuggingFaceName {
 // Names come with or without the prefix `model.` (LLaMA) or `transformer.` (BLOOM). Nothing if the family has
 // no such tensor.
 std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, std::string_view name);
+
+// The name that transformers' models give a tensor; of BLOOM's query, key and value that of the fused one.
+std::string HuggingFaceNameOf(Architecture architecture, const TensorKey& key);
 
 // Takes "<prefix><number>." off the front of a name and gives the number, at most six digits.
 std::optional<int32_t> TakeLayer(std::string_view prefix, std::string_view& name);

@@ -44,9 +44,12 @@ struct Container {
 };
 // Other containers will be read here; until then each is named.
 constexpr Container kOthers[] = {
-    {".enc", "encrypted BELLE weights: decrypt them with the original LLaMA weights and save as safetensors"},
+    {".enc",
+     "as BELLE encrypts its LLaMA models: run bellwether convert xor --base consolidated.00.pth (of Meta's "
+     "LLaMA) "
+     "--input this directory --output a new one"},
     {".gguf", "a GGUF file: give its path instead of the directory's"},
-    {".pth", "Meta's LLaMA weights: convert them with transformers' convert_llama_weights_to_hf"},
+    {".pth", "Meta's LLaMA weights: they are read with params.json beside them, and without config.json"},
     {".h5", "TensorFlow weights: convert them to safetensors"},
     {".msgpack", "Flax weights: convert them to safetensors"},
     {".onnx", "an ONNX graph: take the checkpoint it was made from"},

@@ -123,8 +123,9 @@ TEST(WeightFilesTest, HiddenFilesAreNone) {
 }
 
 TEST(WeightFilesTest, OtherContainersAreNamedWithWhatToDo) {
-  EXPECT_THAT(Refusal({"consolidated.00.pth", "params.json"}),
-              HasSubstr("holds \"consolidated.00.pth\", Meta's LLaMA weights: convert"));
+  EXPECT_THAT(
+      Refusal({"consolidated.00.pth", "params.json"}),
+      HasSubstr("holds \"consolidated.00.pth\", Meta's LLaMA weights: they are read with params.json"));
   EXPECT_THAT(Refusal({"config.json"}), HasSubstr("no weights"));
   EXPECT_THAT(Refusal({"adapter_model.safetensors"}), HasSubstr("no weights"));
 }

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/container/flat_hash_set.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/quote.h"
 #include "common/status.h"
@@ -166,6 +167,16 @@ absl::Status AddTokens(const SideFiles& files, const std::string& dir, Tokenizer
   return absl::OkStatus();
 }
 
+// Lines of a piece in base64, a space and its rank.
+bool IsTiktoken(const std::string& bytes) {
+  const std::string line = bytes.substr(0, std::min<size_t>(bytes.find('\n'), 256));
+  const size_t space = line.find(' ');
+  if (space == std::string::npos || space == 0 || space + 1 == line.size()) return false;
+  const auto base64 = [](char c) { return absl::ascii_isalnum(c) || c == '+' || c == '/' || c == '='; };
+  return std::all_of(line.begin(), line.begin() + static_cast<ptrdiff_t>(space), base64) &&
+         std::all_of(line.begin() + static_cast<ptrdiff_t>(space) + 1, line.end(), absl::ascii_isdigit);
+}
+
 absl::StatusOr<TokenizerParts> LoadParts(const std::string& dir, const SideFiles& files,
                                          bool* is_sentencepiece) {
   *is_sentencepiece = false;
@@ -178,6 +189,11 @@ absl::StatusOr<TokenizerParts> LoadParts(const std::string& dir, const SideFiles
     return absl::NotFoundError(dir + ": neither tokenizer.json nor tokenizer.model is there");
   }
   BW_RETURN_IF_ERROR(bytes.status());
+  if (IsTiktoken(*bytes)) {
+    return absl::UnimplementedError(
+        "tokenizer.model is tiktoken's, as Llama 3 has it: put the tokenizer.json of the same model beside "
+        "it");
+  }
   absl::StatusOr<SentencepieceModel> model = ParseSentencepieceModel(*bytes);
   if (!model.ok()) return Annotate(model.status(), "tokenizer.model");
   BW_ASSIGN_OR_RETURN(TokenizerParts parts, MakeScoredBpe(*std::move(model)));
