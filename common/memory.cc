@@ -31,33 +31,36 @@ rlim_t AddressSpaceLimit() {
   return limit.rlim_cur;
 }
 
-void SayShort(const char* what) {
-  // Not by the log, which takes memory.
-  if (const rlim_t limit = AddressSpaceLimit(); limit != RLIM_INFINITY) {
-    (void)dprintf(STDERR_FILENO, "%s: the system gives no %s: the address space may be %ju KiB (ulimit -v)\n",
-                  program_invocation_short_name, what, static_cast<uintmax_t>(limit >> 10));
+// Not by the log, which takes memory.
+void Say(const char* text) { (void)dprintf(STDERR_FILENO, "%s: %s\n", program_invocation_short_name, text); }
+
+[[noreturn]] void EndShortOf(const char* what) {
+  const rlim_t limit = AddressSpaceLimit();
+  char text[128] = "";
+  if (limit == RLIM_INFINITY) {
+    (void)snprintf(text, sizeof(text), "the system gives no %s", what);
   } else {
-    (void)dprintf(STDERR_FILENO, "%s: the system gives no %s\n", program_invocation_short_name, what);
+    (void)snprintf(text, sizeof(text), "the system gives no %s: the address space may be %ju KiB (ulimit -v)",
+                   what, static_cast<uintmax_t>(limit >> 10));
   }
+  Say(text);
+  _exit(1);
 }
 
 [[noreturn]] void EndByTerminate() {
   try {
     if (const std::exception_ptr error = std::current_exception()) std::rethrow_exception(error);
   } catch (const std::bad_alloc&) {
-    SayShort("memory");
-    _exit(1);
-  } catch (const std::system_error& error) {
-    if (error.code() == std::errc::resource_unavailable_try_again) {
-      SayShort("thread");
-      _exit(1);
-    }
-    (void)dprintf(STDERR_FILENO, "%s: %s\n", program_invocation_short_name, error.what());
+    EndShortOf("memory");
   } catch (const std::exception& error) {
-    (void)dprintf(STDERR_FILENO, "%s: %s\n", program_invocation_short_name, error.what());
+    const auto* of_system = dynamic_cast<const std::system_error*>(&error);
+    if (of_system != nullptr && of_system->code() == std::errc::resource_unavailable_try_again)
+      EndShortOf("thread");
+    Say(error.what());
   } catch (...) {
   }
-  std::abort();  // a fault of ours
+  Say("ended by a fault of its own");
+  std::abort();
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "common/bounded_queue.h"
 #include "common/defaults.h"
 #include "common/log.h"
+#include "common/log_limiter.h"
 #include "common/quote.h"
 #include "common/system_random.h"
 #include "coordinator/worker_stream_service.h"
@@ -213,6 +214,9 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   Status status_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
+  // Lines about what strangers can do as often as they like.
+  LogLimiter overflows_{1, absl::Seconds(1)}, refusals_{20, absl::Seconds(1)};
+
   std::thread thread_;
 };
 
@@ -336,8 +340,10 @@ void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& 
 void ClusterService::Impl::Push(ClusterEvent event) {
   // Full only if workers send far more than they should; the heartbeats lost then are missed and end the
   // epoch.
-  if (!events_.TryPush(std::move(event)) && !events_.closed())
-    LogWarning("the cluster's event queue is full");
+  if (events_.TryPush(std::move(event)) || events_.closed()) return;
+  if (const auto more = overflows_.Admit()) {
+    LogWarning("the cluster's event queue is full", AndLikeIt(*more));
+  }
 }
 
 // Steps
@@ -421,7 +427,9 @@ void ClusterService::Impl::Do(const AcceptWorker& action) {
 }
 
 void ClusterService::Impl::Do(const RefuseWorker& action) {
-  LogWarning("refused a worker: ", action.reason);
+  if (const auto more = refusals_.Admit()) {
+    LogWarning("refused a worker: ", action.reason, AndLikeIt(*more));
+  }
   v1::CoordinatorMessage message;
   message.mutable_refusal()->set_reason(Printable(action.reason));
   message.mutable_refusal()->set_start_afresh(action.start_afresh);

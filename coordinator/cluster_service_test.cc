@@ -4,6 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "common/check.h"
+#include "common/clock.h"
 #include "gmock/gmock.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
@@ -54,6 +56,16 @@ class JoiningStream {
   std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>> stream_;
 };
 
+std::unique_ptr<GrpcServer> Serve(ClusterService* service) {
+  grpc::ServerBuilder builder;
+  builder.RegisterService(service->service());
+  auto server = GrpcServer::Start(
+      &builder,
+      {.listen = {.address = "127.0.0.1:0", .name = "workers", .descriptors = DescriptorsBetween(0.5, 1)}});
+  BW_CHECK(server.ok());
+  return *std::move(server);
+}
+
 // Fake workers that fill the house must not make real ones end for good.
 TEST(ClusterServiceTest, AFullHouseIsNotFinal) {
   ClusterService::Options options;
@@ -62,28 +74,50 @@ TEST(ClusterServiceTest, AFullHouseIsNotFinal) {
   options.post = [](const Event&) {};
   options.serving_changed = [](bool) {};
   ClusterService service(std::move(options));
-  grpc::ServerBuilder builder;
-  builder.RegisterService(service.service());
-  auto server = GrpcServer::Start(
-      &builder,
-      {.listen = {.address = "127.0.0.1:0", .name = "workers", .descriptors = DescriptorsBetween(0.5, 1)}});
-  ASSERT_TRUE(server.ok()) << server.status();
+  const auto server = Serve(&service);
   v1::CoordinatorMessage message;
-  JoiningStream first((*server)->address(), "first");
+  JoiningStream first(server->address(), "first");
   ASSERT_TRUE(first.Read(&message));
   EXPECT_TRUE(message.has_joined());
-  JoiningStream second((*server)->address(), "second");
+  JoiningStream second(server->address(), "second");
   EXPECT_FALSE(second.Read(&message)) << "a refusal would be final: " << message.ShortDebugString();
   EXPECT_EQ(second.Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   first.Leave();
   // The place is free a moment after the first one's end.
   bool joined = false;
   for (int i = 0; i < 1000 && !joined; ++i) {
-    JoiningStream third((*server)->address(), "third");
+    JoiningStream third(server->address(), "third");
     joined = third.Read(&message) && message.has_joined();
   }
   EXPECT_TRUE(joined);
   service.Stop();
+}
+
+// Strangers used to fill the disk: a line for each.
+TEST(ClusterServiceTest, RefusalsDoNotFloodTheLog) {
+  ClusterService::Options options;
+  options.view.build_id = "ours";
+  options.post = [](const Event&) {};
+  options.serving_changed = [](bool) {};
+  ClusterService service(std::move(options));
+  const auto server = Serve(&service);
+  testing::internal::CaptureStderr();
+  const absl::Duration begin = Clock::Real()->Now();
+  for (int i = 0; i < 200; ++i) {
+    v1::CoordinatorMessage message;
+    JoiningStream stranger(server->address(), "stranger");
+    ASSERT_TRUE(stranger.Read(&message));
+    ASSERT_TRUE(message.has_refusal());
+  }
+  service.Stop();
+  const std::string log = testing::internal::GetCapturedStderr();
+  int lines = 0;
+  for (size_t at = log.find("refused a worker"); at != std::string::npos; ++lines) {
+    at = log.find("refused a worker", at + 1);
+  }
+  EXPECT_GT(lines, 0);
+  // A burst, and then one a second.
+  EXPECT_LT(lines, 30 + absl::ToInt64Seconds(Clock::Real()->Now() - begin)) << log;
 }
 
 }  // namespace
