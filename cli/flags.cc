@@ -326,6 +326,7 @@ void AddBatch(CLI::App& app, CommandLine& line) {
   Add(*batch, "--concurrency", line.batch.concurrency,
       "requests under way at once; answers do not depend on it")
       ->check(CLI::Range(1, kBatchConcurrencyMax));
+  for (const char* several : {"--n", "--logprobs"}) batch->get_option(several)->group("");  // refused
   batch->add_flag("--in-order", line.batch.in_order, "answers in the order of the lines, not as they come");
 }
 

@@ -38,13 +38,19 @@ struct Job {
   ScoreWindow window;
 };
 
-// The "text" of each line, if every line is such an object; else nothing.
-std::vector<std::string> TextsOfLines(const std::string& text) {
+// The "text" of each line, if the first is such an object: then all have to be. Else nothing.
+absl::StatusOr<std::vector<std::string>> TextsOfLines(const std::string& text) {
   std::vector<std::string> texts;
+  int64_t number = 0;
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    ++number;
     if (line.find_first_not_of(" \t\r") == absl::string_view::npos) continue;
     const absl::StatusOr<Json> json = ParseJson({line.data(), line.size()});
-    if (!json.ok() || !(*json)["text"].is_string()) return {};
+    if (!json.ok() || !(*json)["text"].is_string()) {
+      if (texts.empty()) return texts;
+      return absl::InvalidArgumentError(
+          absl::StrCat("line ", number, " is no object with \"text\", as those before it are"));
+    }
     texts.push_back((*json)["text"].text());
   }
   return texts;
@@ -54,7 +60,7 @@ absl::StatusOr<std::vector<std::string>> ReadTexts(const std::string& path) {
   BW_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path, kFileBytesMax));
   const std::string text(WithoutByteOrderMark(bytes));
   BW_RETURN_IF_ERROR(CheckUtf8("the text", text));
-  std::vector<std::string> texts = TextsOfLines(text);
+  BW_ASSIGN_OR_RETURN(std::vector<std::string> texts, TextsOfLines(text));
   if (texts.empty()) texts.push_back(text);
   return texts;
 }

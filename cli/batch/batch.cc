@@ -25,7 +25,9 @@ namespace bellwether {
 namespace {
 
 constexpr absl::Duration kFirstPause = absl::Milliseconds(100), kLongestPause = absl::Seconds(5);
-// Of a request that fails for a reason that should go away, but is not known to.
+constexpr absl::Duration kLook = absl::Milliseconds(100);
+// Of a request that fails once it has begun, or for a reason that is not known to pass: perhaps it is the
+// request that ends the workers.
 constexpr int kTriesMax = 5;
 
 uint64_t Hash(std::string_view text, uint64_t seed) {
@@ -105,9 +107,12 @@ class Batch {
   absl::Status AnswerTurn(const BatchTask& task, const std::vector<ChatMessage>& messages, uint64_t seed,
                           TaskAnswer& answer);
   absl::Status TryTurn(const BatchTask& task, const std::vector<ChatMessage>& messages,
-                       const GenerationOptions& generation, TaskAnswer& answer);
-  // Whether a request that has failed may be tried again, after a pause that grows.
-  bool WaitToTryAgain(const absl::Status& status, int tries);
+                       const GenerationOptions& generation, TaskAnswer& answer, bool& began);
+  // Whether a request that has failed may be tried again, after a pause that grows. `failures`: of those that
+  // count.
+  bool WaitToTryAgain(const absl::Status& status, int tries, int failures);
+  // FailedPrecondition: what is served now is not what the answers are keyed by.
+  absl::Status CheckModel();
   void Fail(const absl::Status& status);
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
   void ShowProgress(absl::Duration begin, StatusLine& line) const;
@@ -134,6 +139,7 @@ void Batch::Fail(const absl::Status& status) {
   MutexLock lock(&mutex_);
   status_.Update(status);
   failed_ = true;
+  output_.Close();
 }
 
 // Takes lines that have no answer yet. Windows without any are passed over.
@@ -172,11 +178,10 @@ std::optional<Batch::Job> Batch::NextJob() {
   return job;
 }
 
-bool Batch::WaitToTryAgain(const absl::Status& status, int tries) {
-  const bool passes = absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+bool Batch::WaitToTryAgain(const absl::Status& status, int tries, int failures) {
   const absl::Duration silence = absl::Nanoseconds(Now() - heard_at_);
   if (failed() || absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status) ||
-      absl::IsCancelled(status) || (!passes && tries >= kTriesMax) ||
+      absl::IsCancelled(status) || failures >= kTriesMax ||
       silence > absl::Seconds(options_.session.cluster.give_up_seconds)) {
     return false;
   }
@@ -184,11 +189,23 @@ bool Batch::WaitToTryAgain(const absl::Status& status, int tries) {
   return !StopCancellation()->WaitFor(pause);
 }
 
+absl::Status Batch::CheckModel() {
+  const absl::StatusOr<ServedModel> now = session_.client().GetModel();
+  if (!now.ok()) return absl::OkStatus();  // it is tried again
+  const ServedModel& before = session_.model();
+  if (now->model_id == before.model_id && now->weights == before.weights &&
+      now->chat_template == before.chat_template) {
+    return absl::OkStatus();
+  }
+  return absl::FailedPreconditionError("another model is served now than when this batch began");
+}
+
 absl::Status Batch::TryTurn(const BatchTask& task, const std::vector<ChatMessage>& messages,
-                            const GenerationOptions& generation, TaskAnswer& answer) {
+                            const GenerationOptions& generation, TaskAnswer& answer, bool& began) {
   std::string text, finish_reason;
   AnswerUsage usage;
   const auto on_chunk = [&](const AnswerChunk& chunk) {
+    began = true;
     heard_at_ = Now();
     tokens_ += static_cast<int64_t>(chunk.tokens.size());
     text += chunk.text;
@@ -213,9 +230,15 @@ absl::Status Batch::AnswerTurn(const BatchTask& task, const std::vector<ChatMess
                                TaskAnswer& answer) {
   GenerationOptions generation = generation_;
   generation.seed = seed;
+  int failures = 0;
   for (int tries = 1;; ++tries) {
-    const absl::Status status = TryTurn(task, messages, generation, answer);
-    if (status.ok() || !WaitToTryAgain(status, tries)) return status;
+    bool began = false;
+    const absl::Status status = TryTurn(task, messages, generation, answer, began);
+    if (status.ok()) return status;
+    const bool passes = absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
+    failures += began || !passes ? 1 : 0;
+    if (!WaitToTryAgain(status, tries, failures)) return status;
+    BW_RETURN_IF_ERROR(CheckModel());
   }
 }
 
@@ -278,10 +301,12 @@ absl::Status Batch::Outcome(absl::Duration begin) {
   MutexLock lock(&mutex_);
   if (StopRequested()) return absl::CancelledError("the same command goes on where this one ends");
   if (!status_.ok()) return status_;
-  if (refused_ == 0) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      refused_.load(), refused_ == 1 ? " line" : " lines",
-      " cannot be answered and stand in the output with \"error\"; the first is ", first_refusal_));
+  const int64_t refused = refused_ + output_.old_errors();
+  if (refused == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(refused, refused == 1 ? " line" : " lines",
+                   " cannot be answered and stand in the output with \"error\"",
+                   first_refusal_.empty() ? "" : "; the first of now is ", first_refusal_));
 }
 
 absl::Status Batch::Run() {
@@ -302,7 +327,12 @@ absl::Status Batch::Run() {
   });
   StatusLine line;
   const absl::Duration pace = line.rewritten() ? absl::Seconds(1) : absl::Seconds(10);
-  while (!done.WaitFor(pace)) ShowProgress(begin, line);
+  for (absl::Duration next = begin + pace; !done.WaitFor(kLook);) {
+    if (StopRequested()) output_.Close();
+    if (Clock::Real()->Now() < next) continue;
+    ShowProgress(begin, line);
+    next += pace;
+  }
   line.Clear();
   for (std::thread& thread : threads) thread.join();
   return Outcome(begin);
@@ -317,15 +347,29 @@ absl::Status Check(const BatchOptions& options) {
   return CheckUtf8("the system message", options.system);
 }
 
+// Refuses options that no line could be answered with, before any line gets a record that says so: asks for
+// one token and takes none.
+absl::Status CheckGeneration(Session& session, const GenerationOptions& generation) {
+  const absl::Status status = session.client().Generate(
+      {.token_ids = std::vector<TokenId>{0}}, session.WithDefaults(generation),
+      {.cancellation = StopCancellation()}, [](const AnswerChunk&) { return false; });
+  return absl::IsInvalidArgument(status) ? status : absl::OkStatus();
+}
+
 }  // namespace
 
 absl::Status RunBatch(const BatchOptions& options) {
   WatchStopSignals();
   BW_RETURN_IF_ERROR(Check(options));
-  BW_ASSIGN_OR_RETURN(BatchInput input, BatchInput::Open(options.input));
+  const auto input_order =
+      options.in_order ? BatchInput::Order::kAsWritten : BatchInput::Order::kLongestFirst;
+  BW_ASSIGN_OR_RETURN(BatchInput input, BatchInput::Open(options.input, input_order));
   const auto order = options.in_order ? BatchOutput::Order::kAsAsked : BatchOutput::Order::kAsAnswered;
   BW_ASSIGN_OR_RETURN(const std::unique_ptr<BatchOutput> output, BatchOutput::Open(options.output, order));
+  if (input.IsSameFile(output->fd()))
+    return absl::InvalidArgumentError("--input and --output are the same file");
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
+  BW_RETURN_IF_ERROR(CheckGeneration(session, options.generation));
   BW_RETURN_IF_ERROR(Batch(options, session, std::move(input), *output).Run());
   return session.Close();
 }

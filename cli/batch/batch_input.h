@@ -1,11 +1,13 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "cli/batch/line_reader.h"
+#include "common/unique_fd.h"
 
 namespace bellwether {
 
@@ -14,28 +16,35 @@ struct BatchLine {
   std::string text;    // no byte-order mark before the first
 };
 
-// The lines of a batch's input, a window at a time: longest first within it, so that the last to be answered
-// are short and the end of a batch does not wait for one that began late. One thread.
+// The lines of a batch's input, a window at a time. One thread.
 class BatchInput {
  public:
-  static constexpr size_t kWindowLines = 1024;
+  static constexpr size_t kWindowLines = 1024, kWindowBytes = size_t{64} << 20;
   static constexpr size_t kLineBytesMax = size_t{64} << 20;
 
-  static absl::StatusOr<BatchInput> Open(const std::string& path);
+  // Longest first within a window: the last to be answered are short, and the end of a batch does not wait
+  // for one that began late.
+  enum class Order { kLongestFirst, kAsWritten };
+  // Reads the whole file once. InvalidArgument: not a file, or a line that is too long.
+  static absl::StatusOr<BatchInput> Open(const std::string& path, Order order);
 
   // Lines that are not empty, in the whole file.
   int64_t lines() const { return lines_; }
-  // The next window; empty at the end of the file. DataLoss: it cannot be read.
+  // Whether `fd` is this very file.
+  bool IsSameFile(int fd) const;
+  // The next window; empty at the end of the file.
   absl::StatusOr<std::vector<BatchLine>> NextWindow();
 
  private:
-  explicit BatchInput(std::string path) : path_(std::move(path)) {}
+  BatchInput(std::string path, Order order) : path_(std::move(path)), order_(order) {}
+  absl::Status Rewind();
   // False at the end.
   absl::StatusOr<bool> NextLine(BatchLine& line);
 
   std::string path_;
-  std::ifstream file_;
-  int64_t number_ = 0;
+  Order order_;
+  UniqueFd file_;
+  std::unique_ptr<LineReader> reader_;
   int64_t lines_ = 0;
 };
 

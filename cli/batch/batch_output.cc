@@ -3,15 +3,16 @@
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <fstream>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "cli/batch/line_reader.h"
 #include "common/quote.h"
 #include "common/status.h"
 
@@ -21,6 +22,10 @@ namespace {
 absl::Status FileError(absl::string_view what, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat(what, " ", Printable(path)));
 }
+
+// How every record begins, and the longest that is read back.
+constexpr std::string_view kRecordBegin = "{\"line\":";
+constexpr size_t kRecordBytesMax = size_t{64} << 20;
 
 }  // namespace
 
@@ -41,19 +46,32 @@ absl::Status BatchOutput::ReadOld() {
   struct stat info = {};
   if (fstat(file_.get(), &info) != 0) return FileError("cannot read", path_);
   if (!S_ISREG(info.st_mode)) return absl::OkStatus();  // a pipe or a device keeps nothing
-  std::ifstream file(path_, std::ios::binary);
+  LineReader reader(file_.get(), path_, kRecordBytesMax);
+  const auto refuse = [this](absl::string_view reason) {
+    return absl::FailedPreconditionError(absl::StrCat(Printable(path_), " has ", old_.size(),
+                                                      " answers and then a line that is none (", reason,
+                                                      "): give another --output"));
+  };
   std::string text;
-  int64_t whole = 0;  // bytes of finished lines
-  while (std::getline(file, text)) {
-    if (file.eof()) break;  // no line end: an earlier run was killed while it wrote this
-    if (const absl::Status added = AddOld(text); !added.ok()) {
-      return absl::FailedPreconditionError(absl::StrCat(Printable(path_), " has ", old_.size(),
-                                                        " answers and then a line that is none (",
-                                                        added.message(), "): give another --output"));
+  for (int64_t whole = 0;; whole = reader.bytes_read()) {
+    BW_ASSIGN_OR_RETURN(const bool more, reader.Next(text));
+    if (!more) return absl::OkStatus();
+    if (!reader.ended()) {
+      // An earlier run was killed while it wrote this, or the file is none of ours.
+      const std::string_view begin = kRecordBegin;
+      if (text.substr(0, begin.size()) != begin.substr(0, text.size())) return refuse("it has no end");
+      MutexLock lock(&mutex_);
+      cut_at_ = whole;
+      return absl::OkStatus();
     }
-    whole = file.tellg();
+    if (const absl::Status added = AddOld(text); !added.ok()) return refuse(added.message());
   }
-  if (ftruncate(file_.get(), whole) != 0) return FileError("cannot cut", path_);
+}
+
+absl::Status BatchOutput::CutUnfinished() {
+  if (!cut_at_) return absl::OkStatus();
+  if (ftruncate(file_.get(), *cut_at_) != 0) return FileError("cannot cut", path_);
+  cut_at_.reset();
   return absl::OkStatus();
 }
 
@@ -69,6 +87,7 @@ absl::Status BatchOutput::AddOld(std::string_view text) {
   if (order_ == Order::kAsAsked && number < last_old_)
     return absl::InvalidArgumentError("out of order, so that --in-order cannot go on");
   last_old_ = std::max(last_old_, number);
+  old_errors_ += record.contains("error") ? 1 : 0;
   return absl::OkStatus();
 }
 
@@ -92,6 +111,7 @@ void BatchOutput::Expect(int64_t line) {
 }
 
 absl::Status BatchOutput::Append(std::string_view text) {
+  if (failed_.ok()) failed_ = CutUnfinished();
   while (failed_.ok() && !text.empty()) {
     const ssize_t written = write(file_.get(), text.data(), text.size());
     if (written >= 0) text.remove_prefix(static_cast<size_t>(written));
@@ -106,6 +126,11 @@ absl::Status BatchOutput::Write(int64_t line, uint64_t key, const Json::Object& 
   std::string text = WriteJson(json) + "\n";
   MutexLock lock(&mutex_);
   if (order_ == Order::kAsAnswered) return Append(text);
+  const auto may_write = [this, line]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return closed_ || early_.size() < kEarlyMax || (!expected_.empty() && line == expected_.front());
+  };
+  mutex_.Await(may_write);
+  if (closed_) return absl::CancelledError("the batch has ended before the answer's turn");
   early_.emplace(line, std::move(text));
   while (!expected_.empty() && !early_.empty() && early_.begin()->first == expected_.front()) {
     BW_RETURN_IF_ERROR(Append(early_.begin()->second));
@@ -113,6 +138,11 @@ absl::Status BatchOutput::Write(int64_t line, uint64_t key, const Json::Object& 
     expected_.pop_front();
   }
   return absl::OkStatus();
+}
+
+void BatchOutput::Close() {
+  MutexLock lock(&mutex_);
+  closed_ = true;
 }
 
 }  // namespace bellwether

@@ -1,11 +1,15 @@
 #include "cli/batch/batch_output.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
+#include <thread>
 
 #include "cli/batch/batch_input.h"
 
@@ -47,17 +51,26 @@ TEST_F(BatchFilesTest, ARunGoesOnWhereAnotherHasEnded) {
             "{\"line\":1,\"key\":\"0000000000000007\",\"output\":\"a\"}\n");
   Write(whole + "{\"line\":2,\"key\":\"00000");  // killed while it wrote
   const auto output = *BatchOutput::Open(path_, Order::kAsAnswered);
-  EXPECT_EQ(Text(), whole);
   EXPECT_TRUE(*output->Has(3, 0xabc));
   EXPECT_TRUE(*output->Has(1, 7));
   EXPECT_FALSE(*output->Has(2, 7));
   EXPECT_THAT(std::string(output->Has(1, 8).status().message()),
               HasSubstr("with another model or other options"));
+  EXPECT_TRUE(output->Write(2, 5, {{"error", "why"}}).ok());
+  EXPECT_EQ(Text(), whole + "{\"line\":2,\"key\":\"0000000000000005\",\"error\":\"why\"}\n");
+}
+
+TEST_F(BatchFilesTest, LinesThatCouldNotBeAnsweredAreRemembered) {
+  Write(
+      "{\"line\":1,\"key\":\"1\",\"error\":\"why\"}\n"
+      "{\"line\":2,\"key\":\"1\",\"output\":\"\"}\n");
+  EXPECT_EQ((*BatchOutput::Open(path_, Order::kAsAnswered))->old_errors(), 1);
 }
 
 TEST_F(BatchFilesTest, OtherFilesAreLeftAlone) {
-  for (const char* text : {"hello\n", "{\"line\": 1}\n", "{\"line\": -1, \"key\": \"1\"}\n",
-                           "{\"line\":1,\"key\":\"1\"}\n{\"line\":1,\"key\":\"1\"}\n", "\n"}) {
+  for (const char* text :
+       {"hello", "{\"text\": \"half", "hello\n", "{\"line\": 1}\n", "{\"line\": -1, \"key\": \"1\"}\n",
+        "{\"line\":1,\"key\":\"1\"}\n{\"line\":1,\"key\":\"1\"}\n", "\n"}) {
     Write(text);
     EXPECT_EQ(BatchOutput::Open(path_, Order::kAsAnswered).status().code(),
               absl::StatusCode::kFailedPrecondition);
@@ -82,6 +95,40 @@ TEST_F(BatchFilesTest, InOrderAnswersWaitForTheirTurn) {
   EXPECT_THAT(std::string(output->Has(3, 3).status().message()), HasSubstr("--in-order cannot go on"));
 }
 
+// A first line that takes long must not make the others pile up without end.
+TEST_F(BatchFilesTest, OnlySoManyAnswersWaitForTheFirst) {
+  const auto output = *BatchOutput::Open(path_, Order::kAsAsked);
+  const auto early = static_cast<int64_t>(BatchOutput::kEarlyMax);
+  for (int64_t line = 1; line <= early + 2; ++line) output->Expect(line);
+  for (int64_t line = 2; line <= early + 1; ++line) ASSERT_TRUE(output->Write(line, 1, {}).ok());
+  std::atomic<bool> written = false;
+  std::thread late([&] {
+    EXPECT_TRUE(output->Write(early + 2, 1, {}).ok());
+    written = true;
+  });
+  EXPECT_FALSE(written) << "it waits for the first";
+  EXPECT_TRUE(output->Write(1, 1, {}).ok());
+  late.join();
+  const std::string text = Text();
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), early + 2);
+
+  output->Expect(early + 3);
+  output->Close();
+  EXPECT_EQ(output->Write(early + 3, 1, {}).code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(BatchFilesTest, LongLinesAreNotRead) {
+  Write("short\n" + std::string(3000, 'x'));
+  const UniqueFd file(open(path_.c_str(), O_RDONLY));
+  LineReader reader(file.get(), path_, /*line_bytes_max=*/1000);
+  std::string line;
+  EXPECT_TRUE(*reader.Next(line));
+  EXPECT_EQ(line, "short");
+  EXPECT_TRUE(reader.ended());
+  EXPECT_THAT(std::string(reader.Next(line).status().message()),
+              HasSubstr("line 2 is longer than 1000 bytes"));
+}
+
 TEST_F(BatchFilesTest, WhatCannotBeWrittenIsAnError) {
   const auto output = *BatchOutput::Open("/dev/full", Order::kAsAnswered);
   EXPECT_THAT(std::string(output->Write(1, 1, {}).message()), HasSubstr("/dev/full"));
@@ -93,15 +140,16 @@ TEST_F(BatchFilesTest, TheLongestLinesComeFirstAndEmptyOnesCount) {
   Write(
       "\xEF\xBB\xBF"
       "a\n\n \r\nccc\nbb");
-  BatchInput input = *BatchInput::Open(path_);
+  BatchInput input = *BatchInput::Open(path_, BatchInput::Order::kLongestFirst);
   EXPECT_EQ(input.lines(), 3);
   std::vector<std::pair<int64_t, std::string>> lines;
   const std::vector<BatchLine> window = *input.NextWindow();
   for (const BatchLine& line : window) lines.emplace_back(line.number, line.text);
   EXPECT_THAT(lines, ElementsAre(testing::Pair(4, "ccc"), testing::Pair(5, "bb"), testing::Pair(1, "a")));
   EXPECT_TRUE(input.NextWindow()->empty());
-  EXPECT_FALSE(BatchInput::Open("/nowhere").ok());
-  EXPECT_THAT(std::string(BatchInput::Open("/dev/stdin").status().message()), HasSubstr("not a file"));
+  EXPECT_FALSE(BatchInput::Open("/nowhere", BatchInput::Order::kAsWritten).ok());
+  EXPECT_THAT(std::string(BatchInput::Open("/dev/null", BatchInput::Order::kAsWritten).status().message()),
+              HasSubstr("not a file"));
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 #include "model/checkpoint/ggml_checkpoint.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -54,8 +52,8 @@ absl::Status AddTensor(const GgmlTensor& tensor, const std::shared_ptr<const Fil
 
 // Files of 13B and more came in parts, each with a share of every matrix.
 absl::Status RefuseParts(const std::string& path) {
-  struct stat info;
-  if (stat((path + ".1").c_str(), &info) != 0) return absl::OkStatus();
+  const absl::StatusOr<std::shared_ptr<const FileMapping>> next = FileMapping::Open(path + ".1");
+  if (!next.ok() || !IsGgml((*next)->bytes())) return absl::OkStatus();
   return absl::UnimplementedError(absl::StrCat(path, ": the first of several parts (there is ", path,
                                                ".1), which are not joined; a file in one part is read"));
 }

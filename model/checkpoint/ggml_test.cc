@@ -120,7 +120,9 @@ TEST(GgmlTest, OneOfSeveralPartsIsRefused) {
   const std::string path = dir.Write("ggml-model.bin", Golden("ggml-q4_0"));
   EXPECT_TRUE(Checkpoint::Open(path).ok());
   EXPECT_EQ((*Checkpoint::Open(path))->container(), "ggml");
-  dir.Write("ggml-model.bin.1", "x");
+  dir.Write("ggml-model.bin.1", "a copy of something");
+  EXPECT_TRUE(Checkpoint::Open(path).ok());
+  dir.Write("ggml-model.bin.1", "lmgg");
   EXPECT_THAT(std::string(Checkpoint::Open(path).status().message()),
               HasSubstr("the first of several parts"));
 }

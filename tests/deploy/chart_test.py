@@ -193,6 +193,12 @@ class Chart(unittest.TestCase):
             render(merged(self.defaults, {"workerGroups": groups, "layout": "20x2,12x1"}))
         self.assertIn("two workerGroups are named a", str(refused.exception))
 
+    def test_names_that_pods_could_not_have_are_refused(self):
+        group = {"name": "a-rather-long-name", "pods": 1, "ranks": 1}
+        with self.assertRaises(helm_python.HelmError) as refused:
+            render(merged(self.defaults, {"fullnameOverride": "x" * 40, "workerGroups": [group]}))
+        self.assertIn("use shorter names", str(refused.exception))
+
     def test_notes_say_what_comes_next(self):
         _, notes = render(self.defaults)
         self.assertIn("rollout status deployment/bell-bellwether-coordinator", notes)

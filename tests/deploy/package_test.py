@@ -32,7 +32,7 @@ class Package(unittest.TestCase):
             subprocess.run(["dpkg-deb", "-x", package, root], check=True)
             fields = subprocess.run(["dpkg-deb", "-f", package, "Depends"], check=True, capture_output=True, text=True).stdout
             self.assertIn("libgrpc++", fields)
-            for unit in UNITS.iterdir():
+            for unit in UNITS.glob("*.service"):
                 self.assertTrue((root / "lib/systemd/system" / unit.name).exists() or
                                 (root / "usr/lib/systemd/system" / unit.name).exists(), unit.name)
                 (command,) = directives(unit, "ExecStart")
@@ -56,11 +56,18 @@ class Package(unittest.TestCase):
     def test_units_are_closed(self):
         if shutil.which("systemd-analyze") is None:
             self.skipTest("systemd-analyze is not there")
-        for unit in UNITS.iterdir():
+        for unit in UNITS.glob("*.service"):
             said = subprocess.run(["systemd-analyze", "security", "--offline=true", unit], capture_output=True, text=True)
             exposure = re.search(r"Overall exposure level for \S+: ([\d.]+)", said.stdout)
             self.assertIsNotNone(exposure, said.stdout + said.stderr)
             self.assertLessEqual(float(exposure.group(1)), EXPOSURE_MAX, unit.name)
+
+    def test_all_units_are_one_user(self):
+        """Workers of one machine share memory, and refuse that to other users."""
+        users = {tuple(directives(unit, "User") + directives(unit, "DynamicUser")) for unit in UNITS.glob("*.service")}
+        self.assertEqual(users, {("bellwether",)})
+        self.assertIn("u bellwether ", (UNITS / "bellwether.sysusers").read_text())
+        self.assertEqual(directives(UNITS / "bellwether.service", "TimeoutStartSec"), ["infinity"], "loading takes minutes")
 
     def test_the_service_manager_is_told(self):
         with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

@@ -114,6 +114,27 @@ class Batch(unittest.TestCase):
             self.assertEqual(batch.wait(), 0)
         self.assertEqual(sorted(output.read_text().splitlines()), sorted(whole.read_text().splitlines()))
 
+    def test_files_of_others_are_left_alone(self):
+        source = self.write_input([{"text": "a"}], "same.jsonl")
+        note = self.path / "note.txt"
+        note.write_text("a line without an end")
+        for output in (source, note):
+            before = output.read_bytes()
+            done = self.run_batch(source, output, "--model", self.model)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("give another --output", done.stderr)
+            self.assertEqual(output.read_bytes(), before)
+
+    def test_a_wrong_option_is_no_answer(self):
+        source = self.write_input([{"text": "a"}, {"text": "b"}], "two.jsonl")
+        output = self.path / "hot"
+        done = self.run_batch(source, output, "--model", self.model, "--max-tokens", 2, "--temperature", -1)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("temperature", done.stderr)
+        self.assertEqual(output.read_text(), "")
+        done = self.run_batch(source, output, "--model", self.model, "--max-tokens", 2)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_what_cannot_be_answered_is_said(self):
         source = self.write_input([{"text": "a"}, {"txt": "b"}, {"text": "word " * 3000}], "bad.jsonl")
         output = self.path / "bad"
@@ -125,6 +146,9 @@ class Batch(unittest.TestCase):
         self.assertIn("output", records[0])
         self.assertIn("has none of prompt, text", records[1]["error"])
         self.assertIn("tokens", records[2]["error"])
+        again = self.run_batch(source, output, "--model", self.model, "--max-tokens", 4, "--in-order")
+        self.assertEqual(again.returncode, 1, "as long as there are such lines")
+        self.assertIn("2 lines cannot be answered", again.stderr)
         for text, arguments in (("leave out --n", ["--model", self.model, "--n", 2]),
                                 ("cannot write", ["--model", self.model, "--output", "/nowhere/at/all"])):
             done = self.run_batch(source, self.path / "unused", *arguments)
@@ -177,6 +201,12 @@ class Perplexity(unittest.TestCase):
             one = subprocess.run([processes.BIN / "bellwether", "perplexity", "--model", directory, "--threads", "1",
                                   "--file", texts], capture_output=True, text=True, timeout=processes.PATIENCE)
             self.assertIn(f"{golden['runs'][-1]['documents'][0]:.3f}"[:-1], one.stdout)
+            texts.write_text('{"text": "a b"}\n{"txt": "c"}\n')
+            mixed = subprocess.run([processes.BIN / "bellwether", "perplexity", "--model", directory, "--file", texts],
+                                   capture_output=True, text=True, timeout=processes.PATIENCE)
+            self.assertEqual(mixed.returncode, 2)
+            self.assertIn("line 2 is no object", mixed.stderr)
+            texts.write_text("a b")
             bad = subprocess.run([processes.BIN / "bellwether", "perplexity", "--model", directory, "--threads", "1",
                                   "--file", texts, "--window", "64", "--stride", "65"], capture_output=True, text=True,
                                  timeout=processes.PATIENCE)
