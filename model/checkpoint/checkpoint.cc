@@ -78,6 +78,7 @@ const std::string& Checkpoint::container() const { return contents_->container; 
 const ReadingText& Checkpoint::reading() const { return contents_->reading; }
 const std::string& Checkpoint::chat_template_text() const { return contents_->chat_template_text; }
 const std::string& Checkpoint::model_name() const { return contents_->model_name; }
+const GenerationOptions& Checkpoint::generation_defaults() const { return contents_->generation_defaults; }
 
 const TensorInfo* Checkpoint::Find(const TensorKey& key) const {
   const StoredTensor* tensor = Lookup(*contents_, key);
