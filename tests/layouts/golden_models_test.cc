@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <string>
@@ -30,7 +29,8 @@ struct Golden {
   bool token_by_token = true;  // the last position's prompt too
 };
 
-Golden ReadGolden(const std::string& directory) {
+Golden ReadGolden(const std::string& model) {
+  const std::string directory = GoldenPath("models/" + model);
   Golden golden;
   std::ifstream file(directory + "/golden.json");
   const nlohmann::json json = nlohmann::json::parse(file);
@@ -42,22 +42,8 @@ Golden ReadGolden(const std::string& directory) {
   std::ifstream logits(directory + "/logits.bin", std::ios::binary);
   logits.read(reinterpret_cast<char*>(golden.logits.data()), golden.logits.size() * sizeof(float));
   EXPECT_TRUE(logits.good()) << directory;
-  golden.checkpoint = directory;
-  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
-    const auto suffix = entry.path().extension();
-    if (suffix == ".gguf" || suffix == ".pt" || entry.path().filename() == "ggml-model.bin")
-      golden.checkpoint = entry.path();
-  }
+  golden.checkpoint = GoldenCheckpoint(model);
   return golden;
-}
-
-std::vector<std::string> GoldenNames() {
-  std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath("models"))) {
-    if (entry.is_directory()) names.push_back(entry.path().filename());
-  }
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 std::vector<float> LogSoftmax(const float* logits, int count) {
@@ -171,7 +157,7 @@ double LargestErrorAllowed(const Golden& golden, const Checkpoint& checkpoint, k
 }
 
 TEST_P(GoldenModel, LogitsMatchTransformers) {
-  const Golden golden = ReadGolden(GoldenPath("models/" + GetParam()));
+  const Golden golden = ReadGolden(GetParam());
   const auto checkpoint = Checkpoint::Open(golden.checkpoint);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   for (kernels::KernelLevel level : kernels::AvailableKernelLevels()) {
@@ -205,7 +191,7 @@ Golden ForTestGpu(Golden golden) {
 // GPUs round activations to bf16 for tensor cores, which take bf16 and quantised weights; with a bf16 KV
 // cache queries, keys, values and attention's weights too: 8 roundings a layer instead of 4.
 TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
-  const Golden golden = ForTestGpu(ReadGolden(GoldenPath("models/" + GetParam())));
+  const Golden golden = ForTestGpu(ReadGolden(GetParam()));
   const auto checkpoint = Checkpoint::Open(golden.checkpoint);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const bool tensor_cores = Has(
@@ -226,7 +212,7 @@ TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
 
 // The goldens' margins leave no doubt at the precision of fp32 (tools/goldens).
 TEST_P(GoldenModel, GreedyAnswersMatchTransformers) {
-  const Golden golden = ReadGolden(GoldenPath("models/" + GetParam()));
+  const Golden golden = ReadGolden(GetParam());
   const auto checkpoint = Checkpoint::Open(golden.checkpoint);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   if (Has(**checkpoint, IsQuantized)) GTEST_SKIP() << "activations are rounded on every level";
@@ -247,7 +233,7 @@ TEST_P(GoldenModel, GreedyAnswersMatchTransformers) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GoldenModel, ::testing::ValuesIn(GoldenNames()), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(All, GoldenModel, ::testing::ValuesIn(GoldenModels()), [](const auto& info) {
   std::string name = info.param;
   std::replace_if(
       name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');

@@ -1,5 +1,7 @@
 #include "tests/layouts/local_cluster.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "common/status.h"
@@ -109,5 +111,24 @@ int64_t LocalCluster::weight_bytes() const {
 }
 
 std::string GoldenPath(const std::string& name) { return "tests/goldens/" + name; }
+
+std::vector<std::string> GoldenModels() {
+  std::vector<std::string> names;
+  for (const auto& entry : std::filesystem::directory_iterator(GoldenPath("models"))) {
+    if (entry.is_directory()) names.push_back(entry.path().filename());
+  }
+  std::sort(names.begin(), names.end());
+  return names;
+}
+
+std::string GoldenCheckpoint(const std::string& model) {
+  const std::string directory = GoldenPath("models/" + model);
+  for (const auto& entry : std::filesystem::directory_iterator(directory)) {
+    const auto suffix = entry.path().extension();
+    if (suffix == ".gguf" || suffix == ".pt" || entry.path().filename() == "ggml-model.bin")
+      return entry.path();
+  }
+  return directory;
+}
 
 }  // namespace bellwether

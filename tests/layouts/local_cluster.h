@@ -62,5 +62,8 @@ class LocalCluster {
 
 // Reads tests/goldens/NAME; tests run in the project's root.
 std::string GoldenPath(const std::string& name);
+// The models of tests/goldens/models, and what to open of one.
+std::vector<std::string> GoldenModels();
+std::string GoldenCheckpoint(const std::string& model);
 
 }  // namespace bellwether
