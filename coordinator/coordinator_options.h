@@ -30,9 +30,9 @@ struct CoordinatorOptions {
   int32_t kv_blocks_max = 0;
   int32_t step_tokens = kDefaultStepTokens;
   int32_t sequences_max = kDefaultSequences;
-  int32_t requests_queued_max = kDefaultQueuedRequests;
-  uint64_t seed = 0;                     // of the seeds that are drawn; 0: from the system
-  absl::Duration step_deadline;          // zero: from the plan
+  int32_t requests_waiting_max = kDefaultQueuedRequests;  // beyond sequences_max
+  uint64_t seed = 0;                                      // of the seeds that are drawn; 0: from the system
+  absl::Duration step_deadline;                           // zero: from the plan
   absl::Duration drain = kDefaultDrain;  // of running requests, when a worker is told to stop
 };
 

@@ -65,7 +65,7 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
                  {"kv-blocks-max", options.kv_blocks_max, 0, 1 << 24},
                  {"step-tokens", options.step_tokens, 1, 1 << 16},
                  {"sequences-max", options.sequences_max, 1, kSequencesMax},
-                 {"requests-max", options.requests_queued_max, 1, 1 << 20}};
+                 {"requests-waiting-max", options.requests_waiting_max, 0, 1 << 20}};
   for (const auto& number : numbers) {
     if (number.value >= number.low && number.value <= number.high) continue;
     return absl::InvalidArgumentError(
@@ -217,7 +217,7 @@ void CoordinatorServer::StartEngine() {
   cluster_ = std::make_unique<ClusterService>(ClusterOptions());
   EngineOptions engine{.step_tokens_max = options_.step_tokens,
                        .sequences_max = options_.sequences_max,
-                       .requests_queued_max = options_.requests_queued_max,
+                       .requests_waiting_max = options_.requests_waiting_max,
                        .context_tokens_max = options_.context_tokens,
                        .eos = checkpoint_->config().eos,
                        .seed = options_.seed != 0 ? options_.seed : SystemSeed()};
@@ -239,11 +239,10 @@ InferenceService::Options CoordinatorServer::InferenceOptions() {
   std::string name = std::filesystem::path(options_.model).filename().string();
   if (name.empty()) name = std::filesystem::path(options_.model).parent_path().filename().string();
   InferenceService::Options options;
-  options.model = {
-      .name = Printable(name),
-      .id = model_id_,
-      .architecture = checkpoint_->config().architecture == Architecture::kBloom ? "bloom" : "llama",
-      .weights = std::string(Name(format.format))};
+  options.model = {.name = Printable(name),
+                   .id = model_id_,
+                   .architecture = std::string(Name(checkpoint_->config().architecture)),
+                   .weights = std::string(Name(format.format))};
   options.model.authors_options = checkpoint_->generation_defaults();
   if (chat_template_ != nullptr) FillIn(chat_template_->CardOptions(), options.model.authors_options);
   options.limits = {.vocab = checkpoint_->config().vocab,

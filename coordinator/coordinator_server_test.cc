@@ -181,8 +181,9 @@ class FakeWorker {
 
 class CoordinatorServerTest : public ::testing::Test {
  protected:
-  explicit CoordinatorServerTest(int32_t requests_max = kDefaultQueuedRequests)
-      : requests_max_(requests_max) {}
+  explicit CoordinatorServerTest(int32_t sequences_max = kDefaultSequences,
+                                 int32_t requests_waiting_max = kDefaultQueuedRequests)
+      : sequences_max_(sequences_max), requests_waiting_max_(requests_waiting_max) {}
   void SetUp() override {
     CoordinatorOptions options{.model = kModel,
                                .build_id = kBuild,
@@ -190,7 +191,8 @@ class CoordinatorServerTest : public ::testing::Test {
                                .worker_listen = "127.0.0.1:0",
                                .workers = 2,
                                .tensor_parallel = 2,
-                               .requests_queued_max = requests_max_,
+                               .sequences_max = sequences_max_,
+                               .requests_waiting_max = requests_waiting_max_,
                                .seed = 1};
     auto server = CoordinatorServer::Start(std::move(options));
     ASSERT_TRUE(server.ok()) << server.status();
@@ -228,7 +230,7 @@ class CoordinatorServerTest : public ::testing::Test {
     return reader->Finish();
   }
 
-  const int32_t requests_max_;
+  const int32_t sequences_max_, requests_waiting_max_;
   std::unique_ptr<CoordinatorServer> server_;
   std::unique_ptr<v1::Inference::Stub> stub_;
 };
@@ -236,7 +238,7 @@ class CoordinatorServerTest : public ::testing::Test {
 // A server that takes one request at a time, so that one is only taken when the last has left.
 class OneRequestTest : public CoordinatorServerTest {
  protected:
-  OneRequestTest() : CoordinatorServerTest(/*requests_max=*/1) {}
+  OneRequestTest() : CoordinatorServerTest(/*sequences_max=*/1, /*requests_waiting_max=*/0) {}
   // The score of a single token needs no step: it is answered while the steps are held.
   grpc::StatusCode ScoreOneToken() {
     grpc::ClientContext context;

@@ -153,10 +153,10 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
   if (draining) return absl::UnavailableError("the server is shutting down");
   if (!closing.empty()) return absl::UnavailableError(closing);
   if (!serving) return absl::UnavailableError("not serving: the workers are not ready");
-  if (static_cast<int64_t>(requests.size()) >= options.requests_queued_max) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("%d requests are waiting or running, no more are taken; try again later",
-                        options.requests_queued_max));
+  if (static_cast<int64_t>(requests.size()) >=
+      int64_t{options.sequences_max} + options.requests_waiting_max) {
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "%d requests are waiting or running, no more are taken; try again later", requests.size()));
   }
   if (prompt == 0) return absl::InvalidArgumentError("the prompt holds no token");
   if (request.choices < 1 || (request.score && request.choices != 1)) {

@@ -124,10 +124,10 @@ struct RequestDone {
 using Action = std::variant<SendStep, EmitTokens, EmitScores, RequestDone, FailEpoch>;
 
 struct EngineOptions {
-  int32_t step_tokens_max = 512;      // token budget of a step: decoding sequences first, the rest prefill
-  int32_t sequences_max = 256;        // running at once
-  int32_t requests_queued_max = 256;  // waiting or running beyond which new ones are refused
-  int32_t context_tokens_max = 2048;  // prompt and output of a sequence
+  int32_t step_tokens_max = 512;       // token budget of a step: decoding sequences first, the rest prefill
+  int32_t sequences_max = 256;         // running at once
+  int32_t requests_waiting_max = 256;  // beyond as many as sequences_max: they wait while others run
+  int32_t context_tokens_max = 2048;   // prompt and output of a sequence
   int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step
   std::vector<TokenId> eos;                          // end a generation unless the request ignores them
   uint64_t seed = 0;  // seeds drawn for requests that bring none come from here

@@ -205,7 +205,7 @@ TEST_F(EngineTest, ScoresComeAtOnceWhenAllChunksAreThere) {
 }
 
 TEST_F(EngineTest, BadRequestsAreRefusedWithTheNumbers) {
-  Make({.requests_queued_max = 2, .context_tokens_max = 600});
+  Make({.context_tokens_max = 600});
   EXPECT_THAT(Refusal(Request(1, 601)).message(), HasSubstr("601 tokens, the context holds 600"));
   EXPECT_EQ(Refusal(Request(2, 600)).code(), absl::StatusCode::kInvalidArgument);
   const absl::Status blocks = Refusal(Request(3, 257));
@@ -215,11 +215,25 @@ TEST_F(EngineTest, BadRequestsAreRefusedWithTheNumbers) {
   EngineRequest none = Request(5);
   none.max_tokens = 0;
   EXPECT_EQ(Refusal(none).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(Refusal(Request(6)).ok());
-  EXPECT_TRUE(Refusal(Request(7)).ok());
-  const absl::Status full = Refusal(Request(8));
+}
+
+// The limit counted those that ran too, and by default was no larger than what may run: there was no queue.
+TEST_F(EngineTest, SoManyRequestsMayWaitBeyondThoseThatRun) {
+  Make({.sequences_max = 2, .requests_waiting_max = 3});
+  for (uint64_t id = 1; id <= 5; ++id) EXPECT_TRUE(Refusal(Request(id)).ok()) << id;
+  EXPECT_EQ(engine_->snapshot().requests_waiting, 4) << "one step is under way, with the first";
+  Report(1);
+  EXPECT_EQ(engine_->snapshot().sequences_running, 2);
+  EXPECT_EQ(engine_->snapshot().requests_waiting, 3);
+  const absl::Status full = Refusal(Request(6));
   EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(full.message(), HasSubstr("2 requests"));
+  EXPECT_THAT(full.message(), HasSubstr("5 requests"));
+  Report(kEos);  // of both that run
+  EXPECT_TRUE(Refusal(Request(7)).ok());
+  Make({});
+  const EngineOptions options;
+  for (int id = 1; id <= options.sequences_max; ++id) EXPECT_TRUE(Refusal(Request(id)).ok());
+  EXPECT_TRUE(Refusal(Request(options.sequences_max + 1)).ok()) << "it waits, by default too";
 }
 
 TEST_F(EngineTest, AnAnswerThatOutgrowsTheCacheEndsWithBothNumbers) {

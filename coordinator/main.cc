@@ -58,7 +58,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--step-tokens", options.step_tokens, "Tokens of a step, at most");
   AddFlag(app, "--sequences-max", options.sequences_max,
           absl::StrCat("Sequences that run at once, at most (at most ", kSequencesMax, ")"));
-  AddFlag(app, "--requests-max", options.requests_queued_max, "Requests waiting or running, at most");
+  AddFlag(app, "--requests-waiting-max", options.requests_waiting_max,
+          "Requests that may wait, beyond as many as --sequences-max; more are refused");
   app->add_option("--seed", options.seed,
                   "Of the seeds drawn for requests that bring none; 0 takes a random one")
       ->capture_default_str()

@@ -6,6 +6,23 @@
 
 namespace bellwether {
 
+std::string_view Name(Architecture architecture) {
+  switch (architecture) {
+    case Architecture::kLlama:
+      return "llama";
+    case Architecture::kBloom:
+      return "bloom";
+  }
+  return "unknown";
+}
+
+std::optional<Architecture> FindArchitecture(std::string_view name) {
+  for (const Architecture architecture : kArchitectures) {
+    if (Name(architecture) == name) return architecture;
+  }
+  return std::nullopt;
+}
+
 std::string_view Name(Quantize quantize) {
   return quantize == Quantize::kInt8 ? "int8" : quantize == Quantize::kInt4 ? "int4" : "none";
 }

@@ -1,15 +1,21 @@
 #pragma once
 
+#include <optional>
 #include <string_view>
 
 #include "absl/status/statusor.h"
 #include "common/dtype.h"
+#include "model/config.h"
 #include "model/layout.h"
 
 namespace bellwether {
 
-// How flags, files and messages spell the numeric options. Parsing anything else is InvalidArgument, with
-// what is allowed.
+// How flags, files, messages and the model id spell architectures and the numeric options. Parsing anything
+// else is InvalidArgument, with what is allowed.
+
+inline constexpr Architecture kArchitectures[] = {Architecture::kLlama, Architecture::kBloom};
+std::string_view Name(Architecture architecture);  // "llama", "bloom"
+std::optional<Architecture> FindArchitecture(std::string_view name);
 
 std::string_view Name(Quantize quantize);  // "none", "int8", "int4"
 absl::StatusOr<Quantize> ParseQuantize(std::string_view name);

@@ -5,6 +5,14 @@
 namespace bellwether {
 namespace {
 
+TEST(OptionNames, EveryArchitectureHasANameThatFindsIt) {
+  for (const Architecture architecture : kArchitectures) {
+    EXPECT_NE(Name(architecture), "unknown");
+    EXPECT_EQ(FindArchitecture(Name(architecture)), architecture);
+  }
+  EXPECT_EQ(FindArchitecture("gpt2"), std::nullopt);
+}
+
 TEST(OptionNames, RoundTrip) {
   for (const Quantize value : {Quantize::kNone, Quantize::kInt8, Quantize::kInt4}) {
     EXPECT_EQ(*ParseQuantize(Name(value)), value);

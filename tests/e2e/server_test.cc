@@ -112,8 +112,9 @@ absl::Status AnswerOnceThereIsRoom(TestCluster& cluster) {
 }
 
 TEST(Server, AFullQueueRefuses) {
-  auto cluster = TestCluster::Start(
-      {.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000", "--requests-max", "2"}});
+  auto cluster = TestCluster::Start({.model = kLongAnswers,
+                                     .coordinator_flags = {"--context-tokens", "60000", "--sequences-max",
+                                                           "2", "--requests-waiting-max", "0"}});
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   const GenerationOptions endless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
   {
@@ -147,8 +148,9 @@ TEST(Server, RefusalsDoNotFloodTheLog) {
 // been complete: another one that began before and is no longer than theirs still runs when their place is
 // free.
 TEST(Server, CancelAndDeadlineFreeTheirPlaceAtOnce) {
-  auto cluster = TestCluster::Start(
-      {.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000", "--requests-max", "2"}});
+  auto cluster = TestCluster::Start({.model = kLongAnswers,
+                                     .coordinator_flags = {"--context-tokens", "60000", "--sequences-max",
+                                                           "2", "--requests-waiting-max", "0"}});
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   const GenerationOptions endless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
   RunningAnswer beside((*cluster)->address(), endless);

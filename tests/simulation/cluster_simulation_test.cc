@@ -76,7 +76,7 @@ class Simulation {
       : random_(seed), coverage_(coverage), tokenizer_(MakeTokenizer()) {
     options_.step_tokens_max = Draw(1, 3) == 1 ? Draw(1, 8) : Draw(8, 80);
     options_.sequences_max = Draw(1, 16);
-    options_.requests_queued_max = Draw(2, 16);
+    options_.requests_waiting_max = Draw(0, 12);
     options_.context_tokens_max = Draw(40, 220);
     // From a single admission of middling length to several of the longest.
     options_.step_bytes_max = AllButAdmissions() + Draw(500, 3000);
@@ -213,7 +213,8 @@ class Simulation {
     const int32_t prompt = static_cast<int32_t>(request.prompt.size());
     const int32_t positions = request.score ? prompt - 1 : prompt;
     if (!serving_) return absl::StatusCode::kUnavailable;
-    if (live_ >= options_.requests_queued_max) return absl::StatusCode::kResourceExhausted;
+    if (live_ >= options_.sequences_max + options_.requests_waiting_max)
+      return absl::StatusCode::kResourceExhausted;
     if (prompt + (request.score ? 0 : 1) > options_.context_tokens_max)
       return absl::StatusCode::kInvalidArgument;
     if (positions > limits_.kv_blocks * kKvBlockTokens) return absl::StatusCode::kResourceExhausted;
