@@ -10,6 +10,7 @@
 #include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/layout.h"
+#include "model/option_names.h"
 
 namespace bellwether {
 namespace {
@@ -23,7 +24,7 @@ std::string FormatName(const TensorFormat& format) {
 }
 
 Json ConfigJson(const ModelConfig& config) {
-  Json json = Json::object({{"architecture", config.architecture == Architecture::kBloom ? "bloom" : "llama"},
+  Json json = Json::object({{"architecture", std::string(Name(config.architecture))},
                             {"layers", config.layers},
                             {"hidden", config.hidden},
                             {"heads", config.heads},

@@ -2,6 +2,7 @@
 #include <cpuid.h>
 #endif
 
+#include <iterator>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,7 +13,8 @@
 namespace bellwether::kernels {
 namespace {
 
-constexpr std::string_view kNames[kKernelLevels] = {"reference", "portable", "avx2", "avx512", "avx512_bf16"};
+constexpr std::string_view kNames[] = {"reference", "portable", "avx2", "avx512", "avx512_bf16"};
+static_assert(std::size(kNames) == kKernelLevels);
 
 const KernelTable* TableOf(KernelLevel level) {
   switch (level) {

@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/exact_math.h"
 #include "common/status.h"
+#include "model/option_names.h"
 
 namespace bellwether {
 namespace {
@@ -111,7 +112,7 @@ absl::Status Validate(const ModelConfig& config) {
 }
 
 std::string CanonicalText(const ModelConfig& config) {
-  std::string text = config.architecture == Architecture::kLlama ? "llama" : "bloom";
+  std::string text(Name(config.architecture));
   absl::StrAppend(&text, " layers=", config.layers, " hidden=", config.hidden, " heads=", config.heads,
                   " kv_heads=", config.kv_heads, " head_dim=", config.head_dim, " ffn=", config.ffn);
   absl::StrAppend(&text, " vocab=", config.vocab, " max_positions=", config.max_positions,

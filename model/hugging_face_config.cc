@@ -8,6 +8,7 @@
 #include "common/status.h"
 #include "model/config.h"
 #include "model/json_object.h"
+#include "model/option_names.h"
 #include "model/quantization_config.h"
 
 // config.json of the Hugging Face checkpoints of both families, in all the spellings of their history.
@@ -256,15 +257,21 @@ absl::StatusOr<ModelConfig> ParseHuggingFaceConfig(const std::string& json_text)
   ModelConfig config;
   const std::string family = FamilyOf(object, fields);
   BW_RETURN_IF_ERROR(fields.status());
-  if (family == "llama") {
-    ReadLlama(object, fields, config);
-  } else if (family == "bloom") {
-    ReadBloom(fields, config);
-  } else if (family.empty()) {
+  if (family.empty()) {
     return absl::InvalidArgumentError("'model_type' is missing; 'llama' and 'bloom' are supported");
-  } else {
+  }
+  const std::optional<Architecture> architecture = FindArchitecture(family);
+  if (!architecture) {
     return absl::UnimplementedError(
         absl::StrCat("models of type '", family, "' are not supported; 'llama' and 'bloom' are"));
+  }
+  switch (*architecture) {
+    case Architecture::kLlama:
+      ReadLlama(object, fields, config);
+      break;
+    case Architecture::kBloom:
+      ReadBloom(fields, config);
+      break;
   }
   config.vocab = Dimension(fields, {"vocab_size"}, std::nullopt, kVocabMax);
   ReadTokenIds(fields, config);

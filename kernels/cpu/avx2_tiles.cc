@@ -82,6 +82,7 @@ const TileFunctions& Tiles(WeightFormat format) {
   static constexpr TileFunctions kTiles[] = {FloatTiles<Float32, 6, 1>(), FloatTiles<BFloat16, 6, 1>(),
                                              FloatTiles<Float16, 6, 1>(), QuantizedTiles<Int8, 4, 1>(),
                                              QuantizedTiles<Int4, 4, 1>()};
+  static_assert(std::size(kTiles) == static_cast<int>(WeightFormat::kInt4) + 1);
   return kTiles[static_cast<int>(format)];
 }
 

@@ -44,6 +44,7 @@ const TileFunctions& Tiles(WeightFormat format) {
   static constexpr TileFunctions kTiles[] = {FloatTiles<Float32, 6, 6>(), FloatTiles<BFloat16, 6, 6>(),
                                              FloatTiles<Float16, 6, 6>(), QuantizedTiles<Int8, 6, 6>(),
                                              QuantizedTiles<Int4, 6, 6>()};
+  static_assert(std::size(kTiles) == static_cast<int>(WeightFormat::kInt4) + 1);
   return kTiles[static_cast<int>(format)];
 }
 

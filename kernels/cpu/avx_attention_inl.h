@@ -9,13 +9,14 @@
 #include <limits>
 
 #include "common/dtype.h"
+#include "common/step.h"
 #include "kernels/cpu/avx_math_inl.h"
 #include "kernels/kernels.h"
 
 namespace bellwether::kernels::BW_LEVEL {
 
-inline constexpr int kKvBlockPositions = 32;
 inline constexpr int kTilePositions = 64;
+static_assert(kTilePositions == 2 * kKvBlockTokens);
 
 template <DType type>
 BW_SIMD_INLINE Vector LoadCached(const std::byte* p) {
@@ -50,7 +51,7 @@ BW_SIMD_INLINE void PrefetchLines(const std::byte* p, int64_t bytes) {
 template <DType type, int kQueries>
 BW_SIMD_INLINE void ScoreBlock(const std::byte* keys, const std::byte* next_keys, int head_dim,
                                QueryGroup& group, int first_position) {
-  constexpr int64_t kRowBytes = kKvBlockPositions * SizeOf(type);
+  constexpr int64_t kRowBytes = kKvBlockTokens * SizeOf(type);
   Vector scores[kQueries][2];
   BW_UNROLL
   for (int q = 0; q < kQueries; ++q) scores[q][0] = scores[q][1] = Zero();
@@ -123,9 +124,9 @@ BW_SIMD_INLINE void AddValues(const TileValues& values, QueryGroup& group, int f
     }
   }
   for (int position = begin; position < end; ++position) {
-    const int64_t offset = position % kKvBlockPositions * row_bytes + d * SizeOf(type);
-    const std::byte* row = values.blocks[position / kKvBlockPositions] + offset;
-    PrefetchLines(values.next_blocks[position / kKvBlockPositions] + offset, kVectors * 16 * SizeOf(type));
+    const int64_t offset = position % kKvBlockTokens * row_bytes + d * SizeOf(type);
+    const std::byte* row = values.blocks[position / kKvBlockTokens] + offset;
+    PrefetchLines(values.next_blocks[position / kKvBlockTokens] + offset, kVectors * 16 * SizeOf(type));
     Vector value[kVectors];
     BW_UNROLL
     for (int v = 0; v < kVectors; ++v) {
@@ -174,18 +175,18 @@ BW_SIMD void AttendGroup(const KvHead& head, const AttentionQuery* queries, floa
     group.sum[q] = 0.0f;
     std::fill_n(queries[q].out, head.head_dim, 0.0f);
   }
-  const int64_t key_bytes = int64_t{head.head_dim} * kKvBlockPositions * SizeOf(type);
+  const int64_t key_bytes = int64_t{head.head_dim} * kKvBlockTokens * SizeOf(type);
   for (int tile = 0; tile <= last; tile += kTilePositions) {
     TileValues values = {.blocks = {}, .next_blocks = {}, .head_dim = head.head_dim};
     for (int half = 0; half < 2; ++half) {
-      const int position = tile + half * kKvBlockPositions;
+      const int position = tile + half * kKvBlockTokens;
       if (position > last) break;
-      const std::byte* block = head.blocks + head.table[position / kKvBlockPositions] * head.block_stride;
+      const std::byte* block = head.blocks + head.table[position / kKvBlockTokens] * head.block_stride;
       const int next_position = std::min(position + kTilePositions, last);
-      const std::byte* next = head.blocks + head.table[next_position / kKvBlockPositions] * head.block_stride;
+      const std::byte* next = head.blocks + head.table[next_position / kKvBlockTokens] * head.block_stride;
       values.blocks[half] = block + key_bytes;
       values.next_blocks[half] = next + key_bytes;
-      ScoreBlock<type, kQueries>(block, next, head.head_dim, group, half * kKvBlockPositions);
+      ScoreBlock<type, kQueries>(block, next, head.head_dim, group, half * kKvBlockTokens);
     }
     int common = kTilePositions;  // positions that every query of the group attends to
     for (int q = 0; q < kQueries; ++q) {
@@ -231,12 +232,12 @@ BW_SIMD inline void Attention(const KvHead& head, const AttentionQuery* queries,
 }
 
 BW_SIMD inline void WriteKv(const KvHead& head, int32_t position, const float* key, const float* value) {
-  const int64_t slot = position % kKvBlockPositions;
-  std::byte* keys = head.blocks + head.table[position / kKvBlockPositions] * head.block_stride;
-  std::byte* values = keys + int64_t{head.head_dim} * kKvBlockPositions * SizeOf(head.dtype);
+  const int64_t slot = position % kKvBlockTokens;
+  std::byte* keys = head.blocks + head.table[position / kKvBlockTokens] * head.block_stride;
+  std::byte* values = keys + int64_t{head.head_dim} * kKvBlockTokens * SizeOf(head.dtype);
   if (head.dtype == DType::kF32) {
     auto* column = reinterpret_cast<float*>(keys) + slot;
-    for (int64_t d = 0; d < head.head_dim; ++d) column[d * kKvBlockPositions] = key[d];
+    for (int64_t d = 0; d < head.head_dim; ++d) column[d * kKvBlockTokens] = key[d];
     std::memcpy(reinterpret_cast<float*>(values) + slot * head.head_dim, value,
                 head.head_dim * sizeof(float));
     return;
@@ -250,7 +251,7 @@ BW_SIMD inline void WriteKv(const KvHead& head, int32_t position, const float* k
       const Vector v = LoadFirst((which == 0 ? key : value) + d, lanes);
       head.dtype == DType::kBF16 ? StoreBF16(v, rounded[which]) : StoreF16(v, rounded[which]);
     }
-    for (int64_t i = 0; i < lanes; ++i) column[(d + i) * kKvBlockPositions] = rounded[0][i];
+    for (int64_t i = 0; i < lanes; ++i) column[(d + i) * kKvBlockTokens] = rounded[0][i];
     std::memcpy(row + d, rounded[1], lanes * sizeof(uint16_t));
   }
 }

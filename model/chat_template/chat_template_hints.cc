@@ -4,6 +4,8 @@
 #include <string_view>
 #include <system_error>
 
+#include "model/option_names.h"
+
 namespace bellwether {
 namespace {
 
@@ -39,7 +41,7 @@ std::vector<std::string> ModelNames(const std::string& path) {
 
 ChatTemplateHints HintsOf(const Checkpoint& checkpoint) {
   const ModelConfig& config = checkpoint.config();
-  return {.architecture = config.architecture == Architecture::kBloom ? "bloom" : "llama",
+  return {.architecture = std::string(Name(config.architecture)),
           .template_text = checkpoint.chat_template_text(),
           .model_name = checkpoint.model_name(),
           .file_names = ModelNames(checkpoint.path()),

@@ -8,11 +8,37 @@
 namespace bellwether {
 namespace {
 
-constexpr const char* kRoleNames[] = {
-    "embedding", "embedding norm",   "attention norm", "query", "key",
-    "value",     "attention output", "MLP norm",       "gate",  "up",
-    "down",      "final norm",       "head",
-};
+absl::string_view RoleName(TensorRole role) {
+  switch (role) {
+    case TensorRole::kEmbedding:
+      return "embedding";
+    case TensorRole::kEmbeddingNorm:
+      return "embedding norm";
+    case TensorRole::kAttentionNorm:
+      return "attention norm";
+    case TensorRole::kQuery:
+      return "query";
+    case TensorRole::kKey:
+      return "key";
+    case TensorRole::kValue:
+      return "value";
+    case TensorRole::kAttentionOutput:
+      return "attention output";
+    case TensorRole::kMlpNorm:
+      return "MLP norm";
+    case TensorRole::kGate:
+      return "gate";
+    case TensorRole::kUp:
+      return "up";
+    case TensorRole::kDown:
+      return "down";
+    case TensorRole::kFinalNorm:
+      return "final norm";
+    case TensorRole::kHead:
+      return "head";
+  }
+  return "unknown tensor";
+}
 
 // Adds a tensor and, if asked, its bias: as a norm, or of one element a row.
 void Append(TensorKey key, int64_t rows, int64_t cols, bool bias, std::vector<ExpectedTensor>& out) {
@@ -25,7 +51,7 @@ void Append(TensorKey key, int64_t rows, int64_t cols, bool bias, std::vector<Ex
 std::string Name(const TensorKey& key) {
   std::string name;
   if (!IsOutsideLayers(key.role)) name = absl::StrCat("layer ", key.layer, " ");
-  absl::StrAppend(&name, kRoleNames[static_cast<int>(key.role)], key.bias ? " bias" : " weight");
+  absl::StrAppend(&name, RoleName(key.role), key.bias ? " bias" : " weight");
   return name;
 }
 

@@ -6,6 +6,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/gguf_checkpoint.h"
+#include "model/option_names.h"
 
 // A GGUF file's metadata as a ModelConfig and a vocabulary.
 
@@ -195,31 +196,35 @@ absl::Status ReadTokenIds(const GgufFile& gguf, ModelConfig& config) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf, absl::Span<const std::byte> file) {
-  BW_ASSIGN_OR_RETURN(const std::string architecture, gguf.Text("general.architecture"));
-  if (architecture != "llama" && architecture != "bloom") {
-    return absl::UnimplementedError(absl::StrCat("models of architecture '", architecture,
-                                                 "' are not supported; 'llama' and 'bloom' are"));
+  BW_ASSIGN_OR_RETURN(const std::string name, gguf.Text("general.architecture"));
+  const std::optional<Architecture> architecture = FindArchitecture(name);
+  if (!architecture) {
+    return absl::UnimplementedError(
+        absl::StrCat("models of architecture '", name, "' are not supported; 'llama' and 'bloom' are"));
   }
   BW_ASSIGN_OR_RETURN(const std::optional<int64_t> parts, gguf.Integer("split.count"));
   if (parts.value_or(1) > 1) {
     return absl::UnimplementedError(
         absl::StrCat("one of ", *parts, " parts; merge them with llama-gguf-split"));
   }
-  ArchitectureKeys keys(gguf, architecture);
+  ArchitectureKeys keys(gguf, name);
   ModelConfig config;
   config.hidden = keys.Dimension("embedding_length", kHiddenMax);
   config.layers = keys.Dimension("block_count", kLayersMax);
   config.ffn = keys.Dimension("feed_forward_length", kFfnMax);
   config.heads = keys.Dimension("attention.head_count", kHeadsMax);
   config.max_positions = keys.Dimension("context_length", 1 << 30);
-  if (architecture == "llama") {
-    ReadLlama(gguf, keys, config);
-  } else {
-    ReadBloom(keys, config);
+  switch (*architecture) {
+    case Architecture::kLlama:
+      ReadLlama(gguf, keys, config);
+      break;
+    case Architecture::kBloom:
+      ReadBloom(keys, config);
+      break;
   }
   for (const ForeignKey& key : kForeignKeys) keys.RefuseUnless(key.name, key.neutral);
   BW_RETURN_IF_ERROR(keys.status());
-  if (architecture == "llama") BW_RETURN_IF_ERROR(ReadRopeFactors(gguf, file, config));
+  if (architecture == Architecture::kLlama) BW_RETURN_IF_ERROR(ReadRopeFactors(gguf, file, config));
   BW_RETURN_IF_ERROR(ReadTokenIds(gguf, config));
   const GgufTensor* embedding = FindTensor(gguf, "token_embd.weight");
   if (embedding == nullptr) return absl::InvalidArgumentError("tensor 'token_embd.weight' is missing");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
 
 #include "common/check.h"
 
@@ -51,6 +52,7 @@ const Traits& TraitsOf(StorageType type) {
       {"Q4_1 v2", 32, 24, Quantized(kInt4, 32, /*has_offset=*/true, /*half_scales=*/false)},
       {"Q8_0 v2", 32, 36, Quantized(kInt8, 32, /*has_offset=*/false, /*half_scales=*/false)},
   };
+  static_assert(std::size(kTraits) == static_cast<int>(StorageType::kQ8_0V2) + 1);
   return kTraits[static_cast<int>(type)];
 }
 

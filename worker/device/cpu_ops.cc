@@ -15,6 +15,8 @@
 namespace bellwether {
 namespace {
 
+static_assert(kHeadDimMax == kernels::kHeadDimMax, "what a file may claim, kernels have room for");
+
 // Below this many rows an elementwise operation takes less time than waking the other threads.
 constexpr int64_t kRowsWorthSharing = 4;
 

@@ -16,6 +16,8 @@
 namespace bellwether {
 namespace {
 
+static_assert(gpu::kKvBlockPositions == kKvBlockTokens && gpu::kAttentionTile == 2 * kKvBlockTokens);
+
 using gpu::Kernel;
 using gpu::OperandOrder;
 using gpu::SetEnds;
