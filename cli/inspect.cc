@@ -18,7 +18,8 @@ namespace {
 std::string FormatName(const TensorFormat& format) {
   std::string name(Name(format.format));
   if (IsQuantized(format.format)) {
-    absl::StrAppend(&name, " group ", format.group, format.has_offset ? " with offsets" : "");
+    absl::StrAppend(&name, " group ", format.group, format.has_offset ? " with offsets" : "",
+                    format.reordered ? " reordered" : "");
   }
   return name;
 }

@@ -71,6 +71,7 @@ class Planner {
   // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
   int64_t WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const;
   int64_t KvBytes(size_t worker, const StageLayout& stage, int rank) const;
+  int64_t ReorderedBytes(const StageLayout& stage, int64_t layer_rows) const;
   int64_t ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const;
   int32_t ContextBlocks() const;
   void FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
@@ -384,6 +385,14 @@ int64_t Planner::KvBytes(size_t worker, const StageLayout& stage, int rank) cons
                               : KvBlockBytes(config_, options_.kv_type, stage, rank);
 }
 
+// The norm's output once more, where weights have their columns in another order.
+int64_t Planner::ReorderedBytes(const StageLayout& stage, int64_t layer_rows) const {
+  const auto layer = static_cast<int32_t>(stage.layers.begin);
+  const bool reordered = formats_.FormatOf({TensorRole::kQuery, layer}).reordered ||
+                         formats_.FormatOf({TensorRole::kUp, layer}).reordered;
+  return reordered ? std::min<int64_t>(options_.step_tokens, layer_rows) * config_.hidden * 4 : 0;
+}
+
 // Of a CPU: fp32 buffers, the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and
 // the logits take beside it. Counted as if no width were split: so there is room for the partial sums of an
 // even split.
@@ -391,14 +400,16 @@ int64_t Planner::ActivationBytes(size_t worker, const StageLayout& stage, int ra
   if (workers_[worker].gpu) {
     return GpuScratchBytes(config_, stage.ranks[rank],
                            {.step_tokens = options_.step_tokens, .context_tokens = options_.context_tokens},
-                           last_stage);
+                           last_stage) +
+           ReorderedBytes(stage, kGpuLayerRowsMax);
   }
   const int64_t attention = (int64_t{config_.heads} + 2 * config_.kv_heads) * config_.head_dim;
   const int64_t widest = std::max({attention, int64_t{config_.ffn}, int64_t{config_.hidden}});
   const int64_t layer_rows = std::min<int64_t>(options_.step_tokens, kLayerRowsMax);
   const int64_t layer = layer_rows * (config_.hidden + 3 * widest);  // one of them prepared for a product
   const int64_t logits = last_stage ? int64_t{kLogitRowsMax} * config_.vocab : 0;
-  return kProcessBytes + 4 * (int64_t{options_.step_tokens} * config_.hidden + layer + logits);
+  return kProcessBytes + 4 * (int64_t{options_.step_tokens} * config_.hidden + layer + logits) +
+         ReorderedBytes(stage, kLayerRowsMax);
 }
 
 int32_t Planner::ContextBlocks() const {

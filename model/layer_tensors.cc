@@ -42,6 +42,8 @@ bool IsOutsideLayers(TensorRole role) {
          role == TensorRole::kFinalNorm || role == TensorRole::kHead;
 }
 
+bool HoldsInputOrder(TensorRole role) { return role == TensorRole::kQuery || role == TensorRole::kUp; }
+
 bool IsRowParallel(Split split) { return split == Split::kQueryColumns || split == Split::kFfnColumns; }
 
 TensorPart PartOf(const ModelConfig& config, Split split, SliceRange slices) {

@@ -37,6 +37,10 @@ bool IsOutsideLayers(TensorRole role);
 // Whether a rank holds some of the columns of all rows, whose products are summed over ranks.
 bool IsRowParallel(Split split);
 
+// The matrix with which the input order (TensorInfo) of all with the same input stands: query of query, key
+// and value, up of gate and up.
+bool HoldsInputOrder(TensorRole role);
+
 // What the ranks with slices `slices` hold of a layer's tensor, as rows and columns of the whole: all slices
 // give the whole. A norm is one row.
 struct TensorPart {

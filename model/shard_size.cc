@@ -85,6 +85,8 @@ int64_t RankBytes::Layer(int32_t layer) const {
     bytes += IsRowParallel(tensor.split) ? RowParallel({tensor.role, layer}, part)
                                          : ColumnParallel({tensor.role, layer}, part.rows.size());
     if (tensor.bias) bytes += part.rows.size() * kVectorElementBytes;
+    if (HoldsInputOrder(tensor.role) && Format({tensor.role, layer}).reordered)
+      bytes += part.cols.size() * kVectorElementBytes;
   }
   return bytes;
 }

@@ -89,6 +89,7 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
   BW_ASSIGN_OR_RETURN(layer_, DecoderLayer::Create({.config = &config_,
                                                     .slices = assignment_.rank_layout().slices,
                                                     .rows_max = LayerRows(),
+                                                    .reordered = shard_->reordered,
                                                     .group = group,
                                                     .ops = ops_.get()}));
   if (!assignment_.last_stage()) return absl::OkStatus();

@@ -310,12 +310,14 @@ BW_DEVICE void SumTree(const SumTreeArgs& args) {
 }
 
 constexpr int kPicksMax = 64;
+// Rows, or columns of all rows.
 struct PickRowsArgs {
   const float* x = nullptr;
   float* out = nullptr;
   int64_t stride = 0, out_stride = 0;
   int32_t cols = 0, count = 0;
-  const int32_t* picks = nullptr;
+  const int32_t* picks = nullptr;  // row of each row of out; null: the same one
+  const float* columns = nullptr;  // column of each column of out, a whole number; null: the same one
 };
 // Grid: x: ceil(cols / threads), y: count.
 BW_DEVICE void PickRows(const PickRowsArgs& args) {
@@ -323,8 +325,9 @@ BW_DEVICE void PickRows(const PickRowsArgs& args) {
   WaitForPreviousKernel();
   const int column = BlockX() * BlockThreads() + ThreadIndex();
   if (column >= args.cols) return;
-  const int64_t row = Load(args.picks + BlockY());
-  Store(args.out + BlockY() * args.out_stride + column, Load(args.x + row * args.stride + column));
+  const int64_t row = args.picks != nullptr ? Load(args.picks + BlockY()) : BlockY();
+  const int from = args.columns != nullptr ? static_cast<int>(Load(args.columns + column)) : column;
+  Store(args.out + BlockY() * args.out_stride + column, Load(args.x + row * args.stride + from));
 }
 
 // One weight, dequantised as scale * q + offset. The matrix is not cut into slices: packed columns are

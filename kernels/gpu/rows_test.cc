@@ -253,6 +253,29 @@ TEST(PickRowsTest, CopiesTheRowsThatAreAskedFor) {
   ExpectSame(gpu.Get(out, count * stride), Strided(expected, cols, stride), "row");
 }
 
+TEST(PickRowsTest, CopiesTheColumnsThatAreAskedFor) {
+  EmulatedGpu gpu;
+  TestRandom random(7);
+  const int rows = 3, cols = 270;
+  const std::vector<float> x = random.Wide(rows * cols);
+  std::vector<float> columns(cols), expected(rows * cols);
+  for (int i = 0; i < cols; ++i) columns[i] = static_cast<float>(i * 7 % cols);
+  for (int row = 0; row < rows; ++row) {
+    for (int i = 0; i < cols; ++i) expected[row * cols + i] = x[row * cols + i * 7 % cols];
+  }
+  const int64_t stride = cols + 2;
+  float* out = gpu.Untouched(rows * stride);
+  gpu.Launch(Kernel::pick_rows, {.grid_x = 2, .grid_y = rows, .threads = 256},
+             PickRowsArgs{.x = gpu.Put(x),
+                          .out = out,
+                          .stride = cols,
+                          .out_stride = stride,
+                          .cols = cols,
+                          .count = rows,
+                          .columns = gpu.Put(columns)});
+  ExpectSame(gpu.Get(out, rows * stride), Strided(expected, cols, stride), "column");
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // Embedding
 

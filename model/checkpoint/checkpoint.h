@@ -54,6 +54,7 @@ struct TensorFormat {
   int group = 0;  // quantised: columns that share a scale (16, 32, 64, 128), counted from the row's start
   bool has_offset = false;   // value = scale * q + offset
   bool half_scales = false;  // scales and offsets are exactly fp16
+  bool reordered = false;  // its columns are not in the order of the inputs: TensorInfo says which are which
   friend bool operator==(const TensorFormat&, const TensorFormat&) = default;
 };
 
@@ -62,6 +63,9 @@ struct TensorInfo {
   int64_t cols = 0;
   TensorFormat format;
   std::string source;  // file and name there, for messages
+  // If `format` says so: the input that each column is multiplied with. Matrices with the same input share
+  // it.
+  std::shared_ptr<const std::vector<int32_t>> input_order;
 };
 
 // A rectangle of a tensor: rows [row_begin, row_end), columns [col_begin, col_end).

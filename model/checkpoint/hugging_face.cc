@@ -10,6 +10,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
+#include "model/checkpoint/input_order.h"
 #include "model/checkpoint/named_tensor.h"
 #include "model/checkpoint/quantized_tensors.h"
 #include "model/checkpoint/stored_tensor.h"
@@ -242,6 +243,7 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
   auto finished = std::move(table).Finish();
   if (!finished.ok()) return Annotate(finished.status(), dir);
   contents.tensors = *std::move(finished);
+  BW_RETURN_IF_ERROR(SettleInputOrders(contents.config, contents.tensors));
   BW_ASSIGN_OR_RETURN(contents.chat_template_text, ReadChatTemplate(dir));
   contents.load_tokenizer = [dir] { return LoadTokenizerFromDirectory(dir); };
   return contents;

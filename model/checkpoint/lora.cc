@@ -141,6 +141,12 @@ bool Exists(const std::string& path) {
   return stat(path.c_str(), &info) == 0;
 }
 
+// By SettleInputOrders (input_order.h).
+bool IsReordered(const StoredTensor& tensor) {
+  return tensor.rows.order != nullptr || tensor.info.input_order != nullptr ||
+         (tensor.linear != nullptr && tensor.linear->input_order != nullptr);
+}
+
 absl::Status Merger::ReadFiles() {
   const std::string config_path = option_.path + "/adapter_config.json";
   BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(config_path, kJsonBytesMax));
@@ -211,6 +217,11 @@ absl::Status Merger::Replace(const TensorKey& key, StoredTensor tensor) {
                                                    tensor.info.cols, ", the model's ", Name(key), " ",
                                                    old.info.rows, " x ", old.info.cols));
   }
+  if (IsReordered(old)) {
+    return absl::UnimplementedError(absl::StrCat(tensor.info.source, " replaces the ", Name(key),
+                                                 ", whose rows or columns stand in the order of a quantised "
+                                                 "matrix (desc_act): give the model's float weights"));
+  }
   if (!replaced_.insert(key).second || absl::StrContains(old.info.source, "/adapter_model.")) {
     return absl::InvalidArgumentError(absl::StrCat(
         tensor.info.source, " replaces what an adapter has replaced already: ", old.info.source));
@@ -278,7 +289,7 @@ absl::Status Merger::AddTo(const TensorKey& key, const StoredTensor& left, const
   if (found == contents_.tensors.end())
     return absl::InvalidArgumentError(absl::StrCat(left.info.source, ": the model has no ", Name(key)));
   StoredTensor& tensor = found->second;
-  if (IsQuantized(tensor.info.format.format)) {
+  if (IsQuantized(tensor.info.format.format) || tensor.linear != nullptr || IsReordered(tensor)) {
     return absl::UnimplementedError(
         absl::StrCat(tensor.info.source, ": the ", Name(key), " is quantised, so that ", file_,
                      " cannot be merged into it: give the model's float weights"));

@@ -76,8 +76,10 @@ TEST_P(QuantizedGolden, MatricesEqualWhatNumPyMultipliedOut) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   for (const TensorKey& key : (*checkpoint)->Keys()) {
     const TensorInfo& info = *(*checkpoint)->Find(key);
-    EXPECT_EQ(IsQuantized(info.format.format), hashes.contains(Name(key))) << Name(key);
-    if (!IsQuantized(info.format.format)) continue;
+    if (!hashes.contains(Name(key))) {
+      EXPECT_FALSE(IsQuantized(info.format.format)) << Name(key);
+      continue;
+    }
     const std::vector<float> whole = Floats(**checkpoint, key, {0, info.rows, 0, info.cols});
     EXPECT_EQ(Sha256(whole), hashes[Name(key)]) << Name(key);
     hashes.erase(Name(key));

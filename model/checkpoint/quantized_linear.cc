@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 #include <utility>
 #include <vector>
 
@@ -72,8 +73,49 @@ void DecodeIntegers(const QuantizedLinear& linear, const RowMap& rows, const Ten
   }
 }
 
+// Of eight outputs, the place of each in AWQ's words.
+constexpr int64_t kAwqPlaces[] = {0, 4, 1, 5, 2, 6, 3, 7};
+constexpr int64_t kAwqOutputs = 8;
+
+int64_t AwqPlace(int64_t output) {
+  return output / kAwqOutputs * kAwqOutputs + kAwqPlaces[output % kAwqOutputs];
+}
+
+void DecodeAwq(const QuantizedLinear& linear, const RowMap& rows, const TensorWindow& window, int8_t* out) {
+  const int64_t cols = window.col_end - window.col_begin;
+  const int64_t row_bytes = linear.outputs / kAwqOutputs * kWordBytes;
+  const int bias = Bias(linear);
+  for (int64_t row = window.row_begin; row < window.row_end; ++row) {
+    const int64_t place = AwqPlace(rows.Source(row));
+    for (int64_t col = window.col_begin; col < window.col_end; ++col) {
+      const int integer = Field(linear.weights.data().data() + col * row_bytes, place, linear.bits);
+      out[(row - window.row_begin) * cols + (col - window.col_begin)] = static_cast<int8_t>(integer - bias);
+    }
+  }
+}
+
+// The same where columns are not in the order of the inputs.
+void DecodeReordered(const QuantizedLinear& linear, const RowMap& rows, const TensorWindow& window,
+                     int8_t* out) {
+  const int64_t cols = window.col_end - window.col_begin, stride = linear.outputs * kWordBytes;
+  const int bias = Bias(linear);
+  for (int64_t col = window.col_begin; col < window.col_end; ++col) {
+    const int64_t bit = int64_t{(*linear.input_order)[col]} * linear.bits, shift = bit % kWordBits;
+    const std::byte* words = linear.weights.data().data() + bit / kWordBits * stride;
+    for (int64_t row = window.row_begin; row < window.row_end; ++row) {
+      const std::byte* at = words + rows.Source(row) * kWordBytes;
+      uint64_t pair = Word(at);
+      if (shift + linear.bits > kWordBits) pair |= uint64_t{Word(at + stride)} << kWordBits;
+      const auto integer = static_cast<int>(pair >> shift & ((1u << linear.bits) - 1));
+      out[(row - window.row_begin) * cols + (col - window.col_begin)] = static_cast<int8_t>(integer - bias);
+    }
+  }
+}
+
 void DecodeIntegers(const QuantizedLinear& linear, const RowMap& rows, const TensorWindow& window,
                     int8_t* out) {
+  if (linear.packing == LinearPacking::kAwq) return DecodeAwq(linear, rows, window, out);
+  if (linear.input_order != nullptr) return DecodeReordered(linear, rows, window, out);
   switch (linear.bits) {
     case 2:
       return DecodeIntegers<2>(linear, rows, window, out);
@@ -102,10 +144,16 @@ void WarnOfLargestZero(const QuantizedLinear& linear, int64_t output, int zero) 
              zero, ", as GPTQ-for-LLaMa and BELLE do; other programs may read 0. There may be more of these");
 }
 
+struct Groups {
+  int64_t begin = 0, end = 0;
+  int64_t size() const { return end - begin; }
+};
+
 absl::StatusOr<GroupScale> ReadGroup(const QuantizedLinear& linear, int64_t output, int64_t group) {
   const int64_t zero_row_bytes = linear.outputs * linear.bits / kWordBits * kWordBytes;
   const std::byte* zeros = linear.zeros.data().data() + group * zero_row_bytes;
-  const int zero = Field(zeros, output, linear.bits) + linear.zero_shift;
+  const int64_t place = linear.packing == LinearPacking::kAwq ? AwqPlace(output) : output;
+  const int zero = Field(zeros, place, linear.bits) + linear.zero_shift;
   if (zero >= 1 << linear.bits) WarnOfLargestZero(linear, output, zero);
   GroupScale result{.zero = zero - Bias(linear)};
   if (linear.symmetric && result.zero != 0) {
@@ -118,15 +166,30 @@ absl::StatusOr<GroupScale> ReadGroup(const QuantizedLinear& linear, int64_t outp
   return result;
 }
 
-// Those of all groups that columns [begin, end) touch, row by row; `group` columns share one.
+// Whether columns do not come group by group: as inputs are stored, though their groups are mixed.
+bool IsMixed(const QuantizedLinear& linear) {
+  return !linear.group_index.empty() && linear.input_order == nullptr;
+}
+
+// The groups that a window touches: all of them where they are mixed.
+Groups GroupsOf(const QuantizedLinear& linear, const TensorWindow& window) {
+  const int64_t all = (linear.inputs + linear.group - 1) / linear.group;
+  if (IsMixed(linear)) return {0, all};
+  return {window.col_begin / linear.group, (window.col_end + linear.group - 1) / linear.group};
+}
+
+int64_t GroupOfColumn(const QuantizedLinear& linear, int64_t col) {
+  return IsMixed(linear) ? linear.group_index[col] : col / linear.group;
+}
+
+// Scales and zeros of a window's groups, row by row.
 absl::StatusOr<std::vector<GroupScale>> ReadGroups(const QuantizedLinear& linear, const RowMap& rows,
                                                    const TensorWindow& window) {
+  const Groups groups = GroupsOf(linear, window);
   std::vector<GroupScale> result;
-  const int64_t first = window.col_begin / linear.group;
-  const int64_t last = (window.col_end + linear.group - 1) / linear.group;
-  result.reserve((window.row_end - window.row_begin) * (last - first));
+  result.reserve((window.row_end - window.row_begin) * groups.size());
   for (int64_t row = window.row_begin; row < window.row_end; ++row) {
-    for (int64_t group = first; group < last; ++group) {
+    for (int64_t group = groups.begin; group < groups.end; ++group) {
       BW_ASSIGN_OR_RETURN(const GroupScale read, ReadGroup(linear, rows.Source(row), group));
       result.push_back(read);
     }
@@ -136,7 +199,16 @@ absl::StatusOr<std::vector<GroupScale>> ReadGroups(const QuantizedLinear& linear
 
 }  // namespace
 
+std::vector<int32_t> OrderByGroup(const QuantizedLinear& linear) {
+  std::vector<int32_t> order(linear.group_index.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int32_t a, int32_t b) { return linear.group_index[a] < linear.group_index[b]; });
+  return order;
+}
+
 TensorFormat FormatOf(const QuantizedLinear& linear) {
+  if (IsMixed(linear)) return TensorFormat{.format = WeightFormat::kF32};
   TensorFormat format{.format = linear.bits == 8 ? WeightFormat::kInt8 : WeightFormat::kInt4,
                       .group = 128,
                       .has_offset = !linear.symmetric,
@@ -147,9 +219,10 @@ TensorFormat FormatOf(const QuantizedLinear& linear) {
 }
 
 std::string Describe(const QuantizedLinear& linear) {
-  return absl::StrCat("GPTQ ", linear.bits, " bits, groups of ", linear.group, ", scales ",
-                      std::string(Name(linear.scale_type)), ", zeros + ", linear.zero_shift,
-                      linear.symmetric ? ", symmetric" : "");
+  return absl::StrCat(linear.packing == LinearPacking::kAwq ? "AWQ " : "GPTQ ", linear.bits,
+                      " bits, groups of ", linear.group, ", scales ", std::string(Name(linear.scale_type)),
+                      ", zeros + ", linear.zero_shift, linear.symmetric ? ", symmetric" : "",
+                      linear.group_index.empty() ? "" : ", mixed");
 }
 
 absl::Status ReadFloats(const QuantizedLinear& linear, const RowMap& rows, const TensorWindow& window,
@@ -157,12 +230,12 @@ absl::Status ReadFloats(const QuantizedLinear& linear, const RowMap& rows, const
   std::vector<int8_t> integers(out.size());
   DecodeIntegers(linear, rows, window, integers.data());
   BW_ASSIGN_OR_RETURN(const std::vector<GroupScale> groups, ReadGroups(linear, rows, window));
-  const int64_t cols = window.col_end - window.col_begin, first = window.col_begin / linear.group;
-  const int64_t groups_of_row = (window.col_end + linear.group - 1) / linear.group - first;
+  const int64_t cols = window.col_end - window.col_begin;
+  const Groups touched = GroupsOf(linear, window);
   for (int64_t row = 0; row < window.row_end - window.row_begin; ++row) {
     for (int64_t col = 0; col < cols; ++col) {
-      const int64_t group = (window.col_begin + col) / linear.group - first;
-      const GroupScale& read = groups[row * groups_of_row + group];
+      const int64_t group = GroupOfColumn(linear, window.col_begin + col) - touched.begin;
+      const GroupScale& read = groups[row * touched.size() + group];
       out[row * cols + col] = read.scale * static_cast<float>(integers[row * cols + col] - read.zero);
     }
   }
@@ -173,8 +246,7 @@ absl::StatusOr<QuantizedRows> ReadQuantized(const QuantizedLinear& linear, const
                                             const TensorWindow& window) {
   const TensorFormat format = FormatOf(linear);
   const int64_t count = window.row_end - window.row_begin, cols = window.col_end - window.col_begin;
-  const int64_t first = window.col_begin / linear.group;
-  const int64_t stored_groups = (window.col_end + linear.group - 1) / linear.group - first;
+  const Groups touched = GroupsOf(linear, window);
   const int64_t packed_groups = (cols + format.group - 1) / format.group;
   BW_ASSIGN_OR_RETURN(const std::vector<GroupScale> groups, ReadGroups(linear, rows, window));
   QuantizedRows result;
@@ -184,8 +256,8 @@ absl::StatusOr<QuantizedRows> ReadQuantized(const QuantizedLinear& linear, const
   if (format.has_offset) result.offsets.reserve(count * packed_groups);
   for (int64_t row = 0; row < count; ++row) {
     for (int64_t packed = 0; packed < packed_groups; ++packed) {
-      const int64_t group = (window.col_begin + packed * format.group) / linear.group - first;
-      const GroupScale& read = groups[row * stored_groups + group];
+      const int64_t group = GroupOfColumn(linear, window.col_begin + packed * format.group) - touched.begin;
+      const GroupScale& read = groups[row * touched.size() + group];
       result.scales.push_back(read.scale);
       if (format.has_offset) result.offsets.push_back(-(read.scale * static_cast<float>(read.zero)));
     }

@@ -67,19 +67,33 @@ class Assembler {
   absl::StatusOr<AssembledTensor> Assemble(const Parts& parts) const;
 
  private:
-  // Bits and group, from the shapes.
+  // Bits, outputs and group, from the shapes.
   absl::Status SetBits(const NamedTensor& weights, QuantizedLinear& linear) const;
+  absl::Status SetAwq(const NamedTensor& weights, QuantizedLinear& linear) const;
   absl::Status SetGroup(const NamedTensor& scales, QuantizedLinear& linear) const;
   absl::Status CheckShapes(const Parts& parts, const QuantizedLinear& linear) const;
-  absl::Status CheckGroupIndex(const NamedTensor* index, const QuantizedLinear& linear) const;
+  absl::Status SetGroupIndex(const NamedTensor* index, QuantizedLinear& linear) const;
 
   const std::optional<QuantizationConfig>& config_;
   const TensorTable& table_;
   const std::shared_ptr<std::atomic<bool>> warned_;
 };
 
+absl::Status Assembler::SetAwq(const NamedTensor& weights, QuantizedLinear& linear) const {
+  constexpr int64_t kOutputsPerWord = 8;
+  linear.packing = LinearPacking::kAwq;
+  linear.bits = 4;
+  linear.outputs = weights.entry.shape[1] * kOutputsPerWord;
+  if (weights.entry.shape[0] == linear.inputs && config_->bits == linear.bits) return absl::OkStatus();
+  return Malformed(weights,
+                   absl::StrCat("AWQ's matrices are of 4 bits and as many rows as inputs, ", linear.inputs));
+}
+
 absl::Status Assembler::SetBits(const NamedTensor& weights, QuantizedLinear& linear) const {
+  if (config_.has_value() && config_->method == QuantizationConfig::Method::kAwq)
+    return SetAwq(weights, linear);
   const int64_t words = weights.entry.shape[0];
+  linear.outputs = weights.entry.shape[1];
   bool found = false;
   for (const int bits : {2, 3, 4, 8}) {
     if (linear.inputs * bits != words * kWordBits) continue;
@@ -131,18 +145,34 @@ absl::Status Assembler::CheckShapes(const Parts& parts, const QuantizedLinear& l
   return absl::OkStatus();
 }
 
-absl::Status Assembler::CheckGroupIndex(const NamedTensor* index, const QuantizedLinear& linear) const {
+// Kept only where the groups are not of inputs that follow each other.
+absl::Status Assembler::SetGroupIndex(const NamedTensor* index, QuantizedLinear& linear) const {
   if (index == nullptr) return absl::OkStatus();
   const FileTensor& entry = index->entry;
   if (entry.dtype != "I32" || entry.shape != std::vector<int64_t>{linear.inputs} || !entry.strides.empty())
     return Malformed(*index, absl::StrCat("it should be ", linear.inputs, " numbers of I32"));
+  std::vector<int32_t> groups(linear.inputs);
+  std::memcpy(groups.data(), index->file->bytes().data() + entry.offset, groups.size() * sizeof(int32_t));
+  std::vector<int64_t> sizes((linear.inputs + linear.group - 1) / linear.group, 0);
+  bool mixed = false;
   for (int64_t input = 0; input < linear.inputs; ++input) {
-    int32_t group;
-    std::memcpy(&group, index->file->bytes().data() + entry.offset + input * sizeof(group), sizeof(group));
-    if (group == input / linear.group) continue;
-    return absl::UnimplementedError(absl::StrCat(
-        index->source, ": quantised in the order of activations (desc_act), which cannot be read yet"));
+    const int32_t group = groups[input];
+    if (group < 0 || static_cast<size_t>(group) >= sizes.size()) {
+      return absl::InvalidArgumentError(absl::StrCat(index->source, ": input ", input, " is of group ", group,
+                                                     ", and there are ", sizes.size()));
+    }
+    ++sizes[group];
+    mixed |= group != input / linear.group;
   }
+  if (!mixed) return absl::OkStatus();
+  const auto short_group =
+      std::find_if(sizes.begin(), sizes.end(), [&](int64_t size) { return size != linear.group; });
+  if (short_group != sizes.end() && short_group + 1 != sizes.end()) {
+    return absl::UnimplementedError(absl::StrCat(index->source, ": group ", short_group - sizes.begin(),
+                                                 " has ", *short_group, " inputs, not ", linear.group));
+  }
+  linear.group_index = std::move(groups);
+  linear.index = {index->file, entry.offset, entry.bytes};
   return absl::OkStatus();
 }
 
@@ -172,11 +202,10 @@ absl::StatusOr<AssembledTensor> Assembler::Assemble(const Parts& parts) const {
   BW_ASSIGN_OR_RETURN(linear->zeros, PieceOf(*Get(parts, LinearPart::kZeros), /*integers=*/true));
   BW_ASSIGN_OR_RETURN(linear->scales, PieceOf(scales, /*integers=*/false));
   linear->scale_type = ScaleType(scales);
-  linear->outputs = weights.entry.shape[1];
   BW_RETURN_IF_ERROR(SetBits(weights, *linear));
   BW_RETURN_IF_ERROR(SetGroup(scales, *linear));
   BW_RETURN_IF_ERROR(CheckShapes(parts, *linear));
-  BW_RETURN_IF_ERROR(CheckGroupIndex(Get(parts, LinearPart::kGroupIndex), *linear));
+  BW_RETURN_IF_ERROR(SetGroupIndex(Get(parts, LinearPart::kGroupIndex), *linear));
   AssembledTensor result{.name = weights.name};
   result.tensor.info = {linear->outputs, linear->inputs, FormatOf(*linear), linear->source};
   result.tensor.linear = std::move(linear);
@@ -202,8 +231,6 @@ bool IsZero(const NamedTensor& tensor) {
 absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(
     absl::Span<const NamedTensor> tensors, const std::optional<QuantizationConfig>& config,
     const TensorTable& table) {
-  if (config.has_value() && config->method == QuantizationConfig::Method::kAwq)
-    return absl::UnimplementedError("weights quantised by AWQ cannot be read yet");
   // Ordered, so that of several errors always the same is told.
   absl::btree_map<std::pair<int32_t, TensorRole>, Parts> matrices;
   for (const NamedTensor& tensor : tensors) {

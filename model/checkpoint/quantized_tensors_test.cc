@@ -156,11 +156,41 @@ TEST(QuantizedTensorsTest, GroupsByIndex) {
   for (int i = 0; i < kHidden; ++i) index[i] = i / 32;
   tensors[absl::StrCat(kQ, ".g_idx")] = {"I32", {kHidden}, Bytes(index)};
   EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  // As many inputs in each group, but others.
   index[0] = 1;
-  tensors[absl::StrCat(kQ, ".g_idx")].data = Bytes(index);
-  EXPECT_THAT(Refusal(tensors), HasSubstr("desc_act"));
+  index[32] = 0;
+  const auto replace = [&](const std::string& matrix) {
+    tensors[absl::StrCat("model.layers.0.", matrix, ".g_idx")] = {"I32", {kHidden}, Bytes(index)};
+  };
+  replace("self_attn.q_proj");
+  EXPECT_THAT(Refusal(tensors), AllOf(HasSubstr("k_proj"), HasSubstr("desc_act")));
+  replace("self_attn.k_proj");
+  replace("self_attn.v_proj");
+  EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  index[0] = 0;
+  replace("self_attn.q_proj");
+  EXPECT_THAT(Refusal(tensors), HasSubstr("group 0 has 33 inputs"));
+  index[0] = 2;
+  replace("self_attn.q_proj");
+  EXPECT_THAT(Refusal(tensors), HasSubstr("input 0 is of group 2"));
   tensors[absl::StrCat(kQ, ".g_idx")].shape = {kHidden / 2, 2};
   EXPECT_THAT(Refusal(tensors), HasSubstr("64 numbers of I32"));
+}
+
+TEST(QuantizedTensorsTest, AHeadInTheOrderOfActivationsIsRefused) {
+  Tensors tensors = Llama();
+  tensors.erase("lm_head.weight");
+  AddLinear("lm_head", kVocab, kHidden, tensors);
+  EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  std::vector<int32_t> index(kHidden);
+  for (int i = 0; i < kHidden; ++i) index[i] = i % 2;
+  tensors["lm_head.g_idx"] = {"I32", {kHidden}, Bytes(index)};
+  EXPECT_THAT(Refusal(tensors), AllOf(HasSubstr("lm_head"), HasSubstr("desc_act")));
+}
+
+TEST(QuantizedTensorsTest, MatricesThatAreNotAwqs) {
+  EXPECT_THAT(Refusal(Llama(), R"({"quant_method": "awq", "bits": 4, "group_size": 32})"),
+              AllOf(HasSubstr("qweight"), HasSubstr("AWQ's matrices are of 4 bits")));
 }
 
 }  // namespace

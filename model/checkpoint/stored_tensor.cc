@@ -98,8 +98,11 @@ void DecodeWindow(const StoredTensor& tensor, const TensorWindow& window, absl::
 }
 
 absl::Status ReadStored(const StoredTensor& tensor, const TensorWindow& window, absl::Span<float> out) {
-  if (tensor.linear != nullptr) return ReadFloats(*tensor.linear, tensor.rows, window, out);
-  DecodeWindow(tensor, window, out);
+  if (tensor.linear != nullptr) {
+    BW_RETURN_IF_ERROR(ReadFloats(*tensor.linear, tensor.rows, window, out));
+  } else {
+    DecodeWindow(tensor, window, out);
+  }
   for (const auto& adjustment : tensor.adjustments) adjustment->Apply(window, out);
   if (!tensor.rounded) return absl::OkStatus();
   const int64_t cols = window.col_end - window.col_begin;

@@ -25,6 +25,9 @@ void AddSamples(const StoredTensor& tensor, Sha256& hash) {
     AddSample(tensor.linear->weights.data(), hash);
     AddSample(tensor.linear->zeros.data(), hash);
     AddSample(tensor.linear->scales.data(), hash);
+    // The whole of it: the maths of all columns rests on each number.
+    if (const FilePiece& index = tensor.linear->index; index.file != nullptr)
+      hash.Add(index.data().data(), index.bytes);
   }
   for (const auto& adjustment : tensor.adjustments) {
     hash.AddLine(adjustment->Describe());

@@ -74,6 +74,7 @@ Fp64Oracle::Matrix Fp64Oracle::ReadMatrix(const Checkpoint& checkpoint, TensorKe
   BW_CHECK(info != nullptr);
   Matrix matrix{.rows = info->rows, .cols = info->cols};
   cols_max_ = std::max(cols_max_, matrix.cols);
+  if (info->input_order != nullptr) matrix.input_order = *info->input_order;
   const TensorFormat format = PackedFormat(key, info->format, quantize);
   matrix.quantized = IsQuantized(format.format);
   const TensorWindow whole{0, info->rows, 0, info->cols};
@@ -130,6 +131,7 @@ Vector Fp64Oracle::Normed(const Vector& x, const Norm& norm) const {
 Vector Fp64Oracle::Multiply(const Matrix& matrix, const Vector& x, const std::vector<int64_t>& bounds,
                             int* close_calls) {
   Vector input = x;
+  for (size_t col = 0; col < matrix.input_order.size(); ++col) input[col] = x[matrix.input_order[col]];
   if (matrix.quantized) {
     for (size_t slice = 0; slice + 1 < bounds.size(); ++slice) {
       for (int64_t begin = bounds[slice]; begin < bounds[slice + 1]; begin += kActivationGroup) {

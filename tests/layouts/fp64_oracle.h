@@ -34,7 +34,8 @@ class Fp64Oracle {
     int64_t rows = 0, cols = 0;
     Vector values;  // [rows][cols]
     bool quantized = false;
-    Vector bias;  // [rows], or empty
+    Vector bias;                       // [rows], or empty
+    std::vector<int32_t> input_order;  // input of each column, where they are not in order
   };
   struct Norm {
     Vector weight, bias;

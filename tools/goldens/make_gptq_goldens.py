@@ -37,6 +37,8 @@ class Case:
     scales: type = np.float16
     bias: bool = False  # a bias even where the model has none
     group_index: bool = True  # g_idx is stored
+    awq: bool = False  # packed along the outputs
+    act_order: bool = False  # groups are of inputs all over
     largest_zeros: bool = False  # some true zeros of 2^bits, as BELLE's files have where a zero of 0 underflowed
     quantized_head: bool = False
     rules: dict = field(default_factory=dict)  # part of a name -> bits of its own, or None for a plain matrix
@@ -55,17 +57,31 @@ def pack(fields: np.ndarray, bits: int) -> np.ndarray:
     return words.astype(np.uint32).view(np.int32)
 
 
+def pack_awq(fields: np.ndarray) -> np.ndarray:
+    """[n, m] integers of 4 bits -> int32 [n, m / 8], the eight of a word in AWQ's order."""
+    ordered = fields.reshape(fields.shape[0], -1, 8)[:, :, [0, 2, 4, 6, 1, 3, 5, 7]].astype(np.uint64)
+    words = (ordered << np.arange(0, 32, 4, dtype=np.uint64)).sum(axis=2, dtype=np.uint64)
+    return words.astype(np.uint32).view(np.int32)
+
+
 @dataclass
 class Matrix:
     parts: dict  # suffix -> array, as the file has it
     values: np.ndarray  # fp32 [outputs, inputs]
+    index: np.ndarray  # group of each input
 
 
-def random_matrix(case: Case, bits: int, shape: tuple, deviation: float, rng: np.random.Generator) -> Matrix:
+def random_index(case: Case, inputs: int, rng: np.random.Generator) -> np.ndarray:
+    """Groups of inputs that follow each other, or of those that a random order of activations gives."""
+    index = np.arange(inputs) // (inputs if case.group == -1 else case.group)
+    return index[np.argsort(rng.permutation(inputs))] if case.act_order else index
+
+
+def random_matrix(case: Case, bits: int, shape: tuple, deviation: float, index: np.ndarray,
+                  rng: np.random.Generator) -> Matrix:
     outputs, inputs = shape
     levels = 1 << bits
-    group = inputs if case.group == -1 else case.group
-    groups = -(-inputs // group)
+    groups = index.max() + 1
     integers = rng.integers(0, levels, (inputs, outputs))
     if case.symmetric:
         zeros = np.full((groups, outputs), levels // 2)
@@ -76,14 +92,15 @@ def random_matrix(case: Case, bits: int, shape: tuple, deviation: float, rng: np
             zeros[rng.random((groups, outputs)) < 0.02] = levels
     spread = np.sqrt((levels ** 2 - 1) / 12)
     scales = (deviation / spread * rng.uniform(0.7, 1.3, (groups, outputs))).astype(case.scales)
-    index = np.arange(inputs) // group
     values = scales.astype(np.float32)[index] * (integers - zeros[index]).astype(np.float32)
     parts = {"qweight": pack(integers, bits), "qzeros": pack((zeros - case.zero_shift).T, bits).T,
              "scales": scales}
+    if case.awq:
+        parts |= {"qweight": pack_awq(integers), "qzeros": pack_awq(zeros)}
     if case.group_index:
         parts["g_idx"] = index.astype(np.int32)
     return Matrix({name: np.ascontiguousarray(part) for name, part in parts.items()},
-                  np.ascontiguousarray(values.T))
+                  np.ascontiguousarray(values.T), index)
 
 
 def config_of(case: Case) -> dict:
@@ -122,7 +139,7 @@ def make_state(case: Case, seed: int) -> tuple[dict, dict, dict]:
     """Tensors as stored, their values in fp32, and the quantised matrices among those."""
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
-    stored, values, matrices = collections.OrderedDict(), {}, {}
+    stored, values, matrices, indices = collections.OrderedDict(), {}, {}, {}
     float_type = torch.float32 if case.family == "bloom" else torch.float16
     for name, shape in shapes_of(case).items():
         reference = plain.random_tensor(name, shape, False, generator)
@@ -131,16 +148,22 @@ def make_state(case: Case, seed: int) -> tuple[dict, dict, dict]:
             stored[name] = reference.to(torch.float32 if name.endswith("bias") else float_type).contiguous()
             values[name] = stored[name].float()
             continue
-        matrix = random_matrix(case, bits, shape, float(reference.std()), rng)
+        shared = SAME_INPUT.get(name.removesuffix(".weight").split(".")[-1], name)
+        if shared not in indices:
+            indices[shared] = random_index(case, shape[1], rng)
+        matrix = random_matrix(case, bits, shape, float(reference.std()), indices[shared], rng)
         stem = name.removesuffix("weight")
         for suffix, part in matrix.parts.items():
             stored[stem + suffix] = torch.from_numpy(part)
         if case.bias and case.family == "llama":
             stored[stem + "bias"] = torch.zeros(shape[0])
         values[name] = torch.from_numpy(matrix.values)
-        matrices[name] = matrix.values
+        matrices[name] = matrix
     return stored, values, matrices
 
+
+# Matrices with the same input have the same order.
+SAME_INPUT = {"k_proj": "q", "v_proj": "q", "q_proj": "q", "gate_proj": "up", "up_proj": "up"}
 
 LLAMA_ROLES = {"self_attn.q_proj": "query", "self_attn.k_proj": "key", "self_attn.v_proj": "value",
                "self_attn.o_proj": "attention output", "mlp.gate_proj": "gate", "mlp.up_proj": "up",
@@ -148,20 +171,32 @@ LLAMA_ROLES = {"self_attn.q_proj": "query", "self_attn.k_proj": "key", "self_att
 BLOOM_ROLES = {"self_attention.dense": "attention output", "mlp.dense_h_to_4h": "up", "mlp.dense_4h_to_h": "down"}
 
 
+def role_of(case: Case, name: str) -> str:
+    roles = LLAMA_ROLES if case.family == "llama" else BLOOM_ROLES
+    return next((role for part, role in roles.items() if part in name), "head" if "lm_head" in name else "fused")
+
+
+def as_read(case: Case, matrices: dict) -> dict:
+    """The values of each matrix in the order in which Bellwether has rows and columns (docs/formats.md)."""
+    by_role = {role_of(case, name): matrix for name, matrix in matrices.items()}
+    orders = {role: np.argsort(matrix.index, kind="stable") for role, matrix in by_role.items()}
+    values = {}
+    for role, matrix in by_role.items():
+        rows = matrix.values
+        if role in ("gate", "up") and "down" in orders:
+            rows = rows[orders["down"]]
+        values[role] = rows if role == "attention output" else rows[:, orders[role]]
+    if "fused" in values:
+        thirds = values.pop("fused").reshape(4, 3, -1, case.hidden)
+        for i, role in enumerate(("query", "key", "value")):
+            values[role] = thirds[:, i].reshape(-1, case.hidden)
+    return values
+
+
 def hashes_of(case: Case, matrices: dict) -> dict:
     """SHA-256 of each matrix under the name that Bellwether's messages give it."""
-    named = {}
-    for name, values in matrices.items():
-        if name == "lm_head.weight":
-            named["head weight"] = values
-        elif "query_key_value" in name:
-            thirds = values.reshape(4, 3, -1, values.shape[1])
-            for i, role in enumerate(("query", "key", "value")):
-                named[f"layer 0 {role} weight"] = thirds[:, i].reshape(-1, values.shape[1])
-        else:
-            roles = LLAMA_ROLES if case.family == "llama" else BLOOM_ROLES
-            (role,) = [role for part, role in roles.items() if part in name]
-            named[f"layer 0 {role} weight"] = values
+    named = {("" if role == "head" else "layer 0 ") + role + " weight": values
+             for role, values in as_read(case, matrices).items()}
     return {name: hashlib.sha256(np.ascontiguousarray(values, "<f4").tobytes()).hexdigest()
             for name, values in named.items()}
 
@@ -197,7 +232,9 @@ def make(case: Case) -> None:
         model = load_with_transformers(case, values)
         token_ids = golden_io.random_tokens(torch.Generator().manual_seed(1000 + seed), 45, VOCAB)
         golden, logits = golden_io.golden_of(model, token_ids)
-        if len(set(golden["greedy_token_ids"])) < 8 or min(golden["greedy_margins"]) < golden_io.GREEDY_MARGIN:
+        # Small BLOOMs, whose head is the embedding, mostly repeat themselves.
+        varied = case.family == "bloom" or len(set(golden["greedy_token_ids"])) >= 8
+        if not varied or min(golden["greedy_margins"]) < golden_io.GREEDY_MARGIN:
             continue
         golden["dequantized"] = hashes_of(case, matrices)
         write_checkpoint(case, stored, directory)
@@ -243,10 +280,33 @@ def autogptq_cases() -> list[Case]:
     ]
 
 
+def act_order_cases() -> list[Case]:
+    """desc_act: groups of inputs all over, as the tools have them where they quantise by falling activation."""
+    settings = {"bits": 4, "group_size": 16, "desc_act": True, "sym": False, "quant_method": "gptq",
+                "checkpoint_format": "gptq", "true_sequential": True}
+    return [
+        Case("gptq-act-order-llama", "llama", 4, 16, act_order=True, settings=settings),
+        Case("gptq-act-order-bloom", "bloom", 4, 32, act_order=True, symmetric=True, zero_shift=0, bias=True,
+             settings=settings | {"group_size": 32, "sym": True, "checkpoint_format": "gptq_v2"}),
+        Case("gptq-act-order-llama-3bit", "llama", 3, 32, act_order=True, ffn=160,
+             settings=settings | {"bits": 3, "group_size": 32}),
+    ]
+
+
+def awq_cases() -> list[Case]:
+    config = {"bits": 4, "group_size": 32, "quant_method": "awq", "version": "gemm", "zero_point": True,
+              "modules_to_not_convert": None}
+    return [
+        Case("awq-llama", "llama", 4, 32, zero_shift=0, awq=True, group_index=False, settings=config),
+        Case("awq-bloom", "bloom", 4, 64, zero_shift=0, awq=True, group_index=False, bias=True,
+             metadata={"quant_config.json": {"zero_point": True, "q_group_size": 64, "w_bit": 4, "version": "GEMM"}}),
+    ]
+
+
 def main() -> None:
     golden_io.exact_torch()
     wanted = sys.argv[1:]
-    for case in belle_cases() + autogptq_cases():
+    for case in belle_cases() + autogptq_cases() + act_order_cases() + awq_cases():
         if not wanted or case.name in wanted:
             make(case)
 

@@ -11,6 +11,7 @@ DecoderLayer::DecoderLayer(const Options& options)
       group_(*options.group),
       ops_(*options.ops),
       rows_max_(options.rows_max),
+      reordered_(options.reordered),
       query_cols_(SliceHeads(config_, options.slices).size() * config_.head_dim),
       key_cols_(SliceKvHeads(config_, options.slices).size() * config_.head_dim),
       ffn_(SliceFfn(config_, options.slices).size()),
@@ -25,6 +26,9 @@ absl::StatusOr<std::unique_ptr<DecoderLayer>> DecoderLayer::Create(const Options
 
 absl::Status DecoderLayer::Allocate() {
   BW_ASSIGN_OR_RETURN(normed_buffer_, ops_.Allocate(rows_max_ * config_.hidden));
+  if (reordered_) {
+    BW_ASSIGN_OR_RETURN(ordered_buffer_, ops_.Allocate(rows_max_ * config_.hidden));
+  }
   BW_ASSIGN_OR_RETURN(even_buffer_, ops_.Allocate(rows_max_ * EvenFloats()));
   BW_ASSIGN_OR_RETURN(odd_buffer_, ops_.Allocate(rows_max_ * OddFloats()));
   return absl::OkStatus();
@@ -55,9 +59,10 @@ absl::Status DecoderLayer::RunBlock(const LayerWeights& w, int64_t cache_layer, 
 
   // x += attention(norm(x))
   ops_.Norm(AsConst(residual), w.attention_norm, hidden, config_.norm_epsilon, normed_);
-  ops_.Multiply(AsConst(normed_), {{w.query.get(), w.query_bias, query_.data, query_.stride},
-                                   {w.key.get(), w.key_bias, key_.data, key_.stride},
-                                   {w.value.get(), w.value_bias, value_.data, value_.stride}});
+  const ConstRows attention_input = NormedInOrder(w.attention_order);
+  ops_.Multiply(attention_input, {{w.query.get(), w.query_bias, query_.data, query_.stride},
+                                  {w.key.get(), w.key_bias, key_.data, key_.stride},
+                                  {w.value.get(), w.value_bias, value_.data, value_.stride}});
   ops_.RotateAndStore(cache_layer, rows, query_, key_, AsConst(value_));
   ops_.Attend(cache_layer, rows, AsConst(query_), attended_);
   BW_RETURN_IF_ERROR(
@@ -65,12 +70,13 @@ absl::Status DecoderLayer::RunBlock(const LayerWeights& w, int64_t cache_layer, 
 
   // x += mlp(norm(x))
   ops_.Norm(AsConst(residual), w.mlp_norm, hidden, config_.norm_epsilon, normed_);
+  const ConstRows mlp_input = NormedInOrder(w.mlp_order);
   if (config_.gated_mlp) {
-    ops_.Multiply(AsConst(normed_), {{w.gate.get(), w.gate_bias, activated_.data, activated_.stride},
-                                     {w.up.get(), w.up_bias, up_.data, up_.stride}});
+    ops_.Multiply(mlp_input, {{w.gate.get(), w.gate_bias, activated_.data, activated_.stride},
+                              {w.up.get(), w.up_bias, up_.data, up_.stride}});
     ops_.SiluMultiply(activated_, AsConst(up_), ffn_);
   } else {
-    ops_.Multiply(AsConst(normed_), {{w.up.get(), w.up_bias, activated_.data, activated_.stride}});
+    ops_.Multiply(mlp_input, {{w.up.get(), w.up_bias, activated_.data, activated_.stride}});
     ops_.Gelu(activated_, ffn_);
   }
   return AddReduced(*w.down, w.down_bias, AsConst(activated_), tag, residual);
@@ -80,6 +86,7 @@ absl::Status DecoderLayer::RunBlock(const LayerWeights& w, int64_t cache_layer, 
 // is made from the one before and nothing older (but `normed_`), so two blocks of memory take turns.
 void DecoderLayer::TakeScratch(int64_t rows) {
   normed_ = {normed_buffer_, rows, config_.hidden};
+  ordered_ = {ordered_buffer_, rows, config_.hidden};
 
   query_ = {even_buffer_, rows, query_cols_};
   key_ = {query_.row(rows), rows, key_cols_};
@@ -90,6 +97,12 @@ void DecoderLayer::TakeScratch(int64_t rows) {
   attended_ = {odd_buffer_, rows, query_cols_};
   activated_ = {odd_buffer_, rows, ffn_};
   sum_ = {odd_buffer_, rows, config_.hidden};
+}
+
+ConstRows DecoderLayer::NormedInOrder(DeviceVector order) {
+  if (order.empty()) return AsConst(normed_);
+  ops_.PickColumns(AsConst(normed_), order, ordered_);
+  return AsConst(ordered_);
 }
 
 absl::Status DecoderLayer::AddReduced(const DeviceMatrix& weights, DeviceVector bias, ConstRows input,

@@ -18,8 +18,9 @@ class DecoderLayer {
  public:
   struct Options {
     const ModelConfig* config = nullptr;
-    SliceRange slices;     // this rank's
-    int64_t rows_max = 0;  // taken at once
+    SliceRange slices;       // this rank's
+    int64_t rows_max = 0;    // taken at once
+    bool reordered = false;  // some weights have an input order
     TensorParallelGroup* group = nullptr;
     DeviceOps* ops = nullptr;
   };
@@ -42,6 +43,8 @@ class DecoderLayer {
   absl::Status RunBlock(const LayerWeights& weights, int64_t cache_layer, Range rows, const MessageTag& tag,
                         MutableRows residual);
   void TakeScratch(int64_t rows);
+  // The norm's output with its columns as the weights that follow have theirs.
+  ConstRows NormedInOrder(DeviceVector order);
   // residual (or, with residual_after_norm, the norm's output) += row-parallel product + bias. `input` lies
   // in odd_buffer_ and is used up.
   absl::Status AddReduced(const DeviceMatrix& weights, DeviceVector bias, ConstRows input,
@@ -51,14 +54,16 @@ class DecoderLayer {
   TensorParallelGroup& group_;
   DeviceOps& ops_;
   const int64_t rows_max_;
+  const bool reordered_;
   const int64_t query_cols_, key_cols_, ffn_;  // this rank's
   const int64_t roots_;
 
   // Scratch of one block. What is made from rows of one of the last two buffers goes to the other.
   float* normed_buffer_ = nullptr;
+  float* ordered_buffer_ = nullptr;  // only if reordered_
   float* even_buffer_ = nullptr;
   float* odd_buffer_ = nullptr;
-  MutableRows normed_;
+  MutableRows normed_, ordered_;
   MutableRows query_, key_, value_, up_, partial_;  // in even_buffer_
   MutableRows attended_, activated_, sum_;          // in odd_buffer_
 };

@@ -72,6 +72,15 @@ TEST_P(DeviceOpsTest, PicksRows) {
   EXPECT_THAT(ReadBack(*ops_, out, 4), ElementsAre(20, 21, 0, 1));
 }
 
+TEST_P(DeviceOpsTest, PicksColumns) {
+  auto store = *device_->NewWeightStore(1 << 20);
+  const DeviceVector columns = *store->Keep({2, 0, 1});
+  const float* x = Put({0, 1, 2, 9, 10, 11, 12, 9});
+  float* out = Put({9, 9, 9, 9, 9, 9});
+  ops_->PickColumns({x, 2, 4}, columns, {out, 2, 3});
+  EXPECT_THAT(ReadBack(*ops_, out, 6), ElementsAre(2, 0, 1, 12, 10, 11));
+}
+
 TEST_P(DeviceOpsTest, TheBiasIsAddedToTheSumFirst) {
   auto store = *device_->NewWeightStore(1 << 20);
   const DeviceVector bias = *store->Keep({-1e8f, 0, 1, 2});

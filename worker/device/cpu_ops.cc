@@ -162,6 +162,16 @@ void CpuOps::PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols
   for (size_t i = 0; i < picks.size(); ++i) std::copy_n(x.row(picks[i]), cols, out.row(i));
 }
 
+void CpuOps::PickColumns(ConstRows x, DeviceVector columns, MutableRows out) {
+  ForRows(x.rows, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* from = x.row(row);
+      float* to = out.row(row);
+      for (int64_t i = 0; i < columns.size; ++i) to[i] = from[static_cast<int64_t>(columns.data[i])];
+    }
+  });
+}
+
 void CpuOps::SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) {
   tree_sum_.Sum(roots, count, out);
 }

@@ -35,6 +35,7 @@ class CpuOps : public DeviceOps {
   void Gelu(MutableRows x, int64_t cols) override;
   void Add(ConstRows before, MutableRows sum, DeviceVector bias, MutableRows residual) override;
   void PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols, MutableRows out) override;
+  void PickColumns(ConstRows x, DeviceVector columns, MutableRows out) override;
   void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) override;
 
   absl::Status Read(const float* from, absl::Span<float> to) override;

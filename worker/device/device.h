@@ -121,6 +121,9 @@ class DeviceOps {
   virtual void Add(ConstRows before, MutableRows sum, DeviceVector bias, MutableRows residual) = 0;
   // out row i = x row picks[i].
   virtual void PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols, MutableRows out) = 0;
+  // Column c of every row of out = column columns[c] of x's; `columns` has whole numbers, which fp32 holds
+  // exactly up to the most that a matrix may have (kernels/packed_matrix.h).
+  virtual void PickColumns(ConstRows x, DeviceVector columns, MutableRows out) = 0;
   // out = the sum of `roots` ([count] floats each, covering the whole tree from left to right) in tree order.
   // Which nodes of the tree they are was told when this object was made.
   virtual void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) = 0;

@@ -385,6 +385,18 @@ void GpuOps::PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols
                            .picks = OnDevice<int32_t>(at)});
 }
 
+void GpuOps::PickColumns(ConstRows x, DeviceVector columns, MutableRows out) {
+  prepared_ = {};
+  Launch(Kernel::pick_rows, {Blocks(columns.size, kThreads), x.rows}, kThreads, 0,
+         gpu::PickRowsArgs{.x = x.data,
+                           .out = out.data,
+                           .stride = x.stride,
+                           .out_stride = out.stride,
+                           .cols = static_cast<int32_t>(columns.size),
+                           .count = static_cast<int32_t>(x.rows),
+                           .columns = columns.data});
+}
+
 void GpuOps::SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) {
   prepared_ = {};
   const auto leaves = static_cast<int64_t>(roots.size());

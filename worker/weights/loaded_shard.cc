@@ -12,7 +12,7 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
     case TensorRole::kAttentionNorm:
       return norm(layer.attention_norm);
     case TensorRole::kQuery:
-      return {.matrix = &layer.query, .bias = &layer.query_bias};
+      return {.matrix = &layer.query, .bias = &layer.query_bias, .input_order = &layer.attention_order};
     case TensorRole::kKey:
       return {.matrix = &layer.key, .bias = &layer.key_bias};
     case TensorRole::kValue:
@@ -24,7 +24,7 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
     case TensorRole::kGate:
       return {.matrix = &layer.gate, .bias = &layer.gate_bias};
     case TensorRole::kUp:
-      return {.matrix = &layer.up, .bias = &layer.up_bias};
+      return {.matrix = &layer.up, .bias = &layer.up_bias, .input_order = &layer.mlp_order};
     case TensorRole::kDown:
       return {.matrix = &layer.down, .bias = &layer.down_bias};
     case TensorRole::kEmbedding:

@@ -17,12 +17,14 @@ namespace bellwether {
 // What one rank holds of one layer. Biases are empty where the model has none.
 struct LayerWeights {
   NormWeights attention_norm;
+  DeviceVector attention_order;              // [hidden], if the columns of the next three are reordered
   std::unique_ptr<DeviceMatrix> query;       // [own query heads * head_dim, hidden]
   std::unique_ptr<DeviceMatrix> key, value;  // [own kv heads * head_dim, hidden]
   DeviceVector query_bias, key_bias, value_bias;
   std::unique_ptr<DeviceMatrix> attention_output;  // [hidden, own query heads * head_dim], row-parallel
   DeviceVector attention_output_bias;              // [hidden], added once after the reduction
   NormWeights mlp_norm;
+  DeviceVector mlp_order;              // [hidden], if the columns of the next two are reordered
   std::unique_ptr<DeviceMatrix> gate;  // [own ffn columns, hidden]; null if the MLP is not gated
   std::unique_ptr<DeviceMatrix> up;    // [own ffn columns, hidden]
   DeviceVector gate_bias, up_bias;
@@ -36,6 +38,7 @@ struct LayerField {
   std::unique_ptr<DeviceMatrix>* matrix = nullptr;
   DeviceVector* vector = nullptr;
   DeviceVector* bias = nullptr;
+  DeviceVector* input_order = nullptr;  // of the matrices that hold one
 };
 LayerField FieldOf(LayerWeights& layer, TensorRole role);
 
@@ -60,6 +63,7 @@ class LoadedShard {
   std::unique_ptr<DeviceMatrix> head;  // last stage: own rows, unless `head_is_embedding`
   bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once
 
+  bool reordered = false;  // some layer has an input order
   const DeviceMatrix& head_matrix() const { return head_is_embedding ? *embedding : *head; }
   // Whether it can serve `assignment` as it is.
   bool Serves(const Assignment& assignment) const;

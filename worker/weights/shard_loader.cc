@@ -77,6 +77,9 @@ class Loader {
 
   // Vectors stay fp32.
   absl::Status LoadVector(const TensorKey& key, Range range, DeviceVector& out);
+  absl::Status KeepVector(const TensorKey& key, Range range, std::vector<float> values, DeviceVector& out);
+  // Where the matrix has one.
+  absl::Status LoadInputOrder(const TensorKey& key, DeviceVector& out);
   absl::Status LoadNorm(TensorRole role, NormWeights& norm);  // of the ends
   absl::Status LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out);
   absl::Status PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix);
@@ -131,6 +134,17 @@ absl::Status Loader::LoadVector(const TensorKey& key, Range range, DeviceVector&
   }
   std::vector<float> values(range.size());
   BW_RETURN_IF_ERROR(checkpoint_.ReadFloats(key, {0, 1, range.begin, range.end}, absl::MakeSpan(values)));
+  return KeepVector(key, range, std::move(values), out);
+}
+
+absl::Status Loader::LoadInputOrder(const TensorKey& key, DeviceVector& out) {
+  const TensorInfo* info = checkpoint_.Find(key);
+  if (info == nullptr || info->input_order == nullptr) return absl::OkStatus();
+  return KeepVector(key, {0, info->cols}, {info->input_order->begin(), info->input_order->end()}, out);
+}
+
+absl::Status Loader::KeepVector(const TensorKey& key, Range range, std::vector<float> values,
+                                DeviceVector& out) {
   PieceHashes hashes(key, PieceHashes::Cut::kColumns, {range.begin, range.end});
   PieceHashes::Part sum(&hashes);
   sum.AddRow(0, range.begin, range.end,
@@ -280,6 +294,7 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
     if (field.vector != nullptr) BW_RETURN_IF_ERROR(LoadVector(part.key, part.cols, *field.vector));
     if (field.matrix != nullptr) BW_RETURN_IF_ERROR(LoadMatrix(part, *field.matrix));
     if (tensor.bias) BW_RETURN_IF_ERROR(LoadVector({tensor.role, layer, /*bias=*/true}, bias, *field.bias));
+    if (field.input_order != nullptr) BW_RETURN_IF_ERROR(LoadInputOrder(part.key, *field.input_order));
   }
   return absl::OkStatus();
 }
@@ -306,7 +321,9 @@ absl::Status Loader::Load(LoadedShard& shard) {
   const Range layers = assignment_.stage_layout().layers;
   shard.layer_weights.resize(layers.size());
   for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
-    BW_RETURN_IF_ERROR(LoadLayer(static_cast<int32_t>(layer), shard.layer_weights[layer - layers.begin]));
+    LayerWeights& weights = shard.layer_weights[layer - layers.begin];
+    BW_RETURN_IF_ERROR(LoadLayer(static_cast<int32_t>(layer), weights));
+    shard.reordered |= !weights.attention_order.empty() || !weights.mlp_order.empty();
   }
   BW_RETURN_IF_ERROR(LoadEnds(shard));
   shard.hashes = std::move(hashes_);

@@ -116,6 +116,9 @@ class FarOps : public DeviceOps {
     std::vector<int32_t> copy(picks.begin(), picks.end());
     Later([=, this, copy = std::move(copy)] { cpu_->PickRows(Near(x), copy, cols, Near(out)); });
   }
+  void PickColumns(ConstRows x, DeviceVector columns, MutableRows out) override {
+    Later([=, this] { cpu_->PickColumns(Near(x), Near(columns), Near(out)); });
+  }
   void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) override {
     std::vector<const float*> near;
     for (const float* root : roots) near.push_back(FarDevice::Near(root));
