@@ -1,5 +1,7 @@
 #include <cstdio>
+#include <cstdlib>
 #include <string>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "common/build_id.h"
@@ -90,7 +92,13 @@ int Serve(const Flags& flags) {
   NotifyService("READY=1");
   WaitForStopSignal();
   NotifyService("STOPPING=1");
-  LogInfo("told to stop: running requests have ", flags.drain_seconds, " s");
+  LogInfo("told to stop: running requests have ", flags.drain_seconds,
+          " s; a second signal ends them at once");
+  std::thread([] {
+    WaitForStopSignal();
+    LogInfo("told to stop again");
+    std::_Exit(1);  // also where whoever started this has ended in the meantime
+  }).detach();
   (*server)->Shutdown(absl::Seconds(flags.drain_seconds));
   return 0;
 }
