@@ -17,6 +17,7 @@
 #include "common/read_file.h"
 #include "common/status.h"
 #include "common/utf8.h"
+#include "model/checkpoint/read_flags.h"
 
 namespace bellwether {
 namespace {
@@ -57,6 +58,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--model", options.model,
       "Hugging Face directory, .gguf file, or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, "
       "bloom-7b)");
+  AddReadFlags(&app, &options.read);
   Add(app, "--tensor-parallel", options.tensor_parallel,
       "ranks that share each layer (default: the planner decides)")
       ->check(CLI::Range(0, kLocalWorkersMax));
@@ -250,6 +252,7 @@ void AddPlan(CLI::App& app, CommandLine& line) {
       app.add_subcommand("plan", "what would fit where, and how fast, before anything is loaded");
   Add(*plan, "--model", line.plan.model, "as for up; random:SHAPE:FORMAT plans without a checkpoint")
       ->required();
+  AddReadFlags(plan, &line.plan.read);
   Add(*plan, "--tensor-parallel", line.plan.tensor_parallel, "ranks that share each layer (default: decide)")
       ->check(CLI::Range(0, kWorkersMax));
   Add(*plan, "--pipeline-parallel", line.plan.pipeline_parallel, "stages (default: decide)")
@@ -348,8 +351,24 @@ void AddInspect(CLI::App& app, CommandLine& line) {
   CLI::App* inspect = app.add_subcommand("inspect", "what is in a checkpoint, and does it load");
   inspect->add_option("--model,model", line.inspect.model, "Hugging Face directory or .gguf file")
       ->required();
+  AddReadFlags(inspect, &line.inspect.read);
   inspect->add_flag("--tensors", line.inspect.tensors, "list every tensor");
   inspect->add_flag("--json", line.inspect.json, "one JSON object");
+}
+
+void AddConvert(CLI::App& app, CommandLine& line) {
+  CLI::App* convert = app.add_subcommand("convert", "write a model as other programs want it");
+  convert
+      ->add_option(
+          "--kind,kind", line.convert.kind,
+          "xor: what BELLE encrypted; billa: BiLLa's summed embedding; safetensors: any model of floats")
+      ->required()
+      ->check(CLI::IsMember({"xor", "billa", "safetensors"}));
+  Add(*convert, "--input", line.convert.input, "what is converted: a directory or a file");
+  Add(*convert, "--output", line.convert.output, "a directory; no file in it is overwritten");
+  Add(*convert, "--base", line.convert.base, "xor and billa: consolidated.00.pth of Meta's LLaMA");
+  convert->add_flag("--force", line.convert.force, "billa: although the numbers speak against it");
+  AddReadFlags(convert, &line.convert.read);
 }
 
 void AddDevices(CLI::App& app, CommandLine& line) {
@@ -374,6 +393,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddPerplexity(app, line);
   AddPlan(app, line);
   AddInspect(app, line);
+  AddConvert(app, line);
   AddDevices(app, line);
   AddBench(app, line);
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);

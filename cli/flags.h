@@ -3,6 +3,7 @@
 #include "cli/answers.h"
 #include "cli/batch/batch.h"
 #include "cli/bench.h"
+#include "cli/convert.h"
 #include "cli/devices.h"
 #include "cli/inspect.h"
 #include "cli/managed_cluster.h"
@@ -23,6 +24,7 @@ struct CommandLine {
   PerplexityOptions perplexity;
   PlanOptions plan;
   InspectOptions inspect;
+  ConvertOptions convert;
   DevicesOptions devices;
   BenchOptions bench;
   std::string prompt_file;  // of generate and score: has been read into their prompt

@@ -11,6 +11,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "model/layout.h"
 #include "model/option_names.h"
+#include "model/shard_size.h"
 
 namespace bellwether {
 namespace {
@@ -42,6 +43,13 @@ Json ConfigJson(const ModelConfig& config) {
   if (!config.alibi) json["rope_theta"] = config.rope_theta;
   json["eos"] = config.eos;
   return json;
+}
+
+// Of one worker that holds everything.
+absl::StatusOr<int64_t> LoadedBytes(const Checkpoint& checkpoint) {
+  BW_ASSIGN_OR_RETURN(const Layout layout, EvenLayout(checkpoint.config(), /*stages=*/1, /*ranks=*/1));
+  return ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint), Quantize::kNone, layout.stages[0],
+                    /*rank=*/0, {.first_stage = true, .last_stage = true});
 }
 
 // Sums by storage format.
@@ -94,9 +102,10 @@ absl::Status AddTokenizer(const Checkpoint& checkpoint, Json& json) {
 }  // namespace
 
 absl::Status RunInspect(const InspectOptions& options) {
-  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
+  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model, options.read));
   Json json = Json::object({{"path", checkpoint->path()}, {"container", checkpoint->container()}});
   BW_ASSIGN_OR_RETURN(json["model_id"], checkpoint->ModelId());
+  for (const auto& [flag, value] : checkpoint->reading()) json["read_with"][flag] = value;
   json["config"] = ConfigJson(checkpoint->config());
 
   std::map<std::string, FormatTotal> totals;
@@ -109,6 +118,8 @@ absl::Status RunInspect(const InspectOptions& options) {
     parameters += info.rows * info.cols;
   }
   json["parameters"] = parameters;
+  json["stored_bytes"] = checkpoint->StoredBytes();
+  BW_ASSIGN_OR_RETURN(json["loaded_bytes"], LoadedBytes(*checkpoint));
   for (const auto& [name, total] : totals) {
     json["formats"][name] =
         absl::StrFormat("%d tensors, %.3f M values", total.tensors, total.parameters / 1e6);

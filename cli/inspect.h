@@ -3,11 +3,13 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "model/checkpoint/read_options.h"
 
 namespace bellwether {
 
 struct InspectOptions {
   std::string model;
+  ReadOptions read;      // how it is read
   bool tensors = false;  // list every tensor
   bool json = false;
 };

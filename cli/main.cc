@@ -29,6 +29,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   if (line.command == "plan") return RunPlan(line.plan);
   if (line.command == "devices") return RunDevices(line.devices);
   if (line.command == "inspect") return RunInspect(line.inspect);
+  if (line.command == "convert") return RunConvert(line.convert);
   return RunBench(line.bench);
 }
 

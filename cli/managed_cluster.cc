@@ -18,6 +18,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/hub_cache.h"
 #include "model/layout_text.h"
 #include "worker/inventory.h"
 
@@ -41,6 +42,10 @@ void AddUnlessZero(const std::string& flag, int value, std::vector<std::string>&
   if (value != 0) AddUnlessEmpty(flag, std::to_string(value), arguments);
 }
 
+void AppendTo(std::vector<std::string>& arguments, const std::vector<std::string>& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+}
+
 absl::StatusOr<int> WorkersWanted(const ClusterOptions& options, size_t devices) {
   int wanted = std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
   if (options.tensor_parallel == 0 && options.pipeline_parallel == 0)
@@ -50,7 +55,7 @@ absl::StatusOr<int> WorkersWanted(const ClusterOptions& options, size_t devices)
       return absl::InvalidArgumentError(
           "--layout says it all: leave out --tensor-parallel and --pipeline-parallel");
     }
-    BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
+    BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model, options.read));
     BW_ASSIGN_OR_RETURN(const Layout layout, ParseLayout(checkpoint->config(), options.layout));
     wanted = layout.workers();
   }
@@ -88,11 +93,7 @@ bool DevicesMix(const std::vector<std::string>& devices) {
 absl::StatusOr<std::unique_ptr<ManagedCluster>> ManagedCluster::Start(const ClusterOptions& options,
                                                                       const Progress& progress) {
   std::error_code error;
-  if (!options.model.starts_with("random:") && !std::filesystem::exists(options.model, error)) {
-    return absl::NotFoundError(absl::StrCat("no model at ", Printable(options.model), error ? ", " : "",
-                                            error ? error.message() : "",
-                                            ": give a Hugging Face directory or a .gguf file"));
-  }
+  BW_RETURN_IF_ERROR(ResolveModel(options.model).status());
   BW_ASSIGN_OR_RETURN(std::vector<std::string> devices, DevicesOf(options));
   auto cluster = std::unique_ptr<ManagedCluster>(new ManagedCluster(options, std::move(devices)));
   BW_ASSIGN_OR_RETURN(cluster->directory_,
@@ -124,6 +125,7 @@ absl::Status ManagedCluster::StartCoordinator() {
       "--workers",       std::to_string(workers()),
       "--drain-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
       "--log-level",     options_.log_level};
+  AppendTo(arguments, FlagsOf(options_.read));
   AddUnlessZero("--tensor-parallel", options_.tensor_parallel, arguments);
   AddUnlessZero("--pipeline-parallel", options_.pipeline_parallel, arguments);
   AddUnlessEmpty("--layout", options_.layout, arguments);
@@ -172,6 +174,7 @@ absl::Status ManagedCluster::StartWorker(int index) {
                                         "--device",      devices_[index],
                                         "--threads",     std::to_string(threads),
                                         "--log-level",   options_.log_level};
+  AppendTo(arguments, FlagsOf(options_.read));
   // Each worker its own cores; more threads than cores go wherever the system likes.
   if (threads * workers() <= static_cast<int>(cpus.size())) {
     const auto first = cpus.begin() + static_cast<ptrdiff_t>(index) * threads;

@@ -13,13 +13,15 @@
 #include "cli/restart_pauses.h"
 #include "cli/scratch_directory.h"
 #include "common/defaults.h"
+#include "model/checkpoint/read_options.h"
 
 namespace bellwether {
 
 // What to run on this machine. Zero and empty mean: decide.
 struct ClusterOptions {
   std::string model;
-  int workers = 0;  // default: those of the layout, stages x ranks, or devices, else 1
+  ReadOptions read;  // how it is read
+  int workers = 0;   // default: those of the layout, stages x ranks, or devices, else 1
   int tensor_parallel = 0;
   int pipeline_parallel = 0;
   std::string layout;  // as model/layout_text.h has it, instead of the two above

@@ -6,6 +6,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
 #include "common/defaults.h"
+#include "common/format_bytes.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/output.h"
@@ -41,9 +42,17 @@ absl::StatusOr<double> ParseBytes(absl::string_view text) {
       absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
 }
 
-Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
+int64_t LoadedBytes(const Plan& plan) {
+  int64_t bytes = 0;
+  for (const PlannedWorker& worker : plan.workers) bytes += worker.weight_bytes;
+  return bytes;
+}
+
+Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int64_t stored_bytes) {
   Json json = Json::object({{"layout", Describe(plan.layout)},
                             {"kernel_level", plan.KernelLevelText()},
+                            {"stored_bytes", stored_bytes},
+                            {"loaded_bytes", LoadedBytes(plan)},
                             {"kv_blocks", plan.kv_blocks},
                             {"kv_bound_by", plan.kv_bound_by},
                             {"decode_tokens_per_second", plan.decode_tokens_per_second},
@@ -61,6 +70,11 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory) {
                                             {"read_seconds", worker.read_seconds}}));
   }
   return json;
+}
+
+std::string ToText(const Plan& plan, int64_t stored_bytes) {
+  return absl::StrCat("weights: ", FormatBytes(static_cast<double>(stored_bytes)), " in files, ",
+                      FormatBytes(static_cast<double>(LoadedBytes(plan))), " loaded\n", plan.arithmetic);
 }
 
 }  // namespace
@@ -114,7 +128,7 @@ absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count) {
 }
 
 absl::Status RunPlan(const PlanOptions& options) {
-  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model));
+  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model, options.read));
   PlannerOptions planner{.mix_devices = options.mix_devices,
                          .stages = options.pipeline_parallel,
                          .ranks = options.tensor_parallel,
@@ -139,8 +153,9 @@ absl::Status RunPlan(const PlanOptions& options) {
   }
   BW_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint->config(), formats, workers, planner));
   for (const std::string& warning : plan.warnings) LogWarning(warning);
-  return WriteOutput((options.json ? WriteJson(ToJson(plan, workers), /*indent=*/2) : plan.arithmetic) +
-                     "\n");
+  const int64_t stored = checkpoint->StoredBytes();
+  return WriteOutput(
+      (options.json ? WriteJson(ToJson(plan, workers, stored), /*indent=*/2) : ToText(plan, stored)) + "\n");
 }
 
 }  // namespace bellwether

@@ -7,11 +7,13 @@
 #include "absl/status/status.h"
 #include "common/defaults.h"
 #include "coordinator/planner.h"
+#include "model/checkpoint/read_options.h"
 
 namespace bellwether {
 
 struct PlanOptions {
   std::string model;  // a checkpoint, or "random:SHAPE:FORMAT"
+  ReadOptions read;   // how it is read
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;

@@ -31,6 +31,7 @@ constexpr absl::Duration kTickInterval = absl::Milliseconds(100);
 constexpr size_t kEventsMax = 1 << 16;
 constexpr size_t kTextBytesMax = 512;
 constexpr int kKernelLevelsMax = 32;
+constexpr size_t kReadOptionsMax = 16;
 constexpr int kThreadsMax = 4096;
 constexpr int64_t kBytesMax = int64_t{1} << 50;
 constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
@@ -48,10 +49,13 @@ std::string Cut(const std::string& text) { return std::string(CutText(text, kTex
 absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (join.kernel_levels_size() > kKernelLevelsMax)
     return absl::InvalidArgumentError("too many kernel_levels");
+  if (join.read_options().size() > kReadOptionsMax)
+    return absl::InvalidArgumentError("too many read_options");
   std::vector<const std::string*> texts = {&join.build_id(),    &join.name(),         &join.host_id(),
                                            &join.unix_socket(), &join.link_address(), &join.model_id(),
                                            &join.cpu_type(),    &join.gpu().name(),   &join.gpu().uuid()};
   for (const std::string& level : join.kernel_levels()) texts.push_back(&level);
+  for (const auto& [flag, value] : join.read_options()) texts.insert(texts.end(), {&flag, &value});
   for (const std::string* text : texts) {
     if (text->size() > kTextBytesMax) {
       return absl::InvalidArgumentError(absl::StrCat("a text of the join message has ", text->size(),
@@ -98,6 +102,7 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
       .unix_socket = join.unix_socket(),
       .link_address = join.link_address(),
       .model_id = join.model_id(),
+      .reading = {join.read_options().begin(), join.read_options().end()},
       .last_epoch = {join.last_epoch()}};
   if (join.has_gpu()) {
     worker.inventory.gpu = {.name = Printable(join.gpu().name()),

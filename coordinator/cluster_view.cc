@@ -9,6 +9,7 @@
 #include "common/format_bytes.h"
 #include "common/status.h"
 #include "coordinator/device_class.h"
+#include "coordinator/model_mismatch.h"
 
 namespace bellwether {
 namespace {
@@ -130,8 +131,7 @@ std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
                         ": unequal builds may compute different bits, install the same one on both");
   }
   if (!worker.model_id.empty() && worker.model_id != options_.model_id) {
-    return absl::StrCat("the worker has the model with id ", worker.model_id, ", this coordinator serves ",
-                        options_.model_name, " with id ", options_.model_id, ": give both the same --model");
+    return ModelMismatch(worker, options_);
   }
   const std::vector<std::string>& levels = worker.inventory.kernel_levels;
   if (levels.empty()) return "the worker names no kernel level";

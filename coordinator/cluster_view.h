@@ -16,6 +16,7 @@
 #include "common/ids.h"
 #include "coordinator/planner.h"
 #include "coordinator/worker_progress.h"
+#include "model/checkpoint/read_options.h"
 #include "model/weight_hash.h"
 
 namespace bellwether {
@@ -32,6 +33,7 @@ struct JoiningWorker {
   std::string unix_socket;   // links: for peers on the same host
   std::string link_address;  // links: for others, may be empty
   std::string model_id;      // empty: the worker looks for the model that the assignment names
+  ReadingText reading;       // the options that it reads the model with
   Epoch last_epoch;          // that it has seen: the next one is larger
 };
 
@@ -149,6 +151,7 @@ struct ClusterViewOptions {
   std::string build_id;
   std::string model_id;
   std::string model_name;  // for messages
+  ReadingText reading;     // the options that the model is read with, for messages
   absl::Duration heartbeat_timeout = kHeartbeatTimeout;
   absl::Duration load_timeout = kLoadTimeout;
   absl::Duration step_deadline;          // zero: from the plan

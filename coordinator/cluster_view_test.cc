@@ -76,6 +76,10 @@ TEST_F(ClusterViewTest, RefusesWithTheReason) {
   Send(WorkerJoined{{3}, worker});
   EXPECT_THAT(All<RefuseWorker>().at(0).reason, HasSubstr("llama"));
   EXPECT_THAT(All<RefuseWorker>().at(0).reason, HasSubstr("id model"));
+  worker.reading["dtype"] = "fp16";
+  Send(WorkerJoined{{3}, worker});
+  EXPECT_THAT(All<RefuseWorker>().at(0).reason,
+              HasSubstr("reads its model with --dtype fp16, this coordinator without --dtype"));
   worker = Joining("x");
   worker.model_id = "";  // looks for the model later
   Send(WorkerJoined{{4}, worker});

@@ -5,12 +5,14 @@
 
 #include "absl/time/time.h"
 #include "common/defaults.h"
+#include "model/checkpoint/read_options.h"
 
 namespace bellwether {
 
 // What a coordinator is told when it starts. Zero and empty mean: decide from the model.
 struct CoordinatorOptions {
   std::string model;  // checkpoint: a directory or a file
+  ReadOptions read;   // how it is read
   std::string build_id;
   std::string listen = kDefaultClientAddress;         // host:port for clients, port 0 for any
   std::string worker_listen = kDefaultWorkerAddress;  // host:port for workers

@@ -115,7 +115,7 @@ CoordinatorServer::CoordinatorServer(CoordinatorOptions options) : options_(std:
 CoordinatorServer::~CoordinatorServer() { Shutdown(absl::ZeroDuration()); }
 
 absl::Status CoordinatorServer::OpenModel() {
-  BW_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model));
+  BW_ASSIGN_OR_RETURN(checkpoint_, Checkpoint::Open(options_.model, options_.read));
   formats_ = std::make_unique<CheckpointFormats>(*checkpoint_);
   BW_ASSIGN_OR_RETURN(model_id_, checkpoint_->ModelId());
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = checkpoint_->LoadTokenizer();
@@ -192,6 +192,7 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
                   .build_id = options_.build_id,
                   .model_id = model_id_,
                   .model_name = options_.model,
+                  .reading = checkpoint_->reading(),
                   .step_deadline = options_.step_deadline,
                   .drain = options_.drain,
                   .step_tokens = options_.step_tokens,

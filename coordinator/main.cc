@@ -13,6 +13,7 @@
 #include "common/service_notify.h"
 #include "common/stop_signal.h"
 #include "coordinator/coordinator_server.h"
+#include "model/checkpoint/read_flags.h"
 
 namespace bellwether {
 namespace {
@@ -28,6 +29,7 @@ struct Flags {
 void AddFlags(CLI::App* app, Flags* flags) {
   CoordinatorOptions& options = flags->options;
   AddFlag(app, "--model", options.model, "Checkpoint: a Hugging Face directory or a .gguf file");
+  AddReadFlags(app, &options.read);
   AddFlag(app, "--listen", options.listen, "Address for clients, HOST:PORT; port 0 takes any")
       ->check(Address({.any_port = true}));
   AddFlag(app, "--worker-listen", options.worker_listen, "Address for workers, HOST:PORT")

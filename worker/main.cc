@@ -17,6 +17,7 @@
 #include "common/service_notify.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
+#include "model/checkpoint/read_flags.h"
 #include "worker/device/open_device.h"
 #include "worker/inventory.h"
 #include "worker/session.h"
@@ -48,6 +49,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--model", session.model, "Checkpoint: a Hugging Face directory or a .gguf file");
   AddFlag(app, "--model-root", session.model_root,
           "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
+  AddReadFlags(app, &session.read);
   AddFlag(app, "--name", session.name, "How messages call this worker");
   AddFlag(
       app, "--device", flags->device,

@@ -2,24 +2,26 @@
 
 #include <filesystem>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/log.h"
 #include "common/status.h"
 
 namespace bellwether {
 
-ModelSource::ModelSource(std::string model, std::string model_root)
-    : model_(std::move(model)), model_root_(std::move(model_root)) {
+ModelSource::ModelSource(std::string model, std::string model_root, ReadOptions read)
+    : model_(std::move(model)), model_root_(std::move(model_root)), read_(std::move(read)) {
   if (model_.empty()) return;
-  opening_ = std::async(std::launch::async, [path = model_] {
-               return std::make_shared<const absl::StatusOr<Opened>>(Open(path));
+  opening_ = std::async(std::launch::async, [path = model_, read = read_] {
+               return std::make_shared<const absl::StatusOr<Opened>>(Open(path, read));
              }).share();
 }
 
-absl::StatusOr<ModelSource::Opened> ModelSource::Open(const std::string& path) {
+absl::StatusOr<ModelSource::Opened> ModelSource::Open(const std::string& path, const ReadOptions& read) {
   Opened opened;
-  BW_ASSIGN_OR_RETURN(opened.checkpoint, Checkpoint::Open(path));
+  BW_ASSIGN_OR_RETURN(opened.checkpoint, Checkpoint::Open(path, read));
   BW_ASSIGN_OR_RETURN(opened.id, opened.checkpoint->ModelId());
   return opened;
 }
@@ -29,6 +31,13 @@ absl::StatusOr<std::string> ModelSource::ModelId() {
   const absl::StatusOr<Opened>& opened = *opening_.get();
   if (!opened.ok()) return opened.status();
   return opened->id;
+}
+
+absl::StatusOr<ReadingText> ModelSource::Reading() {
+  if (model_.empty()) return ReadingText();
+  const absl::StatusOr<Opened>& opened = *opening_.get();
+  if (!opened.ok()) return opened.status();
+  return opened->checkpoint->reading();
 }
 
 absl::StatusOr<const Checkpoint*> ModelSource::Find(const std::string& model_id) {
@@ -46,14 +55,15 @@ absl::StatusOr<const Checkpoint*> ModelSource::FindUnderRoot(const std::string& 
   for (const std::filesystem::directory_entry& entry :
        std::filesystem::directory_iterator(model_root_, error)) {
     const std::string path = entry.path().string();
-    if (entry.is_directory(error) ? !std::filesystem::exists(entry.path() / "config.json", error)
-                                  : entry.path().extension() != ".gguf") {
-      continue;
-    }
+    const bool is_model = entry.is_directory(error)
+                              ? std::filesystem::exists(entry.path() / "config.json", error) ||
+                                    std::filesystem::exists(entry.path() / "params.json", error)
+                              : entry.path().extension() == ".gguf";
+    if (!is_model) continue;
     ++seen;
     auto at = under_root_.find(path);
     if (at == under_root_.end()) {
-      absl::StatusOr<Opened> opened = Open(path);
+      absl::StatusOr<Opened> opened = Open(path, read_);
       if (!opened.ok()) {
         LogWarning("passed over ", path, ": ", opened.status().message());
         continue;
@@ -63,8 +73,11 @@ absl::StatusOr<const Checkpoint*> ModelSource::FindUnderRoot(const std::string& 
     if (at->second.id == model_id) return at->second.checkpoint.get();
   }
   if (error) return absl::NotFoundError(absl::StrCat("cannot read ", model_root_, ": ", error.message()));
-  return absl::NotFoundError(absl::StrCat("none of the ", seen, " checkpoints in ", model_root_,
-                                          " has the id ", model_id, " that the coordinator serves"));
+  const std::vector<std::string> flags = FlagsOf(read_);
+  return absl::NotFoundError(
+      absl::StrCat("none of the ", seen, " checkpoints in ", model_root_,
+                   flags.empty() ? "" : absl::StrCat(", read with ", absl::StrJoin(flags, " "), ","),
+                   " has the id ", model_id, " that the coordinator serves"));
 }
 
 }  // namespace bellwether

@@ -16,10 +16,12 @@ class ModelSource {
  public:
   // One of `model` (a checkpoint) and `model_root` (a directory of checkpoints) is not empty. Opening `model`
   // starts at once, on a thread of its own.
-  ModelSource(std::string model, std::string model_root);
+  ModelSource(std::string model, std::string model_root, ReadOptions read = {});
 
   // Id of `model`; empty with model_root, as the right one shows when it is asked for. Waits for the opening.
   absl::StatusOr<std::string> ModelId();
+  // The options that it is read with, likewise.
+  absl::StatusOr<ReadingText> Reading();
 
   // The checkpoint with this id; kept open. FailedPrecondition if there is another one, NotFound if there is
   // none.
@@ -30,10 +32,11 @@ class ModelSource {
     std::unique_ptr<Checkpoint> checkpoint;
     std::string id;
   };
-  static absl::StatusOr<Opened> Open(const std::string& path);
+  static absl::StatusOr<Opened> Open(const std::string& path, const ReadOptions& read);
   absl::StatusOr<const Checkpoint*> FindUnderRoot(const std::string& model_id);
 
   const std::string model_, model_root_;
+  const ReadOptions read_;
   std::shared_future<std::shared_ptr<const absl::StatusOr<Opened>>> opening_;
   std::map<std::string, Opened> under_root_;  // by path
 };

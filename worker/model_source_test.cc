@@ -35,6 +35,16 @@ TEST(ModelSource, ARootIsSearched) {
   EXPECT_EQ(ModelSource("", "/nowhere").Find(id).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST(ModelSource, OptionsMakeAnotherModel) {
+  const std::string id = *ModelSource(kModel, "").ModelId();
+  ModelSource rounded(kModel, "", {.dtype = DType::kF16});
+  EXPECT_NE(*rounded.ModelId(), id);
+  EXPECT_EQ(*rounded.Reading(), (ReadingText{{"dtype", "fp16"}}));
+  ModelSource root("", kRoot, {.dtype = DType::kF16});
+  EXPECT_TRUE(root.Find(*rounded.ModelId()).ok());
+  EXPECT_THAT(std::string(root.Find(id).status().message()), HasSubstr("read with --dtype fp16, has the id"));
+}
+
 TEST(ModelSource, WhatCannotBeOpenedIsSaid) {
   ModelSource source("/nowhere", "");
   EXPECT_FALSE(source.ModelId().ok());

@@ -116,7 +116,9 @@ class GrpcSession : public WorkerSession {
 };
 
 GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
-    : options_(std::move(options)), links_(std::move(links)), models_(options_.model, options_.model_root) {
+    : options_(std::move(options)),
+      links_(std::move(links)),
+      models_(options_.model, options_.model_root, options_.read) {
   EpochRunner::Options runner;
   runner.models = &models_;
   runner.links = links_.get();
@@ -258,6 +260,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_link_address(links_->grpc_address());
   BW_ASSIGN_OR_RETURN(std::string model_id, models_.ModelId());
   join.set_model_id(std::move(model_id));
+  BW_ASSIGN_OR_RETURN(const ReadingText reading, models_.Reading());
+  join.mutable_read_options()->insert(reading.begin(), reading.end());
   return join;
 }
 

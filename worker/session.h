@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/checkpoint/read_options.h"
 #include "worker/device/open_device.h"
 #include "worker/link/nccl_library.h"
 
@@ -19,6 +20,7 @@ class WorkerSession {
     std::string coordinator;  // host:port
     std::string model;        // checkpoint, or
     std::string model_root;   // a directory of checkpoints
+    ReadOptions read;         // how it is read
     std::string build_id;
     std::string name;          // for people; printable, without spaces
     std::string host_id;       // equal on workers that share memory; empty: the machine's
