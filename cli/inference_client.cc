@@ -140,8 +140,7 @@ InferenceClient::InferenceClient(const std::string& address, bool by_proxy)
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  connection_->channel =
-      MakeChannel(address, by_proxy ? Proxy::kByEnvironment : Proxy::kNever, std::move(arguments));
+  connection_->channel = MakeChannel(address, by_proxy ? Proxy::kByEnvironment : Proxy::kNever, arguments);
   connection_->stub = v1::Inference::NewStub(connection_->channel);
 }
 

@@ -109,6 +109,7 @@ absl::Status ScoreAll(Session& session, const std::vector<Job>& jobs, std::vecto
     }
   };
   std::vector<std::thread> threads;
+  threads.reserve(kScoresAtOnce);
   for (int i = 0; i < kScoresAtOnce; ++i) threads.emplace_back(work);
   for (std::thread& thread : threads) thread.join();
   for (size_t i = 0; i < jobs.size(); ++i) {

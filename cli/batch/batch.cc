@@ -233,7 +233,7 @@ absl::Status Batch::AnswerTurn(const BatchTask& task, const std::vector<ChatMess
   int failures = 0;
   for (int tries = 1;; ++tries) {
     bool began = false;
-    const absl::Status status = TryTurn(task, messages, generation, answer, began);
+    absl::Status status = TryTurn(task, messages, generation, answer, began);
     if (status.ok()) return status;
     const bool passes = absl::IsUnavailable(status) || absl::IsResourceExhausted(status);
     failures += began || !passes ? 1 : 0;
