@@ -211,7 +211,8 @@ class Published(unittest.TestCase):
                 self.assertLess(file.stat().st_blocks * 512, 64 << 20, "the file is sparse")
                 listing = self.run_tool("inspect", file)
                 self.assertTrue(any(f"int{bits} group 128" in name for name in listing["formats"]), listing["formats"])
-                self.assertLess(abs(listing["stored_bytes"] - size), 4 << 20, "but for the pickle and the directory")
+                self.assertLess(abs(listing["stored_bytes"] - size), 8 << 20,
+                                "but for the pickle, the directory, and LLaMA's biases, which are zeros and not kept")
 
     def test_float_checkpoints_open_and_are_planned_without_being_read(self):
         def bloom_linear(name, inputs, outputs):
