@@ -8,6 +8,7 @@
 
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "cli/terminal.h"
@@ -56,8 +57,7 @@ std::string CheckDevices(const std::string& list) {
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   app.option_defaults()->group(kClusterGroup);
   Add(app, "--model", options.model,
-      "Hugging Face directory, .gguf file, or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, "
-      "bloom-7b)");
+      absl::StrCat(kModelHelp, "; or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, bloom-7b)"));
   AddReadFlags(&app, &options.read);
   Add(app, "--tensor-parallel", options.tensor_parallel,
       "ranks that share each layer (default: the planner decides)")
@@ -349,8 +349,7 @@ void AddPerplexity(CLI::App& app, CommandLine& line) {
 
 void AddInspect(CLI::App& app, CommandLine& line) {
   CLI::App* inspect = app.add_subcommand("inspect", "what is in a checkpoint, and does it load");
-  inspect->add_option("--model,model", line.inspect.model, "Hugging Face directory or .gguf file")
-      ->required();
+  inspect->add_option("--model,model", line.inspect.model, kModelHelp)->required();
   AddReadFlags(inspect, &line.inspect.read);
   inspect->add_flag("--tensors", line.inspect.tensors, "list every tensor");
   inspect->add_flag("--json", line.inspect.json, "one JSON object");

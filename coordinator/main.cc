@@ -28,7 +28,7 @@ struct Flags {
 
 void AddFlags(CLI::App* app, Flags* flags) {
   CoordinatorOptions& options = flags->options;
-  AddFlag(app, "--model", options.model, "Checkpoint: a Hugging Face directory or a .gguf file");
+  AddFlag(app, "--model", options.model, kModelHelp);
   AddReadFlags(app, &options.read);
   AddFlag(app, "--listen", options.listen, "Address for clients, HOST:PORT; port 0 takes any")
       ->check(Address({.any_port = true}));
@@ -80,7 +80,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
 int Serve(const Flags& flags) {
   CoordinatorOptions options = flags.options;
   if (options.model.empty()) {
-    std::fprintf(stderr, "--model is missing: give a Hugging Face directory or a .gguf file\n");
+    std::fprintf(stderr, "--model is missing: give a directory or a file of weights\n");
     return 2;
   }
   options.build_id = BuildId();

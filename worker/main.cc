@@ -46,7 +46,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   session.threads = 0;
   AddFlag(app, "--coordinator", session.coordinator, "Where the coordinator listens for workers, HOST:PORT")
       ->check(Address({}));
-  AddFlag(app, "--model", session.model, "Checkpoint: a Hugging Face directory or a .gguf file");
+  AddFlag(app, "--model", session.model, kModelHelp);
   AddFlag(app, "--model-root", session.model_root,
           "Instead of --model: a directory of checkpoints, where the coordinator's is looked for by its id");
   AddReadFlags(app, &session.read);

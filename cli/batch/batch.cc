@@ -114,6 +114,7 @@ class Batch {
   // FailedPrecondition: what is served now is not what the answers are keyed by.
   absl::Status CheckModel();
   void Fail(const absl::Status& status);
+  void FailLocked(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
   void ShowProgress(absl::Duration begin, StatusLine& line) const;
   absl::Status Outcome(absl::Duration begin);
@@ -137,6 +138,10 @@ class Batch {
 
 void Batch::Fail(const absl::Status& status) {
   MutexLock lock(&mutex_);
+  FailLocked(status);
+}
+
+void Batch::FailLocked(const absl::Status& status) {
   status_.Update(status);
   failed_ = true;
   output_.Close();
@@ -168,10 +173,7 @@ absl::Status Batch::FillWindow() {
 std::optional<Batch::Job> Batch::NextJob() {
   MutexLock lock(&mutex_);
   if (failed() || StopRequested()) return std::nullopt;
-  if (const absl::Status filled = FillWindow(); !filled.ok()) {
-    status_.Update(filled);
-    failed_ = true;
-  }
+  if (const absl::Status filled = FillWindow(); !filled.ok()) FailLocked(filled);
   if (window_.empty() || failed()) return std::nullopt;
   Job job = std::move(window_.back());
   window_.pop_back();
@@ -261,20 +263,22 @@ absl::StatusOr<Json::Object> Batch::Answer(const BatchLine& line) {
 void Batch::AnswerLines() {
   while (const std::optional<Job> job = NextJob()) {
     absl::StatusOr<Json::Object> record = Answer(job->line);
-    if (absl::IsInvalidArgument(record.status())) {
-      const std::string reason(record.status().message());
-      record = Json::Object{{"error", reason}};
-      MutexLock lock(&mutex_);
-      if (++refused_ == 1) first_refusal_ = absl::StrCat("line ", job->line.number, ": ", reason);
-    } else if (!record.ok()) {
+    const bool refused = absl::IsInvalidArgument(record.status());
+    const std::string reason(record.status().message());
+    if (refused) record = Json::Object{{"error", reason}};
+    if (!record.ok()) {
       return Fail(Annotate(
           session_.Explain(record.status()),
           absl::StrCat("line ", job->line.number, " (the same command goes on where this one ends)")));
-    } else {
-      ++answered_;
     }
     if (const absl::Status written = output_.Write(job->line.number, job->key, *record); !written.ok())
       return Fail(written);
+    if (!refused) {
+      ++answered_;
+      continue;
+    }
+    MutexLock lock(&mutex_);
+    if (++refused_ == 1) first_refusal_ = absl::StrCat("line ", job->line.number, ": ", reason);
   }
 }
 

@@ -5,13 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 #include <thread>
 
 #include "cli/batch/batch_input.h"
+#include "cli/inference_client.h"
 
 namespace bellwether {
 namespace {
@@ -101,12 +101,13 @@ TEST_F(BatchFilesTest, OnlySoManyAnswersWaitForTheFirst) {
   const auto early = static_cast<int64_t>(BatchOutput::kEarlyMax);
   for (int64_t line = 1; line <= early + 2; ++line) output->Expect(line);
   for (int64_t line = 2; line <= early + 1; ++line) ASSERT_TRUE(output->Write(line, 1, {}).ok());
-  std::atomic<bool> written = false;
+  Cancellation written;
   std::thread late([&] {
     EXPECT_TRUE(output->Write(early + 2, 1, {}).ok());
-    written = true;
+    written.Cancel();
   });
-  EXPECT_FALSE(written) << "it waits for the first";
+  // Long enough for one that does not wait to be seen.
+  EXPECT_FALSE(written.WaitFor(absl::Milliseconds(200))) << "it waits for the first";
   EXPECT_TRUE(output->Write(1, 1, {}).ok());
   late.join();
   const std::string text = Text();

@@ -20,7 +20,6 @@
 namespace bellwether {
 namespace {
 
-constexpr size_t kDigestDigits = 16;
 constexpr int64_t kRowsLookedAt = 64;
 constexpr int64_t kRowsPerRead = 64;
 
@@ -125,8 +124,7 @@ absl::Status SubtractBase(const std::string& base_path, bool force, CheckpointCo
   if (!force) BW_RETURN_IF_ERROR(CheckIsSum(embedding, base));
   Sha256 digest;
   AddSamples(base, digest);
-  BW_ASSIGN_OR_RETURN(const std::string hex, digest.HexDigest());
-  contents.reading["billa-base"] = hex.substr(0, kDigestDigits);
+  BW_ASSIGN_OR_RETURN(contents.reading["billa-base"], digest.ShortDigest());
   embedding.adjustments.push_back(std::make_shared<const Subtraction>(std::move(base)));
   embedding.info.format.format = WeightFormat::kF16;
   embedding.rounded = true;

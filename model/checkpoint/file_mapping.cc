@@ -71,6 +71,11 @@ void FileMapping::DropPages(uint64_t offset, uint64_t size) const {
   (void)madvise(const_cast<std::byte*>(data_) + begin, offset + size - begin, MADV_DONTNEED);
 }
 
+bool FileExists(const std::string& path) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0;
+}
+
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t bytes_max) {
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(path));
   const absl::Span<const std::byte> bytes = file->bytes();

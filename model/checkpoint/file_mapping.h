@@ -35,6 +35,9 @@ class FileMapping {
   const size_t size_;
 };
 
+// Whether there is anything of this name, a file or a directory.
+bool FileExists(const std::string& path);
+
 // The whole text of a small file. ResourceExhausted if it is longer than `bytes_max`.
 absl::StatusOr<std::string> ReadSmallFile(const std::string& path, size_t bytes_max);
 

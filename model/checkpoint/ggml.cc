@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/quote.h"
 #include "common/status.h"
+#include "model/checkpoint/byte_reader.h"
 #include "model/config.h"
 
 namespace bellwether {
@@ -46,22 +47,10 @@ constexpr TensorType kTypes[] = {
 // Reads a file from front to back.
 class Parser {
  public:
-  explicit Parser(absl::Span<const std::byte> file) : file_(file) {}
+  explicit Parser(absl::Span<const std::byte> file) : file_(file), in_(file) {}
   absl::StatusOr<GgmlFile> Parse();
 
  private:
-  uint64_t left() const { return file_.size() - position_; }
-  absl::Status CutShort() const {
-    return absl::InvalidArgumentError(absl::StrCat("cut short at byte ", position_));
-  }
-  template <typename T>
-  absl::Status Take(T& value) {
-    if (left() < sizeof(T)) return CutShort();
-    std::memcpy(&value, file_.data() + position_, sizeof(value));
-    position_ += sizeof(T);
-    return absl::OkStatus();
-  }
-  absl::Status TakeText(uint32_t length, std::string& text);
   absl::Status TakeContainer();
   absl::Status TakeSizes();
   absl::Status TakeSize(const char* what, int32_t max, int32_t& value);
@@ -71,7 +60,7 @@ class Parser {
   absl::Status CheckRowLayout() const;
 
   const absl::Span<const std::byte> file_;
-  uint64_t position_ = 0;
+  ByteReader in_;
   Generation generation_ = Generation::kFirst;
   bool has_scores_ = true;
   bool aligned_ = false;
@@ -79,22 +68,15 @@ class Parser {
   GgmlFile result_;
 };
 
-absl::Status Parser::TakeText(uint32_t length, std::string& text) {
-  if (left() < length) return CutShort();
-  text.assign(reinterpret_cast<const char*>(file_.data() + position_), length);
-  position_ += length;
-  return absl::OkStatus();
-}
-
 absl::Status Parser::TakeContainer() {
   uint32_t magic = 0, version = 0;
-  BW_RETURN_IF_ERROR(Take(magic));
+  BW_RETURN_IF_ERROR(in_.Take(magic));
   if (magic == kGgml) {
     has_scores_ = false;
     result_.container = "ggml";
     return absl::OkStatus();
   }
-  BW_RETURN_IF_ERROR(Take(version));
+  BW_RETURN_IF_ERROR(in_.Take(version));
   aligned_ = magic == kGgjt;
   result_.container = absl::StrCat(aligned_ ? "ggjt" : "ggmf", " v", version);
   if (version < 1 || version > (aligned_ ? 3 : 1))
@@ -104,7 +86,7 @@ absl::Status Parser::TakeContainer() {
 }
 
 absl::Status Parser::TakeSize(const char* what, int32_t max, int32_t& value) {
-  BW_RETURN_IF_ERROR(Take(value));
+  BW_RETURN_IF_ERROR(in_.Take(value));
   if (1 <= value && value <= max) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(what, " is ", value, ", allowed: 1 to ", max));
 }
@@ -117,17 +99,17 @@ absl::Status Parser::TakeSizes() {
   BW_RETURN_IF_ERROR(TakeSize("n_layer", kLayersMax, result_.layers));
   BW_RETURN_IF_ERROR(TakeSize("n_rot", kHiddenMax, result_.rotary));
   uint32_t type = 0;  // of most tensors; each says its own
-  return Take(type);
+  return in_.Take(type);
 }
 
 absl::Status Parser::TakeVocabulary() {
   for (int32_t i = 0; i < result_.vocab; ++i) {
     uint32_t length = 0;
-    BW_RETURN_IF_ERROR(Take(length));
+    BW_RETURN_IF_ERROR(in_.Take(length));
     if (length > kGgmlPieceBytesMax)
       return absl::InvalidArgumentError(absl::StrCat("token ", i, " claims ", length, " bytes"));
-    BW_RETURN_IF_ERROR(TakeText(length, result_.pieces.emplace_back()));
-    if (has_scores_) BW_RETURN_IF_ERROR(Take(result_.scores.emplace_back()));
+    BW_RETURN_IF_ERROR(in_.Take(length, result_.pieces.emplace_back()));
+    if (has_scores_) BW_RETURN_IF_ERROR(in_.Take(result_.scores.emplace_back()));
   }
   return absl::OkStatus();
 }
@@ -148,36 +130,36 @@ absl::StatusOr<StorageType> Parser::StorageOf(uint32_t number, const std::string
 
 absl::Status Parser::TakeTensor() {
   uint32_t rank = 0, name_bytes = 0, type = 0;
-  BW_RETURN_IF_ERROR(Take(rank));
-  BW_RETURN_IF_ERROR(Take(name_bytes));
-  BW_RETURN_IF_ERROR(Take(type));
+  BW_RETURN_IF_ERROR(in_.Take(rank));
+  BW_RETURN_IF_ERROR(in_.Take(name_bytes));
+  BW_RETURN_IF_ERROR(in_.Take(type));
   if (rank < 1 || rank > 2 || name_bytes > kGgmlNameBytesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("byte ", position_, ": a tensor of ", rank,
+    return absl::InvalidArgumentError(absl::StrCat("byte ", in_.position(), ": a tensor of ", rank,
                                                    " dimensions with a name of ", name_bytes, " bytes"));
   }
   uint32_t cols = 0, rows = 1;
-  BW_RETURN_IF_ERROR(Take(cols));
-  if (rank == 2) BW_RETURN_IF_ERROR(Take(rows));
+  BW_RETURN_IF_ERROR(in_.Take(cols));
+  if (rank == 2) BW_RETURN_IF_ERROR(in_.Take(rows));
   std::string name;
-  BW_RETURN_IF_ERROR(TakeText(name_bytes, name));
+  BW_RETURN_IF_ERROR(in_.Take(name_bytes, name));
   const std::string quoted = absl::StrCat("tensor ", Quoted(name));
   BW_ASSIGN_OR_RETURN(const StorageType storage, StorageOf(type, quoted));
   if (rows < 1 || cols < 1 || cols % BlockColumns(storage) != 0)
     return absl::InvalidArgumentError(absl::StrCat(quoted, " is ", rows, " x ", cols));
   if (!names_.insert(name).second) return absl::InvalidArgumentError(absl::StrCat(quoted, " is there twice"));
-  if (aligned_) position_ = (position_ + kGgjtAlignment - 1) / kGgjtAlignment * kGgjtAlignment;
+  if (aligned_)
+    BW_RETURN_IF_ERROR(in_.Skip((kGgjtAlignment - in_.position() % kGgjtAlignment) % kGgjtAlignment));
   // Below 2^32 rows of 2^32 elements of 8 bytes each: the row's bytes fit, their number of rows may not.
   const auto row_bytes = static_cast<uint64_t>(RowBytes(storage, cols));
-  if (position_ > file_.size() || row_bytes > left() / rows)
+  if (row_bytes > in_.left() / rows)
     return absl::InvalidArgumentError(absl::StrCat(quoted, " lies beyond the end of the file"));
   result_.tensors.push_back({.name = std::move(name),
                              .storage = storage,
                              .rows = rows,
                              .cols = cols,
-                             .offset = position_,
+                             .offset = in_.position(),
                              .bytes = row_bytes * rows});
-  position_ += row_bytes * rows;
-  return absl::OkStatus();
+  return in_.Skip(row_bytes * rows);
 }
 
 // The first programs wrote the scales of a row before its integers, under the same magic and type. Blocks of
@@ -185,7 +167,7 @@ absl::Status Parser::TakeTensor() {
 absl::Status Parser::CheckRowLayout() const {
   constexpr int64_t kBlocksLooked = 256;
   constexpr float kScaleMax = 1024;
-  for (const GgmlTensor& tensor : result_.tensors) {
+  for (const BlockTensor& tensor : result_.tensors) {
     if (tensor.storage != StorageType::kQ4_0V1 && tensor.storage != StorageType::kQ4_1V1) continue;
     const int64_t blocks = std::min(tensor.rows * tensor.cols / BlockColumns(tensor.storage), kBlocksLooked);
     for (int64_t i = 0; i < blocks; ++i) {
@@ -205,7 +187,7 @@ absl::StatusOr<GgmlFile> Parser::Parse() {
   BW_RETURN_IF_ERROR(TakeContainer());
   BW_RETURN_IF_ERROR(TakeSizes());
   BW_RETURN_IF_ERROR(TakeVocabulary());
-  while (left() > 0) {
+  while (in_.left() > 0) {
     if (result_.tensors.size() == kGgmlTensorsMax) return absl::InvalidArgumentError("too many tensors");
     BW_RETURN_IF_ERROR(TakeTensor());
   }

@@ -7,7 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "model/checkpoint/storage_type.h"
+#include "model/checkpoint/block_tensor.h"
 
 namespace bellwether {
 
@@ -15,15 +15,6 @@ namespace bellwether {
 inline constexpr uint32_t kGgmlPieceBytesMax = 4096;
 inline constexpr uint32_t kGgmlNameBytesMax = 256;
 inline constexpr size_t kGgmlTensorsMax = size_t{1} << 17;
-
-struct GgmlTensor {
-  std::string name;  // as Meta has it
-  StorageType storage = StorageType::kF32;
-  int64_t rows = 1;
-  int64_t cols = 0;
-  uint64_t offset = 0;  // from the start of the file
-  uint64_t bytes = 0;
-};
 
 // A file of LLaMA by llama.cpp before August 2023, when GGUF came: its header, vocabulary and tensor table,
 // every length checked against the file. docs/formats.md describes the bytes.
@@ -37,7 +28,7 @@ struct GgmlFile {
   int32_t rotary = 0;               // columns of a head that RoPE turns
   std::vector<std::string> pieces;  // bytes, with blanks where sentencepiece has U+2581
   std::vector<float> scores;        // none in "ggml"
-  std::vector<GgmlTensor> tensors;
+  std::vector<BlockTensor> tensors;
 
   // InvalidArgument says what is damaged, Unimplemented what is not supported (a tensor type, the oldest row
   // layout).

@@ -9,6 +9,7 @@
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/meta_names.h"
+#include "model/checkpoint/stored_tensor.h"
 
 namespace bellwether {
 namespace {
@@ -20,30 +21,21 @@ constexpr float kNever = -1e9f;
 // Types of GgufVocabulary::token_types.
 constexpr int32_t kNormal = 1, kUnknown = 2, kControl = 3, kByte = 6;
 
-const GgmlTensor* Find(const GgmlFile& ggml, const char* name) {
+const BlockTensor* Find(const GgmlFile& ggml, const char* name) {
   const auto found = std::find_if(ggml.tensors.begin(), ggml.tensors.end(),
-                                  [name](const GgmlTensor& tensor) { return tensor.name == name; });
+                                  [name](const BlockTensor& tensor) { return tensor.name == name; });
   return found == ggml.tensors.end() ? nullptr : &*found;
 }
 
-absl::Status AddTensor(const GgmlTensor& tensor, const std::shared_ptr<const FileMapping>& file,
+absl::Status AddTensor(const BlockTensor& tensor, const std::shared_ptr<const FileMapping>& file,
                        const ModelConfig& config, TensorTable& table) {
   const std::optional<TensorKey> key = ParseMetaName(tensor.name);
-  StoredTensor stored;
-  stored.info.source = absl::StrCat(file->path(), ": tensor '", tensor.name, "'");
+  const std::string source = absl::StrCat(file->path(), ": tensor '", tensor.name, "'");
   if (!key.has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        stored.info.source, " is not known in LLaMA; it may change the maths, so it is not passed over"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, " is not known in LLaMA; it may change the maths, so it is not passed over"));
   }
-  if (tensor.rows == 1 && BlockColumns(tensor.storage) != 1)
-    return absl::UnimplementedError(absl::StrCat(stored.info.source, " is a quantised vector"));
-  stored.info.rows = tensor.rows;
-  stored.info.cols = tensor.cols;
-  stored.info.format = FormatOf(tensor.storage);
-  stored.file = file;
-  stored.storage = tensor.storage;
-  stored.offset = tensor.offset;
-  stored.bytes = tensor.bytes;
+  BW_ASSIGN_OR_RETURN(StoredTensor stored, StoreTensor(tensor, file, source));
   // Meta's order: the two halves of each head are interleaved.
   if (key->role == TensorRole::kQuery || key->role == TensorRole::kKey)
     stored.rows = {.head_rows = config.head_dim, .head_stride = config.head_dim, .interleaved = true};
@@ -61,8 +53,8 @@ absl::Status RefuseParts(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<ModelConfig> GgmlConfig(const GgmlFile& ggml) {
-  const GgmlTensor* key = Find(ggml, "layers.0.attention.wk.weight");
-  const GgmlTensor* gate = Find(ggml, "layers.0.feed_forward.w1.weight");
+  const BlockTensor* key = Find(ggml, "layers.0.attention.wk.weight");
+  const BlockTensor* gate = Find(ggml, "layers.0.feed_forward.w1.weight");
   if (key == nullptr || gate == nullptr)
     return absl::InvalidArgumentError("the first layer has no attention.wk.weight or feed_forward.w1.weight");
   const int64_t head_dim = ggml.hidden / ggml.heads;
@@ -132,7 +124,7 @@ absl::StatusOr<CheckpointContents> OpenGgmlCheckpoint(const std::string& path) {
   if (!config.ok()) return Annotate(config.status(), path);
   contents.config = *std::move(config);
   TensorTable table(contents.config);
-  for (const GgmlTensor& tensor : ggml->tensors)
+  for (const BlockTensor& tensor : ggml->tensors)
     BW_RETURN_IF_ERROR(AddTensor(tensor, file, contents.config, table));
   auto finished = std::move(table).Finish();
   if (!finished.ok()) return Annotate(finished.status(), path);

@@ -7,7 +7,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::Span<const std::byte> file(reinterpret_cast<const std::byte*>(data), size);
   const auto ggml = bellwether::GgmlFile::Parse(file);
   if (!ggml.ok()) return 0;
-  for (const bellwether::GgmlTensor& tensor : ggml->tensors) {
+  for (const bellwether::BlockTensor& tensor : ggml->tensors) {
     BW_CHECK(tensor.offset <= size && tensor.bytes <= size - tensor.offset);
   }
   (void)bellwether::GgmlConfig(*ggml).ok();

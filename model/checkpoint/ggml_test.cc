@@ -57,7 +57,7 @@ TEST(GgmlTest, ReadsHeaderVocabularyAndTensors) {
   EXPECT_EQ(file.pieces[3 + 'A'], "A");
   EXPECT_EQ(file.scores[260], -2.0f);
   ASSERT_EQ(file.tensors.size(), 21u);
-  for (const GgmlTensor& tensor : file.tensors) EXPECT_EQ(tensor.offset % 32, 0u) << tensor.name;
+  for (const BlockTensor& tensor : file.tensors) EXPECT_EQ(tensor.offset % 32, 0u) << tensor.name;
   EXPECT_EQ(GgmlFile::Parse(AsBytes(Golden("ggml-q4_0")))->scores.size(), 0u);
 
   const ModelConfig config = *GgmlConfig(file);

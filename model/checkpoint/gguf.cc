@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "model/checkpoint/byte_reader.h"
 
 namespace bellwether {
 namespace {
@@ -116,23 +117,11 @@ absl::Status WrongType(const std::string& key, const char* wanted) {
 // Reads the header from front to back.
 class GgufParser {
  public:
-  explicit GgufParser(absl::Span<const std::byte> file) : file_(file) {}
+  explicit GgufParser(absl::Span<const std::byte> file) : file_(file), in_(file) {}
 
   absl::StatusOr<GgufFile> Parse();
 
  private:
-  uint64_t left() const { return file_.size() - position_; }
-  absl::Status CutShort() const {
-    return absl::InvalidArgumentError(absl::StrCat("cut short at byte ", position_));
-  }
-
-  template <typename T>
-  absl::Status Take(T& value) {
-    if (left() < sizeof(T)) return CutShort();
-    value = LoadAt<T>(file_.data() + position_);
-    position_ += sizeof(T);
-    return absl::OkStatus();
-  }
   absl::Status TakeText(uint64_t bytes_max, std::string& text);
   absl::Status SkipText();
   absl::Status SkipArray(GgufType element, uint64_t count, int depth);
@@ -142,28 +131,24 @@ class GgufParser {
   absl::Status PlaceTensors();
 
   const absl::Span<const std::byte> file_;
-  uint64_t position_ = 0;
+  ByteReader in_;
   GgufFile result_;
 };
 
 absl::Status GgufParser::TakeText(uint64_t bytes_max, std::string& text) {
   uint64_t length = 0;
-  BW_RETURN_IF_ERROR(Take(length));
-  if (length > left()) return CutShort();
+  BW_RETURN_IF_ERROR(in_.Take(length));
+  if (length > in_.left()) return in_.CutShort();
   if (length > bytes_max) {
     return absl::InvalidArgumentError(absl::StrCat("a name of ", length, " bytes; at most ", bytes_max));
   }
-  text.assign(reinterpret_cast<const char*>(file_.data()) + position_, length);
-  position_ += length;
-  return absl::OkStatus();
+  return in_.Take(length, text);
 }
 
 absl::Status GgufParser::SkipText() {
   uint64_t length = 0;
-  BW_RETURN_IF_ERROR(Take(length));
-  if (length > left()) return CutShort();
-  position_ += length;
-  return absl::OkStatus();
+  BW_RETURN_IF_ERROR(in_.Take(length));
+  return in_.Skip(length);
 }
 
 absl::Status GgufParser::SkipArray(GgufType element, uint64_t count, int depth) {
@@ -172,9 +157,8 @@ absl::Status GgufParser::SkipArray(GgufType element, uint64_t count, int depth) 
         absl::StrCat("a list of the unknown type ", static_cast<uint32_t>(element)));
   }
   if (const uint64_t each = FixedBytes(element); each > 0) {
-    if (count > left() / each) return CutShort();
-    position_ += count * each;
-    return absl::OkStatus();
+    if (count > in_.left() / each) return in_.CutShort();
+    return in_.Skip(count * each);
   }
   // Every element takes at least a length or a header, so a count beyond the file ends at its end.
   for (uint64_t i = 0; i < count; ++i) {
@@ -187,8 +171,8 @@ absl::Status GgufParser::SkipArray(GgufType element, uint64_t count, int depth) 
     }
     uint32_t inner = 0;
     uint64_t inner_count = 0;
-    BW_RETURN_IF_ERROR(Take(inner));
-    BW_RETURN_IF_ERROR(Take(inner_count));
+    BW_RETURN_IF_ERROR(in_.Take(inner));
+    BW_RETURN_IF_ERROR(in_.Take(inner_count));
     BW_RETURN_IF_ERROR(SkipArray(static_cast<GgufType>(inner), inner_count, depth + 1));
   }
   return absl::OkStatus();
@@ -196,17 +180,17 @@ absl::Status GgufParser::SkipArray(GgufType element, uint64_t count, int depth) 
 
 absl::Status GgufParser::TakeHeader(uint64_t& tensors, uint64_t& metadata) {
   uint32_t magic = 0, version = 0;
-  BW_RETURN_IF_ERROR(Take(magic));
+  BW_RETURN_IF_ERROR(in_.Take(magic));
   if (magic != kMagic) return absl::InvalidArgumentError("not a GGUF file");
-  BW_RETURN_IF_ERROR(Take(version));
+  BW_RETURN_IF_ERROR(in_.Take(version));
   if (version != 2 && version != 3) {
     const bool swapped = (version & 0xffff) == 0 && version != 0;
     return absl::UnimplementedError(swapped
                                         ? std::string("a big-endian GGUF file; convert it to little-endian")
                                         : absl::StrCat("GGUF version ", version, "; 2 and 3 can be read"));
   }
-  BW_RETURN_IF_ERROR(Take(tensors));
-  BW_RETURN_IF_ERROR(Take(metadata));
+  BW_RETURN_IF_ERROR(in_.Take(tensors));
+  BW_RETURN_IF_ERROR(in_.Take(metadata));
   if (tensors > kGgufTensorsMax || metadata > kGgufMetadataMax) {
     return absl::InvalidArgumentError(absl::StrCat(tensors, " tensors and ", metadata,
                                                    " metadata values; at most ", kGgufTensorsMax, " and ",
@@ -219,7 +203,7 @@ absl::Status GgufParser::TakeMetadata() {
   std::string key;
   BW_RETURN_IF_ERROR(TakeText(kGgufKeyBytesMax, key));
   uint32_t type = 0;
-  BW_RETURN_IF_ERROR(Take(type));
+  BW_RETURN_IF_ERROR(in_.Take(type));
   GgufValue value;
   value.type = static_cast<GgufType>(type);
   if (!IsKnown(value.type)) {
@@ -227,20 +211,19 @@ absl::Status GgufParser::TakeMetadata() {
   }
   if (value.type == GgufType::kArray) {
     uint32_t element = 0;
-    BW_RETURN_IF_ERROR(Take(element));
-    BW_RETURN_IF_ERROR(Take(value.count));
+    BW_RETURN_IF_ERROR(in_.Take(element));
+    BW_RETURN_IF_ERROR(in_.Take(value.count));
     value.element = static_cast<GgufType>(element);
   }
-  const uint64_t begin = position_;
+  const uint64_t begin = in_.position();
   if (value.type == GgufType::kArray) {
     BW_RETURN_IF_ERROR(Annotate(SkipArray(value.element, value.count, 1), absl::StrCat("'", key, "'")));
   } else if (value.type == GgufType::kString) {
     BW_RETURN_IF_ERROR(Annotate(SkipText(), absl::StrCat("'", key, "'")));
   } else {
-    if (left() < FixedBytes(value.type)) return CutShort();
-    position_ += FixedBytes(value.type);
+    BW_RETURN_IF_ERROR(in_.Skip(FixedBytes(value.type)));
   }
-  value.bytes = file_.subspan(begin, position_ - begin);
+  value.bytes = file_.subspan(begin, in_.position() - begin);
   if (!result_.metadata_.emplace(key, value).second) {
     return absl::InvalidArgumentError(absl::StrCat("'", key, "' is there twice"));
   }
@@ -248,18 +231,18 @@ absl::Status GgufParser::TakeMetadata() {
 }
 
 absl::Status GgufParser::TakeTensor() {
-  GgufTensor tensor;
+  BlockTensor tensor;
   BW_RETURN_IF_ERROR(TakeText(kGgufKeyBytesMax, tensor.name));
   uint32_t rank = 0, type = 0;
-  BW_RETURN_IF_ERROR(Take(rank));
+  BW_RETURN_IF_ERROR(in_.Take(rank));
   if (rank < 1 || rank > kGgufRankMax) {
     return absl::InvalidArgumentError(absl::StrCat("tensor '", tensor.name, "' has ", rank, " dimensions"));
   }
   // The first dimension is the fastest: columns. All others count rows.
   uint64_t sizes[kGgufRankMax] = {1, 1, 1, 1};
-  for (uint32_t i = 0; i < rank; ++i) BW_RETURN_IF_ERROR(Take(sizes[i]));
-  BW_RETURN_IF_ERROR(Take(type));
-  BW_RETURN_IF_ERROR(Take(tensor.offset));
+  for (uint32_t i = 0; i < rank; ++i) BW_RETURN_IF_ERROR(in_.Take(sizes[i]));
+  BW_RETURN_IF_ERROR(in_.Take(type));
+  BW_RETURN_IF_ERROR(in_.Take(tensor.offset));
   BW_ASSIGN_OR_RETURN(tensor.storage, StorageOf(type, tensor.name));
   uint64_t rows = 1, blocks = 0;
   bool overflow = sizes[0] % BlockColumns(tensor.storage) != 0 || sizes[0] > uint64_t{INT64_MAX};
@@ -287,11 +270,11 @@ absl::Status GgufParser::PlaceTensors() {
   if (alignment < 8 || alignment > kGgufAlignmentMax || alignment % 8 != 0) {
     return absl::InvalidArgumentError(absl::StrCat("an alignment of ", alignment));
   }
-  const uint64_t data_start = (position_ + alignment - 1) / alignment * alignment;
+  const uint64_t data_start = (in_.position() + alignment - 1) / alignment * alignment;
   const uint64_t data_bytes = data_start < file_.size() ? file_.size() - data_start : 0;
-  std::vector<const GgufTensor*> order;
+  std::vector<const BlockTensor*> order;
   order.reserve(result_.tensors_.size());
-  for (GgufTensor& tensor : result_.tensors_) {
+  for (BlockTensor& tensor : result_.tensors_) {
     if (tensor.offset % alignment != 0 || tensor.offset > data_bytes ||
         tensor.bytes > data_bytes - tensor.offset) {
       return absl::InvalidArgumentError(
@@ -301,7 +284,7 @@ absl::Status GgufParser::PlaceTensors() {
     tensor.offset += data_start;
     order.push_back(&tensor);
   }
-  std::sort(order.begin(), order.end(), [](const GgufTensor* a, const GgufTensor* b) {
+  std::sort(order.begin(), order.end(), [](const BlockTensor* a, const BlockTensor* b) {
     return std::pair(a->offset, a->bytes) < std::pair(b->offset, b->bytes);
   });
   for (size_t i = 1; i < order.size(); ++i) {

@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "model/checkpoint/storage_type.h"
+#include "model/checkpoint/block_tensor.h"
 
 namespace bellwether {
 
@@ -47,15 +47,6 @@ struct GgufValue {
   absl::Span<const std::byte> bytes;  // of the value, or of the array's elements; strings with their lengths
 };
 
-struct GgufTensor {
-  std::string name;
-  StorageType storage = StorageType::kF32;
-  int64_t rows = 1;
-  int64_t cols = 0;
-  uint64_t offset = 0;  // from the start of the file
-  uint64_t bytes = 0;
-};
-
 // The header of a GGUF file: metadata and tensor table, with every length checked against the file.
 class GgufFile {
  public:
@@ -63,7 +54,7 @@ class GgufFile {
   // older version, the other byte order, a tensor type).
   static absl::StatusOr<GgufFile> Parse(absl::Span<const std::byte> file);
 
-  const std::vector<GgufTensor>& tensors() const { return tensors_; }
+  const std::vector<BlockTensor>& tensors() const { return tensors_; }
   bool Has(const std::string& key) const { return metadata_.contains(key); }
 
   // A value, or nothing if the key is absent. InvalidArgument if it has another type.
@@ -81,7 +72,7 @@ class GgufFile {
   absl::StatusOr<const GgufValue*> FindArray(const std::string& key) const;  // null if absent
 
   absl::flat_hash_map<std::string, GgufValue> metadata_;
-  std::vector<GgufTensor> tensors_;
+  std::vector<BlockTensor> tensors_;
 };
 
 }  // namespace bellwether

@@ -8,6 +8,7 @@
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/hugging_face_names.h"
+#include "model/checkpoint/stored_tensor.h"
 
 namespace bellwether {
 namespace {
@@ -69,43 +70,29 @@ absl::Status AddFused(const StoredTensor& stored, const TensorKey& key, const Mo
     return absl::InvalidArgumentError(
         absl::StrCat(stored.info.source, " has ", length, " rows but the config asks for ", 3 * each));
   }
-  constexpr TensorRole kParts[] = {TensorRole::kQuery, TensorRole::kKey, TensorRole::kValue};
   for (int part = 0; part < 3; ++part) {
     StoredTensor third = stored;
     (key.bias ? third.info.cols : third.info.rows) = each;
     third.rows.first = part * each;
     third.vector_mapped = key.bias;
-    BW_RETURN_IF_ERROR(table.Add({kParts[part], key.layer, key.bias}, third));
+    BW_RETURN_IF_ERROR(table.Add({kQueryKeyValue[part], key.layer, key.bias}, third));
   }
   return absl::OkStatus();
 }
 
-absl::Status AddTensor(const GgufTensor& tensor, const std::shared_ptr<const FileMapping>& file,
+absl::Status AddTensor(const BlockTensor& tensor, const std::shared_ptr<const FileMapping>& file,
                        const ModelConfig& config, TensorTable& table) {
   const std::optional<GgufName> name = ParseName(tensor.name);
-  StoredTensor stored;
-  stored.info.source = absl::StrCat(file->path(), ": tensor '", tensor.name, "'");
+  const std::string source = absl::StrCat(file->path(), ": tensor '", tensor.name, "'");
   if (!name.has_value()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        stored.info.source,
-        " is not known in this family of models; it may change the maths, so it is not passed over"));
+        source, " is not known in this family of models; it may change the maths, so it is not passed over"));
   }
   if (name->key.layer >= config.layers) {
     return absl::InvalidArgumentError(
-        absl::StrCat(stored.info.source, " lies beyond the ", config.layers, " layers of the config"));
+        absl::StrCat(source, " lies beyond the ", config.layers, " layers of the config"));
   }
-  if (tensor.rows == 1 && BlockColumns(tensor.storage) != 1) {
-    return absl::UnimplementedError(absl::StrCat(stored.info.source, " is a vector of type ",
-                                                 std::string(Name(tensor.storage)),
-                                                 "; vectors of F32, F16 and BF16 can be read"));
-  }
-  stored.info.rows = tensor.rows;
-  stored.info.cols = tensor.cols;
-  stored.info.format = FormatOf(tensor.storage);
-  stored.file = file;
-  stored.storage = tensor.storage;
-  stored.offset = tensor.offset;
-  stored.bytes = tensor.bytes;
+  BW_ASSIGN_OR_RETURN(StoredTensor stored, StoreTensor(tensor, file, source));
   if (name->fused_qkv) return AddFused(stored, name->key, config, table);
   // LLaMA's query and key rows are stored with the two halves of each head interleaved.
   const bool rotated = name->key.role == TensorRole::kQuery || name->key.role == TensorRole::kKey;
@@ -155,7 +142,7 @@ absl::StatusOr<CheckpointContents> OpenGgufCheckpoint(const std::string& path) {
   contents.config = *std::move(config);
 
   TensorTable table(contents.config);
-  for (const GgufTensor& tensor : gguf->tensors()) {
+  for (const BlockTensor& tensor : gguf->tensors()) {
     if (IsIgnored(tensor.name)) continue;
     BW_RETURN_IF_ERROR(AddTensor(tensor, file, contents.config, table));
   }

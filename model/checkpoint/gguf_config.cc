@@ -74,9 +74,9 @@ class ArchitectureKeys {
   absl::Status status_;
 };
 
-const GgufTensor* FindTensor(const GgufFile& gguf, const std::string& name) {
+const BlockTensor* FindTensor(const GgufFile& gguf, const std::string& name) {
   const auto found = std::find_if(gguf.tensors().begin(), gguf.tensors().end(),
-                                  [&](const GgufTensor& tensor) { return tensor.name == name; });
+                                  [&](const BlockTensor& tensor) { return tensor.name == name; });
   return found == gguf.tensors().end() ? nullptr : &*found;
 }
 
@@ -164,7 +164,7 @@ void ReadBloom(ArchitectureKeys& keys, ModelConfig& config) {
 
 // The tensor that holds what a llama3 scaling divides each pair's frequency by.
 absl::Status ReadRopeFactors(const GgufFile& gguf, absl::Span<const std::byte> file, ModelConfig& config) {
-  const GgufTensor* tensor = FindTensor(gguf, "rope_freqs.weight");
+  const BlockTensor* tensor = FindTensor(gguf, "rope_freqs.weight");
   if (tensor == nullptr) return absl::OkStatus();
   if (tensor->storage != StorageType::kF32 || tensor->rows != 1 || tensor->cols != config.head_dim / 2) {
     return absl::InvalidArgumentError(
@@ -226,7 +226,7 @@ absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf, absl::Span<cons
   BW_RETURN_IF_ERROR(keys.status());
   if (architecture == Architecture::kLlama) BW_RETURN_IF_ERROR(ReadRopeFactors(gguf, file, config));
   BW_RETURN_IF_ERROR(ReadTokenIds(gguf, config));
-  const GgufTensor* embedding = FindTensor(gguf, "token_embd.weight");
+  const BlockTensor* embedding = FindTensor(gguf, "token_embd.weight");
   if (embedding == nullptr) return absl::InvalidArgumentError("tensor 'token_embd.weight' is missing");
   if (embedding->rows > kVocabMax) {
     return absl::InvalidArgumentError(

@@ -77,7 +77,7 @@ TEST(GgufTest, TensorTable) {
     const std::string file = writer.file(version);
     absl::StatusOr<GgufFile> gguf = Parse(file);
     ASSERT_TRUE(gguf.ok()) << gguf.status();
-    const std::vector<GgufTensor>& tensors = gguf->tensors();
+    const std::vector<BlockTensor>& tensors = gguf->tensors();
     ASSERT_EQ(tensors.size(), 2u);
     EXPECT_EQ(tensors[0].rows, 2);
     EXPECT_EQ(tensors[0].cols, 3);

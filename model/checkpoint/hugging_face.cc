@@ -87,7 +87,6 @@ absl::Status AddFused(int32_t layer, bool bias, const StoredTensor& stored, cons
     return absl::InvalidArgumentError(
         absl::StrCat(stored.info.source, " has ", length, " rows but the config asks for ", 3 * each));
   }
-  constexpr TensorRole kParts[] = {TensorRole::kQuery, TensorRole::kKey, TensorRole::kValue};
   for (int part = 0; part < 3; ++part) {
     StoredTensor third = stored;
     (bias ? third.info.cols : third.info.rows) = each;
@@ -95,7 +94,7 @@ absl::Status AddFused(int32_t layer, bool bias, const StoredTensor& stored, cons
                   .head_stride = int64_t{3} * config.head_dim,
                   .first = int64_t{part} * config.head_dim};
     third.vector_mapped = bias;
-    BW_RETURN_IF_ERROR(table.Add({kParts[part], layer, bias}, third));
+    BW_RETURN_IF_ERROR(table.Add({kQueryKeyValue[part], layer, bias}, third));
   }
   return absl::OkStatus();
 }

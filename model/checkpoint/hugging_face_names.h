@@ -15,6 +15,9 @@ namespace bellwether {
 enum class LinearPart : uint8_t { kNone, kWeights, kZeros, kScales, kGroupIndex };
 inline constexpr size_t kLinearParts = 5;
 
+// What BLOOM's fused tensor consists of, in its order.
+inline constexpr TensorRole kQueryKeyValue[] = {TensorRole::kQuery, TensorRole::kKey, TensorRole::kValue};
+
 // What a tensor of a Hugging Face checkpoint is.
 struct HuggingFaceName {
   TensorKey key;

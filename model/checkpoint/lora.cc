@@ -1,7 +1,5 @@
 #include "model/checkpoint/lora.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
@@ -30,8 +28,6 @@ namespace bellwether {
 namespace {
 
 constexpr char kWrapper[] = "base_model.model.";
-constexpr size_t kDigestDigits = 16;
-constexpr TensorRole kFusedRoles[] = {TensorRole::kQuery, TensorRole::kKey, TensorRole::kValue};
 
 // scale * left * right, of which this tensor has the rows that `rows` finds.
 class LowRank : public Adjustment {
@@ -136,11 +132,6 @@ class Merger {
   Sha256 digest_;
 };
 
-bool Exists(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0;
-}
-
 // By SettleInputOrders (input_order.h).
 bool IsReordered(const StoredTensor& tensor) {
   return tensor.rows.order != nullptr || tensor.info.input_order != nullptr ||
@@ -154,7 +145,7 @@ absl::Status Merger::ReadFiles() {
   if (!config.ok()) return Annotate(config.status(), config_path);
   config_ = *std::move(config);
   file_ = option_.path + "/adapter_model.safetensors";
-  if (!Exists(file_)) file_ = option_.path + "/adapter_model.bin";
+  if (!FileExists(file_)) file_ = option_.path + "/adapter_model.bin";
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(file_));
   const absl::StatusOr<TensorTableFile> table = ReadTensorTable(file->bytes());
   if (!table.ok()) return Annotate(table.status(), file_);
@@ -248,7 +239,7 @@ absl::Status Merger::ReplaceAll() {
       length /= 3;
       third.rows = FusedRows(part);
       third.vector_mapped = name.bias;
-      BW_RETURN_IF_ERROR(Replace({kFusedRoles[part], target.key.layer, name.bias}, std::move(third)));
+      BW_RETURN_IF_ERROR(Replace({kQueryKeyValue[part], target.key.layer, name.bias}, std::move(third)));
     }
   }
   return SettleVocabulary();
@@ -272,7 +263,7 @@ absl::Status Merger::SettleVocabulary() {
   if (info.rows == contents_.config.vocab) return absl::OkStatus();
   contents_.config.vocab = static_cast<int32_t>(info.rows);
   const std::string& dir = option_.path;
-  if (!Exists(dir + "/tokenizer.json") && !Exists(dir + "/tokenizer.model")) return absl::OkStatus();
+  if (!FileExists(dir + "/tokenizer.json") && !FileExists(dir + "/tokenizer.model")) return absl::OkStatus();
   LogInfo(dir, " enlarges the vocabulary to ", info.rows, ": its tokenizer is used");
   contents_.load_tokenizer = [dir] { return LoadTokenizerFromDirectory(dir); };
   return absl::OkStatus();
@@ -337,7 +328,7 @@ absl::Status Merger::AddProduct(const std::string& module, const Parts& parts) {
   if (!target.fused_qkv) return AddTo(key, left, right, {}, scale * option_.scale);
   for (int part = 0; part < 3; ++part) {
     BW_RETURN_IF_ERROR(
-        AddTo({kFusedRoles[part], key.layer}, left, right, FusedRows(part), scale * option_.scale));
+        AddTo({kQueryKeyValue[part], key.layer}, left, right, FusedRows(part), scale * option_.scale));
   }
   return absl::OkStatus();
 }
@@ -351,9 +342,9 @@ absl::Status Merger::Merge() {
   BW_RETURN_IF_ERROR(ReadFiles());
   BW_RETURN_IF_ERROR(ReplaceAll());
   BW_RETURN_IF_ERROR(AddProducts());
-  BW_ASSIGN_OR_RETURN(const std::string digest, digest_.HexDigest());
+  BW_ASSIGN_OR_RETURN(const std::string digest, digest_.ShortDigest());
   std::string& reading = contents_.reading["lora"];
-  absl::StrAppend(&reading, reading.empty() ? "" : ",", digest.substr(0, kDigestDigits), ":", option_.scale);
+  absl::StrAppend(&reading, reading.empty() ? "" : ",", digest, ":", option_.scale);
   return absl::OkStatus();
 }
 

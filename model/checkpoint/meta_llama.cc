@@ -1,7 +1,5 @@
 #include "model/checkpoint/meta_llama.h"
 
-#include <sys/stat.h>
-
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -14,6 +12,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
+#include "model/checkpoint/file_mapping.h"
 #include "model/checkpoint/meta_names.h"
 #include "model/checkpoint/meta_params.h"
 #include "model/checkpoint/stored_tensor.h"
@@ -26,11 +25,6 @@ namespace {
 constexpr int kShardsMax = 64;
 
 constexpr std::string_view kRopeTable = "rope.freqs";  // is computed anew
-
-bool Exists(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0;
-}
 
 std::string ShardPath(const std::string& dir, int index) {
   return absl::StrCat(dir, absl::StrFormat("/consolidated.%02d.pth", index));
@@ -70,9 +64,9 @@ absl::StatusOr<std::vector<Shard>> ReadShards(const std::string& dir) {
   std::vector<Shard> shards;
   for (int i = 0; i < kShardsMax; ++i) {
     const std::string path = ShardPath(dir, i);
-    if (!Exists(path)) {
+    if (!FileExists(path)) {
       for (int later = i + 1; later < kShardsMax; ++later) {
-        if (Exists(ShardPath(dir, later)))
+        if (FileExists(ShardPath(dir, later)))
           return absl::NotFoundError(absl::StrCat(path, " is missing, where later shards are there"));
       }
       break;
@@ -168,7 +162,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerNear(const std::string& 
 }  // namespace
 
 bool IsMetaLlama(const std::string& dir) {
-  return !Exists(dir + "/config.json") && Exists(dir + "/params.json") && Exists(ShardPath(dir, 0));
+  return !FileExists(dir + "/config.json") && FileExists(dir + "/params.json") &&
+         FileExists(ShardPath(dir, 0));
 }
 
 absl::StatusOr<CheckpointContents> OpenMetaLlama(const std::string& dir) {

@@ -7,6 +7,12 @@
 
 namespace bellwether {
 
+// What --model takes, in every program.
+inline constexpr char kModelHelp[] =
+    "A directory as Hugging Face or Meta have it, a file of weights (safetensors, torch, GPTQ, GGUF, GGML), "
+    "or ORG/NAME in "
+    "Hugging Face's cache";
+
 // The flags of ReadOptions, the same for every program that reads a checkpoint. Included by each main and by
 // the tool's flags alone, as common/program_flags.h is.
 inline void AddReadFlags(CLI::App* app, ReadOptions* options) {

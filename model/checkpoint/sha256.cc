@@ -3,6 +3,7 @@
 #include <openssl/evp.h>
 
 #include "absl/strings/escaping.h"
+#include "common/status.h"
 
 namespace bellwether {
 
@@ -25,6 +26,12 @@ absl::StatusOr<std::string> Sha256::HexDigest() {
   ok_ = ok_ && EVP_DigestFinal_ex(context_.get(), digest, &size) == 1;
   if (!ok_) return absl::InternalError("SHA-256 is not available in this OpenSSL");
   return absl::BytesToHexString(absl::string_view(reinterpret_cast<const char*>(digest), size));
+}
+
+absl::StatusOr<std::string> Sha256::ShortDigest() {
+  constexpr size_t kDigits = 16;
+  BW_ASSIGN_OR_RETURN(const std::string digest, HexDigest());
+  return digest.substr(0, kDigits);
 }
 
 }  // namespace bellwether

@@ -18,6 +18,8 @@ class Sha256 {
   void AddLine(const std::string& text);  // and the line's end
   // 64 digits. Internal if this OpenSSL has no SHA-256. Called once, last.
   absl::StatusOr<std::string> HexDigest();
+  // The first 16 of them, which tell apart what differs by accident.
+  absl::StatusOr<std::string> ShortDigest();
 
  private:
   std::unique_ptr<evp_md_ctx_st, void (*)(evp_md_ctx_st*)> context_;

@@ -91,6 +91,23 @@ absl::StatusOr<StoredTensor> StoreTensor(const FileTensor& tensor,
   return stored;
 }
 
+absl::StatusOr<StoredTensor> StoreTensor(const BlockTensor& tensor,
+                                         const std::shared_ptr<const FileMapping>& file,
+                                         const std::string& source) {
+  if (tensor.rows == 1 && BlockColumns(tensor.storage) != 1) {
+    return absl::UnimplementedError(absl::StrCat(source, " is a vector of type ",
+                                                 std::string(Name(tensor.storage)),
+                                                 "; vectors of F32, F16 and BF16 can be read"));
+  }
+  StoredTensor stored;
+  stored.info = {tensor.rows, tensor.cols, FormatOf(tensor.storage), source};
+  stored.file = file;
+  stored.storage = tensor.storage;
+  stored.offset = tensor.offset;
+  stored.bytes = tensor.bytes;
+  return stored;
+}
+
 void DecodeWindow(const StoredTensor& tensor, const TensorWindow& window, absl::Span<float> out) {
   const int64_t cols = window.col_end - window.col_begin;
   for (int64_t row = window.row_begin; row < window.row_end; ++row)

@@ -6,6 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "model/checkpoint/block_tensor.h"
 #include "model/checkpoint/contents.h"
 #include "model/checkpoint/file_tensor.h"
 
@@ -14,6 +15,11 @@ namespace bellwether {
 // A vector or matrix of floats as a file's table describes it. `source` names file and tensor. Unimplemented:
 // types that are no floats; InvalidArgument: other numbers of dimensions.
 absl::StatusOr<StoredTensor> StoreTensor(const FileTensor& tensor,
+                                         const std::shared_ptr<const FileMapping>& file,
+                                         const std::string& source);
+
+// The same of a table of blocks. Unimplemented: a quantised vector.
+absl::StatusOr<StoredTensor> StoreTensor(const BlockTensor& tensor,
                                          const std::shared_ptr<const FileMapping>& file,
                                          const std::string& source);
 

@@ -1,7 +1,6 @@
 #include "model/checkpoint/weight_files.h"
 
 #include <dirent.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -55,11 +54,6 @@ constexpr Container kOthers[] = {
     {".onnx", "an ONNX graph: take the checkpoint it was made from"},
 };
 
-bool Exists(const std::string& path) {
-  struct stat info;
-  return stat(path.c_str(), &info) == 0;
-}
-
 // Names of the files in a directory but hidden ones, sorted.
 absl::StatusOr<std::vector<std::string>> ListFiles(const std::string& dir) {
   std::vector<std::string> names;
@@ -101,7 +95,7 @@ absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& dir,
   }
   if (names.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": an empty 'weight_map'"));
   for (const std::string& name : names) {
-    if (!Exists(absl::StrCat(dir, "/", name))) {
+    if (!FileExists(absl::StrCat(dir, "/", name))) {
       return absl::NotFoundError(
           absl::StrCat(path, " names ", Quoted(name),
                        ", which is not there; if other weights are meant, give their path"));
