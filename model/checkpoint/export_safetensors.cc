@@ -11,6 +11,7 @@
 #include "common/new_file.h"
 #include "common/status.h"
 #include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/hub_cache.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/json_object.h"
 #include "model/layer_tensors.h"
@@ -245,7 +246,10 @@ absl::Status CopyIfThere(const std::string& from, const std::string& to) {
 // Those of an adapter with a tokenizer of its own come first; Meta's may lie one directory up.
 absl::Status CopyTokenizer(const Checkpoint& checkpoint, const ExportOptions& options) {
   std::vector<std::string> places;
-  for (const LoraOption& lora : options.read.lora) places.insert(places.begin(), lora.path);
+  for (const LoraOption& lora : options.read.lora) {
+    BW_ASSIGN_OR_RETURN(const std::string place, ResolveModel(lora.path));
+    places.insert(places.begin(), place);
+  }
   const std::string source = SourceDirectory(checkpoint);
   places.push_back(source);
   if (checkpoint.container() == "meta") places.push_back(source + "/..");
