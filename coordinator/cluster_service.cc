@@ -17,12 +17,15 @@
 #include "common/log.h"
 #include "common/log_limiter.h"
 #include "common/quote.h"
+#include "common/status.h"
 #include "common/system_random.h"
-#include "coordinator/worker_stream_service.h"
+#include "coordinator/core_shortage.h"
+#include "coordinator/worker_stream.h"
 #include "model/layout.h"
 #include "proto/assignment_codec.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/step_codec.h"
+#include "proto/worker_state_codec.h"
 
 namespace bellwether {
 namespace {
@@ -33,6 +36,7 @@ constexpr size_t kTextBytesMax = 512;
 constexpr int kKernelLevelsMax = 32;
 constexpr size_t kReadOptionsMax = 16;
 constexpr int kThreadsMax = 4096;
+constexpr int kCpusMax = 4096;
 constexpr int64_t kBytesMax = int64_t{1} << 50;
 constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
 
@@ -75,6 +79,8 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (join.memory_bytes() < 0 || join.memory_bytes() > kBytesMax) {
     return absl::InvalidArgumentError("memory_bytes is out of range");
   }
+  if (join.cpus_size() > kCpusMax) return absl::InvalidArgumentError("too many cpus");
+  if (!(join.cpu_quota() >= 0)) return absl::InvalidArgumentError("cpu_quota is not a number of cores");
   if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
     return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
   }
@@ -97,6 +103,8 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
                     .cpu_type = join.cpu_type(),
                     .memory_bytes = join.memory_bytes(),
                     .threads = join.threads(),
+                    .cpus = {join.cpus().begin(), join.cpus().end()},
+                    .cpu_quota = join.cpu_quota(),
                     .read_bytes_per_second = join.read_bytes_per_second(),
                     .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
       .unix_socket = join.unix_socket(),
@@ -113,15 +121,16 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
   return worker;
 }
 
-WorkerProgress FromProto(const v1::Heartbeat& beat) {
-  return {.epoch = {beat.epoch()},
-          .state = Cut(beat.state()),
-          .loaded_bytes = std::clamp<int64_t>(beat.loaded_bytes(), 0, kBytesMax),
-          .total_bytes = std::clamp<int64_t>(beat.total_bytes(), 0, kBytesMax),
-          .step = {beat.step_id()},
-          .layer = beat.layer(),
-          .waiting_for = Cut(beat.waiting_for()),
-          .counter = beat.progress()};
+absl::StatusOr<WorkerProgress> FromProto(const v1::Heartbeat& beat) {
+  BW_ASSIGN_OR_RETURN(const WorkerState state, Decode(beat.state()));
+  return WorkerProgress{.epoch = {beat.epoch()},
+                        .state = state,
+                        .loaded_bytes = std::clamp<int64_t>(beat.loaded_bytes(), 0, kBytesMax),
+                        .total_bytes = std::clamp<int64_t>(beat.total_bytes(), 0, kBytesMax),
+                        .step = {beat.step_id()},
+                        .layer = beat.layer(),
+                        .waiting_for = Cut(beat.waiting_for()),
+                        .counter = beat.progress()};
 }
 
 absl::StatusOr<WorkerReady> FromProto(WorkerId id, const v1::Ready& ready) {
@@ -166,7 +175,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Join(
       grpc::CallbackServerContext* context) override;
   void SendStep(const Step& step);
-  void RejectEpoch(Epoch epoch, const absl::Status& reason) { Push(EpochRejected{epoch, reason}); }
+  void FailEpoch(Epoch epoch, const absl::Status& reason) { Push(EpochFailed{epoch, reason}); }
   Status status() const;
   void Stop();
 
@@ -197,9 +206,9 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   void Do(const DropWorker& action);
   void Do(const ReleaseWorker& action);
   void Do(const AssignLayout& action);
-  void Do(const LayoutUp& action);
+  void Do(const StartServing& action);
   void Do(const CloseLayout& action);
-  void Do(const LayoutDown& action);
+  void Do(const StopServing& action);
   void Do(const EndWorkerEpoch& action);
   void Do(const Warn& action);
   void Do(const ReportWaiting& action);
@@ -225,8 +234,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   std::thread thread_;
 };
 
-// Streams
-// -----------------------------------------------------------------------------------------------------------
+// -- Streams
 
 grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* ClusterService::Impl::Join(
     grpc::CallbackServerContext* context) {
@@ -260,8 +268,11 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
   switch (message.message_case()) {
     case v1::WorkerMessage::kJoin:
       return OnJoin(stream, message.join());
-    case v1::WorkerMessage::kHeartbeat:
-      return Push(WorkerBeat{stream.id(), FromProto(message.heartbeat())});
+    case v1::WorkerMessage::kHeartbeat: {
+      absl::StatusOr<WorkerProgress> progress = FromProto(message.heartbeat());
+      if (!progress.ok()) return stream.Close(progress.status());
+      return Push(WorkerBeat{stream.id(), *std::move(progress)});
+    }
     case v1::WorkerMessage::kReady: {
       absl::StatusOr<WorkerReady> ready = FromProto(stream.id(), message.ready());
       if (!ready.ok()) return stream.Close(ready.status());
@@ -351,16 +362,15 @@ void ClusterService::Impl::Push(ClusterEvent event) {
   }
 }
 
-// Steps
-// -------------------------------------------------------------------------------------------------------------
+// -- Steps
 
 void ClusterService::Impl::SendStep(const Step& step) {
   auto message = std::make_shared<v1::CoordinatorMessage>();
   Encode(step, message->mutable_step());
   if (const int64_t bytes = static_cast<int64_t>(message->ByteSizeLong()); bytes > kControlMessageBytesMax) {
-    return RejectEpoch(step.epoch,
-                       absl::InternalError(absl::StrCat("step ", step.id.value, " takes ", bytes,
-                                                        " bytes, allowed are ", kControlMessageBytesMax)));
+    return FailEpoch(step.epoch,
+                     absl::InternalError(absl::StrCat("step ", step.id.value, " takes ", bytes,
+                                                      " bytes, allowed are ", kControlMessageBytesMax)));
   }
   std::vector<std::shared_ptr<WorkerStream>> members;
   {
@@ -373,8 +383,7 @@ void ClusterService::Impl::SendStep(const Step& step) {
   for (const std::shared_ptr<WorkerStream>& member : members) member->Send(message);
 }
 
-// The view's thread
-// -------------------------------------------------------------------------------------------------
+// -- The view's thread
 
 void ClusterService::Impl::Run() {
   absl::Duration next_tick = options_.clock->Now();
@@ -468,7 +477,9 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
                         .step_tokens = options_.view.step_tokens,
                         .step_deadline = layout.step_deadline};
   message.link_secret = RandomSecret();
+  std::vector<const WorkerInventory*> inventories;
   for (const ClusterLayout::Member& member : layout.members) {
+    inventories.push_back(&member.worker.inventory);
     message.peers.push_back({.name = member.worker.inventory.name,
                              .stage = member.stage,
                              .rank = member.rank,
@@ -480,6 +491,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
     message.assignment.stage = member.stage;
     message.assignment.rank = member.rank;
     message.assignment.numeric = layout.plan.numeric(member.stage);
+    message.assignment.cores_are_short = CoresAreShort(member.worker.inventory, inventories);
     message.assignment.stage_kernel_levels = layout.plan.kernel_levels;
     v1::CoordinatorMessage out;
     Encode(message, out.mutable_assignment());
@@ -487,7 +499,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
   }
 }
 
-void ClusterService::Impl::Do(const LayoutUp& action) {
+void ClusterService::Impl::Do(const StartServing& action) {
   const ClusterLayout& layout = *action.layout;
   Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now()};
   std::string reporter;
@@ -507,10 +519,10 @@ void ClusterService::Impl::Do(const LayoutUp& action) {
                .kv_blocks = layout.plan.kv_blocks};
   }
   LogInfo("serving in epoch ", layout.epoch.value);
-  options_.post(LayoutReady{.epoch = layout.epoch,
-                            .kv_blocks = layout.plan.kv_blocks,
-                            .stages = static_cast<int32_t>(layout.plan.layout.stages.size()),
-                            .reporter = std::move(reporter)});
+  options_.post(LayoutUp{.epoch = layout.epoch,
+                         .kv_blocks = layout.plan.kv_blocks,
+                         .stages = static_cast<int32_t>(layout.plan.layout.stages.size()),
+                         .reporter = std::move(reporter)});
   options_.serving_changed(true);
 }
 
@@ -525,7 +537,7 @@ void ClusterService::Impl::Do(const CloseLayout& action) {
   options_.post(LayoutClosing{action.epoch, action.reason});
 }
 
-void ClusterService::Impl::Do(const LayoutDown& action) {
+void ClusterService::Impl::Do(const StopServing& action) {
   {
     absl::MutexLock lock(&mutex_);
     serving_.reset();
@@ -534,7 +546,7 @@ void ClusterService::Impl::Do(const LayoutDown& action) {
   }
   LogError("epoch ", action.epoch.value, " has ended: ", action.reason.message());
   options_.serving_changed(false);
-  options_.post(LayoutLost{action.epoch, action.reason});
+  options_.post(LayoutDown{action.epoch, action.reason});
 }
 
 void ClusterService::Impl::Do(const EndWorkerEpoch& action) {
@@ -571,16 +583,13 @@ void ClusterService::Impl::Stop() {
     stream->Close(absl::UnavailableError("the coordinator is shutting down"));
 }
 
-// The outside
-// -------------------------------------------------------------------------------------------------------
+// -- The outside
 
 ClusterService::ClusterService(Options options) : impl_(std::make_unique<Impl>(std::move(options))) {}
 ClusterService::~ClusterService() = default;
 grpc::Service* ClusterService::service() { return impl_.get(); }
 void ClusterService::SendStep(const Step& step) { impl_->SendStep(step); }
-void ClusterService::RejectEpoch(Epoch epoch, const absl::Status& reason) {
-  impl_->RejectEpoch(epoch, reason);
-}
+void ClusterService::FailEpoch(Epoch epoch, const absl::Status& reason) { impl_->FailEpoch(epoch, reason); }
 ClusterService::Status ClusterService::status() const { return impl_->status(); }
 void ClusterService::Stop() { impl_->Stop(); }
 

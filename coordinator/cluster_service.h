@@ -27,7 +27,7 @@ class ClusterService {
     int32_t vocab = 0;           // token ids are below it
     int32_t workers_max = kWorkersMax;
     const Clock* clock = Clock::Real();
-    // To the engine: LayoutReady, LayoutClosing, LayoutLost, StepFinished.
+    // To the engine: LayoutUp, LayoutClosing, LayoutDown, StepFinished.
     std::function<void(Event)> post;
     std::function<bool()> idle;                 // whether no request is running; asked while a layout serves
     std::function<void(bool)> serving_changed;  // for health; from the service's thread
@@ -40,7 +40,7 @@ class ClusterService {
 
   // From the engine's thread. A step of an epoch that has ended goes nowhere.
   void SendStep(const Step& step);
-  void RejectEpoch(Epoch epoch, const absl::Status& reason);
+  void FailEpoch(Epoch epoch, const absl::Status& reason);
 
   // What GetModel tells.
   struct Status {

@@ -167,7 +167,7 @@ void ClusterView::On(const WorkerBeat& event) {
   worker.progress = event.progress;
   if (phase_ != Phase::kLoading) return;
   const ClusterLayout::Member* member = FindMember(event.id);
-  const bool loaded = event.progress.epoch == layout_->epoch && event.progress.state == "linking";
+  const bool loaded = event.progress.epoch == layout_->epoch && event.progress.state == WorkerState::kLinking;
   if (member != nullptr && loaded) SetHeld(*member);
   loading_progress_ += gets_on ? 1 : 0;
   ReportLoading();
@@ -180,7 +180,8 @@ void ClusterView::ReportLoading() {
     const WorkerProgress& progress = worker.progress;
     if (progress.epoch != layout_->epoch) continue;
     // In another state it has not begun, and tells of what it did before.
-    if (!worker.ready && progress.state != "loading" && progress.state != "linking") continue;
+    if (!worker.ready && progress.state != WorkerState::kLoading && progress.state != WorkerState::kLinking)
+      continue;
     const auto bytes = static_cast<double>(progress.total_bytes);
     total += bytes;
     loaded += worker.ready ? bytes : std::min(bytes, static_cast<double>(progress.loaded_bytes));
@@ -246,7 +247,7 @@ void ClusterView::StartIfAllReady() {
   RememberLevels(layout_->plan);
   last_report_.clear();
   end_reason_.clear();
-  actions_.push_back(LayoutUp{layout_});
+  actions_.push_back(StartServing{layout_});
 }
 
 void ClusterView::RememberLevels(const Plan& plan) {
@@ -333,7 +334,7 @@ void ClusterView::CheckClosing(const ClusterTick& tick) {
                                                tick.idle ? "" : Seconds(options_.drain))));
 }
 
-void ClusterView::On(const EpochRejected& event) {
+void ClusterView::On(const EpochFailed& event) {
   if (layout_ == nullptr || event.epoch != layout_->epoch) return;
   EndEpoch(event.reason);
 }
@@ -374,13 +375,13 @@ void ClusterView::CheckLoading() {
     if (now_ - worker.last_change < options_.load_timeout)
       return;  // somebody gets on: the others wait for it
     // Who links only waits for those that still load.
-    if (stuck == nullptr || workers_.at(stuck->id).progress.state == "linking") stuck = &member;
+    if (stuck == nullptr || workers_.at(stuck->id).progress.state == WorkerState::kLinking) stuck = &member;
   }
   if (stuck == nullptr) return;
   const WorkerId id = stuck->id;
   const absl::Status reason =
       absl::UnavailableError(absl::StrCat("no progress for ", Seconds(now_ - workers_.at(id).last_change),
-                                          " while ", workers_.at(id).progress.state));
+                                          " while ", std::string(Name(workers_.at(id).progress.state))));
   Remove(id, reason);
   actions_.push_back(DropWorker{id, reason});
 }
@@ -393,7 +394,7 @@ void ClusterView::CheckSteps(const ClusterTick& tick) {
     const Worker& worker = workers_.at(member.id);
     last_change = std::max(last_change, worker.last_change);
     // Busy in a step, waiting for nobody, and not getting on: this one is to blame whatever the others do.
-    if (worker.progress.state == "step" && worker.progress.waiting_for.empty() &&
+    if (worker.progress.state == WorkerState::kStep && worker.progress.waiting_for.empty() &&
         now_ - std::max(worker.last_change, tick.last_step_change) >= limit) {
       hung = &member;
     }
@@ -442,7 +443,7 @@ void ClusterView::EndEpoch(const absl::Status& reason, bool refused) {
     actions_.push_back(EndWorkerEpoch{member.id, ended->epoch, std::string(reason.message())});
   }
   if (was_serving) {
-    actions_.push_back(LayoutDown{ended->epoch, reason});
+    actions_.push_back(StopServing{ended->epoch, reason});
   } else {
     plan_delay_ = std::clamp(2 * plan_delay_, kPlanDelayFirst, kPlanDelayMax);
   }

@@ -84,7 +84,7 @@ struct WorkerLeaving {
   WorkerId id;
 };
 // The engine can make nothing of this epoch's results.
-struct EpochRejected {
+struct EpochFailed {
   Epoch epoch;
   absl::Status reason;
 };
@@ -95,7 +95,7 @@ struct ClusterTick {
   absl::Duration last_step_change;  // when a step was last sent to idle workers or a result last came
 };
 using ClusterEvent = std::variant<WorkerJoined, WorkerLost, WorkerBeat, WorkerReady, WorkerFailed,
-                                  WorkerLeaving, EpochRejected, ClusterTick>;
+                                  WorkerLeaving, EpochFailed, ClusterTick>;
 
 // Actions.
 struct AcceptWorker {
@@ -116,15 +116,15 @@ struct ReleaseWorker {
 struct AssignLayout {
   std::shared_ptr<const ClusterLayout> layout;
 };
-struct LayoutUp {
+struct StartServing {
   std::shared_ptr<const ClusterLayout> layout;
 };  // all are ready: steps may be sent
-// Of a layout that is up: take no more requests, LayoutDown follows when those that run have ended.
+// Of a layout that is up: take no more requests, StopServing follows when those that run have ended.
 struct CloseLayout {
   Epoch epoch;
   std::string reason;
 };
-struct LayoutDown {
+struct StopServing {
   Epoch epoch;
   absl::Status reason;
 };  // of a layout that was up
@@ -143,8 +143,9 @@ struct ReportWaiting {
   std::string reason;
   bool refused = false;
 };
-using ClusterAction = std::variant<AcceptWorker, RefuseWorker, DropWorker, ReleaseWorker, AssignLayout,
-                                   LayoutUp, CloseLayout, LayoutDown, EndWorkerEpoch, Warn, ReportWaiting>;
+using ClusterAction =
+    std::variant<AcceptWorker, RefuseWorker, DropWorker, ReleaseWorker, AssignLayout, StartServing,
+                 CloseLayout, StopServing, EndWorkerEpoch, Warn, ReportWaiting>;
 
 struct ClusterViewOptions {
   int workers_wanted = 1;
@@ -199,7 +200,7 @@ class ClusterView {
   void On(const WorkerReady& event);
   void On(const WorkerFailed& event);
   void On(const WorkerLeaving& event);
-  void On(const EpochRejected& event);
+  void On(const EpochFailed& event);
   void On(const ClusterTick& event);
 
   // Of the first worker of its host, CPU type and number of threads: a worker that comes back, and its

@@ -31,10 +31,10 @@ TEST_F(ClusterViewTest, LoadingThatOnlyCountsUpIsGivenUp) {
   int64_t bytes = 0;
   int seconds = 0;
   for (; seconds < 1000 && !Has<DropWorker>(); ++seconds) {
-    Beat(1, {.epoch = epoch, .state = "ready"});
+    Beat(1, {.epoch = epoch, .state = WorkerState::kReady});
     ++bytes;
     Beat(2, {.epoch = epoch,
-             .state = bytes % 2 == 0 ? "loading" : "joined",
+             .state = bytes % 2 == 0 ? WorkerState::kLoading : WorkerState::kJoined,
              .loaded_bytes = bytes,
              .total_bytes = (int64_t{1} << 50) + bytes,
              .counter = static_cast<uint64_t>(bytes)});
@@ -53,9 +53,9 @@ TEST_F(ClusterViewTest, ASlowLoadThatGetsOnIsNotGivenUp) {
   constexpr int64_t kTotal = int64_t{100} << 30;
   constexpr int kSeconds = 30000;  // 3.6 MB/s
   for (int second = 0; second < kSeconds; ++second) {
-    Beat(1, {.epoch = epoch, .state = "ready"});
+    Beat(1, {.epoch = epoch, .state = WorkerState::kReady});
     Beat(2, {.epoch = epoch,
-             .state = "loading",
+             .state = WorkerState::kLoading,
              .loaded_bytes = kTotal / kSeconds * second,
              .total_bytes = kTotal});
     After(absl::Seconds(1), ClusterTick{});
@@ -69,8 +69,11 @@ TEST_F(ClusterViewTest, AWorkerThatBeatsButNeverAnswersIsDropped) {
   const absl::Duration sent = now_;
   int seconds = 0;
   for (; seconds < 1000 && !Has<DropWorker>(); ++seconds) {
-    Beat(1, {.epoch = epoch_, .state = "step", .step = {1}, .waiting_for = "b"});
-    Beat(2, {.epoch = epoch_, .state = "step", .step = {1}, .counter = static_cast<uint64_t>(seconds)});
+    Beat(1, {.epoch = epoch_, .state = WorkerState::kStep, .step = {1}, .waiting_for = "b"});
+    Beat(2, {.epoch = epoch_,
+             .state = WorkerState::kStep,
+             .step = {1},
+             .counter = static_cast<uint64_t>(seconds)});
     After(absl::Seconds(1), ClusterTick{.steps_outstanding = 1, .last_step_change = sent});
   }
   ASSERT_TRUE(Has<DropWorker>());
@@ -87,7 +90,7 @@ TEST_F(ClusterViewTest, AWorkerThatLeavesIsLetGoWhenNothingRuns) {
   After(absl::Seconds(1), ClusterTick{.idle = false, .last_step_change = now_});
   EXPECT_FALSE(Has<ReleaseWorker>());
   After(absl::Seconds(1), ClusterTick{.idle = true, .last_step_change = now_});
-  EXPECT_TRUE(Has<LayoutDown>());
+  EXPECT_TRUE(Has<StopServing>());
   ASSERT_TRUE(Has<ReleaseWorker>());
   EXPECT_EQ(All<ReleaseWorker>()[0].id.value, 2u);
   EXPECT_EQ(view_->workers_joined(), 1);

@@ -36,14 +36,16 @@ TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
   Join(2, "b");
   const Epoch epoch = All<AssignLayout>().at(0).layout->epoch;
   const auto loading = [epoch](int64_t loaded, int64_t total, Epoch of) {
-    return WorkerProgress{.epoch = of, .state = "loading", .loaded_bytes = loaded, .total_bytes = total};
+    return WorkerProgress{
+        .epoch = of, .state = WorkerState::kLoading, .loaded_bytes = loaded, .total_bytes = total};
   };
   const auto told = [this] { return Has<ReportWaiting>() ? All<ReportWaiting>()[0].reason : ""; };
   Beat(1, loading(0, 0, epoch));
   EXPECT_EQ(told(), "");
   Beat(1, loading(512 * kMiB, 512 * kMiB, Epoch{epoch.value - 1}));
   EXPECT_EQ(told(), "") << "of an epoch that is over";
-  Beat(1, {.epoch = epoch, .state = "step", .loaded_bytes = 512 * kMiB, .total_bytes = 512 * kMiB});
+  Beat(1,
+       {.epoch = epoch, .state = WorkerState::kStep, .loaded_bytes = 512 * kMiB, .total_bytes = 512 * kMiB});
   EXPECT_EQ(told(), "") << "what is left from the last time";
   Beat(1, loading(60 * kMiB, 512 * kMiB, epoch));
   EXPECT_EQ(told(), "workers are loading the model (epoch 1): 10 % of 512.0 MiB");
@@ -127,7 +129,7 @@ TEST_F(ClusterViewTest, ASpareTakesOverAtOnce) {
   Join(3, "spare");
   EXPECT_FALSE(Has<AssignLayout>());
   Send(WorkerLost{{1}, absl::UnavailableError("gone")});
-  EXPECT_TRUE(Has<LayoutDown>());
+  EXPECT_TRUE(Has<StopServing>());
   ASSERT_TRUE(Has<AssignLayout>());
   EXPECT_EQ(All<AssignLayout>()[0].layout->members[1].worker.inventory.name, "spare");
 }
@@ -275,7 +277,7 @@ TEST_F(ClusterViewTest, SurvivorsAreKnownByWhatTheyHold) {
   EXPECT_EQ(held_rank(0), 1) << "b";
   EXPECT_EQ(held_rank(1), -1) << "c";
   // b makes room for another part; c has loaded its own when b is lost.
-  view.Handle(WorkerBeat{{3}, {.epoch = {2}, .state = "linking"}}, now_);
+  view.Handle(WorkerBeat{{3}, {.epoch = {2}, .state = WorkerState::kLinking}}, now_);
   view.Handle(WorkerFailed{{3}, {2}, absl::UnavailableError("b is silent"), "b"}, now_);
   now_ += absl::Seconds(3);
   view.Handle(WorkerBeat{{2}, {}}, now_);
@@ -301,7 +303,7 @@ TEST_F(ClusterViewTest, WhoHoldsAPartComesBeforeWhoHoldsNoneAlsoUnderANewCoordin
   view.Handle(WorkerJoined{{2}, holding("other", 0, "another model")}, now_);
   view.Handle(WorkerJoined{{3}, holding("a", 0, "model")}, now_);
   view.Handle(WorkerJoined{{4}, holding("b", 1, "model")}, now_);
-  view.Handle(EpochRejected{{1}, absl::InternalError("start anew")}, now_);
+  view.Handle(EpochFailed{{1}, absl::InternalError("start anew")}, now_);
   now_ += absl::Seconds(1);
   view.Handle(WorkerBeat{{1}, {}}, now_);
   EXPECT_THAT(names, ::testing::ElementsAre("a", "b"));
@@ -361,9 +363,9 @@ TEST_F(ClusterViewTest, AFailureOfAnOldEpochMeansNothing) {
   Serve();
   Send(WorkerFailed{{1}, {epoch_.value + 1}, absl::InternalError("late"), ""});
   EXPECT_TRUE(view_->serving());
-  Send(EpochRejected{{epoch_.value + 1}, absl::InternalError("late")});
+  Send(EpochFailed{{epoch_.value + 1}, absl::InternalError("late")});
   EXPECT_TRUE(view_->serving());
-  Send(EpochRejected{epoch_, absl::InternalError("nonsense")});
+  Send(EpochFailed{epoch_, absl::InternalError("nonsense")});
   EXPECT_FALSE(view_->serving());
 }
 
@@ -399,7 +401,7 @@ TEST_F(ClusterViewTest, AWorkerWithOtherWeightsIsRefusedAndTheTensorNamed) {
   Join(2, "b");
   Send(WorkerReady{{1}, {1}, 0, 0, {{"embedding weight", 7}, {"layer 0 up weight, rows 0-7", 1}}});
   Send(WorkerReady{{2}, {1}, 0, 0, {{"embedding weight", 7}, {"layer 0 up weight, rows 8-15", 2}}});
-  ASSERT_TRUE(Has<LayoutUp>());
+  ASSERT_TRUE(Has<StartServing>());
   Send(WorkerLost{{2}, absl::UnavailableError("gone")});
   Join(3, "c");
   Send(WorkerReady{{3}, {2}, 0, 0, {{"embedding weight", 7}, {"layer 0 up weight, rows 8-15", 3}}});
@@ -422,10 +424,15 @@ TEST_F(ClusterViewTest, AHungExecutorIsFoundByItsProgress) {
   const absl::Duration sent = now_;
   for (int i = 0; i < 25; ++i) {
     now_ += absl::Milliseconds(500);
-    Beat(1, {.epoch = epoch_, .state = "step", .step = {4}, .layer = 2, .waiting_for = "b", .counter = 9});
-    Beat(2, {.epoch = epoch_, .state = "step", .step = {4}, .layer = 1, .counter = 5});
+    Beat(1, {.epoch = epoch_,
+             .state = WorkerState::kStep,
+             .step = {4},
+             .layer = 2,
+             .waiting_for = "b",
+             .counter = 9});
+    Beat(2, {.epoch = epoch_, .state = WorkerState::kStep, .step = {4}, .layer = 1, .counter = 5});
     Send(ClusterTick{.steps_outstanding = 1, .last_step_change = sent});
-    if (Has<LayoutDown>()) break;
+    if (Has<StopServing>()) break;
   }
   EXPECT_GE(now_ - sent, absl::Seconds(10));
   EXPECT_LE(now_ - sent, absl::Seconds(11));
@@ -439,15 +446,15 @@ TEST_F(ClusterViewTest, IdleOrSlowButMovingWorkersAreNotHung) {
   const absl::Duration sent = now_;
   for (int i = 0; i < 60; ++i) {
     now_ += absl::Milliseconds(500);
-    Beat(1, {.epoch = epoch_, .state = "step", .waiting_for = "b"});
-    Beat(2, {.epoch = epoch_, .state = "step", .counter = static_cast<uint64_t>(i / 10)});
+    Beat(1, {.epoch = epoch_, .state = WorkerState::kStep, .waiting_for = "b"});
+    Beat(2, {.epoch = epoch_, .state = WorkerState::kStep, .counter = static_cast<uint64_t>(i / 10)});
     Send(ClusterTick{.steps_outstanding = 1, .last_step_change = sent});
     ASSERT_TRUE(view_->serving()) << i;
   }
   for (int i = 0; i < 60; ++i) {
     now_ += absl::Milliseconds(500);
-    Beat(1, {.epoch = epoch_, .state = "ready"});
-    Beat(2, {.epoch = epoch_, .state = "ready"});
+    Beat(1, {.epoch = epoch_, .state = WorkerState::kReady});
+    Beat(2, {.epoch = epoch_, .state = WorkerState::kReady});
     Send(ClusterTick{.steps_outstanding = 0, .last_step_change = sent});
     ASSERT_TRUE(view_->serving()) << i;
   }
@@ -459,8 +466,8 @@ TEST_F(ClusterViewTest, AWorkerStuckWhileLoadingIsDropped) {
   bool dropped = false;
   for (int i = 0; i < 400 && !dropped; ++i) {
     now_ += absl::Milliseconds(500);
-    Beat(1, {.epoch = {1}, .state = "linking"});
-    Beat(2, {.epoch = {1}, .state = "loading", .loaded_bytes = 7});
+    Beat(1, {.epoch = {1}, .state = WorkerState::kLinking});
+    Beat(2, {.epoch = {1}, .state = WorkerState::kLoading, .loaded_bytes = 7});
     Send(ClusterTick{});
     dropped = Has<DropWorker>();
   }

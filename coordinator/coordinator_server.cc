@@ -230,7 +230,7 @@ void CoordinatorServer::StartEngine() {
   }
   EngineLoop::Options loop;
   loop.send_step = [this](const Step& step) { cluster_->SendStep(step); };
-  loop.fail_epoch = [this](Epoch epoch, const absl::Status& reason) { cluster_->RejectEpoch(epoch, reason); };
+  loop.fail_epoch = [this](Epoch epoch, const absl::Status& reason) { cluster_->FailEpoch(epoch, reason); };
   engine_ = std::make_unique<EngineLoop>(std::move(engine), tokenizer_.get(), std::move(loop));
 }
 

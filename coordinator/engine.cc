@@ -50,8 +50,8 @@ struct Engine::State {
   void On(RequestArrived event);
   void On(RequestCancelled event);
   void On(const StepFinished& event);
-  void On(LayoutReady event);
-  void On(const LayoutLost& event);
+  void On(LayoutUp event);
+  void On(const LayoutDown& event);
   void On(LayoutClosing event);
   void On(DrainRequested) { draining = true; }
   void On(Tick) {}
@@ -121,8 +121,7 @@ absl::Duration Engine::next_tick() const {
   return state_->deadlines.empty() ? absl::InfiniteDuration() : state_->deadlines.begin()->first;
 }
 
-// Arrival
-// -----------------------------------------------------------------------------------------------------------
+// -- Arrival
 
 void Engine::State::On(RequestArrived event) {
   EngineRequest& asked = event.request;
@@ -240,8 +239,7 @@ void Engine::State::AddSequences(Request* request) {
   }
 }
 
-// Results
-// -----------------------------------------------------------------------------------------------------------
+// -- Results
 
 void Engine::State::On(const StepFinished& event) {
   const StepResult& result = event.result;
@@ -300,8 +298,7 @@ void Engine::State::TakeToken(Request* request, Choice* choice, const StepOutput
   if (--request->unfinished == 0) End(request, absl::OkStatus());
 }
 
-// Ends
-// --------------------------------------------------------------------------------------------------------------
+// -- Ends
 
 void Engine::State::On(RequestCancelled event) {
   const auto at = requests.find(event.id);
@@ -358,10 +355,9 @@ Usage Engine::State::UsageOf(const Request& request) const {
   return usage;
 }
 
-// Layouts
-// -----------------------------------------------------------------------------------------------------------
+// -- Layouts
 
-void Engine::State::On(LayoutReady event) {
+void Engine::State::On(LayoutUp event) {
   epoch = event.epoch;
   reporter = std::move(event.reporter);
   closing.clear();
@@ -370,7 +366,7 @@ void Engine::State::On(LayoutReady event) {
   scheduler.Start(event.epoch, event.kv_blocks, event.stages);
 }
 
-void Engine::State::On(const LayoutLost& event) {
+void Engine::State::On(const LayoutDown& event) {
   if (!serving || event.epoch != epoch) return;
   EndAll(absl::UnavailableError(event.reason.message()));
 }
@@ -386,8 +382,7 @@ void Engine::State::EndAll(const absl::Status& status) {
   scheduler.Stop();
 }
 
-// Steps
-// -------------------------------------------------------------------------------------------------------------
+// -- Steps
 
 void Engine::State::Schedule() {
   while (true) {

@@ -70,14 +70,14 @@ struct StepFinished {
   StepResult result;
 };
 // Workers are loaded and linked: steps may be sent.
-struct LayoutReady {
+struct LayoutUp {
   Epoch epoch;
   int32_t kv_blocks = 0;                 // the least any worker can hold
   int32_t stages = 1;                    // steps kept in flight
   std::string reporter = "the workers";  // who sends the results, for errors
 };
 // The epoch is over: a worker is lost or stuck. `reason` names it.
-struct LayoutLost {
+struct LayoutDown {
   Epoch epoch;
   absl::Status reason;
 };
@@ -90,7 +90,7 @@ struct LayoutClosing {
 struct DrainRequested {};
 // Nothing but time has passed.
 struct Tick {};
-using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, LayoutReady, LayoutLost,
+using Event = std::variant<RequestArrived, RequestCancelled, StepFinished, LayoutUp, LayoutDown,
                            LayoutClosing, DrainRequested, Tick>;
 
 // Actions
@@ -107,7 +107,7 @@ struct EmitScores {
   std::vector<float> logprobs;
 };  // of prompt[1], prompt[2] ...; once
 // A result does not fit the step it answers: no stream can be trusted, so the engine has ended them as
-// LayoutLost does and waits for a LayoutReady of another epoch.
+// LayoutDown does and waits for a LayoutUp of another epoch.
 struct FailEpoch {
   Epoch epoch;
   absl::Status reason;

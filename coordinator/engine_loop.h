@@ -32,8 +32,7 @@ class EngineLoop {
   EngineLoop(EngineOptions engine, const Tokenizer* tokenizer, Options options);
   ~EngineLoop();  // stops
 
-  // From any thread
-  // -------------------------------------------------------------------------------------------------
+  // -- From any thread
 
   RequestId NewRequestId() { return {++last_request_}; }
   // `request.id` is a new one. Unless this fails (ResourceExhausted, Unavailable) the observer gets OnDone in

@@ -53,7 +53,7 @@ class Answer : public RequestObserver {
 class EngineLoopTest : public ::testing::Test {
  protected:
   EngineLoopTest() : tokenizer_({"", "a"}), loop_({.eos = {0}}, &tokenizer_, Options()) {
-    loop_.Post(LayoutReady{Epoch{1}, /*kv_blocks=*/64, /*stages=*/1});
+    loop_.Post(LayoutUp{Epoch{1}, /*kv_blocks=*/64, /*stages=*/1});
     workers_ = std::thread([this] {
       while (const std::optional<Step> step = steps_.Pop()) Finish(*step);
     });

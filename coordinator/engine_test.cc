@@ -27,7 +27,7 @@ class EngineTest : public ::testing::Test {
   void Make(EngineOptions options) {
     options.eos = {kEos};
     engine_ = std::make_unique<Engine>(options, &tokenizer_);
-    Handle(LayoutReady{Epoch{1}, /*kv_blocks=*/8, /*stages=*/1});
+    Handle(LayoutUp{Epoch{1}, /*kv_blocks=*/8, /*stages=*/1});
   }
 
   void Handle(Event event) {
@@ -237,7 +237,7 @@ TEST_F(EngineTest, SoManyRequestsMayWaitBeyondThoseThatRun) {
 }
 
 TEST_F(EngineTest, AnAnswerThatOutgrowsTheCacheEndsWithBothNumbers) {
-  Handle(LayoutReady{Epoch{2}, /*kv_blocks=*/1, /*stages=*/1});
+  Handle(LayoutUp{Epoch{2}, /*kv_blocks=*/1, /*stages=*/1});
   Handle(RequestArrived{Request(1, 31)});
   Report(1);
   Report(2);
@@ -287,15 +287,15 @@ TEST_F(EngineTest, ALostLayoutEndsEveryStreamAndANewOneServesAgain) {
   Handle(RequestArrived{Request(1)});
   Handle(RequestArrived{Request(2)});
   EXPECT_EQ(engine_->snapshot().requests_waiting, 1);
-  Handle(LayoutLost{Epoch{7}, absl::UnavailableError("another epoch")});
+  Handle(LayoutDown{Epoch{7}, absl::UnavailableError("another epoch")});
   EXPECT_THAT(done_, IsEmpty());
-  Handle(LayoutLost{Epoch{1}, absl::AbortedError("worker 3 is lost")});
+  Handle(LayoutDown{Epoch{1}, absl::AbortedError("worker 3 is lost")});
   ASSERT_EQ(done_.size(), 2);
   EXPECT_EQ(done_[1].status, absl::UnavailableError("worker 3 is lost"));
   EXPECT_EQ(Refusal(Request(3)).code(), absl::StatusCode::kUnavailable);
   EXPECT_FALSE(engine_->snapshot().serving);
   Report(1);
-  Handle(LayoutReady{Epoch{2}, 8, 1});
+  Handle(LayoutUp{Epoch{2}, 8, 1});
   Handle(RequestArrived{Request(4)});
   EXPECT_EQ(steps_.back().epoch, Epoch{2});
   EXPECT_EQ(steps_.back().id, StepId{1});

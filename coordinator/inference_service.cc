@@ -190,8 +190,7 @@ absl::Status InferenceService::Impl::DeadlineStatus(const CallInfo& info) const 
   return absl::DeadlineExceededError("the deadline has passed before the prompt was read");
 }
 
-// Requests
-// ----------------------------------------------------------------------------------------------------------
+// -- Requests
 
 absl::Status InferenceService::Impl::NeedTokenizer() const {
   if (options_.tokenizer != nullptr) return absl::OkStatus();
@@ -274,8 +273,7 @@ absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::Scor
   return request;
 }
 
-// Streams
-// -----------------------------------------------------------------------------------------------------------
+// -- Streams
 
 // One Generate or Chat call. Lives until gRPC is done with it; the engine only knows its TokenStream.
 class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse> {
@@ -385,8 +383,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Chat(
   return Stream(context, request);
 }
 
-// Score
-// -------------------------------------------------------------------------------------------------------------
+// -- Score
 
 class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
  public:
@@ -457,8 +454,7 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Score(grpc::CallbackServerCont
   return call.get();
 }
 
-// The rest
-// ----------------------------------------------------------------------------------------------------------
+// -- The rest
 
 // A call that only reads a text. Lives until gRPC and the pool are done with it.
 class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor {

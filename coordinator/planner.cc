@@ -288,8 +288,7 @@ bool Planner::OneClassEach(const std::vector<std::vector<size_t>>& stages) const
   });
 }
 
-// Layers
-// ------------------------------------------------------------------------------------------------------------
+// -- Layers
 
 absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_t>>& stages) const {
   const int count = static_cast<int>(stages.size());
@@ -416,8 +415,7 @@ int32_t Planner::ContextBlocks() const {
   return (options_.context_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
 }
 
-// The plan's figures
-// --------------------------------------------------------------------------------------------------
+// -- The plan's figures
 
 void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const {
   const size_t count = stages.size();

@@ -24,6 +24,8 @@ struct WorkerInventory {
   std::string cpu_type;      // workers of one host and type are equally fast
   int64_t memory_bytes = 0;  // free on its host; workers of one host report the same memory, counted once
   int32_t threads = 1;
+  std::vector<int32_t> cpus;               // that its threads may run on; empty: unknown
+  double cpu_quota = 0;                    // cores' worth of time that its control group may use; 0: no limit
   double read_bytes_per_second = 0;        // measured, of the device that computes; > 0
   std::vector<std::string> kernel_levels;  // ascending
   std::optional<HeldPart> held;            // of this model

@@ -22,8 +22,8 @@ bool LoadingMeter::GetsOn(const WorkerProgress& progress) {
 }
 
 int LoadingMeter::StepOf(const WorkerProgress& progress) const {
-  if (progress.state == "linking") return kLoadingSteps + 2;
-  if (progress.state != "loading") return 0;
+  if (progress.state == WorkerState::kLinking) return kLoadingSteps + 2;
+  if (progress.state != WorkerState::kLoading) return 0;
   if (bytes_ == 0) return 1;
   const double share = static_cast<double>(progress.loaded_bytes) / static_cast<double>(bytes_);
   return 1 + static_cast<int>(kLoadingSteps * std::min(1.0, share));

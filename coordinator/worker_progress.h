@@ -4,13 +4,14 @@
 #include <string>
 
 #include "common/ids.h"
+#include "common/worker_state.h"
 
 namespace bellwether {
 
 // What a worker says about itself in a heartbeat.
 struct WorkerProgress {
   Epoch epoch;
-  std::string state;  // "joined", "loading", "linking", "ready", "step"
+  WorkerState state = WorkerState::kJoined;
   int64_t loaded_bytes = 0;
   int64_t total_bytes = 0;
   StepId step;

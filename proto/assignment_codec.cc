@@ -163,6 +163,7 @@ void Encode(const AssignmentMessage& message, v1::Assignment* out) {
   out->set_context_tokens(assignment.context_tokens);
   out->set_step_tokens(assignment.step_tokens);
   out->set_step_deadline_seconds(absl::ToDoubleSeconds(assignment.step_deadline));
+  out->set_cores_are_short(assignment.cores_are_short);
   out->set_link_secret(message.link_secret);
   for (const AssignedPeer& peer : message.peers) {
     v1::Peer* peer_out = out->add_peers();
@@ -206,6 +207,7 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   assignment.kv_blocks = message.kv_blocks();
   assignment.context_tokens = message.context_tokens();
   assignment.step_tokens = message.step_tokens();
+  assignment.cores_are_short = message.cores_are_short();
   decoded.link_secret = message.link_secret();
   return decoded;
 }

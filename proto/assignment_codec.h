@@ -4,9 +4,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/assignment.h"
 #include "model/layout.h"
 #include "proto/bellwether/v1/cluster.pb.h"
-#include "worker/assignment.h"
 
 namespace bellwether {
 

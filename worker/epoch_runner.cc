@@ -7,7 +7,7 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "worker/thread_pool.h"
-#include "worker/weights/loaded_shard.h"
+#include "worker/weights/shard_loader.h"
 
 namespace bellwether {
 namespace {
@@ -63,18 +63,18 @@ void EpochRunner::End(Epoch epoch, const std::string& reason) {
   --aborting_;
 }
 
-EpochRunner::State EpochRunner::state() const {
+EpochRunner::Progress EpochRunner::progress() const {
   MutexLock lock(&mutex_);
-  State state{.epoch = wanted_, .name = "joined", .progress = progress_.counter};
+  Progress progress{.epoch = wanted_, .counter = progress_.counter};
   // Of an epoch that has not begun there is nothing to tell: what the thread still does belongs to the last.
-  if (progress_.epoch != wanted_.value) return state;
-  state.name = name_;
-  state.waiting_for = progress_.waiting_for;
-  state.step = progress_.step;
-  state.layer = progress_.layer;
-  state.loaded_bytes = progress_.loaded_bytes;
-  state.total_bytes = progress_.total_bytes;
-  return state;
+  if (progress_.epoch != wanted_.value) return progress;
+  progress.state = state_;
+  progress.waiting_for = progress_.waiting_for;
+  progress.step = progress_.step;
+  progress.layer = progress_.layer;
+  progress.loaded_bytes = progress_.loaded_bytes;
+  progress.total_bytes = progress_.total_bytes;
+  return progress;
 }
 
 std::optional<HeldPart> EpochRunner::held() const {
@@ -92,9 +92,9 @@ bool EpochRunner::Wanted(Epoch epoch) const {
   return wanted_ == epoch;
 }
 
-void EpochRunner::SetName(const char* name) {
+void EpochRunner::SetState(WorkerState state) {
   MutexLock lock(&mutex_);
-  name_ = name;
+  state_ = state;
 }
 
 void EpochRunner::Run() {
@@ -115,7 +115,7 @@ void EpochRunner::Run() {
       stopping = stopping_;
       if (stopping || (executor_ != nullptr && executor_epoch_ != wanted_)) {
         ended = std::move(executor_);
-        name_ = "joined";
+        state_ = WorkerState::kJoined;
       } else if (next_) {
         task = std::exchange(next_, std::nullopt);
       } else {
@@ -134,7 +134,7 @@ void EpochRunner::Start(const EpochTask& task) {
   progress_.failed_peer = -1;
   progress_.waiting_for = -1;
   progress_.loaded_bytes = progress_.total_bytes = 0;  // a shard that is still there is not loaded again
-  SetName("loading");
+  SetState(WorkerState::kLoading);
   progress_.epoch = epoch.value;
   if (const absl::Status status = Prepare(task); !status.ok()) Fail(epoch, status);
 }
@@ -158,7 +158,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
                    .stage = assignment.stage,
                    .rank = assignment.rank});
   if (!Wanted(assignment.epoch)) return absl::OkStatus();
-  SetName("linking");
+  SetState(WorkerState::kLinking);
   StageExecutor::Options options{.assignment = assignment,
                                  .device = options_.device,
                                  .shard = shard_,
@@ -170,7 +170,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   {
     MutexLock lock(&mutex_);
     if (wanted_ != assignment.epoch) {
-      name_ = "joined";
+      state_ = WorkerState::kJoined;
       return absl::OkStatus();
     }
     executor_ = std::move(made);  // from now on it can be aborted
@@ -182,13 +182,13 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   {
     MutexLock lock(&mutex_);
     if (wanted_ != assignment.epoch) {
-      name_ = "joined";
+      state_ = WorkerState::kJoined;
       return absl::OkStatus();
     }
-    name_ = "ready";
+    state_ = WorkerState::kReady;
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
-          ", ", WeightBytes(*shard_) >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
+          ", ", shard_->bytes >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
   options_.events.ready(assignment.epoch, *shard_, kv_bytes);
   return absl::OkStatus();
 }
@@ -203,7 +203,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Link>>> EpochRunner::Connect(const Ep
                                 .own_index = FlatIndex(assignment.layout, assignment.stage, assignment.rank),
                                 .connect_limit = kConnectLimit,
                                 .wait_limit = assignment.step_deadline,
-                                .spin_pauses = task.cores_are_short ? 0 : kSpinPauses};
+                                .spin_pauses = assignment.cores_are_short ? 0 : kSpinPauses};
   for (const int index : linked) request.peers.push_back(task.peers[index]);
   BW_ASSIGN_OR_RETURN(std::vector<std::unique_ptr<Link>> made, options_.links->Connect(request));
   BW_CHECK_EQ(made.size(), linked.size());
@@ -216,12 +216,12 @@ void EpochRunner::RunStep(const Step& step) {
   {
     MutexLock lock(&mutex_);
     executor = executor_.get();  // only this thread takes it away
-    name_ = "step";
+    state_ = WorkerState::kStep;
   }
   const absl::StatusOr<StepResult> result = executor->Run(step);
   {
     MutexLock lock(&mutex_);
-    if (steps_.empty()) name_ = "ready";
+    if (steps_.empty()) state_ = WorkerState::kReady;
   }
   if (!result.ok()) {
     Fail(step.epoch, result.status());
@@ -239,7 +239,7 @@ void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {
     const auto nobody_aborts = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return aborting_ == 0; };
     mutex_.Await(nobody_aborts);
     ended = std::move(executor_);
-    name_ = "joined";
+    state_ = WorkerState::kJoined;
     if (wanted_ != epoch) return;
     wanted_ = {};
     steps_.clear();

@@ -12,7 +12,8 @@
 #include "absl/status/status.h"
 #include "common/mutex.h"
 #include "common/step.h"
-#include "worker/assignment.h"
+#include "common/worker_state.h"
+#include "model/assignment.h"
 #include "worker/link/connector.h"
 #include "worker/model_source.h"
 #include "worker/stage_executor.h"
@@ -24,7 +25,6 @@ struct EpochTask {
   Assignment assignment;
   std::vector<LinkPeer> peers;  // every worker of the layout in flat order, this one included
   std::string link_secret;
-  bool cores_are_short = false;  // more threads than cores on this host: waiting ones had better sleep
 };
 
 // The thread that does a worker's work: loads the shard, makes the links, and runs step after step in order.
@@ -50,8 +50,7 @@ class EpochRunner {
   explicit EpochRunner(Options options);
   ~EpochRunner();  // ends what runs
 
-  // From any thread; none of them waits
-  // --------------------------------------------------------------------------
+  // -- From any thread; none of them waits
 
   // Ends the epoch before, if there is one.
   void Begin(EpochTask task);
@@ -61,16 +60,16 @@ class EpochRunner {
   // more.
   void End(Epoch epoch, const std::string& reason);
 
-  struct State {
+  struct Progress {
     Epoch epoch;
-    std::string name;      // "joined", "loading", "linking", "ready" or "step"
+    WorkerState state = WorkerState::kJoined;
     int waiting_for = -1;  // flat index
-    uint64_t progress = 0;
+    uint64_t counter = 0;  // grows whenever the executor gets on
     uint64_t step = 0;
     int32_t layer = 0;
     int64_t loaded_bytes = 0, total_bytes = 0;
   };
-  State state() const;
+  Progress progress() const;
   // The weights that are loaded; nothing while others take their place.
   std::optional<HeldPart> held() const;
 
@@ -83,7 +82,7 @@ class EpochRunner {
   // Reports an error of `epoch` unless it has been ended from outside.
   void Fail(Epoch epoch, const absl::Status& status);
   bool Wanted(Epoch epoch) const;
-  void SetName(const char* name);
+  void SetState(WorkerState state);
   void SetHeld(std::optional<HeldPart> held);
 
   const Options options_;
@@ -101,7 +100,7 @@ class EpochRunner {
   std::unique_ptr<StageExecutor> executor_ ABSL_GUARDED_BY(mutex_);
   int aborting_ ABSL_GUARDED_BY(mutex_) = 0;
   Epoch executor_epoch_ ABSL_GUARDED_BY(mutex_);
-  const char* name_ ABSL_GUARDED_BY(mutex_) = "joined";
+  WorkerState state_ ABSL_GUARDED_BY(mutex_) = WorkerState::kJoined;
   std::optional<HeldPart> held_ ABSL_GUARDED_BY(mutex_);  // of shard_
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 

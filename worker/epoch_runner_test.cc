@@ -109,8 +109,9 @@ Step FirstStep(uint64_t epoch) {
 
 bool WaitUntilLinking(const EpochRunner& runner) {
   const absl::Duration end = Clock::Real()->Now() + absl::Seconds(60);
-  while (runner.state().name != "linking" && Clock::Real()->Now() < end) std::this_thread::yield();
-  return runner.state().name == "linking";
+  while (runner.progress().state != WorkerState::kLinking && Clock::Real()->Now() < end)
+    std::this_thread::yield();
+  return runner.progress().state == WorkerState::kLinking;
 }
 
 TEST(EpochRunner, RunsEpochAfterEpochWithTheSameAnswer) {
@@ -192,14 +193,14 @@ TEST(EpochRunner, NothingIsToldOfAnEpochThatHasNotBegun) {
   EpochTask task = Task(1, 2, 0, {&a, &absent});
   a.runner.Begin(task);
   ASSERT_TRUE(WaitUntilLinking(a.runner)) << "it waits for a peer that never comes";
-  EXPECT_EQ(a.runner.state().epoch.value, 1u);
-  EXPECT_GT(a.runner.state().loaded_bytes, 0);
+  EXPECT_EQ(a.runner.progress().epoch.value, 1u);
+  EXPECT_GT(a.runner.progress().loaded_bytes, 0);
   EXPECT_EQ(a.runner.held()->layout->workers(), 2);
   a.runner.End({1}, "given up");
-  const EpochRunner::State state = a.runner.state();
-  EXPECT_EQ(state.epoch.value, 0u);
-  EXPECT_EQ(state.name, "joined");
-  EXPECT_EQ(state.loaded_bytes, 0);
+  const EpochRunner::Progress progress = a.runner.progress();
+  EXPECT_EQ(progress.epoch.value, 0u);
+  EXPECT_EQ(progress.state, WorkerState::kJoined);
+  EXPECT_EQ(progress.loaded_bytes, 0);
   EXPECT_TRUE(a.runner.held().has_value()) << "the weights stay";
 }
 
@@ -215,7 +216,7 @@ TEST(EpochRunner, AnEpochCanBeEndedWhileItWaitsForPeers) {
   a.runner.Begin(std::move(task));
   const auto connected = connections.Pop();
   ASSERT_TRUE(connected.has_value());
-  EXPECT_EQ(a.runner.state().name, "linking");
+  EXPECT_EQ(a.runner.progress().state, WorkerState::kLinking);
   a.runner.End({1}, "given up");
   a.runner.Begin(Task(2, 1, 0, {&a}));
   const Report report = a.reports.Next();

@@ -40,20 +40,55 @@ std::optional<int64_t> ReadLimit(const std::string& path) {
   return value;
 }
 
+// "200000 100000": microseconds of CPU time for each period.
+std::optional<double> ReadCpuMax(const std::string& group) {
+  const std::vector<std::string> fields = absl::StrSplit(ReadText(group + "/cpu.max"), ' ');
+  double quota = 0, period = 0;
+  if (fields.size() != 2 || !absl::SimpleAtod(fields[0], &quota) || !absl::SimpleAtod(fields[1], &period) ||
+      !(quota > 0 && period > 0)) {
+    return std::nullopt;
+  }
+  return quota / period;
+}
+std::optional<double> ReadCpuQuota(const std::string& group) {
+  const std::optional<int64_t> quota = ReadLimit(group + "/cpu.cfs_quota_us");
+  const std::optional<int64_t> period = ReadLimit(group + "/cpu.cfs_period_us");
+  if (!quota || !period) return std::nullopt;
+  return static_cast<double>(*quota) / static_cast<double>(*period);
+}
+std::optional<int64_t> ReadMemoryMax(const std::string& group) { return ReadLimit(group + "/memory.max"); }
+std::optional<int64_t> ReadMemoryLimit(const std::string& group) {
+  return ReadLimit(group + "/memory.limit_in_bytes");
+}
+
+// What limits a group, by its directory.
+template <typename Number>
+struct GroupLimit {
+  const char* controller;
+  std::optional<Number> (*of_version_2)(const std::string& group);
+  std::optional<Number> (*of_version_1)(const std::string& group);
+};
+constexpr GroupLimit<int64_t> kMemoryLimit = {"memory", ReadMemoryMax, ReadMemoryLimit};
+constexpr GroupLimit<double> kCpuLimit = {"cpu", ReadCpuMax, ReadCpuQuota};
+
 // The limit of a group and of all groups above it. Inside a container the path may name groups that only
 // exist outside; then the ones that do exist count.
-int64_t LimitUpwards(const std::string& mount, std::string group, const std::string& file) {
-  int64_t least = std::numeric_limits<int64_t>::max();
+template <typename Number>
+Number LimitUpwards(const std::string& mount, std::string group,
+                    std::optional<Number> (*limit_of)(const std::string&)) {
+  Number least = std::numeric_limits<Number>::max();
   while (true) {
-    if (const auto limit = ReadLimit(absl::StrCat(mount, group, "/", file))) least = std::min(least, *limit);
+    if (const auto limit = limit_of(mount + group)) least = std::min(least, *limit);
     const size_t slash = group.rfind('/');
     if (slash == std::string::npos) return least;
     group.resize(slash);
   }
 }
 
-int64_t ControlGroupLimit(const std::string& root) {
-  int64_t least = std::numeric_limits<int64_t>::max();
+// The largest number where nothing limits this process.
+template <typename Number>
+Number ControlGroupLimit(const std::string& root, const GroupLimit<Number>& kind) {
+  Number least = std::numeric_limits<Number>::max();
   for (const absl::string_view line :
        absl::StrSplit(ReadText(root + "/proc/self/cgroup"), '\n', absl::SkipEmpty())) {
     // "4:memory:/group" (v1) or "0::/group" (v2)
@@ -61,10 +96,12 @@ int64_t ControlGroupLimit(const std::string& root) {
     if (fields.size() != 3) continue;
     const std::vector<std::string> controllers = absl::StrSplit(fields[1], ',');
     const std::string group = fields[2] == "/" ? "" : fields[2];
+    const std::string mount = root + "/sys/fs/cgroup";
     if (fields[1].empty()) {
-      least = std::min(least, LimitUpwards(root + "/sys/fs/cgroup", group, "memory.max"));
-    } else if (std::find(controllers.begin(), controllers.end(), "memory") != controllers.end()) {
-      least = std::min(least, LimitUpwards(root + "/sys/fs/cgroup/memory", group, "memory.limit_in_bytes"));
+      least = std::min(least, LimitUpwards(mount, group, kind.of_version_2));
+    } else if (std::find(controllers.begin(), controllers.end(), kind.controller) != controllers.end()) {
+      least =
+          std::min(least, LimitUpwards(absl::StrCat(mount, "/", kind.controller), group, kind.of_version_1));
     }
   }
   return least;
@@ -107,6 +144,11 @@ std::vector<int> AllowedCpus() {
   return cpus;
 }
 
+double CpuQuota(const std::string& root) {
+  const double least = ControlGroupLimit(root, kCpuLimit);
+  return least < std::numeric_limits<double>::max() ? least : 0;
+}
+
 absl::Status KeepToCpus(const std::vector<int>& cpus) {
   cpu_set_t mask;
   CPU_ZERO(&mask);
@@ -120,7 +162,7 @@ absl::Status KeepToCpus(const std::vector<int>& cpus) {
 }
 
 int64_t AvailableMemoryBytes(const std::string& root) {
-  return std::min(ControlGroupLimit(root), SystemAvailable(root));
+  return std::min(ControlGroupLimit(root, kMemoryLimit), SystemAvailable(root));
 }
 
 int64_t ReadSampleBytes(int64_t available_bytes) {

@@ -16,6 +16,9 @@ std::string CpuName();
 // CPUs of the affinity mask, ascending; never empty.
 std::vector<int> AllowedCpus();
 
+// Cores' worth of time that the process's control groups (v1 and v2) allow; 0: no limit. `root` as below.
+double CpuQuota(const std::string& root = "");
+
 // Keeps the calling thread, and those that it starts from now on, to these CPUs; others than the allowed ones
 // are passed over. InvalidArgument if none is left.
 absl::Status KeepToCpus(const std::vector<int>& cpus);

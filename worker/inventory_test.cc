@@ -47,6 +47,19 @@ TEST_F(InventoryTest, NothingKnownIsNoLimit) {
   EXPECT_EQ(AvailableMemoryBytes(root_ + "/nowhere"), std::numeric_limits<int64_t>::max());
 }
 
+TEST_F(InventoryTest, AGroupOfEitherVersionMayLimitTheTimeOnCores) {
+  Write("/proc/self/cgroup", "0::/a/b\n");
+  Write("/sys/fs/cgroup/a/cpu.max", "150000 100000\n");
+  Write("/sys/fs/cgroup/a/b/cpu.max", "max 100000\n");
+  EXPECT_EQ(CpuQuota(root_), 1.5);
+  Write("/proc/self/cgroup", "5:cpu,cpuacct:/docker/outside\n4:memory:/\n");
+  Write("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "200000\n");
+  Write("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(CpuQuota(root_), 2);
+  Write("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "-1\n");
+  EXPECT_EQ(CpuQuota(root_), 0);
+}
+
 // With 32 threads the sample took 6.2 GiB, and a container was killed before its worker had joined.
 TEST_F(InventoryTest, TheBandwidthSampleIsBoundedByWhatIsFree) {
   constexpr int64_t kMiB = 1 << 20;

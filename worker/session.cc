@@ -1,7 +1,5 @@
 #include "worker/session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <optional>
@@ -23,8 +21,10 @@
 #include "proto/grpc_channel.h"
 #include "proto/grpc_status.h"
 #include "proto/step_codec.h"
+#include "proto/worker_state_codec.h"
 #include "worker/epoch_runner.h"
 #include "worker/inventory.h"
+#include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
 namespace {
@@ -129,9 +129,9 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
   runner.events.ready = [this](Epoch epoch, const LoadedShard& shard, int64_t kv_bytes) {
     v1::WorkerMessage message;
     message.mutable_ready()->set_epoch(epoch.value);
-    message.mutable_ready()->set_weight_bytes(WeightBytes(shard));
+    message.mutable_ready()->set_weight_bytes(shard.bytes);
     message.mutable_ready()->set_kv_bytes(kv_bytes);
-    for (const WeightHash& hash : WeightHashes(shard)) {
+    for (const WeightHash& hash : shard.hashes) {
       if (message.ready().hashes_size() == kWeightHashesMax) break;
       v1::WeightHash* out = message.mutable_ready()->add_hashes();
       out->set_what(hash.what);
@@ -151,8 +151,7 @@ GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
   runner_ = std::make_unique<EpochRunner>(std::move(runner));
 }
 
-// Life
-// --------------------------------------------------------------------------------------------------------------
+// -- Life
 
 absl::Status GrpcSession::Run() {
   absl::Duration delay = kRejoinDelayFirst;
@@ -250,6 +249,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_memory_bytes(
       std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
   join.set_threads(options_.threads);
+  for (const int cpu : options_.cpus.empty() ? AllowedCpus() : options_.cpus) join.add_cpus(cpu);
+  join.set_cpu_quota(CpuQuota());
   join.set_cpu_type(CpuType());
   const OpenedDevice& device = options_.device;
   if (device.gpu) Encode(*device.gpu, join.mutable_gpu());
@@ -307,8 +308,7 @@ absl::Status GrpcSession::RunStream() {
              : status;
 }
 
-// What the coordinator says
-// -----------------------------------------------------------------------------------------
+// -- What the coordinator says
 
 absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
   switch (message.message_case()) {
@@ -352,18 +352,15 @@ absl::Status GrpcSession::Begin(const v1::Assignment& message) {
   LogInfo("epoch ", task.assignment.epoch.value, ": stage ", task.assignment.stage, ", rank ",
           task.assignment.rank, " of ", Describe(task.assignment.layout));
   join_->set_last_epoch(std::max(join_->last_epoch(), task.assignment.epoch.value));
-  int64_t local_workers = 0;
   std::vector<std::string> names;
   for (const AssignedPeer& peer : assigned->peers) {
     const bool local = peer.host_id == join_->host_id();
-    local_workers += local ? 1 : 0;
     task.peers.push_back({.index = static_cast<int>(names.size()),
                           .name = Describe(peer),
                           .unix_socket = local ? peer.unix_socket : "",
                           .grpc_address = peer.link_address});
     names.push_back(peer.name);
   }
-  task.cores_are_short = local_workers * options_.threads > sysconf(_SC_NPROCESSORS_ONLN);
   {
     MutexLock lock(&mutex_);
     peers_epoch_ = task.assignment.epoch;
@@ -384,8 +381,7 @@ absl::Status GrpcSession::Step(const v1::Step& message) {
   return absl::OkStatus();
 }
 
-// What the worker says
-// ----------------------------------------------------------------------------------------------
+// -- What the worker says
 
 void GrpcSession::Send(const v1::WorkerMessage& message) {
   MutexLock write_lock(&write_mutex_);
@@ -435,17 +431,17 @@ void GrpcSession::SendLeaving() {
 }
 
 void GrpcSession::SendHeartbeat() {
-  const EpochRunner::State state = runner_->state();
+  const EpochRunner::Progress progress = runner_->progress();
   v1::WorkerMessage message;
   v1::Heartbeat* beat = message.mutable_heartbeat();
-  beat->set_epoch(state.epoch.value);
-  beat->set_state(state.name);
-  beat->set_loaded_bytes(state.loaded_bytes);
-  beat->set_total_bytes(state.total_bytes);
-  beat->set_step_id(state.step);
-  beat->set_layer(state.layer);
-  beat->set_waiting_for(PeerName(state.epoch, state.waiting_for));
-  beat->set_progress(state.progress);
+  beat->set_epoch(progress.epoch.value);
+  beat->set_state(Encode(progress.state));
+  beat->set_loaded_bytes(progress.loaded_bytes);
+  beat->set_total_bytes(progress.total_bytes);
+  beat->set_step_id(progress.step);
+  beat->set_layer(progress.layer);
+  beat->set_waiting_for(PeerName(progress.epoch, progress.waiting_for));
+  beat->set_progress(progress.counter);
   Send(message);
 }
 

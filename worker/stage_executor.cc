@@ -184,6 +184,7 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(Options opt
                                               .kv_type = assignment.numeric.kv_type,
                                               .context_tokens = assignment.context_tokens,
                                               .step_tokens = assignment.step_tokens,
+                                              .cores_are_short = assignment.cores_are_short,
                                               .roots = RootsOfStage(assignment.stage_layout(), config)}));
   std::vector<std::unique_ptr<Link>> links = std::move(options.links);
   const NcclUse nccl = options.nccl;

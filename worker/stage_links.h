@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "model/assignment.h"
 #include "model/config.h"
-#include "worker/assignment.h"
 #include "worker/device/device.h"
 #include "worker/link/link.h"
 #include "worker/link/nccl_agreement.h"

@@ -10,22 +10,14 @@
 namespace bellwether {
 namespace {
 
+constexpr int kYields = 400;
+
 void Pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
 #elif defined(__aarch64__)
   asm volatile("isb" ::: "memory");
 #endif
-}
-
-// Returns once `word` no longer holds `old`; spins first, then sleeps on the word.
-template <typename T>
-void WaitWhileEqual(const std::atomic<T>& word, T old, int spin_pauses) {
-  for (int i = 0; i < spin_pauses; ++i) {
-    if (word.load(std::memory_order_acquire) != old) return;
-    Pause();
-  }
-  word.wait(old, std::memory_order_acquire);
 }
 
 }  // namespace
@@ -51,6 +43,21 @@ ThreadPool::~ThreadPool() {
   round_.fetch_add(1, std::memory_order_release);
   round_.notify_all();
   for (std::thread& worker : workers_) worker.join();
+}
+
+// Returns once `word` no longer holds `old`; spins or yields first, then sleeps on the word.
+template <typename T>
+void ThreadPool::WaitWhileEqual(const std::atomic<T>& word, T old) const {
+  const int looks = options_.cores_are_short ? kYields : options_.spin_pauses;
+  for (int i = 0; i < looks; ++i) {
+    if (word.load(std::memory_order_acquire) != old) return;
+    if (options_.cores_are_short) {
+      (void)sched_yield();
+    } else {
+      Pause();
+    }
+  }
+  word.wait(old, std::memory_order_acquire);
 }
 
 void ThreadPool::ParallelFor(int64_t count, Body body) {
@@ -81,7 +88,7 @@ void ThreadPool::Run(const Job& job) {
   for (;;) {
     const int32_t left = unfinished_.load(std::memory_order_acquire);
     if (left == 0) return;
-    WaitWhileEqual(unfinished_, left, options_.spin_pauses);
+    WaitWhileEqual(unfinished_, left);
   }
 }
 
@@ -105,7 +112,7 @@ void ThreadPool::WorkerLoop(int thread) {
   if (!options_.cpus.empty()) PinCurrentThread(options_.cpus[thread % options_.cpus.size()]);
   uint32_t seen = 0;
   for (;;) {
-    WaitWhileEqual(round_, seen, options_.spin_pauses);
+    WaitWhileEqual(round_, seen);
     ++seen;  // the next job comes only after this one: rounds cannot be missed
     if (stop_.load(std::memory_order_relaxed)) return;
     RunPart(job_, thread);

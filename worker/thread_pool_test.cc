@@ -91,6 +91,7 @@ INSTANTIATE_TEST_SUITE_P(Teams, ThreadPoolTest,
                          testing::Values(ThreadPool::Options{.threads = 1}, ThreadPool::Options{.threads = 2},
                                          ThreadPool::Options{.threads = 3},
                                          ThreadPool::Options{.threads = 7, .spin_pauses = 10},
+                                         ThreadPool::Options{.threads = 7, .cores_are_short = true},
                                          ThreadPool::Options{.threads = 2, .cpus = {0, 1000000}},
                                          ThreadPool::Options{.threads = 2, .cpus = {0}}),
                          [](const testing::TestParamInfo<ThreadPool::Options>& info) {

@@ -4,8 +4,8 @@
 #include <string>
 #include <utility>
 
+#include "worker/executor_progress.h"
 #include "worker/link/link.h"
-#include "worker/stage_executor.h"
 
 namespace bellwether {
 

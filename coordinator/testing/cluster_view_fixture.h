@@ -70,13 +70,13 @@ class ClusterViewTest : public ::testing::Test {
     ASSERT_TRUE(Has<AssignLayout>());
     epoch_ = All<AssignLayout>()[0].layout->epoch;
     Send(WorkerReady{{1}, epoch_});
-    ASSERT_FALSE(Has<LayoutUp>());
+    ASSERT_FALSE(Has<StartServing>());
     Send(WorkerReady{{2}, epoch_});
-    ASSERT_TRUE(Has<LayoutUp>());
+    ASSERT_TRUE(Has<StartServing>());
     ASSERT_TRUE(view_->serving());
   }
   std::string DownReason() const {
-    const auto down = All<LayoutDown>();
+    const auto down = All<StopServing>();
     return down.empty() ? "" : std::string(down[0].reason.message());
   }
 

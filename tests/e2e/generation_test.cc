@@ -186,7 +186,7 @@ TEST_F(Generation, SeedsRepeatAlsoTheDrawnOnes) {
   EXPECT_EQ(repeated.seed, drawn.seed);
 }
 
-// Decoding token by token and scoring the whole text at once are the same sums (DESIGN 5), so the numbers are
+// Decoding token by token and scoring the whole text at once are the same sums, so the numbers are
 // equal.
 TEST_F(Generation, LogprobsEqualThoseOfScore) {
   for (const double temperature : {0.0, 1.0}) {

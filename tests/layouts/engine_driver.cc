@@ -15,7 +15,7 @@ class Driver {
 
   absl::Status Run(std::vector<EngineRequest> requests) {
     BW_RETURN_IF_ERROR(
-        Handle(LayoutReady{.epoch = Epoch{1}, .kv_blocks = options_.kv_blocks, .stages = options_.stages}));
+        Handle(LayoutUp{.epoch = Epoch{1}, .kv_blocks = options_.kv_blocks, .stages = options_.stages}));
     for (EngineRequest& request : requests) {
       BW_RETURN_IF_ERROR(Handle(RequestArrived{std::move(request)}));
       if (options_.one_by_one) BW_RETURN_IF_ERROR(Finish());

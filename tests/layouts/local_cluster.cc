@@ -7,6 +7,7 @@
 #include "common/status.h"
 #include "worker/device/cpu_device.h"
 #include "worker/link/loopback.h"
+#include "worker/weights/shard_loader.h"
 
 namespace bellwether {
 
@@ -106,7 +107,7 @@ absl::StatusOr<StepResult> LocalCluster::Run(const Step& step) {
 
 int64_t LocalCluster::weight_bytes() const {
   int64_t bytes = 0;
-  for (const auto& worker : workers_) bytes += WeightBytes(*worker->shard);
+  for (const auto& worker : workers_) bytes += worker->shard->bytes;
   return bytes;
 }
 

@@ -142,7 +142,7 @@ class Simulation {
     cluster_.emplace(epoch_, limits_);
     results_.clear();
     serving_ = true;
-    Handle(LayoutReady{epoch_, limits_.kv_blocks, limits_.stages});
+    Handle(LayoutUp{epoch_, limits_.kv_blocks, limits_.stages});
   }
 
   // A new epoch while requests are here: they go on.
@@ -159,7 +159,7 @@ class Simulation {
     serving_ = false;
     stale_.insert(stale_.end(), results_.begin(), results_.end());
     results_.clear();
-    Handle(LayoutLost{epoch_, absl::UnavailableError("worker 2 is lost")});
+    Handle(LayoutDown{epoch_, absl::UnavailableError("worker 2 is lost")});
     EXPECT_TRUE(engine_->idle());
     EXPECT_FALSE(engine_->snapshot().serving);
     EXPECT_EQ(engine_->snapshot().kv_blocks_used, 0);

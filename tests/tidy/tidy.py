@@ -16,14 +16,14 @@ ROOMS = {
     "common": set(),
     "kernels": {"common"},
     "model": {"common"},
-    "proto": {"common", "model", "worker"},  # the codecs name worker/assignment.h
+    "proto": {"common", "model"},
     "worker": {"kernels", "model", "common"},
     "coordinator": {"model", "common"},
     "cli": {"worker", "kernels", "model", "common", "proto", "coordinator"},
 }
 # Files in which gRPC and generated types may appear; everywhere else our own structs rule.
 EDGES = re.compile(
-    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|token_stream|main)\.(h|cc)|coordinator/.*_test\.cc"
+    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|main)\.(h|cc)|coordinator/.*_test\.cc"
     r"|worker/(session\w*|main)\.(h|cc)|worker/link/grpc\w*\.(h|cc)|worker/link/\w*_test\.cc|worker/session\w*_test\.cc"
     r"|cli/\w*client\w*\.(h|cc)|tests/.*|examples/.*)$")
 EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
@@ -31,8 +31,6 @@ EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
 CLI_COORDINATOR = {"coordinator/planner.h"}
 # And of the worker's: what a process may use of its machine.
 CLI_WORKER = {"worker/inventory.h"}
-# worker/assignment.h is the only header of worker/ that the wire needs.
-PROTO_WORKER = {"worker/assignment.h"}
 
 LIBM = re.compile(
     r"(?<![\w.>:])(?:std::|__builtin_|::)?"
@@ -95,8 +93,6 @@ def check_includes(path, text):
                 allowed = f"{target}/{rest}" in CLI_COORDINATOR
             if room == "cli" and target == "worker":
                 allowed = f"{target}/{rest}" in CLI_WORKER
-            if room == "proto" and target == "worker":
-                allowed = f"{target}/{rest}" in PROTO_WORKER
         else:
             allowed = target == "proto" and EDGES.match(path)
         if not allowed:

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/step.h"
-#include "worker/assignment.h"
+#include "model/assignment.h"
 #include "worker/decoder/batch.h"
 #include "worker/device/device.h"
 #include "worker/link/tensor_parallel_group.h"

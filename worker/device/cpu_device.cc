@@ -60,7 +60,8 @@ absl::StatusOr<std::shared_ptr<WeightStore>> CpuDevice::NewWeightStore(int64_t b
 }
 
 absl::StatusOr<std::unique_ptr<DeviceOps>> CpuDevice::NewOps(const OpsOptions& options) {
-  return CpuOps::Create(options, {.threads = threads_, .cpus = cpus_});
+  return CpuOps::Create(options,
+                        {.threads = threads_, .cpus = cpus_, .cores_are_short = options.cores_are_short});
 }
 
 const kernels::PackedMatrix& PackedOf(const DeviceMatrix& matrix) {

@@ -63,6 +63,11 @@ absl::StatusOr<CpuOps::Memory> CpuOps::Reserve(const Device::OpsOptions& options
                                   rows * kernels::PackedMatrix::PreparedRowBytesMax(cols, slices.size())));
   BW_ASSIGN_OR_RETURN(memory.pieces, AllocateFor("pieces of attention",
                                                  rows * kv_heads * static_cast<int64_t>(sizeof(Piece))));
+  if (config.alibi) return memory;
+  const int64_t angles = int64_t{options.step_tokens} * (config.head_dim / 2);
+  for (AlignedBuffer* buffer : {&memory.cosines, &memory.sines}) {
+    BW_ASSIGN_OR_RETURN(*buffer, AllocateFor("angles", angles * static_cast<int64_t>(sizeof(float))));
+  }
   return memory;
 }
 
@@ -79,9 +84,9 @@ CpuOps::CpuOps(const Device::OpsOptions& options, const kernels::KernelTable& ke
       kv_heads_(SliceKvHeads(config_, options.rank.slices)),
       queries_per_kv_(config_.heads / config_.kv_heads),
       score_scale_(static_cast<float>(1.0 / std::sqrt(static_cast<double>(config_.head_dim)))),
-      inverse_frequencies_(config_.alibi ? std::vector<float>() : RopeInverseFrequencies(config_)) {
-  cosines_.reserve(options.step_tokens * inverse_frequencies_.size());
-  sines_.reserve(options.step_tokens * inverse_frequencies_.size());
+      inverse_frequencies_(config_.alibi ? std::vector<float>() : RopeInverseFrequencies(config_)),
+      cosines_(std::move(memory.cosines)),
+      sines_(std::move(memory.sines)) {
   if (config_.alibi) alibi_slopes_ = AlibiSlopes(config_.heads);
 }
 
@@ -94,13 +99,12 @@ absl::StatusOr<float*> CpuOps::Allocate(int64_t floats) {
 // The angle is rounded to fp32 before its cosine is taken, as Hugging Face does.
 void CpuOps::Begin(const Batch& batch) {
   batch_ = &batch;
-  cosines_.clear();
-  sines_.clear();
+  auto *cosine = cosines_.as<float>(), *sine = sines_.as<float>();
   for (const int32_t position : batch.positions) {
     for (const float inverse_frequency : inverse_frequencies_) {
       const float angle = static_cast<float>(position) * inverse_frequency;
-      cosines_.push_back(static_cast<float>(Cos(angle)));
-      sines_.push_back(static_cast<float>(Sin(angle)));
+      *cosine++ = static_cast<float>(Cos(angle));
+      *sine++ = static_cast<float>(Sin(angle));
     }
   }
 }
@@ -113,8 +117,7 @@ void CpuOps::ForRows(int64_t rows, ThreadPool::Body body) {
   }
 }
 
-// Row by row
-// -----------------------------------------------------------------------------------------------------------
+// -- Row by row
 
 void CpuOps::Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out) {
   const kernels::PackedMatrix& packed = PackedOf(embedding);
@@ -186,8 +189,7 @@ absl::Status CpuOps::Write(absl::Span<const float> from, float* to) {
   return absl::OkStatus();
 }
 
-// Products
-// ------------------------------------------------------------------------------------------------------------
+// -- Products
 
 void CpuOps::Multiply(ConstRows x, absl::Span<const Product> products) {
   // Products whose matrices read the activations in the same form are done together.
@@ -233,8 +235,7 @@ void CpuOps::MultiplyPrepared(int64_t rows, absl::Span<const Product> products) 
   });
 }
 
-// Attention
-// -----------------------------------------------------------------------------------------------------------
+// -- Attention
 
 void CpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key, ConstRows value) {
   const Batch& batch = *batch_;
@@ -246,8 +247,8 @@ void CpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
       for (int64_t row = first; row < last; ++row) {
         const int64_t own = row - rows.begin;
         if (!config_.alibi) {
-          const float* cosines = cosines_.data() + row * (head_dim / 2);
-          const float* sines = sines_.data() + row * (head_dim / 2);
+          const float* cosines = cosines_.as<float>() + row * (head_dim / 2);
+          const float* sines = sines_.as<float>() + row * (head_dim / 2);
           kernels_.rope(query.row(own), static_cast<int>(heads_.size()), head_dim, cosines, sines);
           kernels_.rope(key.row(own), static_cast<int>(kv_heads_.size()), head_dim, cosines, sines);
         }

@@ -56,8 +56,9 @@ class CpuOps : public DeviceOps {
   };
   struct Memory {
     KvCache kv_cache;
-    AlignedBuffer prepared;  // one block of rows, prepared for the widest product
-    AlignedBuffer pieces;    // Piece[]: a block of rows has at most one a row and KV head
+    AlignedBuffer prepared;        // one block of rows, prepared for the widest product
+    AlignedBuffer pieces;          // Piece[]: a block of rows has at most one a row and KV head
+    AlignedBuffer cosines, sines;  // of a step, [row][head_dim / 2]; empty with ALiBi
   };
   static absl::StatusOr<Memory> Reserve(const Device::OpsOptions& options);
   CpuOps(const Device::OpsOptions& options, const kernels::KernelTable& kernels, ThreadPool::Options threads,
@@ -87,7 +88,7 @@ class CpuOps : public DeviceOps {
   const std::vector<float> inverse_frequencies_;  // RoPE: [head_dim / 2]; empty with ALiBi
   const Batch* batch_ = nullptr;
   // RoPE angles of the batch's rows, [rows][head_dim / 2] each.
-  std::vector<float> cosines_, sines_;
+  const AlignedBuffer cosines_, sines_;
 };
 
 }  // namespace bellwether

@@ -87,8 +87,7 @@ absl::StatusOr<std::unique_ptr<DeviceOps>> GpuDevice::NewOps(const OpsOptions& o
   return GpuOps::Create(runtime_, options, layer_rows_max(), threads_);
 }
 
-// Memory
-// --------------------------------------------------------------------------------------------------------------
+// -- Memory
 
 absl::StatusOr<std::unique_ptr<DeviceOps>> GpuOps::Create(std::shared_ptr<gpu::Runtime> runtime,
                                                           const Device::OpsOptions& options,
@@ -171,28 +170,36 @@ absl::Status GpuOps::ReserveBatch() {
 // RoPE angles of every position, the angle rounded to fp32 before its cosine is taken as CpuOps does
 // it; ALiBi slopes of this rank's heads.
 absl::Status GpuOps::FillRopeTables() {
-  std::vector<float> values;
+  constexpr int64_t kFloatBytes = sizeof(float);
   if (config_.alibi) {
-    const std::vector<float> all = AlibiSlopes(config_.heads);
-    values.assign(all.begin() + heads_.begin, all.begin() + heads_.end);
-  } else {
-    const std::vector<float> frequencies = RopeInverseFrequencies(config_);
-    const int64_t count = int64_t{options_.context_tokens} * static_cast<int64_t>(frequencies.size());
-    values.resize(2 * count);
-    int64_t i = 0;
-    for (int32_t position = 0; position < options_.context_tokens; ++position) {
+    const std::vector<float> slopes = AlibiSlopes(config_.heads);
+    BW_ASSIGN_OR_RETURN(slopes_, GpuMemory::Allocate(runtime_, heads_.size() * kFloatBytes));
+    runtime_->CopyToDevice(slopes_.data(), slopes.data() + heads_.begin, slopes_.bytes());
+    return runtime_->Synchronize();
+  }
+  const std::vector<float> frequencies = RopeInverseFrequencies(config_);
+  const auto pairs = static_cast<int64_t>(frequencies.size());
+  const int64_t table_bytes = options_.context_tokens * pairs * kFloatBytes;
+  BW_ASSIGN_OR_RETURN(rope_, GpuMemory::Allocate(runtime_, 2 * table_bytes));
+  // Some at a time: a long context has gigabytes of them, which the host need not have.
+  constexpr int32_t kAtOnce = 4096;
+  for (int32_t first = 0; first < options_.context_tokens; first += kAtOnce) {
+    std::vector<float> cosines, sines;
+    for (int32_t position = first; position < std::min(first + kAtOnce, options_.context_tokens);
+         ++position) {
       for (const float frequency : frequencies) {
         const float angle = static_cast<float>(position) * frequency;
-        values[i] = static_cast<float>(Cos(angle));
-        values[count + i++] = static_cast<float>(Sin(angle));
+        cosines.push_back(static_cast<float>(Cos(angle)));
+        sines.push_back(static_cast<float>(Sin(angle)));
       }
     }
+    const auto bytes = static_cast<int64_t>(cosines.size()) * kFloatBytes;
+    char* const to = rope_.data() + first * pairs * kFloatBytes;
+    runtime_->CopyToDevice(to, cosines.data(), bytes);
+    runtime_->CopyToDevice(to + table_bytes, sines.data(), bytes);
+    BW_RETURN_IF_ERROR(runtime_->Synchronize());
   }
-  GpuMemory& memory = config_.alibi ? slopes_ : rope_;
-  BW_ASSIGN_OR_RETURN(memory,
-                      GpuMemory::Allocate(runtime_, static_cast<int64_t>(values.size() * sizeof(float))));
-  runtime_->CopyToDevice(memory.data(), values.data(), memory.bytes());
-  return runtime_->Synchronize();
+  return absl::OkStatus();
 }
 
 absl::StatusOr<float*> GpuOps::Allocate(int64_t floats) {
@@ -208,8 +215,7 @@ absl::StatusOr<float*> GpuOps::AllocateHost(int64_t floats) {
   return reinterpret_cast<float*>(allocated_host_.back().data());
 }
 
-// A step
-// --------------------------------------------------------------------------------------------------------------
+// -- A step
 
 void GpuOps::Fail(const std::string& what) { status_.Update(absl::InternalError(what)); }
 
@@ -326,8 +332,7 @@ void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
                           .type = cache_type_});
 }
 
-// Row by row
-// --------------------------------------------------------------------------------------------------------------
+// -- Row by row
 
 void GpuOps::SiluMultiply(MutableRows gate, ConstRows up, int64_t cols) {
   const gpu::OperandOut operand = OperandFor(gate, cols);
@@ -418,8 +423,7 @@ void GpuOps::SumRoots(absl::Span<const float* const> roots, int64_t count, float
   LaunchColumns(Kernel::sum_tree, count, 1, args);
 }
 
-// Between device and host
-// --------------------------------------------------------------------------------------------------------------
+// -- Between device and host
 
 void GpuOps::Submit() {
   prepared_ = {};

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "worker/assignment.h"
+#include "model/assignment.h"
 #include "worker/link/link.h"
 #include "worker/link/nccl_library.h"
 

@@ -366,8 +366,7 @@ INSTANTIATE_TEST_SUITE_P(Splits, NcclGroupTest,
                            return name;
                          });
 
-// Bad days
-// --------------------------------------------------------------------------------------------------------------
+// -- Bad days
 
 const std::vector<SliceRange> kTwoRanks = {{0, 1}, {1, 2}};
 

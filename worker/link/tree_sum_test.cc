@@ -13,7 +13,7 @@ void AddFloats(const float* a, const float* b, int64_t count, float* out) {
   for (int64_t i = 0; i < count; ++i) out[i] = a[i] + b[i];
 }
 
-// The definition of DESIGN 5, word for word.
+// The definition of common/slice_tree.h, word for word.
 float TreeSumOfSlices(const std::vector<float>& slices, int lo, int hi) {
   if (hi - lo == 1) return slices[lo];
   const int mid = lo + (hi - lo) / 2;

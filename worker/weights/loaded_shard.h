@@ -4,13 +4,12 @@
 #include <string>
 #include <vector>
 
+#include "model/assignment.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/config.h"
 #include "model/layout.h"
 #include "model/weight_hash.h"
-#include "worker/assignment.h"
 #include "worker/device/device.h"
-#include "worker/stage_executor.h"
 
 namespace bellwether {
 

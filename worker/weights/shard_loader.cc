@@ -1,3 +1,5 @@
+#include "worker/weights/shard_loader.h"
+
 #include <algorithm>
 #include <atomic>
 #include <functional>
@@ -11,7 +13,6 @@
 #include "model/layer_tensors.h"
 #include "model/shard_size.h"
 #include "worker/thread_pool.h"
-#include "worker/weights/loaded_shard.h"
 #include "worker/weights/piece_hashes.h"
 
 namespace bellwether {
@@ -67,7 +68,7 @@ class Loader {
         store_(store),
         progress_(progress),
         cancelled_(options.cancelled),
-        pool_(options.threads, options.cpus) {}
+        pool_({.threads = options.threads, .cpus = options.cpus, .spin_pauses = 0}) {}  // it waits for files
 
   absl::Status Load(LoadedShard& shard);
 
@@ -355,8 +356,5 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, *shard->store, progress).Load(*shard));
   return shard;
 }
-
-int64_t WeightBytes(const LoadedShard& shard) { return shard.bytes; }
-const std::vector<WeightHash>& WeightHashes(const LoadedShard& shard) { return shard.hashes; }
 
 }  // namespace bellwether

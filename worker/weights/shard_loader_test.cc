@@ -1,3 +1,5 @@
+#include "worker/weights/shard_loader.h"
+
 #include <atomic>
 #include <filesystem>
 #include <fstream>
@@ -10,7 +12,6 @@
 #include "gtest/gtest.h"
 #include "model/shard_size.h"
 #include "worker/device/cpu_device.h"
-#include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
 namespace {
@@ -56,7 +57,7 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
             const int64_t expected =
                 ShardBytes(config, CheckpointFormats(**checkpoint), quantize, assignment.stage_layout(),
                            assignment.rank, {assignment.first_stage(), assignment.last_stage()});
-            EXPECT_EQ(WeightBytes(**shard), expected)
+            EXPECT_EQ((*shard)->bytes, expected)
                 << model << " stages " << stages << " ranks " << ranks << " stage " << assignment.stage;
             EXPECT_TRUE((*shard)->Serves(assignment));
             // The matrices follow each other in one arena.

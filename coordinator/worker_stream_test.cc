@@ -1,4 +1,4 @@
-#include "coordinator/worker_stream_service.h"
+#include "coordinator/worker_stream.h"
 
 #include <string>
 #include <vector>

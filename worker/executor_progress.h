@@ -1,0 +1,21 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+namespace bellwether {
+
+// How far a worker has come in its epoch; read by the heartbeat thread at any time.
+struct ExecutorProgress {
+  std::atomic<uint64_t> counter{0};  // grows whenever it gets on
+  std::atomic<uint64_t> step{0};
+  std::atomic<int32_t> layer{-1};
+  std::atomic<int32_t> waiting_for{-1};  // flat index of the worker it waits for, -1 if none
+  std::atomic<int32_t> failed_peer{-1};  // flat index of the first worker whose link failed, -1 if none has
+  // What is told below is of this epoch: whoever begins one sets it once the rest is reset.
+  std::atomic<uint64_t> epoch{0};
+  std::atomic<int64_t> loaded_bytes{0};
+  std::atomic<int64_t> total_bytes{0};
+};
+
+}  // namespace bellwether
