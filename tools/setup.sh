@@ -10,7 +10,7 @@ packages=(
   file
   # libraries
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libpcre2-dev
-  nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev
+  nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev libboost-dev prometheus-cpp-dev
   # tests
   libgtest-dev libgmock-dev libbenchmark-dev python3 python3-grpcio python3-protobuf
   # the demo model comes from PyPI
