@@ -21,6 +21,7 @@
 #include "worker/device/cpu_device.h"
 #include "worker/device/testing/far_device.h"
 #include "worker/weights/loaded_shard.h"
+#include "worker/weights/shard_loader.h"
 
 namespace bellwether {
 namespace {
@@ -181,8 +182,8 @@ TEST_P(QuantizedLayouts, RanksHoldPartsOfTheWhole) {
     for (assignment.rank = 0; assignment.rank < ranks; ++assignment.rank) {
       const auto shard = LoadShard(*checkpoint_, assignment, device, {}, nullptr);
       ASSERT_TRUE(shard.ok()) << shard.status();
-      EXPECT_EQ(WeightBytes(**shard), ShardBytes(config, CheckpointFormats(*checkpoint_), Quantize::kNone,
-                                                 assignment.stage_layout(), assignment.rank, {true, true}));
+      EXPECT_EQ((*shard)->bytes, ShardBytes(config, CheckpointFormats(*checkpoint_), Quantize::kNone,
+                                            assignment.stage_layout(), assignment.rank, {true, true}));
       EXPECT_EQ((*shard)->reordered, GetParam().act_order);
       const LayerWeights& layer = (*shard)->layer_weights[1];
       const SliceRange slices = assignment.rank_layout().slices;
