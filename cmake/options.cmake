@@ -39,7 +39,7 @@ if(BELLWETHER_ASAN)
   add_link_options(-fsanitize=address,undefined)
 endif()
 if(BELLWETHER_TSAN)
-  add_compile_options(-fsanitize=thread)
+  add_compile_options(-fsanitize=thread -g1)  # lines are enough for its reports, and quicker to compile
   add_link_options(-fsanitize=thread)
 endif()
 if(BELLWETHER_FUZZ)
