@@ -21,7 +21,7 @@ inline constexpr int64_t kControlMessageBytesMax = 4 << 20;
 inline constexpr int64_t kClientMessageBytesMax = 16
                                                   << 20;  // a text of 4 MiB, and token ids of a long context
 
-// Cluster health (DESIGN 4).
+// Cluster health (docs/architecture.md).
 inline constexpr absl::Duration kHeartbeatInterval = absl::Milliseconds(500);
 inline constexpr absl::Duration kHeartbeatTimeout = absl::Seconds(4);
 inline constexpr absl::Duration kDefaultStepDeadline = absl::Seconds(30);

@@ -14,7 +14,7 @@ constexpr std::string_view Name(DType type) {
   return type == DType::kF32 ? "fp32" : type == DType::kBF16 ? "bf16" : "fp16";
 }
 
-// How a packed weight matrix holds its values (DESIGN 6).
+// How a packed weight matrix holds its values.
 enum class WeightFormat : uint8_t { kF32 = 0, kBF16 = 1, kF16 = 2, kInt8 = 3, kInt4 = 4 };
 
 constexpr bool IsQuantized(WeightFormat format) { return format >= WeightFormat::kInt8; }

@@ -5,7 +5,7 @@
 
 namespace bellwether {
 
-// The fixed summation tree of DESIGN 5.
+// The fixed summation tree ("Numbers" in docs/architecture.md).
 //
 // A row-parallel product is cut along its inner dimension into `total` slices. Whoever computes them, the
 // slices' partial sums are added as

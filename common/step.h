@@ -10,7 +10,7 @@
 
 namespace bellwether {
 
-// Tokens in a KV block. Part of the arithmetic: attention walks tiles of two blocks (DESIGN 5).
+// Tokens in a KV block. Part of the arithmetic: attention walks tiles of two blocks.
 inline constexpr int kKvBlockTokens = 32;
 
 // What a worker learns about a sequence once per (epoch, re-admission).

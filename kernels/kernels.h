@@ -16,7 +16,7 @@
 //   Threads come from the caller, who splits rows, panels or queries between them; how they are split never
 //   changes a bit.
 // - An output element depends on its own row alone, summed in an order fixed by the shapes and the level:
-//   one row or 512, whole prompt or chunks, the bits are the same (DESIGN 5).
+//   one row or 512, whole prompt or chunks, the bits are the same.
 // - Inputs and outputs do not overlap unless said so. Activations are fp32, rows `stride` floats apart.
 // - NaN and infinity in inputs give NaN or infinity in their own row only.
 

@@ -26,7 +26,7 @@
 //                nibble = q - lowest_q()
 // with value = scale * q + offset.
 //
-// Segments. A row-parallel matrix is cut along its columns into slices (DESIGN 5), each a segment that is
+// Segments. A row-parallel matrix is cut along its columns into slices, each a segment that is
 // summed on its own; a column-parallel one has a single segment. Columns of a segment are padded with zeros:
 // to a multiple of 2 in the float formats, and to a multiple of 8 for each block of a quantised one.
 //

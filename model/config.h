@@ -78,7 +78,7 @@ absl::Status MergeGenerationConfig(const std::string& json_text, ModelConfig& co
 // One line of text that two equal configs, and only they, share: part of the model id.
 std::string CanonicalText(const ModelConfig& config);
 
-// ALiBi slope of each query head, for any head count (DESIGN: models.md 2.1).
+// ALiBi slope of each query head, for any head count (Press et al., arXiv:2108.12409).
 std::vector<float> AlibiSlopes(int heads);
 // RoPE: inverse frequency of each of head_dim / 2 pairs, scaled as the config says, rounded to fp32 as
 // Hugging Face does.

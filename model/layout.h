@@ -71,7 +71,7 @@ struct HeldPart {
   const StageLayout& stage_layout() const { return layout->stages[stage]; }
 };
 
-// Slices (DESIGN 5)
+// Slices
 // --------------------------------------------------------------------------------------------------
 
 // S = min(16, query heads): a property of the model.

@@ -127,7 +127,7 @@ class Checkpoint {
   // Gives back the file pages of a tensor that will not be read again.
   void DropPages(const TensorKey& key) const;
 
-  // SHA-256 (64 hex digits) over config, tensor table and samples of every tensor (DESIGN 6).
+  // SHA-256 (64 hex digits) over config, tensor table and samples of every tensor.
   absl::StatusOr<std::string> ModelId() const;
 
   // NotFound if the checkpoint carries none.

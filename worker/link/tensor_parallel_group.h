@@ -22,7 +22,7 @@ class TensorParallelGroup {
   virtual int rank() const = 0;
   virtual int size() const = 0;
 
-  // Sums a row-parallel product over all slices in the order of the fixed tree (DESIGN 5). `roots` holds this
+  // Sums a row-parallel product over all slices in the order of the fixed tree. `roots` holds this
   // rank's subtree roots, SubtreeRoots(own slices) of them, each rows * cols floats; out: rows * cols floats,
   // may not overlap.
   virtual absl::Status AllReduce(MessageTag tag, absl::Span<const float> roots, absl::Span<float> out) = 0;

@@ -8,7 +8,7 @@
 
 namespace bellwether {
 
-// The additions of the fixed tree (DESIGN 5) over subtree roots that lie in separate buffers, worked out
+// The additions of the fixed tree over subtree roots that lie in separate buffers, worked out
 // once. Not for several threads at a time: it owns scratch memory.
 class TreeSum {
  public:
