@@ -465,7 +465,7 @@ class RestartingSession : public WorkerSession {
 
   absl::Status Run() override {
     while (true) {
-      const absl::Status status = Current()->Run();
+      absl::Status status = Current()->Run();
       if (!absl::IsAborted(status)) return status;
       LogWarning("starting afresh: ", status.message());
       Replace(nullptr);  // before the next one takes its port

@@ -159,7 +159,7 @@ absl::Status StageLinks::Start() {
                                   LinkPointers()));
   SetWaitLimits(assignment_.step_deadline);
   if (!agreement.id.has_value()) return FailIfRequired(agreement);
-  const absl::Status status = nccl_->Connect(*agreement.id, NcclPeers());
+  absl::Status status = nccl_->Connect(*agreement.id, NcclPeers());
   if (status.ok()) {
     LogInfo("NCCL ", NcclVersionText(nccl_use_.library->version()), " joins ", members_.size, " GPU workers");
   }

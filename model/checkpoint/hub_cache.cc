@@ -118,7 +118,7 @@ std::string FromHome(const Environment& environment, const char* variable) {
   const char* value = environment(variable);
   if (value == nullptr || *value == '\0') return "";
   const char* home = environment("HOME");
-  const std::string text = value;
+  std::string text = value;
   if (text.starts_with("~/") && home != nullptr) return home + text.substr(1);
   return text;
 }

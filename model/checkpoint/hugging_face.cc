@@ -169,7 +169,7 @@ absl::Status ReadConfig(const std::string& dir, CheckpointContents& contents) {
   const std::string path = absl::StrCat(dir, "/config.json");
   BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(path));
   if (!text.has_value()) {
-    const absl::Status other = RefuseOtherContainers(dir);
+    absl::Status other = RefuseOtherContainers(dir);
     if (!absl::IsNotFound(other)) return other;
     return absl::NotFoundError(absl::StrCat(dir, ": no config.json, so this is no Hugging Face checkpoint"));
   }

@@ -33,7 +33,7 @@ constexpr char kWrapper[] = "base_model.model.";
 class LowRank : public Adjustment {
  public:
   LowRank(StoredTensor left, StoredTensor right, RowMap rows, float scale)
-      : left_(std::move(left)), right_(std::move(right)), rows_(rows), scale_(scale) {}
+      : left_(std::move(left)), right_(std::move(right)), rows_(std::move(rows)), scale_(scale) {}
 
   void Apply(const TensorWindow& window, absl::Span<float> values) const override;
   std::vector<const StoredTensor*> inputs() const override { return {&left_, &right_}; }
@@ -115,8 +115,8 @@ class Merger {
   absl::Status SettleVocabulary();
   absl::Status AddProducts();
   absl::Status AddProduct(const std::string& module, const Parts& parts);
-  absl::Status AddTo(const TensorKey& key, const StoredTensor& left, const StoredTensor& right, RowMap rows,
-                     double scale);
+  absl::Status AddTo(const TensorKey& key, const StoredTensor& left, const StoredTensor& right,
+                     const RowMap& rows, double scale);
   absl::StatusOr<HuggingFaceName> KeyOf(const std::string& module, bool bias) const;
   // Where the rows of query, key or value lie in BLOOM's fused tensor.
   RowMap FusedRows(int part) const;
@@ -270,7 +270,7 @@ absl::Status Merger::SettleVocabulary() {
 }
 
 absl::Status Merger::AddTo(const TensorKey& key, const StoredTensor& left, const StoredTensor& right,
-                           RowMap rows, double scale) {
+                           const RowMap& rows, double scale) {
   const bool tied = contents_.config.tied_head && key == TensorKey{TensorRole::kHead};
   const auto found = contents_.tensors.find(key);
   if (tied || (contents_.config.tied_head && key.role == TensorRole::kEmbedding)) {

@@ -59,7 +59,8 @@ int32_t MlpWidth(int32_t hidden, JsonFields& fields) {
   const double stretch = fields.Number({"ffn_dim_multiplier"}, 1);
   if (!(stretch > 0 && stretch <= 64)) fields.Fail("'ffn_dim_multiplier' is out of range");
   if (!fields.status().ok()) return 1;
-  const auto width = static_cast<int64_t>(stretch * static_cast<double>(int64_t{8} * hidden / 3));
+  const int64_t unstretched = int64_t{8} * hidden / 3;  // rounded down
+  const auto width = static_cast<int64_t>(stretch * static_cast<double>(unstretched));
   const int64_t rounded = (width + multiple - 1) / multiple * multiple;
   if (rounded < 1 || rounded > kFfnMax) fields.Fail(absl::StrCat("the MLP would be ", rounded, " wide"));
   return static_cast<int32_t>(std::clamp<int64_t>(rounded, 1, kFfnMax));

@@ -27,8 +27,8 @@ bool SameSecret(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-void Rendezvous::Refuse(Refusals refusals) {
-  for (auto& [peer, reason] : refusals) peer->Refuse(reason);
+void Rendezvous::Refuse(const Refusals& refusals) {
+  for (const auto& [peer, reason] : refusals) peer->Refuse(reason);
 }
 
 void Rendezvous::Offer(std::unique_ptr<IncomingPeer> peer) {
@@ -66,7 +66,7 @@ void Rendezvous::Begin(Epoch epoch) {
     }
     std::erase(waiting_, nullptr);
   }
-  Refuse(std::move(over));
+  Refuse(over);
 }
 
 void Rendezvous::Cancel(Epoch epoch) { Begin({epoch.value + 1}); }
@@ -108,7 +108,7 @@ absl::StatusOr<std::unique_ptr<IncomingPeer>> Rendezvous::Take(const LinkHello& 
       found = Find(hello, &wrong);
       seen = offers_;
     }
-    Refuse(std::move(wrong));
+    Refuse(wrong);
     if (found != nullptr) return found;
     if (!in_time) {
       return absl::DeadlineExceededError(absl::StrCat("no connection within ", absl::FormatDuration(limit)));

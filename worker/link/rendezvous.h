@@ -72,7 +72,7 @@ class Rendezvous {
  private:
   // Peers to refuse once the mutex is released: that goes to a socket or to gRPC.
   using Refusals = std::vector<std::pair<std::unique_ptr<IncomingPeer>, absl::Status>>;
-  static void Refuse(Refusals refusals);
+  static void Refuse(const Refusals& refusals);
   std::unique_ptr<IncomingPeer> Find(const LinkHello& hello, Refusals* wrong)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
