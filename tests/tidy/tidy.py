@@ -14,7 +14,7 @@ import sys
 # Room -> rooms it may include, besides itself.
 ROOMS = {
     "common": set(),
-    "metrics": {"common"},
+    "http": {"common"},
     "kernels": {"common"},
     "model": {"common"},
     "proto": {"common", "model"},
@@ -27,11 +27,8 @@ EDGES = re.compile(
     r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|main)\.(h|cc)|coordinator/.*_test\.cc"
     r"|worker/(session\w*|main)\.(h|cc)|worker/link/grpc\w*\.(h|cc)|worker/link/\w*_test\.cc|worker/session\w*_test\.cc"
     r"|cli/\w*client\w*\.(h|cc)|tests/.*|examples/.*)$")
-# Files that may know Prometheus: what makes the numbers does not (docs/architecture.md).
-METRICS_EDGES = re.compile(
-    r"^(metrics/.*|coordinator/(coordinator_metrics|request_metrics|coordinator_server|main)\w*\.(h|cc)"
-    r"|worker/(worker_metrics|main)\w*\.(h|cc)|tests/.*)$")
-AT_EDGES = {"proto": EDGES, "metrics": METRICS_EDGES}
+# Likewise HTTP.
+HTTP_EDGES = re.compile(r"^((coordinator|worker)/(http_\w*|\w*_server|main)\.(h|cc)|coordinator/.*_test\.cc|worker/.*_test\.cc|tests/.*)$")
 EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
 # What the tool may use of the coordinator's insides: the pure planner, for `plan`.
 CLI_COORDINATOR = {"coordinator/planner.h"}
@@ -86,11 +83,11 @@ def check_includes(path, text):
     for number, line in enumerate(text.splitlines(), 1):
         if "nlohmann" in line and line.startswith("#include") and not is_test:
             complain(path, number, "JSON is read and written by common/json.h alone; what it cannot read is a Status")
+        if re.match(r'#include [<"]boost/', line) and room != "http":
+            complain(path, number, "Boost is behind http/ (docs/architecture.md)")
         if EDGE_INCLUDE.match(line) and not EDGES.match(path):
             if not re.match(r'#include "proto/\w+\.h"', line) or room not in ("worker", "coordinator"):
                 complain(path, number, "gRPC and generated types stop at the edges (docs/architecture.md)")
-        if re.match(r'#include [<"]prometheus/', line) and room != "metrics":
-            complain(path, number, "prometheus-cpp is known to metrics/ alone")
         match = re.match(r'#include "(\w+)/([^"]+)"', line)
         if not match or room not in ROOMS:
             continue
@@ -101,8 +98,10 @@ def check_includes(path, text):
                 allowed = f"{target}/{rest}" in CLI_COORDINATOR
             if room == "cli" and target == "worker":
                 allowed = f"{target}/{rest}" in CLI_WORKER
+        elif target == "http":
+            allowed = HTTP_EDGES.match(path)
         else:
-            allowed = target in AT_EDGES and AT_EDGES[target].match(path)
+            allowed = target == "proto" and EDGES.match(path)
         if not allowed:
             complain(path, number, f"{room}/ may not include {target}/{rest}")
 
