@@ -5,10 +5,10 @@
 #   release        builds everything and runs all tests, with every layout of emulated GPUs
 #   tidy           clang-tidy on all of our code (after release)
 #   tidy-recent    quick: on the files of the last 30 commits
-#   clang          clang builds the programs; -Wthread-safety checks which mutex guards what
 #   asan           all tests again under AddressSanitizer and UndefinedBehaviorSanitizer
-#   tsan           all tests that run threads of ours, under ThreadSanitizer
-#   tsan-handover  quick: those in which threads hand something over
+#   tsan           by clang, whose -Wthread-safety checks which mutex guards what: the programs, and all tests that run threads
+#                  of ours, under ThreadSanitizer
+#   tsan-handover  quick: only those tests in which threads hand something over
 #   fuzz           every fuzzer for a moment
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 set -euo pipefail
@@ -30,18 +30,20 @@ run() {
 
 # Names of sources on stdin; those of ours that are there are looked at. Headers count as their sources.
 tidy() {
-  sed 's/\.h$/.cc/' | sort -u | grep -E '^(common|http|kernels|model|worker|coordinator|cli)/.*\.cc$' |
+  sed 's/\.h$/.cc/' | sort -u | grep -E '^(common|http|metrics|kernels|model|worker|coordinator|cli)/.*\.cc$' |
     grep -v '_\(test\|bench\|fuzz\)\.cc$' | while read -r file; do if [[ -f "$file" ]]; then echo "$file"; fi; done |
     xargs -r -P 2 -n 8 clang-tidy -p build/release --quiet 2> >(grep -v 'generated\.$' >&2)
 }
 
 # Debian's gRPC is not instrumented, so ThreadSanitizer runs what has little of it; tests/tsan.supp is for the rest.
 tsan() {
+  cmake --preset tsan >/dev/null
+  cmake --build --preset tsan --target bellwether bellwether-coordinator bellwether-worker
   TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp" run tsan "^($1)_test$"
 }
 handover='common/(bounded_queue|mutex)|coordinator/(token_stream|engine_loop|text_pool)|worker/(epoch_runner|thread_pool)'
 handover+='|worker/link/(rendezvous|connector)'
-threaded='common/.*|http/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum))'
+threaded='common/.*|http/.*|metrics/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum))'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
 
 chart() {
@@ -59,10 +61,6 @@ phase() {
     release) BELLWETHER_ALL_LAYOUTS=1 run release ;;
     tidy) git ls-files | tidy ;;
     tidy-recent) git log -30 --format= --name-only | tidy ;;
-    clang)
-      cmake --preset clang >/dev/null
-      cmake --build --preset clang
-      ;;
     asan) run asan ;;
     # One layout has all the threads that a matrix of them has; this would take the longest of all.
     tsan) GTEST_FILTER=-*FullMatrix* tsan "$handover|$threaded" ;;
@@ -73,6 +71,6 @@ phase() {
   esac
 }
 
-if (($# == 0)); then set -- format release tidy clang asan tsan fuzz chart; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz chart; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"

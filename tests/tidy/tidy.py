@@ -15,6 +15,7 @@ import sys
 ROOMS = {
     "common": set(),
     "http": {"common"},
+    "metrics": {"common"},
     "kernels": {"common"},
     "model": {"common"},
     "proto": {"common", "model"},
@@ -27,8 +28,13 @@ EDGES = re.compile(
     r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|main)\.(h|cc)|coordinator/.*_test\.cc"
     r"|worker/(session\w*|main)\.(h|cc)|worker/link/grpc\w*\.(h|cc)|worker/link/\w*_test\.cc|worker/session\w*_test\.cc"
     r"|cli/\w*client\w*\.(h|cc)|tests/.*|examples/.*)$")
+# Files that may know Prometheus: what makes the numbers does not.
+METRICS_EDGES = re.compile(
+    r"^(metrics/.*|coordinator/(coordinator_metrics|request_metrics|coordinator_server|main)\w*\.(h|cc)"
+    r"|worker/(worker_metrics|main)\w*\.(h|cc)|tests/.*)$")
 # Likewise HTTP.
 HTTP_EDGES = re.compile(r"^((coordinator|worker)/(http_\w*|\w*_server|main)\.(h|cc)|coordinator/.*_test\.cc|worker/.*_test\.cc|tests/.*)$")
+AT_EDGES = {"proto": EDGES, "http": HTTP_EDGES, "metrics": METRICS_EDGES}
 EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
 # What the tool may use of the coordinator's insides: the pure planner, for `plan`.
 CLI_COORDINATOR = {"coordinator/planner.h"}
@@ -85,6 +91,8 @@ def check_includes(path, text):
             complain(path, number, "JSON is read and written by common/json.h alone; what it cannot read is a Status")
         if re.match(r'#include [<"]boost/', line) and room != "http":
             complain(path, number, "Boost is behind http/ (docs/architecture.md)")
+        if re.match(r'#include [<"]prometheus/', line) and room != "metrics":
+            complain(path, number, "prometheus-cpp is known to metrics/ alone")
         if EDGE_INCLUDE.match(line) and not EDGES.match(path):
             if not re.match(r'#include "proto/\w+\.h"', line) or room not in ("worker", "coordinator"):
                 complain(path, number, "gRPC and generated types stop at the edges (docs/architecture.md)")
@@ -98,10 +106,8 @@ def check_includes(path, text):
                 allowed = f"{target}/{rest}" in CLI_COORDINATOR
             if room == "cli" and target == "worker":
                 allowed = f"{target}/{rest}" in CLI_WORKER
-        elif target == "http":
-            allowed = HTTP_EDGES.match(path)
         else:
-            allowed = target == "proto" and EDGES.match(path)
+            allowed = target in AT_EDGES and AT_EDGES[target].match(path)
         if not allowed:
             complain(path, number, f"{room}/ may not include {target}/{rest}")
 
