@@ -11,6 +11,7 @@
 #   tsan-handover  quick: only those tests in which threads hand something over
 #   fuzz           every fuzzer for a moment
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
+#   monitoring     rules by a real Prometheus (Debian's, unpacked into build/)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh --check
@@ -54,6 +55,13 @@ chart() {
   BELLWETHER_BIN="$PWD/build/release/bin" build/chart/bin/python -B -m tests.deploy.chart_test
 }
 
+monitoring() {
+  local usr
+  usr="$(tools/fetch_prometheus.sh)"
+  "$usr/bin/promtool" check config monitoring/prometheus.yml
+  "$usr/bin/promtool" test rules tests/monitoring/rules_test.yml
+}
+
 phase() {
   echo "== $1"
   case "$1" in
@@ -67,10 +75,11 @@ phase() {
     tsan-handover) tsan "$handover" ;;
     fuzz) run fuzz '_fuzz$' ;;
     chart) chart ;;
+    monitoring) monitoring ;;
     *) echo "check: there is no phase $1" >&2 && exit 2 ;;
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz chart; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz chart monitoring; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"
