@@ -11,7 +11,7 @@
 #   tsan-handover  quick: only those tests in which threads hand something over
 #   fuzz           every fuzzer for a moment
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
-#   monitoring     rules by a real Prometheus (Debian's, unpacked into build/)
+#   monitoring     rules and dashboards by a real Prometheus and Grafana's own reader (from Debian, unpacked into build/, and PyPI)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh --check
@@ -60,6 +60,9 @@ monitoring() {
   usr="$(tools/fetch_prometheus.sh)"
   "$usr/bin/promtool" check config monitoring/prometheus.yml
   "$usr/bin/promtool" test rules tests/monitoring/rules_test.yml
+  [[ -x build/monitoring/bin/python ]] || python3 -m venv build/monitoring
+  build/monitoring/bin/pip install -q --disable-pip-version-check -r tests/monitoring/requirements.txt
+  build/monitoring/bin/python -B -m tests.monitoring.dashboards_test
 }
 
 phase() {
