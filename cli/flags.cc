@@ -293,6 +293,47 @@ void AddBench(CLI::App& app, CommandLine& line) {
   bench->add_flag("--json", line.bench.json, "one JSON object");
 }
 
+void AddLoad(CLI::App& app, CommandLine& line) {
+  LoadOptions& options = line.load;
+  CLI::App* load = app.add_subcommand("load", "load a server as its users would, and tell what they feel");
+  AddSessionFlags(*load, options.session);
+  Add(*load, "--url", options.url,
+      "http://HOST:PORT of a server that speaks OpenAI's HTTP, this project's or another, instead of gRPC");
+  Add(*load, "--served-model", options.served_model,
+      "with --url: the model's name there (default: the first listed)");
+  Add(*load, "--api-key", options.api_key, "with --url: sent as a bearer token");
+  Add(*load, "--prompts", options.prompts, "JSON lines as of batch, taken in turn (default: random prompts)");
+  Add(*load, "--prompt-tokens", options.prompt_tokens,
+      "length of random prompts: 256, 100-300 (each as likely) or 256~64 (mean and deviation); with --url "
+      "words");
+  Add(*load, "--output-tokens", options.output_tokens, "length of answers, likewise");
+  Add(*load, "--temperature", options.temperature, "0 takes the most likely token")
+      ->check(CLI::Range(0.0, 100.0));
+  load->add_flag("--stop-at-eos", options.stop_at_eos, "answers may end before their length");
+  Add(*load, "--concurrency", options.concurrency, "requests at once; with --rate the most there may be")
+      ->check(CLI::Range(1, kLoadConcurrencyMax));
+  Add(*load, "--rate", options.rate,
+      "requests a second, as a Poisson process; latency counts from when each is due")
+      ->check(CLI::Range(0.0, 1e6));
+  Add(*load, "--requests", options.requests,
+      "how many (default: 10 for each at once, or what --duration lets)")
+      ->check(CLI::Range(0, 10'000'000));
+  Add(*load, "--duration", options.duration_seconds, "seconds after which none begins")
+      ->check(SecondsRange());
+  Add(*load, "--warm-up", options.warm_up, "requests before, which do not count")
+      ->check(CLI::Range(0, 100'000));
+  load->add_flag("--sweep", options.sweep, "1, 2, 4 ... at once up to --concurrency, and where the knee is");
+  Add(*load, "--objective-ttft", options.objectives.time_to_first_token,
+      "seconds to the first token, for goodput")
+      ->check(SecondsRange());
+  Add(*load, "--objective-tpot", options.objectives.time_per_output_token, "seconds a token after it")
+      ->check(SecondsRange());
+  Add(*load, "--objective-e2e", options.objectives.end_to_end, "seconds to the end")->check(SecondsRange());
+  Add(*load, "--seed", options.seed, "of lengths, random prompts and arrivals")
+      ->check(WholeNumber<uint64_t>(""));
+  load->add_flag("--json", options.json, "one JSON object");
+}
+
 void AddAnswering(CLI::App& app, CommandLine& line) {
   CLI::App* generate = app.add_subcommand("generate", "continue a text or token ids");
   AddSessionFlags(*generate, line.generate.session);
@@ -395,6 +436,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddConvert(app, line);
   AddDevices(app, line);
   AddBench(app, line);
+  AddLoad(app, line);
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);
   exit_code = ParseFlags(argc, argv, print_config, &app, AllDisplacements(*app.get_subcommand("generate")));
   if (exit_code >= 0) return false;

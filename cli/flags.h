@@ -6,6 +6,7 @@
 #include "cli/convert.h"
 #include "cli/devices.h"
 #include "cli/inspect.h"
+#include "cli/load/load.h"
 #include "cli/managed_cluster.h"
 #include "cli/perplexity.h"
 #include "cli/plan.h"
@@ -27,6 +28,7 @@ struct CommandLine {
   ConvertOptions convert;
   DevicesOptions devices;
   BenchOptions bench;
+  LoadOptions load;
   std::string prompt_file;  // of generate and score: has been read into their prompt
 };
 

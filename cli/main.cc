@@ -30,6 +30,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   if (line.command == "devices") return RunDevices(line.devices);
   if (line.command == "inspect") return RunInspect(line.inspect);
   if (line.command == "convert") return RunConvert(line.convert);
+  if (line.command == "load") return RunLoad(line.load);
   return RunBench(line.bench);
 }
 

@@ -33,12 +33,13 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   }
   BW_ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(session.address_));
   const std::string proxy = address.IsLoopback() ? "" : ProxyVariable(address.host);
-  if (!proxy.empty()) {
+  session.by_proxy_ = !proxy.empty();
+  if (session.by_proxy_) {
     session.way_ = absl::StrCat(" through the proxy that ", proxy, " names; no_proxy=", address.host,
                                 " goes straight there");
     std::fprintf(stderr, "connecting to %s%s\n", session.address_.c_str(), session.way_.c_str());
   }
-  session.client_ = std::make_unique<InferenceClient>(session.address_, /*by_proxy=*/!proxy.empty());
+  session.client_ = session.NewClient();
   if (session.cluster_ == nullptr) {
     auto model = session.client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()});
     if (!model.ok())
@@ -47,6 +48,10 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
     session.model_ = *std::move(model);
   }
   return session;
+}
+
+std::unique_ptr<InferenceClient> Session::NewClient() const {
+  return std::make_unique<InferenceClient>(address_, by_proxy_);
 }
 
 absl::Status Session::Explain(const absl::Status& status) {

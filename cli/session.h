@@ -23,6 +23,9 @@ class Session {
   static absl::StatusOr<Session> Open(const SessionOptions& options);
 
   InferenceClient& client() { return *client_; }
+  // With a connection of its own to the same coordinator.
+  std::unique_ptr<InferenceClient> NewClient() const;
+  const std::string& address() const { return address_; }
   const ServedModel& model() const { return model_; }
   // `options` and what --model-defaults adds to them.
   GenerationOptions WithDefaults(GenerationOptions options) const;
@@ -37,6 +40,7 @@ class Session {
  private:
   std::unique_ptr<ManagedCluster> cluster_;
   std::string address_;
+  bool by_proxy_ = false;
   std::string way_;  // how it is reached, where that is not straight
   std::unique_ptr<InferenceClient> client_;
   ServedModel model_;

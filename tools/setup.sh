@@ -11,6 +11,7 @@ packages=(
   # libraries
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libpcre2-dev
   nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev libboost-dev prometheus-cpp-dev
+  libcurl4-openssl-dev
   # tests
   libgtest-dev libgmock-dev libbenchmark-dev python3 python3-grpcio python3-protobuf
   # the demo model comes from PyPI
