@@ -236,12 +236,18 @@ void AddUp(CLI::App& app, CommandLine& line) {
   AddClusterFlags(*up, line.up);
   line.up.listen = kDefaultClientAddress;
   line.up.worker_listen = kDefaultWorkerAddress;
+  line.up.http_listen = kDefaultHttpAddress;
   line.up.log_to_stderr = true;
   Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)")
       ->check(CLI::Range(0, kLocalWorkersMax));
   Add(*up, "--listen", line.up.listen, "HOST:PORT for clients")->check(Address({.any_port = true}));
   Add(*up, "--worker-listen", line.up.worker_listen, "HOST:PORT for workers")
       ->check(Address({.any_port = true}));
+  Add(*up, "--http-listen", line.up.http_listen,
+      "HOST:PORT for clients that speak HTTP as OpenAI's do; empty: none")
+      ->check(Address({.any_port = true, .empty = true}));
+  Add(*up, "--served-model-name", line.up.served_model_name,
+      "what they call the model, several names with commas (default: as its file or directory is called)");
   Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
       ->check(SecondsRange());
   up->get_option("--model")->required();

@@ -151,6 +151,10 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
                                         "a:1",
                                         "--worker-listen",
                                         "b:2",
+                                        "--http-listen",
+                                        "c:3",
+                                        "--served-model-name",
+                                        "sheep,flock",
                                         "--devices",
                                         "cuda:0,cuda:1",
                                         "--device-memory-fraction",
@@ -169,6 +173,8 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
   EXPECT_EQ(options.workers, 7);
   EXPECT_EQ(options.listen, "a:1");
   EXPECT_EQ(options.worker_listen, "b:2");
+  EXPECT_EQ(options.http_listen, "c:3");
+  EXPECT_EQ(options.served_model_name, "sheep,flock");
   EXPECT_EQ(options.devices, "cuda:0,cuda:1");
   EXPECT_EQ(options.device_memory_fraction, 0.5);
 }

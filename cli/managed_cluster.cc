@@ -121,6 +121,7 @@ absl::Status ManagedCluster::StartCoordinator() {
       "--model",         options_.model,
       "--listen",        options_.listen,
       "--worker-listen", options_.worker_listen,
+      "--http-listen",   options_.http_listen,
       "--port-file",     directory_.path() + "/ports",
       "--workers",       std::to_string(workers()),
       "--drain-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
@@ -134,6 +135,7 @@ absl::Status ManagedCluster::StartCoordinator() {
   AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
   AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
+  AddUnlessEmpty("--served-model-name", options_.served_model_name, arguments);
   if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
     AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);
   if (DevicesMix(devices_)) arguments.emplace_back("--mix-devices");
@@ -145,7 +147,7 @@ absl::Status ManagedCluster::StartCoordinator() {
   return absl::OkStatus();
 }
 
-// The coordinator writes "client HOST:PORT" and "worker HOST:PORT" when it listens.
+// The coordinator writes "client HOST:PORT", "worker HOST:PORT" and so on when it listens, all at once.
 absl::Status ManagedCluster::ReadPorts(const Progress& progress) {
   const absl::Duration begin = Clock::Real()->Now();
   Patience patience(absl::Seconds(options_.give_up_seconds));
@@ -153,7 +155,11 @@ absl::Status ManagedCluster::ReadPorts(const Progress& progress) {
     if (StopRequested()) return absl::CancelledError("stopped while the coordinator was starting");
     std::ifstream file(directory_.path() + "/ports");
     std::string name, address;
-    while (file >> name >> address) (name == "client" ? address_ : worker_address_) = address;
+    while (file >> name >> address) {
+      if (name == "client") address_ = address;
+      if (name == "worker") worker_address_ = address;
+      if (name == "http") http_address_ = address;
+    }
     if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
     if (coordinator_.WaitFor(kLook)) return CoordinatorEnded();
     const absl::Duration now = Clock::Real()->Now();

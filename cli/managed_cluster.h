@@ -37,6 +37,8 @@ struct ClusterOptions {
   int context_tokens = 0;
   std::string listen = "127.0.0.1:0";         // clients
   std::string worker_listen = "127.0.0.1:0";  // workers
+  std::string http_listen;                    // clients over HTTP; empty: none
+  std::string served_model_name;              // what they call the model
   absl::Duration drain;                       // how long running answers may take once Stop is called
   std::string log_level = "warning";
   bool log_to_stderr = false;  // else into files that are shown if something fails
@@ -54,6 +56,7 @@ class ManagedCluster {
   ~ManagedCluster();
 
   const std::string& address() const { return address_; }
+  const std::string& http_address() const { return http_address_; }  // empty: none
   const ServedModel& model() const { return model_; }
   int workers() const { return static_cast<int>(workers_.size()); }
   std::vector<pid_t> worker_pids() const;
@@ -95,7 +98,7 @@ class ManagedCluster {
   const ClusterOptions options_;
   const std::vector<std::string> devices_;  // of each worker
   ScratchDirectory directory_;              // of logs and the port file
-  std::string address_, worker_address_;
+  std::string address_, worker_address_, http_address_;
   ChildProcess coordinator_;
   std::optional<absl::Duration> coordinator_stopped_at_;  // by SIGSTOP, and has not gone on since
   std::vector<Worker> workers_;

@@ -16,10 +16,13 @@ absl::Status RunUp(const ClusterOptions& options) {
                       ManagedCluster::Start(options, [&](const std::string& text) { line.Show(text); }));
   line.Clear();
   const ServedModel& model = cluster->model();
-  std::fprintf(stderr,
-               "%s is served at %s\n  %s, %s, weights %s, %d KV blocks, context %d tokens\n  ^C ends it.\n",
+  std::fprintf(stderr, "%s is served at %s\n  %s, %s, weights %s, %d KV blocks, context %d tokens\n",
                model.name.c_str(), cluster->address().c_str(), model.layout.c_str(),
                model.kernel_level.c_str(), model.weights.c_str(), model.kv_blocks, model.context_tokens);
+  if (!cluster->http_address().empty()) {
+    std::fprintf(stderr, "  OpenAI's clients find it at http://%s/v1\n", cluster->http_address().c_str());
+  }
+  std::fprintf(stderr, "  ^C ends it.\n");
   NotifyService("READY=1");
   BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));
   NotifyService("STOPPING=1");

@@ -12,6 +12,7 @@ namespace bellwether {
 // Addresses. Loopback unless told otherwise: neither port asks who is there.
 inline constexpr char kDefaultClientAddress[] = "127.0.0.1:7400";
 inline constexpr char kDefaultWorkerAddress[] = "127.0.0.1:7401";
+inline constexpr char kDefaultHttpAddress[] = "127.0.0.1:7480";
 
 // Version of cluster.proto. Programs of different versions refuse each other.
 inline constexpr int32_t kClusterProtocolVersion = 1;

@@ -16,7 +16,10 @@ struct CoordinatorOptions {
   std::string build_id;
   std::string listen = kDefaultClientAddress;         // host:port for clients, port 0 for any
   std::string worker_listen = kDefaultWorkerAddress;  // host:port for workers
-  std::string port_file;  // gets "client HOST:PORT" and "worker HOST:PORT" once both listen
+  std::string http_listen = kDefaultHttpAddress;      // host:port for clients over HTTP; empty: none
+  std::string served_model_name;  // what clients over HTTP call the model, several with commas; empty: as it
+                                  // is called
+  std::string port_file;  // gets "client HOST:PORT", "worker HOST:PORT" and "http HOST:PORT" once they listen
 
   int workers = 0;  // how many to wait for; default: tensor_parallel x pipeline_parallel
   int tensor_parallel = 0;

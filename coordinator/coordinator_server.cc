@@ -8,16 +8,20 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "common/descriptors.h"
 #include "common/log.h"
 #include "common/quote.h"
 #include "common/status.h"
 #include "common/step.h"
 #include "common/system_random.h"
+#include "coordinator/http_error.h"
+#include "coordinator/http_gateway.h"
 #include "coordinator/planner.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "http/server.h"
 #include "model/chat_template/chat_template_hints.h"
 #include "model/generation_defaults.h"
 #include "model/layout_text.h"
@@ -38,7 +42,8 @@ uint64_t SystemSeed() {
 }
 
 // Which of the process's descriptors connections may take; the rest is for files.
-constexpr double kClientDescriptors[] = {0.25, 0.75};
+constexpr double kClientDescriptors[] = {0.25, 0.5};
+constexpr double kHttpDescriptors[] = {0.5, 0.7};
 constexpr double kWorkerDescriptors[] = {0.75, 1.0};
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, int64_t message_bytes_max,
@@ -232,26 +237,34 @@ void CoordinatorServer::StartEngine() {
   loop.send_step = [this](const Step& step) { cluster_->SendStep(step); };
   loop.fail_epoch = [this](Epoch epoch, const absl::Status& reason) { cluster_->FailEpoch(epoch, reason); };
   engine_ = std::make_unique<EngineLoop>(std::move(engine), tokenizer_.get(), std::move(loop));
+  requests_ = std::make_unique<RequestService>(
+      RequestService::Options{.limits = {.vocab = checkpoint_->config().vocab,
+                                         .context_tokens = options_.context_tokens,
+                                         .has_tokenizer = tokenizer_ != nullptr},
+                              .tokenizer = tokenizer_.get(),
+                              .chat_template = chat_template_,
+                              .engine = engine_.get()});
+}
+
+std::string CoordinatorServer::ModelName() const {
+  const std::filesystem::path path(options_.model);
+  return Printable(path.has_filename() ? path.filename().string() : path.parent_path().filename().string());
+}
+
+std::string CoordinatorServer::WeightsName() const {
+  const TensorKey key{.role = TensorRole::kQuery};
+  return std::string(Name(PackedFormat(key, formats_->FormatOf(key), planner_.quantize).format));
 }
 
 InferenceService::Options CoordinatorServer::InferenceOptions() {
-  const TensorKey key{.role = TensorRole::kQuery};
-  const TensorFormat format = PackedFormat(key, formats_->FormatOf(key), planner_.quantize);
-  std::string name = std::filesystem::path(options_.model).filename().string();
-  if (name.empty()) name = std::filesystem::path(options_.model).parent_path().filename().string();
   InferenceService::Options options;
-  options.model = {.name = Printable(name),
+  options.model = {.name = ModelName(),
                    .id = model_id_,
                    .architecture = std::string(Name(checkpoint_->config().architecture)),
-                   .weights = std::string(Name(format.format))};
+                   .weights = WeightsName()};
   options.model.authors_options = checkpoint_->generation_defaults();
   if (chat_template_ != nullptr) FillIn(chat_template_->CardOptions(), options.model.authors_options);
-  options.limits = {.vocab = checkpoint_->config().vocab,
-                    .context_tokens = options_.context_tokens,
-                    .has_tokenizer = tokenizer_ != nullptr};
-  options.tokenizer = tokenizer_.get();
-  options.chat_template = chat_template_;
-  options.engine = engine_.get();
+  options.requests = requests_.get();
   options.cluster_status = [this] { return cluster_->status(); };
   return options;
 }
@@ -275,6 +288,27 @@ absl::Status CoordinatorServer::Listen() {
                    .name = "workers",
                    .descriptors = DescriptorsBetween(kWorkerDescriptors[0], kWorkerDescriptors[1])}));
   worker_address_ = worker_server_->address();
+  return options_.http_listen.empty() ? absl::OkStatus() : ListenHttp();
+}
+
+absl::Status CoordinatorServer::ListenHttp() {
+  HttpGateway::Options gateway{
+      .model_names = absl::StrSplit(options_.served_model_name, ',', absl::SkipEmpty()),
+      .weights = WeightsName(),
+      .version = options_.build_id,
+      .requests = requests_.get(),
+      .cluster_status = [this] { return cluster_->status(); }};
+  if (gateway.model_names.empty()) gateway.model_names = {ModelName()};
+  gateway_ = std::make_unique<HttpGateway>(std::move(gateway));
+  HttpServer::Options options;
+  options.listen = {.address = options_.http_listen,
+                    .name = "HTTP clients",
+                    .descriptors = DescriptorsBetween(kHttpDescriptors[0], kHttpDescriptors[1])};
+  options.routes = gateway_->Routes();
+  options.refusal = RefusalResponse;
+  BW_ASSIGN_OR_RETURN(http_server_, HttpServer::Start(std::move(options)));
+  http_address_ = http_server_->address();
+  LogInfo("HTTP clients: ", http_address_);
   return absl::OkStatus();
 }
 
@@ -293,6 +327,7 @@ absl::Status CoordinatorServer::WritePortFile() const {
   {
     std::ofstream file(partial);
     file << "client " << client_address_ << "\nworker " << worker_address_ << "\n";
+    if (!http_address_.empty()) file << "http " << http_address_ << "\n";
     if (!file.flush()) return absl::UnavailableError(absl::StrCat("cannot write ", partial));
   }
   if (std::rename(partial.c_str(), options_.port_file.c_str()) == 0) return absl::OkStatus();
@@ -314,6 +349,7 @@ void CoordinatorServer::Shutdown(absl::Duration drain) {
   // Calls that are left are cancelled, which the engine answers with their end.
   if (client_server_ != nullptr)
     client_server_->Shutdown(drain > absl::ZeroDuration() ? kShutdownGrace : drain);
+  if (http_server_ != nullptr) http_server_->Shutdown(drain > absl::ZeroDuration() ? kShutdownGrace : drain);
   if (cluster_ != nullptr) cluster_->Stop();
   if (worker_server_ != nullptr) worker_server_->Shutdown(kShutdownGrace);
   if (engine_ != nullptr) engine_->Stop();

@@ -9,18 +9,21 @@
 #include "coordinator/coordinator_options.h"
 #include "coordinator/engine_loop.h"
 #include "coordinator/inference_service.h"
+#include "coordinator/request_service.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/shard_size.h"
 
 namespace bellwether {
 
 class GrpcServer;
+class HttpGateway;
+class HttpServer;
 
-// A whole coordinator: the model's description, the engine, and two gRPC servers, one for clients (with
-// health and reflection) and one for workers.
+// A whole coordinator: the model's description, the engine, two gRPC servers, one for clients (with health
+// and reflection) and one for workers, and an HTTP server for clients.
 class CoordinatorServer {
  public:
-  // Returns once both ports listen; the model is served when the workers are ready. Errors: of the
+  // Returns once all ports listen; the model is served when the workers are ready. Errors: of the
   // checkpoint, of the options, or AlreadyExists if a port is taken.
   static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(CoordinatorOptions options);
   ~CoordinatorServer();  // shuts down at once
@@ -28,6 +31,7 @@ class CoordinatorServer {
   // host:port, as given but with the port in use.
   const std::string& client_address() const { return client_address_; }
   const std::string& worker_address() const { return worker_address_; }
+  const std::string& http_address() const { return http_address_; }  // empty: none
 
   // Takes no new requests, lets running ones finish for as long as `drain`, ends the rest, and returns.
   void Shutdown(absl::Duration drain);
@@ -37,7 +41,10 @@ class CoordinatorServer {
   absl::Status OpenModel();
   absl::Status CheckOptions();
   void StartEngine();
+  std::string ModelName() const;
+  std::string WeightsName() const;
   absl::Status Listen();
+  absl::Status ListenHttp();
   absl::Status WritePortFile() const;
   void ShowServing(bool serving);
   InferenceService::Options InferenceOptions();
@@ -55,10 +62,13 @@ class CoordinatorServer {
   std::atomic<bool> serving_{false};
   std::unique_ptr<ClusterService> cluster_;
   std::unique_ptr<EngineLoop> engine_;
+  std::unique_ptr<RequestService> requests_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<GrpcServer> worker_server_;
   std::unique_ptr<GrpcServer> client_server_;
-  std::string client_address_, worker_address_;
+  std::unique_ptr<HttpGateway> gateway_;
+  std::unique_ptr<HttpServer> http_server_;
+  std::string client_address_, worker_address_, http_address_;
 };
 
 }  // namespace bellwether

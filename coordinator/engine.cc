@@ -12,6 +12,7 @@
 #include "common/random.h"
 #include "common/status.h"
 #include "common/step_bytes.h"
+#include "coordinator/request_error.h"
 #include "coordinator/scheduler.h"
 #include "coordinator/stop_checker.h"
 #include "model/config.h"
@@ -166,18 +167,22 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
         absl::StrFormat("max_tokens is %d, at least 1 is needed", request.max_tokens));
   }
   if (prompt > context) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("the prompt has %d tokens, the context holds %d", prompt, context));
+    return WithCode(absl::InvalidArgumentError(
+                        absl::StrFormat("the prompt has %d tokens, the context holds %d", prompt, context)),
+                    kContextLengthExceeded);
   }
   if (!request.score && prompt == context) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "the prompt has %d tokens, the context holds %d: no room for an answer", prompt, context));
+    return WithCode(
+        absl::InvalidArgumentError(absl::StrFormat(
+            "the prompt has %d tokens, the context holds %d: no room for an answer", prompt, context)),
+        kContextLengthExceeded);
   }
   const int32_t blocks = KvBlocksFor(static_cast<int32_t>(request.score ? prompt - 1 : prompt));
   if (blocks > scheduler.ledger().total()) {
-    return absl::ResourceExhaustedError(
-        absl::StrFormat("the prompt of %d tokens needs %d KV blocks of %d tokens, the workers hold %d",
-                        prompt, blocks, kKvBlockTokens, scheduler.ledger().total()));
+    return WithCode(absl::ResourceExhaustedError(absl::StrFormat(
+                        "the prompt of %d tokens needs %d KV blocks of %d tokens, the workers hold %d",
+                        prompt, blocks, kKvBlockTokens, scheduler.ledger().total())),
+                    kContextLengthExceeded);
   }
   return CheckBytes(request);
 }

@@ -53,9 +53,13 @@ void EngineLoop::Run() {
     if (items.empty()) break;
     for (Item& item : items) {
       if (const auto* arrived = std::get_if<RequestArrived>(&item.event)) {
-        observers_.emplace(arrived->request.id, std::move(item.observer));
+        const RequestId id = arrived->request.id;
+        observers_.emplace(id, std::move(item.observer));
+        Handle(std::move(item.event));
+        if (const auto taken = observers_.find(id); taken != observers_.end()) taken->second->OnAccepted();
+      } else {
+        Handle(std::move(item.event));
       }
-      Handle(std::move(item.event));
     }
     MutexLock lock(&mutex_);
     next_tick_ = engine_.next_tick();

@@ -1,17 +1,11 @@
 #include "coordinator/inference_service.h"
 
-#include <atomic>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/time/time.h"
-#include "common/defaults.h"
-#include "common/log.h"
-#include "common/log_limiter.h"
 #include "common/quote.h"
 #include "common/status.h"
-#include "coordinator/text_pool.h"
+#include "coordinator/request_call.h"
 #include "coordinator/token_stream.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/arena_messages.h"
@@ -68,33 +62,12 @@ void ToProto(const TokenChunk& chunk, const Tokenizer* tokenizer, v1::GenerateRe
   if (chunk.finish) out->set_finish_reason(ToProto(*chunk.finish));
 }
 
-// What the call itself says about a request, before its message is looked at.
-struct CallInfo {
-  std::string request_id;
-  absl::Status request_id_status;
-  absl::Duration deadline = absl::InfiniteDuration();  // of the clock
-};
-
-CallInfo InfoOf(grpc::CallbackServerContext* context, RequestId id, absl::Duration now) {
-  CallInfo info;
-  const auto given = context->client_metadata().find(kRequestIdKey);
-  if (given != context->client_metadata().end()) {
-    info.request_id.assign(given->second.data(), given->second.size());
-    info.request_id_status = ValidateRequestId(info.request_id);
-  }
-  if (info.request_id.empty() || !info.request_id_status.ok())
-    info.request_id = absl::StrFormat("req-%d", id.value);
-  context->AddInitialMetadata(kRequestIdKey, info.request_id);
-  info.deadline = now + GrpcTimeLeft(context->deadline());
-  return info;
+// The client's own name for its request; empty if it gives none.
+std::string GivenId(const grpc::CallbackServerContext& context) {
+  const auto given = context.client_metadata().find(kRequestIdKey);
+  if (given == context.client_metadata().end()) return {};
+  return std::string(given->second.data(), given->second.size());
 }
-
-absl::Status Named(const absl::Status& status, const std::string& request_id) {
-  return Annotate(status, absl::StrCat("request ", request_id));
-}
-
-// Asked now and then while a text is read: an error ends it.
-using Stop = std::function<absl::Status()>;
 
 // Of the texts in a message, which are what takes time.
 size_t TextBytes(const v1::Prompt& message) { return message.text().size(); }
@@ -106,34 +79,36 @@ size_t TextBytes(const v1::ChatRequest& message) {
   return bytes;
 }
 
-// A call that waits for the pool: whoever is first has it, the task that reads the message, or the client by
-// going away, which ends the call and the message with it.
-class Claim {
- public:
-  bool Take() { return !taken_.exchange(true); }
-
- private:
-  std::atomic<bool> taken_{false};
-};
-
-absl::Status TooManyWait() {
-  return absl::ResourceExhaustedError("too many requests are waiting to be read; try again later");
+absl::StatusOr<GenerateInput> DecodeInput(const v1::GenerateRequest& message) {
+  GenerateInput input;
+  BW_ASSIGN_OR_RETURN(input.options, Decode(message.options()));
+  BW_ASSIGN_OR_RETURN(input.prompt, Decode(message.prompt()));
+  return input;
 }
-absl::Status CancelledByClient() { return absl::CancelledError("cancelled by the client"); }
+absl::StatusOr<ChatInput> DecodeInput(const v1::ChatRequest& message) {
+  ChatInput input;
+  BW_ASSIGN_OR_RETURN(input.options, Decode(message.options()));
+  for (const v1::ChatMessage& it : message.messages())
+    input.messages.push_back({.role = it.role(), .content = it.content()});
+  return input;
+}
 
 }  // namespace
 
 class InferenceService::Impl : public v1::Inference::CallbackService {
  public:
-  explicit Impl(Options options)
-      : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {
+  explicit Impl(Options options) : options_(std::move(options)) {
     SetMessageAllocatorFor_Tokenize(&tokenize_messages_);
   }
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
-                                                           const v1::GenerateRequest* request) override;
+                                                           const v1::GenerateRequest* request) override {
+    return Stream(context, request);
+  }
   grpc::ServerWriteReactor<v1::GenerateResponse>* Chat(grpc::CallbackServerContext* context,
-                                                       const v1::ChatRequest* request) override;
+                                                       const v1::ChatRequest* request) override {
+    return Stream(context, request);
+  }
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context, const v1::ScoreRequest* request,
                                   v1::ScoreResponse* response) override;
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const v1::TokenizeRequest* request,
@@ -145,185 +120,65 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
                                      v1::GetModelResponse* response) override;
 
  private:
+  template <typename Message>
   class GenerateCall;
   class ScoreCall;
   class TextCall;
 
-  // On the pool.
-  absl::StatusOr<EngineRequest> MakeRequest(const v1::GenerateRequest& message, const Stop& stop) const;
-  absl::StatusOr<EngineRequest> MakeRequest(const v1::ChatRequest& message, const Stop& stop) const;
-  absl::StatusOr<EngineRequest> MakeRequest(const v1::ScoreRequest& message, const Stop& stop) const;
-  absl::StatusOr<std::vector<TokenId>> PromptTokens(const v1::Prompt& message, bool score,
-                                                    const Stop& stop) const;
-  EncodeLimits PromptLimits(bool score, const Stop& stop) const;
-  absl::Status NeedTokenizer() const;
-
-  // What reading a prompt of so many bytes costs: nothing where their number alone tells that it is refused.
-  size_t ReadingBytes(size_t text_bytes) const;
-  // Reads the message on the pool and hands the request to `call`.
-  template <typename Call, typename Message>
-  void Post(std::shared_ptr<Call> call, const Message* message);
-  // Runs `work` on a text of `bytes` on the pool and ends the call with its status.
-  grpc::ServerUnaryReactor* OnPool(size_t bytes, std::function<absl::Status(const Stop&)> work);
-  absl::Status DeadlineStatus(const CallInfo& info) const;
-  void LogEnd(const std::string& request_id, const absl::Status& status) const;
   template <typename Message>
   grpc::ServerWriteReactor<v1::GenerateResponse>* Stream(grpc::CallbackServerContext* context,
                                                          const Message* message);
+  // Runs `work` on a text of `bytes` on the pool and ends the call with its status.
+  grpc::ServerUnaryReactor* OnPool(size_t bytes, std::function<absl::Status(const StopReading&)> work);
 
   const Options options_;
-  // Refusals are as many as clients like.
-  mutable LogLimiter ends_{20, absl::Seconds(1)};
   ArenaMessages<v1::TokenizeRequest, v1::TokenizeResponse> tokenize_messages_;
-  TextPool pool_;
 };
-
-void InferenceService::Impl::LogEnd(const std::string& request_id, const absl::Status& status) const {
-  if (status.ok()) return LogDebug("request ", request_id, " is done");
-  if (const auto more = ends_.Admit()) {
-    LogInfo("request ", request_id, " ended: ", status.ToString(), AndLikeIt(*more));
-  }
-}
-
-absl::Status InferenceService::Impl::DeadlineStatus(const CallInfo& info) const {
-  if (options_.clock->Now() < info.deadline) return absl::OkStatus();
-  return absl::DeadlineExceededError("the deadline has passed before the prompt was read");
-}
-
-// -- Requests
-
-absl::Status InferenceService::Impl::NeedTokenizer() const {
-  if (options_.tokenizer != nullptr) return absl::OkStatus();
-  return absl::FailedPreconditionError("the model has no tokenizer: give token ids instead of text");
-}
-
-EncodeLimits InferenceService::Impl::PromptLimits(bool score, const Stop& stop) const {
-  return {.tokens_max = static_cast<size_t>(PromptTokensMax(score, options_.limits)), .stop = stop};
-}
-
-size_t InferenceService::Impl::ReadingBytes(size_t text_bytes) const {
-  if (options_.tokenizer == nullptr) return 0;
-  const size_t fewest = options_.tokenizer->FewestTokens(text_bytes);
-  return fewest > static_cast<size_t>(options_.limits.context_tokens) ? 0 : text_bytes;
-}
-
-absl::StatusOr<std::vector<TokenId>> InferenceService::Impl::PromptTokens(const v1::Prompt& message,
-                                                                          bool score,
-                                                                          const Stop& stop) const {
-  BW_ASSIGN_OR_RETURN(PromptInput prompt, Decode(message));
-  if (prompt.token_ids) return *std::move(prompt.token_ids);
-  BW_RETURN_IF_ERROR(NeedTokenizer());
-  absl::StatusOr<std::vector<TokenId>> tokens = options_.tokenizer->Encode(
-      *prompt.text,
-      {.add_special_tokens = !prompt.no_special_tokens, .parse_special_tokens = prompt.parse_special_tokens},
-      PromptLimits(score, stop));
-  if (absl::IsOutOfRange(tokens.status())) return PromptTooLong(score, options_.limits);
-  return tokens;
-}
-
-absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::GenerateRequest& message,
-                                                                  const Stop& stop) const {
-  BW_ASSIGN_OR_RETURN(const GenerationOptions options, Decode(message.options()));
-  BW_RETURN_IF_ERROR(Validate(options, options_.limits));
-  EngineRequest request;
-  BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt(), /*score=*/false, stop));
-  BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
-  ApplyOptions(options, options_.limits, &request);
-  if (options_.tokenizer != nullptr) BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
-  return request;
-}
-
-absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::ChatRequest& message,
-                                                                  const Stop& stop) const {
-  BW_ASSIGN_OR_RETURN(const GenerationOptions options, Decode(message.options()));
-  BW_RETURN_IF_ERROR(Validate(options, options_.limits));
-  BW_RETURN_IF_ERROR(NeedTokenizer());
-  if (message.messages_size() > kChatMessagesMax) {
-    return absl::InvalidArgumentError(absl::StrCat("messages has ", message.messages_size(),
-                                                   " entries, allowed are at most ", kChatMessagesMax));
-  }
-  std::vector<ChatMessage> messages;
-  for (const v1::ChatMessage& it : message.messages())
-    messages.push_back({.role = it.role(), .content = it.content()});
-  BW_ASSIGN_OR_RETURN(const RenderedChat chat, RenderChat(*options_.chat_template, messages));
-  absl::StatusOr<EncodedChat> encoded =
-      EncodeChat(chat, *options_.tokenizer, PromptLimits(/*score=*/false, stop));
-  if (absl::IsOutOfRange(encoded.status())) return PromptTooLong(/*score=*/false, options_.limits);
-  BW_RETURN_IF_ERROR(encoded.status());
-  EngineRequest request;
-  request.prompt = std::move(encoded->prompt);
-  BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
-  ApplyOptions(options, options_.limits, &request);
-  BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
-  request.stop.insert(request.stop.end(), encoded->stop.begin(), encoded->stop.end());
-  // The template's end of a turn is as good as an end-of-sequence token.
-  if (!options.ignore_eos) {
-    request.stop_token_ids.insert(request.stop_token_ids.end(), encoded->stop_token_ids.begin(),
-                                  encoded->stop_token_ids.end());
-  }
-  return request;
-}
-
-absl::StatusOr<EngineRequest> InferenceService::Impl::MakeRequest(const v1::ScoreRequest& message,
-                                                                  const Stop& stop) const {
-  EngineRequest request;
-  BW_ASSIGN_OR_RETURN(request.prompt, PromptTokens(message.prompt(), /*score=*/true, stop));
-  BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/true, options_.limits));
-  request.score = true;
-  return request;
-}
 
 // -- Streams
 
-// One Generate or Chat call. Lives until gRPC is done with it; the engine only knows its TokenStream.
-class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse> {
+// One Generate or Chat call. Lives until gRPC is done with it, as its message does; the engine only knows its
+// TokenStream.
+template <typename Message>
+class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                                             public RequestCall {
  public:
-  GenerateCall(const Impl* service, CallInfo info, RequestId id)
-      : service_(service), info_(std::move(info)), id_(id) {
-    EngineLoop* engine = service->options_.engine;
+  GenerateCall(RequestService* service, grpc::CallbackServerContext* context, const Message* message)
+      : RequestCall(service, GivenId(*context), GrpcTimeLeft(context->deadline())), message_(message) {
+    context->AddInitialMetadata(kRequestIdKey, request_id());
     stream_ = std::make_shared<TokenStream>(
-        TokenStream::Options{.writer = &writer_, .cancel = [engine, id] { engine->Cancel(id); }});
+        TokenStream::Options{.writer = &writer_, .cancel = [this] { CancelSubmitted(); }});
   }
   void KeepUntilDone(std::shared_ptr<GenerateCall> self) { self_ = std::move(self); }
-
-  Claim& claim() { return claim_; }
-  // Why reading the message is of no use any more.
-  absl::Status GivenUp() const {
-    if (cancelled_) return CancelledByClient();
-    return service_->DeadlineStatus(info_);
-  }
-  // On the pool.
-  void Submit(absl::StatusOr<EngineRequest> request) {
-    if (!info_.request_id_status.ok()) request = info_.request_id_status;
-    if (!request.ok()) return End(request.status());
-    request->id = id_;
-    request->deadline = info_.deadline;
-    prompt_ = request->prompt;
-    EngineLoop* engine = service_->options_.engine;
-    if (const absl::Status status = engine->Submit(*std::move(request), stream_); !status.ok())
-      return End(status);
-    // A cancel that came before the engine knew the request has to be said again.
-    if (cancelled_) engine->Cancel(id_);
-  }
-  void End(const absl::Status& status) { stream_->OnDone(status, {}, 0); }
 
  private:
   struct Writer : TokenStream::Writer {
     explicit Writer(GenerateCall* call_in) : call(call_in) {}
     void Write(const TokenStream::Message& message) override { call->WriteMessage(message); }
     void Finish(const absl::Status& status) override {
-      call->service_->LogEnd(call->info_.request_id, status);
-      call->Finish(ToGrpc(Named(status, call->info_.request_id)));
+      call->LogEnd(status);
+      call->Finish(ToGrpc(call->Named(status)));
     }
     GenerateCall* const call;
   };
 
+  void Read() override {
+    if (const absl::Status status = ReadAndSubmit(); !status.ok()) End(status);
+  }
+  absl::Status ReadAndSubmit() {
+    BW_ASSIGN_OR_RETURN(const auto input, DecodeInput(*message_));
+    BW_ASSIGN_OR_RETURN(EngineRequest request, service().MakeRequest(input, [this] { return GivenUp(); }));
+    prompt_ = request.prompt;
+    return Submit(std::move(request), stream_);
+  }
+  void End(const absl::Status& status) override { stream_->OnDone(status, {}, 0); }
+
   void WriteMessage(const TokenStream::Message& message) {
     response_.Clear();
-    ToProto(message.chunk, service_->options_.tokenizer, &response_);
+    ToProto(message.chunk, service().tokenizer(), &response_);
     if (message.first) {
       response_.mutable_prompt_token_ids()->Add(prompt_.begin(), prompt_.end());
-      response_.set_request_id(info_.request_id);
+      response_.set_request_id(request_id());
     }
     if (message.usage) {
       ToProto(*message.usage, response_.mutable_usage());
@@ -332,86 +187,39 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
     StartWrite(&response_);
   }
   void OnWriteDone(bool ok) override { stream_->WriteDone(ok); }
-  void OnCancel() override {
-    cancelled_ = true;
-    if (claim_.Take()) return End(CancelledByClient());
-    service_->options_.engine->Cancel(id_);
-  }
+  void OnCancel() override { Cancel(); }
   void OnDone() override { const std::shared_ptr<GenerateCall> last = std::move(self_); }
 
-  const Impl* const service_;
-  const CallInfo info_;
-  const RequestId id_;
+  const Message* const message_;
   Writer writer_{this};
   std::shared_ptr<TokenStream> stream_;
   std::vector<TokenId> prompt_;
-  Claim claim_;
-  std::atomic<bool> cancelled_{false};
   v1::GenerateResponse response_;  // being written
   std::shared_ptr<GenerateCall> self_;
 };
 
-template <typename Call, typename Message>
-void InferenceService::Impl::Post(std::shared_ptr<Call> call, const Message* message) {
-  // `message` is gRPC's and lives until the call ends, which the one that has the claim decides.
-  const bool posted = pool_.TryPost(ReadingBytes(TextBytes(*message)), [this, call, message] {
-    if (!call->claim().Take()) return;
-    const Stop stop = [&call] { return call->GivenUp(); };
-    if (const absl::Status given_up = stop(); !given_up.ok()) return call->End(given_up);
-    call->Submit(MakeRequest(*message, stop));
-  });
-  if (!posted && call->claim().Take()) call->End(TooManyWait());
-}
-
 template <typename Message>
 grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Stream(
     grpc::CallbackServerContext* context, const Message* message) {
-  const RequestId id = options_.engine->NewRequestId();
-  auto call = std::make_shared<GenerateCall>(this, InfoOf(context, id, options_.clock->Now()), id);
+  RequestService* const requests = options_.requests;
+  auto call = std::make_shared<GenerateCall<Message>>(requests, context, message);
   call->KeepUntilDone(call);
-  Post(call, message);
+  call->Start(requests->ReadingBytes(TextBytes(*message)));
   return call.get();
-}
-
-grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Generate(
-    grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  return Stream(context, request);
-}
-
-grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Chat(
-    grpc::CallbackServerContext* context, const v1::ChatRequest* request) {
-  return Stream(context, request);
 }
 
 // -- Score
 
-class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
+class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, public RequestCall {
  public:
-  ScoreCall(const Impl* service, CallInfo info, RequestId id, v1::ScoreResponse* response)
-      : service_(service), info_(std::move(info)), id_(id), response_(response) {}
+  ScoreCall(RequestService* service, grpc::CallbackServerContext* context, const v1::ScoreRequest* message,
+            v1::ScoreResponse* response)
+      : RequestCall(service, GivenId(*context), GrpcTimeLeft(context->deadline())),
+        message_(message),
+        response_(response) {
+    context->AddInitialMetadata(kRequestIdKey, request_id());
+  }
   void KeepUntilDone(std::shared_ptr<ScoreCall> self) { self_ = std::move(self); }
-
-  Claim& claim() { return claim_; }
-  absl::Status GivenUp() const {
-    if (cancelled_) return CancelledByClient();
-    return service_->DeadlineStatus(info_);
-  }
-  // On the pool.
-  void Submit(absl::StatusOr<EngineRequest> request) {
-    if (!info_.request_id_status.ok()) request = info_.request_id_status;
-    if (!request.ok()) return End(request.status());
-    request->id = id_;
-    request->deadline = info_.deadline;
-    response_->mutable_token_ids()->Add(request->prompt.begin(), request->prompt.end());
-    EngineLoop* engine = service_->options_.engine;
-    const absl::Status status = engine->Submit(*std::move(request), std::make_shared<Observer>(this));
-    if (!status.ok()) return End(status);
-    if (cancelled_) engine->Cancel(id_);
-  }
-  void End(const absl::Status& status) {
-    service_->LogEnd(info_.request_id, status);
-    Finish(ToGrpc(Named(status, info_.request_id)));
-  }
 
  private:
   // The call outlives the request, as only OnDone here ends it.
@@ -428,80 +236,81 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor {
     ScoreCall* const call;
   };
 
-  void OnCancel() override {
-    cancelled_ = true;
-    if (claim_.Take()) return End(CancelledByClient());
-    service_->options_.engine->Cancel(id_);
+  void Read() override {
+    if (const absl::Status status = ReadAndSubmit(); !status.ok()) End(status);
   }
+  absl::Status ReadAndSubmit() {
+    BW_ASSIGN_OR_RETURN(PromptInput prompt, Decode(message_->prompt()));
+    BW_ASSIGN_OR_RETURN(EngineRequest request,
+                        service().MakeScoreRequest(std::move(prompt), [this] { return GivenUp(); }));
+    response_->mutable_token_ids()->Add(request.prompt.begin(), request.prompt.end());
+    return Submit(std::move(request), std::make_shared<Observer>(this));
+  }
+  void End(const absl::Status& status) override {
+    LogEnd(status);
+    Finish(ToGrpc(Named(status)));
+  }
+  void OnCancel() override { Cancel(); }
   void OnDone() override { const std::shared_ptr<ScoreCall> last = std::move(self_); }
 
-  const Impl* const service_;
-  const CallInfo info_;
-  const RequestId id_;
+  const v1::ScoreRequest* const message_;
   v1::ScoreResponse* const response_;
-  Claim claim_;
-  std::atomic<bool> cancelled_{false};
   std::shared_ptr<ScoreCall> self_;
 };
 
 grpc::ServerUnaryReactor* InferenceService::Impl::Score(grpc::CallbackServerContext* context,
                                                         const v1::ScoreRequest* request,
                                                         v1::ScoreResponse* response) {
-  const RequestId id = options_.engine->NewRequestId();
-  auto call = std::make_shared<ScoreCall>(this, InfoOf(context, id, options_.clock->Now()), id, response);
+  auto call = std::make_shared<ScoreCall>(options_.requests, context, request, response);
   call->KeepUntilDone(call);
-  Post(call, request);
+  call->Start(options_.requests->ReadingBytes(TextBytes(*request)));
   return call.get();
 }
 
 // -- The rest
 
 // A call that only reads a text. Lives until gRPC and the pool are done with it.
-class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor {
+class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor, public RequestCall {
  public:
+  using Work = std::function<absl::Status(const StopReading&)>;
+  TextCall(RequestService* service, Work work)
+      : RequestCall(service, /*given_id=*/"", absl::InfiniteDuration()), work_(std::move(work)) {}
   void KeepUntilDone(std::shared_ptr<TextCall> self) { self_ = std::move(self); }
-  Claim& claim() { return claim_; }
-  absl::Status GivenUp() const { return cancelled_ ? CancelledByClient() : absl::OkStatus(); }
-  void End(const absl::Status& status) { Finish(ToGrpc(status)); }
 
  private:
-  void OnCancel() override {
-    cancelled_ = true;
-    if (claim_.Take()) End(CancelledByClient());
+  void Read() override {
+    End(work_([this] { return GivenUp(); }));
   }
+  void End(const absl::Status& status) override { Finish(ToGrpc(status)); }
+  void OnCancel() override { Cancel(); }
   void OnDone() override { const std::shared_ptr<TextCall> last = std::move(self_); }
 
-  Claim claim_;
-  std::atomic<bool> cancelled_{false};
+  const Work work_;
   std::shared_ptr<TextCall> self_;
 };
 
-grpc::ServerUnaryReactor* InferenceService::Impl::OnPool(size_t bytes,
-                                                         std::function<absl::Status(const Stop&)> work) {
-  auto call = std::make_shared<TextCall>();
+grpc::ServerUnaryReactor* InferenceService::Impl::OnPool(
+    size_t bytes, std::function<absl::Status(const StopReading&)> work) {
+  auto call = std::make_shared<TextCall>(options_.requests, std::move(work));
   call->KeepUntilDone(call);
-  const bool posted = pool_.TryPost(bytes, [call, work = std::move(work)] {
-    if (call->claim().Take()) call->End(work([&call] { return call->GivenUp(); }));
-  });
-  if (!posted && call->claim().Take()) call->End(TooManyWait());
+  call->Start(bytes);
   return call.get();
 }
 
 grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerContext*,
                                                            const v1::TokenizeRequest* request,
                                                            v1::TokenizeResponse* response) {
-  return OnPool(request->text().size(), [this, request, response](const Stop& stop) -> absl::Status {
-    BW_RETURN_IF_ERROR(NeedTokenizer());
+  return OnPool(request->text().size(), [this, request, response](const StopReading& stop) -> absl::Status {
     BW_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
-                        options_.tokenizer->Encode(request->text(),
-                                                   {.add_special_tokens = request->add_special_tokens(),
-                                                    .parse_special_tokens = request->parse_special_tokens()},
-                                                   {.stop = stop}));
+                        options_.requests->Tokenize(request->text(),
+                                                    {.add_special_tokens = request->add_special_tokens(),
+                                                     .parse_special_tokens = request->parse_special_tokens()},
+                                                    stop));
     response->mutable_token_ids()->Reserve(static_cast<int>(ids.size()));
     response->mutable_tokens()->Reserve(static_cast<int>(ids.size()));
     for (const TokenId id : ids) {
       response->add_token_ids(id);
-      response->add_tokens(std::string(options_.tokenizer->TokenBytes(id)));
+      response->add_tokens(std::string(options_.requests->tokenizer()->TokenBytes(id)));
     }
     return absl::OkStatus();
   });
@@ -511,15 +320,10 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Detokenize(grpc::CallbackServe
                                                              const v1::DetokenizeRequest* request,
                                                              v1::DetokenizeResponse* response) {
   const size_t bytes = sizeof(TokenId) * static_cast<size_t>(request->token_ids_size());
-  return OnPool(bytes, [this, request, response](const Stop&) -> absl::Status {
-    BW_RETURN_IF_ERROR(NeedTokenizer());
+  return OnPool(bytes, [this, request, response](const StopReading&) -> absl::Status {
     const std::vector<TokenId> ids(request->token_ids().begin(), request->token_ids().end());
-    for (const TokenId id : ids) {
-      if (id >= 0 && id < options_.limits.vocab) continue;
-      return absl::InvalidArgumentError(
-          absl::StrCat("token_ids holds token id ", id, ", allowed is 0 to ", options_.limits.vocab - 1));
-    }
-    response->set_text(options_.tokenizer->Decode(ids, /*skip_special=*/!request->keep_special_tokens()));
+    BW_ASSIGN_OR_RETURN(*response->mutable_text(),
+                        options_.requests->Detokenize(ids, /*skip_special=*/!request->keep_special_tokens()));
     return absl::OkStatus();
   });
 }
@@ -528,15 +332,14 @@ grpc::ServerUnaryReactor* InferenceService::Impl::GetModel(grpc::CallbackServerC
                                                            const v1::GetModelRequest*,
                                                            v1::GetModelResponse* response) {
   const ClusterService::Status cluster = options_.cluster_status();
+  const RequestService& requests = *options_.requests;
   response->set_name(options_.model.name);
   response->set_model_id(options_.model.id);
   response->set_architecture(options_.model.architecture);
-  response->set_vocab_size(options_.limits.vocab);
-  response->set_context_tokens(options_.limits.context_tokens);
-  if (options_.chat_template != nullptr) {
-    response->set_chat_template(options_.chat_template->name);
-  }
-  response->set_has_tokenizer(options_.tokenizer != nullptr);
+  response->set_vocab_size(requests.limits().vocab);
+  response->set_context_tokens(requests.limits().context_tokens);
+  if (requests.chat_template() != nullptr) response->set_chat_template(requests.chat_template()->name);
+  response->set_has_tokenizer(requests.tokenizer() != nullptr);
   response->set_serving(cluster.serving);
   response->set_layout(cluster.layout);
   response->set_kernel_level(cluster.kernel_level);

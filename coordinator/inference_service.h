@@ -4,12 +4,9 @@
 #include <memory>
 #include <string>
 
-#include "common/clock.h"
+#include "common/generation_options.h"
 #include "coordinator/cluster_service.h"
-#include "coordinator/engine_loop.h"
-#include "coordinator/request_validation.h"
-#include "model/chat_template/chat_template.h"
-#include "model/tokenizer/tokenizer.h"
+#include "coordinator/request_service.h"
 
 namespace grpc {
 class Service;
@@ -17,8 +14,7 @@ class Service;
 
 namespace bellwether {
 
-// The Inference service of inference.proto: checks and tokenises requests on a pool of its own, hands them to
-// the engine, and turns what comes back into messages.
+// The Inference service of inference.proto: the door of the RequestService that speaks gRPC.
 class InferenceService {
  public:
   // What GetModel tells and no layout changes.
@@ -31,13 +27,8 @@ class InferenceService {
   };
   struct Options {
     Model model;
-    RequestLimits limits;
-    const Tokenizer* tokenizer = nullptr;         // may be null; outlives the service
-    const ChatTemplate* chat_template = nullptr;  // null without a tokenizer
-    EngineLoop* engine = nullptr;                 // outlives the service
+    RequestService* requests = nullptr;  // outlives the service
     std::function<ClusterService::Status()> cluster_status;
-    const Clock* clock = Clock::Real();
-    int tokenizer_threads = 2;
   };
   explicit InferenceService(Options options);
   ~InferenceService();  // after the gRPC server has shut down

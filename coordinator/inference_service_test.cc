@@ -84,11 +84,11 @@ class InferenceServiceTest : public testing::Test {
  protected:
   InferenceServiceTest()
       : engine_({}, &tokenizer_, {}),
-        service_({.limits = {.vocab = 1, .context_tokens = kContext, .has_tokenizer = true},
-                  .tokenizer = &tokenizer_,
-                  .engine = &engine_,
-                  .cluster_status = [] { return ClusterService::Status(); },
-                  .clock = &clock_}) {
+        requests_({.limits = {.vocab = 1, .context_tokens = kContext, .has_tokenizer = true},
+                   .tokenizer = &tokenizer_,
+                   .engine = &engine_,
+                   .clock = &clock_}),
+        service_({.requests = &requests_, .cluster_status = [] { return ClusterService::Status(); }}) {
     grpc::ServerBuilder builder;
     builder.RegisterService(service_.service());
     auto server = GrpcServer::Start(
@@ -118,6 +118,7 @@ class InferenceServiceTest : public testing::Test {
   JumpingClock clock_;
   SlowTokenizer tokenizer_;
   EngineLoop engine_;
+  RequestService requests_;
   InferenceService service_;
   std::unique_ptr<GrpcServer> server_;
   std::unique_ptr<v1::Inference::Stub> stub_;

@@ -34,8 +34,15 @@ void AddFlags(CLI::App* app, Flags* flags) {
       ->check(Address({.any_port = true}));
   AddFlag(app, "--worker-listen", options.worker_listen, "Address for workers, HOST:PORT")
       ->check(Address({.any_port = true}));
-  AddFlag(app, "--port-file", options.port_file,
-          "Gets the lines \"client HOST:PORT\" and \"worker HOST:PORT\" once both listen");
+  AddFlag(app, "--http-listen", options.http_listen,
+          "Address for clients that speak HTTP as OpenAI's do, HOST:PORT; port 0 takes any, empty: none")
+      ->check(Address({.any_port = true, .empty = true}));
+  AddFlag(
+      app, "--served-model-name", options.served_model_name,
+      "What they call the model, several names with commas (default: as its file or directory is called)");
+  AddFlag(
+      app, "--port-file", options.port_file,
+      "Gets the lines \"client HOST:PORT\", \"worker HOST:PORT\" and \"http HOST:PORT\" once they listen");
   AddFlag(app, "--workers", options.workers, "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
   AddFlag(app, "--tensor-parallel", options.tensor_parallel,
           "Ranks of each stage; 0 lets the planner choose");

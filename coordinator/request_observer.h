@@ -12,6 +12,9 @@ namespace bellwether {
 class RequestObserver {
  public:
   virtual ~RequestObserver() = default;
+  // The request waits or runs, so that it will not be refused any more. Before anything else, and not at all
+  // where it is refused or done at once.
+  virtual void OnAccepted() {}
   virtual void OnTokens(TokenChunk chunk) = 0;
   virtual void OnScores(std::vector<float> logprobs) = 0;
   // The last call.

@@ -8,20 +8,24 @@
 #include "common/defaults.h"
 #include "common/quote.h"
 #include "common/status.h"
+#include "coordinator/request_error.h"
 
 namespace bellwether {
 namespace {
 
 constexpr size_t kRequestIdBytesMax = 128;
 
+absl::Status AboutField(const std::string& message, absl::string_view field) {
+  return WithField(absl::InvalidArgumentError(message), {field.data(), field.size()});
+}
+
 template <typename Value>
 absl::Status NotAllowed(absl::string_view field, Value value, absl::string_view allowed) {
-  return absl::InvalidArgumentError(absl::StrCat(field, " is ", value, ", allowed is ", allowed));
+  return AboutField(absl::StrCat(field, " is ", value, ", allowed is ", allowed), field);
 }
 
 absl::Status TooMany(absl::string_view field, size_t count, int64_t limit) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " has ", count, " entries, allowed are at most ", limit));
+  return AboutField(absl::StrCat(field, " has ", count, " entries, allowed are at most ", limit), field);
 }
 
 absl::Status CheckInteger(absl::string_view field, const std::optional<int32_t>& value, int64_t low,
@@ -37,8 +41,7 @@ absl::Status CheckReal(absl::string_view field, const std::optional<double>& val
 
 absl::Status CheckTokenId(absl::string_view field, TokenId id, int32_t vocab) {
   if (id >= 0 && id < vocab) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " holds token id ", id, ", allowed is 0 to ", vocab - 1));
+  return AboutField(absl::StrCat(field, " holds token id ", id, ", allowed is 0 to ", vocab - 1), field);
 }
 
 absl::Status ValidateSampling(const GenerationOptions& options, const RequestLimits& limits) {
@@ -71,14 +74,14 @@ absl::Status ValidateStops(const GenerationOptions& options, const RequestLimits
     return TooMany("stop", options.stop.size(), kStopStringsMax);
   }
   if (!options.stop.empty() && !limits.has_tokenizer) {
-    return absl::InvalidArgumentError("stop needs text, but the model has no tokenizer: use stop_token_ids");
+    return AboutField("stop needs text, but the model has no tokenizer: use stop_token_ids", "stop");
   }
   for (const std::string& stop : options.stop) {
-    if (stop.empty())
-      return absl::InvalidArgumentError("stop holds an empty string, which would end every answer");
+    if (stop.empty()) return AboutField("stop holds an empty string, which would end every answer", "stop");
     if (stop.size() > static_cast<size_t>(kStopStringBytesMax)) {
-      return absl::InvalidArgumentError(absl::StrCat("stop holds a string of ", stop.size(),
-                                                     " bytes, allowed are at most ", kStopStringBytesMax));
+      return AboutField(absl::StrCat("stop holds a string of ", stop.size(), " bytes, allowed are at most ",
+                                     kStopStringBytesMax),
+                        "stop");
     }
   }
   if (options.stop_token_ids.size() > static_cast<size_t>(kStopTokenIdsMax)) {
@@ -91,9 +94,11 @@ absl::Status ValidateStops(const GenerationOptions& options, const RequestLimits
 }
 
 absl::Status PromptTooLong(absl::string_view tokens, bool score, const RequestLimits& limits) {
-  return absl::InvalidArgumentError(absl::StrCat("prompt has ", tokens, " tokens, but the context holds ",
-                                                 limits.context_tokens, score ? "" : " including the answer",
-                                                 ": shorten the prompt"));
+  const absl::Status status =
+      AboutField(absl::StrCat("prompt has ", tokens, " tokens, but the context holds ", limits.context_tokens,
+                              score ? "" : " including the answer", ": shorten the prompt"),
+                 "prompt");
+  return WithCode(status, kContextLengthExceeded);
 }
 
 }  // namespace
@@ -122,7 +127,7 @@ absl::Status PromptTooLong(bool score, const RequestLimits& limits) {
 }
 
 absl::Status ValidatePrompt(absl::Span<const TokenId> prompt, bool score, const RequestLimits& limits) {
-  if (prompt.empty()) return absl::InvalidArgumentError("prompt is empty: at least one token is needed");
+  if (prompt.empty()) return AboutField("prompt is empty: at least one token is needed", "prompt");
   if (static_cast<int64_t>(prompt.size()) > PromptTokensMax(score, limits)) {
     return PromptTooLong(absl::StrCat(prompt.size()), score, limits);
   }
@@ -146,9 +151,9 @@ absl::Status AddStopTokens(const Tokenizer& tokenizer, EngineRequest* request) {
       const std::string_view piece = tokenizer.TokenPiece(id);
       if (!tokenizer.IsSpecial(id) || stop.find(piece) == std::string::npos) continue;
       if (piece != stop) {
-        return absl::InvalidArgumentError(
-            absl::StrCat("stop holds ", Quoted(stop), ", but the special token ", Quoted(piece),
-                         " never shows in a text: use stop_token_ids with ", id));
+        return AboutField(absl::StrCat("stop holds ", Quoted(stop), ", but the special token ", Quoted(piece),
+                                       " never shows in a text: use stop_token_ids with ", id),
+                          "stop");
       }
       request->stop_token_ids.push_back(id);
     }

@@ -13,7 +13,8 @@
 namespace bellwether {
 
 // What a request may ask for, field by field. Errors are InvalidArgument; they name the field as
-// inference.proto spells it, what was given and what is allowed.
+// inference.proto spells it (in the message and as request_error.h has it), what was given and what is
+// allowed.
 
 struct RequestLimits {
   int32_t vocab = 0;           // token ids are below this

@@ -55,7 +55,10 @@ HttpConnection::HttpConnection(UniqueFd connection, HttpShared* shared)
   if (!error) remote_ = HostPort{remote.address().to_string(), remote.port()}.ToString();
 }
 
-void HttpConnection::Start() { AwaitRequest(); }
+void HttpConnection::Start() {
+  AwaitRequest();
+  deadline_ = shared_->clock->Now() + shared_->limits.header_time;  // who comes has something to say
+}
 
 void HttpConnection::AwaitRequest() {
   phase_ = Phase::kReading;

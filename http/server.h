@@ -23,10 +23,12 @@ struct HttpLimits {
   size_t bodies_bytes_max = size_t{256} << 20;  // of all that are being received; beyond: 503
   size_t stream_bytes_max = size_t{1} << 20;    // that a stream's client has not taken; beyond: it is cut off
   int connections_max = 4096;                   // beyond: closed at once
-  absl::Duration header_time = absl::Seconds(10);  // for the headers; beyond: 408
-  absl::Duration body_time = absl::Seconds(60);    // for the body; beyond: 408
-  absl::Duration idle_time = absl::Seconds(75);    // between requests; beyond: closed
-  absl::Duration write_time = absl::Seconds(30);   // in which a client takes nothing; beyond: closed
+  // For the headers from their first byte, beyond: 408; and for the first byte of a new connection, beyond:
+  // closed.
+  absl::Duration header_time = absl::Seconds(10);
+  absl::Duration body_time = absl::Seconds(60);   // for the body; beyond: 408
+  absl::Duration idle_time = absl::Seconds(75);   // between requests; beyond: closed
+  absl::Duration write_time = absl::Seconds(30);  // in which a client takes nothing; beyond: closed
 };
 
 // An HTTP/1.1 server: one thread for all connections (and the listener's). Keep-alive, bodies by length or in

@@ -10,6 +10,7 @@
 #                  of ours, under ThreadSanitizer
 #   tsan-handover  quick: only those tests in which threads hand something over
 #   fuzz           every fuzzer for a moment
+#   openai         OpenAI's own client against the HTTP door (a package from PyPI)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 #   monitoring     rules and dashboards by a real Prometheus and Grafana's own reader (from Debian, unpacked into build/, and PyPI)
 set -euo pipefail
@@ -65,6 +66,14 @@ monitoring() {
   build/monitoring/bin/python -B -m tests.monitoring.dashboards_test
 }
 
+openai() {
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether-coordinator bellwether-worker
+  [[ -x build/openai/bin/python ]] || python3 -m venv build/openai
+  build/openai/bin/pip install -q --disable-pip-version-check -r tests/e2e/openai_requirements.txt
+  BELLWETHER_BIN="$PWD/build/release/bin" build/openai/bin/python -B -m tests.e2e.openai_client_check
+}
+
 phase() {
   echo "== $1"
   case "$1" in
@@ -77,12 +86,13 @@ phase() {
     tsan) GTEST_FILTER=-*FullMatrix* tsan "$handover|$threaded" ;;
     tsan-handover) tsan "$handover" ;;
     fuzz) run fuzz '_fuzz$' ;;
+    openai) openai ;;
     chart) chart ;;
     monitoring) monitoring ;;
     *) echo "check: there is no phase $1" >&2 && exit 2 ;;
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz chart monitoring; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz openai chart monitoring; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"

@@ -77,9 +77,9 @@ class Package(unittest.TestCase):
             path = f"{directory}/notify"
             manager.bind(path)
             manager.settimeout(processes.PATIENCE)
-            commands = (["bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"],
-                        ["bellwether", "up", "--model", model, "--threads", "1", "--listen", "127.0.0.1:0",
-                         "--worker-listen", "127.0.0.1:0"])
+            listen = [f"--{port}=127.0.0.1:0" for port in ("listen", "worker-listen", "http-listen")]
+            commands = (["bellwether-coordinator", "--model", model, *listen],
+                        ["bellwether", "up", "--model", model, "--threads", "1", *listen])
             for program, *arguments in commands:
                 with subprocess.Popen([processes.BIN / program, *arguments], stderr=subprocess.DEVNULL,
                                       env=os.environ | {"NOTIFY_SOCKET": path}) as service:

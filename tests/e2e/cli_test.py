@@ -247,7 +247,7 @@ class Cli(unittest.TestCase):
 
     def test_up_restarts_dead_and_stopped_workers_and_ends_in_order(self):
         command = [processes.BIN / "bellwether", "up", "--model", MODEL, "--tensor-parallel", "2", "--threads", "1",
-                   "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
+                   "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
             self.addCleanup(lambda: up.poll() is None and up.kill())
             address = next(m.group(1) for m in (re.search(r"served at (\S+)", line) for line in up.stderr) if m)
@@ -273,7 +273,7 @@ class Cli(unittest.TestCase):
     def test_up_says_that_its_coordinator_is_stopped_and_leaves_nothing_when_killed(self):
         with tempfile.TemporaryDirectory() as scratch:
             command = [processes.BIN / "bellwether", "up", "--model", MODEL, "--threads", "1",
-                       "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
+                       "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
             with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"TMPDIR": scratch}) as up:
                 self.addCleanup(lambda: up.poll() is None and up.kill())
                 while "served at" not in (line := up.stderr.readline()):
@@ -296,7 +296,7 @@ class Cli(unittest.TestCase):
     def test_a_second_signal_ends_the_draining(self):
         command = [processes.BIN / "bellwether", "up", "--model", MODEL.replace("llama", "llama?positions=60000"),
                    "--context-tokens", "60000", "--threads", "1", "--drain-seconds", "3600",
-                   "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"]
+                   "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as up:
             self.addCleanup(lambda: up.poll() is None and up.kill())
             address = next(m.group(1) for m in (re.search(r"served at (\S+)", line) for line in up.stderr) if m)
@@ -436,7 +436,7 @@ class Cli(unittest.TestCase):
 
     def test_fewer_kv_blocks_than_one_context_are_refused(self):
         done = subprocess.run([processes.BIN / "bellwether-coordinator", "--model", MODEL, "--listen", "127.0.0.1:0",
-                               "--worker-listen", "127.0.0.1:0", "--context-tokens", "65", "--kv-blocks-max", "2"],
+                               "--worker-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--context-tokens", "65", "--kv-blocks-max", "2"],
                               capture_output=True, text=True, timeout=processes.PATIENCE)
         self.assertEqual(done.returncode, 1)
         self.assertIn("kv-blocks-max is 2, one context of 65 tokens takes 3", done.stderr)

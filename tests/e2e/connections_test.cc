@@ -19,6 +19,7 @@
 #include "common/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "http/testing/raw_client.h"
 #include "tests/e2e/test_cluster.h"
 #include "worker/link/grpc_connector.h"
 
@@ -85,7 +86,7 @@ constexpr int kOpenFiles = 256;
 constexpr int kBurst = 3 * kOpenFiles;
 
 TEST(Connections, EveryPortOutlivesABurstBeyondTheLimitOfOpenFiles) {
-  RaiseOwnLimit(4 * kBurst);
+  RaiseOwnLimit(5 * kBurst);
   if (IsSkipped()) return;
   auto cluster = TestCluster::Start({.model = "random:llama:fp32",
                                      .pipeline_parallel = 2,
@@ -94,12 +95,12 @@ TEST(Connections, EveryPortOutlivesABurstBeyondTheLimitOfOpenFiles) {
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   const std::vector<int> server_ports = ListeningPorts((*cluster)->coordinator().pid());
   const std::vector<int> link_ports = ListeningPorts((*cluster)->worker(0).pid());
-  ASSERT_EQ(server_ports.size(), 2u) << "clients and workers";
+  ASSERT_EQ(server_ports.size(), 3u) << "clients, HTTP clients and workers";
   ASSERT_EQ(link_ports.size(), 1u);
 
   std::vector<std::vector<UniqueFd>> bursts;
-  for (const int port : {server_ports[0], server_ports[1], link_ports[0]})
-    bursts.push_back(Burst(port, kBurst));
+  for (const int port : server_ports) bursts.push_back(Burst(port, kBurst));
+  bursts.push_back(Burst(link_ports[0], kBurst));
   // All stay open. Those that got in are cut, as they do not greet, and then there is room.
   const absl::Duration end = Clock::Real()->Now() + kPatience;
   absl::Status answered = absl::UnknownError("not asked");
@@ -108,6 +109,13 @@ TEST(Connections, EveryPortOutlivesABurstBeyondTheLimitOfOpenFiles) {
     answered = Generate(client, Ids({1, 2, 3}), {.max_tokens = 2}).status;
   }
   EXPECT_TRUE(answered.ok()) << answered << (*cluster)->Logs();
+  std::string health;
+  while (health.empty() && Clock::Real()->Now() < end) {
+    RawClient client((*cluster)->http_address());
+    client.Send("GET /health HTTP/1.1\r\nHost: a\r\n\r\n");
+    health = client.ReadUntil("\r\n");
+  }
+  EXPECT_EQ(health, "HTTP/1.1 200 OK\r\n") << (*cluster)->Logs();
   absl::Status greeted;
   while (!absl::IsFailedPrecondition(greeted) && Clock::Real()->Now() < end)
     greeted = SayHello(link_ports[0]);
@@ -120,7 +128,7 @@ TEST(Connections, EveryPortOutlivesABurstBeyondTheLimitOfOpenFiles) {
     answered = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 2}).status;
   }
   EXPECT_TRUE(answered.ok()) << answered << served.status() << (*cluster)->Logs();
-  EXPECT_THAT((*cluster)->Logs(), HasSubstr("refuses a connection: clients may have 128 at once"));
+  EXPECT_THAT((*cluster)->Logs(), HasSubstr("refuses a connection: clients may have 64 at once"));
   EXPECT_THAT((*cluster)->Logs(), HasSubstr("only 256 files may be open (ulimit -n)"));
 }
 

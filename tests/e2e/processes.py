@@ -53,15 +53,15 @@ class Cluster:
         ports = self.directory / "ports"
         coordinator = self._start(
             "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
-            "--port-file", ports, "--workers", max(workers, 1), "--tensor-parallel", workers, *coordinator_flags)
+            "--http-listen", "127.0.0.1:0", "--port-file", ports, "--workers", max(workers, 1), "--tensor-parallel", workers, *coordinator_flags)
         addresses = {}
         end = time.monotonic() + PATIENCE
-        while not {"client", "worker"} <= addresses.keys():
+        while not {"client", "worker", "http"} <= addresses.keys():
             if coordinator.poll() is not None or time.monotonic() > end:
                 raise RuntimeError("no coordinator:\n" + self.logs())
             if ports.exists():
                 addresses = dict(line.split() for line in ports.read_text().splitlines())
-        self.address, self.worker_address = addresses["client"], addresses["worker"]
+        self.address, self.worker_address, self.http_address = (addresses[name] for name in ("client", "worker", "http"))
         for i in range(workers):
             self.start_worker("--model", model, "--name", f"sheep-{i}")
 

@@ -337,11 +337,11 @@ TEST(Server, TheMemoryOfBigTextsIsGivenBack) {
 // What is wrong is said on stderr, and the exit code is not 0.
 TEST(Server, WrongFlagsAreRefused) {
   for (const char* flag : {"--no-such-flag", "--model=/no/such/model", "--listen=not an address"}) {
-    auto coordinator =
-        ChildProcess::Start({.program = std::string(BELLWETHER_BIN) + "/bellwether-coordinator",
-                             .arguments = {"--model", "random:llama:fp32", "--listen", "127.0.0.1:0",
-                                           "--worker-listen", "127.0.0.1:0", flag},
-                             .log_file = "/dev/null"});
+    auto coordinator = ChildProcess::Start(
+        {.program = std::string(BELLWETHER_BIN) + "/bellwether-coordinator",
+         .arguments = {"--model", "random:llama:fp32", "--listen", "127.0.0.1:0", "--worker-listen",
+                       "127.0.0.1:0", "--http-listen", "127.0.0.1:0", flag},
+         .log_file = "/dev/null"});
     ASSERT_TRUE(coordinator.ok()) << coordinator.status();
     EXPECT_TRUE(coordinator->WaitFor(kPatience)) << flag;
     EXPECT_FALSE(coordinator->ended_well()) << flag;

@@ -284,7 +284,7 @@ class Surroundings(unittest.TestCase):
             def limit():
                 resource.setrlimit(resource.RLIMIT_AS, (kib << 10, kib << 10))
             for program in (["bellwether-worker", "--coordinator", "127.0.0.1:1"],
-                            ["bellwether-coordinator", "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0"],
+                            ["bellwether-coordinator", "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0", "--http-listen", ""],
                             ["bellwether", "generate", "--prompt-ids", "1"]):
                 with self.subTest((kib, program)):
                     done = run(*program, "--model", MODEL, preexec_fn=limit)
@@ -311,6 +311,7 @@ class Surroundings(unittest.TestCase):
 
     def test_addresses_are_read_strictly(self):
         for program in (["bellwether", "up", "--listen"], ["bellwether", "up", "--worker-listen"],
+                        ["bellwether", "up", "--http-listen"], ["bellwether-coordinator", "--http-listen"],
                         ["bellwether-coordinator", "--listen"], ["bellwether-coordinator", "--worker-listen"],
                         ["bellwether-worker", "--coordinator"], ["bellwether-worker", "--link-listen"],
                         ["bellwether", "score", "--token-ids", "1", "--connect"]):

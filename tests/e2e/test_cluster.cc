@@ -96,6 +96,8 @@ absl::Status TestCluster::StartCoordinator() {
                                         again ? address_ : "127.0.0.1:0",
                                         "--worker-listen",
                                         again ? worker_address_ : "127.0.0.1:0",
+                                        "--http-listen",
+                                        "127.0.0.1:0",
                                         "--port-file",
                                         port_file,
                                         "--workers",
@@ -122,6 +124,7 @@ absl::Status TestCluster::ReadPorts() {
     const std::string ports = Contents(directory_ + "/ports");
     address_ = AddressIn(ports, "client");
     worker_address_ = AddressIn(ports, "worker");
+    http_address_ = AddressIn(ports, "http");
     if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
     if (coordinator_.WaitFor(kLook)) {
       return absl::UnavailableError(

@@ -1,0 +1,87 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "common/clock.h"
+#include "common/generation_options.h"
+#include "common/log_limiter.h"
+#include "coordinator/engine_loop.h"
+#include "coordinator/request_validation.h"
+#include "coordinator/text_pool.h"
+#include "model/chat_template/chat_template.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace bellwether {
+
+// What clients ask for, through whichever door, before anybody has checked it.
+struct GenerateInput {
+  PromptInput prompt;
+  GenerationOptions options;
+};
+struct ChatInput {
+  std::vector<ChatMessage> messages;
+  GenerationOptions options;
+};
+
+// Asked now and then while a text is read: an error ends the reading.
+using StopReading = std::function<absl::Status()>;
+
+// The service behind the doors (gRPC, HTTP): checks what is asked for, reads its texts, and has a small pool
+// on which all doors do that. Any thread.
+class RequestService {
+ public:
+  struct Options {
+    RequestLimits limits;
+    const Tokenizer* tokenizer = nullptr;         // may be null; outlives the service
+    const ChatTemplate* chat_template = nullptr;  // null without a tokenizer
+    EngineLoop* engine = nullptr;                 // outlives the service
+    const Clock* clock = Clock::Real();
+    int tokenizer_threads = 2;
+  };
+  explicit RequestService(Options options);
+
+  const RequestLimits& limits() const { return options_.limits; }
+  const Tokenizer* tokenizer() const { return options_.tokenizer; }
+  const ChatTemplate* chat_template() const { return options_.chat_template; }
+  EngineLoop& engine() const { return *options_.engine; }
+  const Clock& clock() const { return *options_.clock; }
+
+  // -- Reading, which may take seconds: for the pool. InvalidArgument names the field, FailedPrecondition
+  // says that the model has no tokenizer; other errors are those of `stop`.
+
+  absl::StatusOr<EngineRequest> MakeRequest(const GenerateInput& input, const StopReading& stop) const;
+  absl::StatusOr<EngineRequest> MakeRequest(const ChatInput& input, const StopReading& stop) const;
+  // The log-probability of every token of the prompt.
+  absl::StatusOr<EngineRequest> MakeScoreRequest(PromptInput prompt, const StopReading& stop) const;
+  absl::StatusOr<std::vector<TokenId>> Tokenize(std::string_view text, const EncodeOptions& options,
+                                                const StopReading& stop) const;
+  absl::StatusOr<std::string> Detokenize(absl::Span<const TokenId> ids, bool skip_special) const;
+
+  // -- The pool
+
+  // `text_bytes`: of the texts that `task` reads. False if too many are waiting.
+  [[nodiscard]] bool TryPost(size_t text_bytes, std::function<void()> task);
+  // What reading a prompt of so many bytes costs: nothing where their number alone tells that it is refused.
+  size_t ReadingBytes(size_t text_bytes) const;
+
+  // How a request has ended, for the log.
+  void LogEnd(const std::string& request_id, const absl::Status& status);
+
+ private:
+  absl::Status NeedTokenizer() const;
+  EncodeLimits PromptLimits(bool score, const StopReading& stop) const;
+  absl::StatusOr<std::vector<TokenId>> PromptTokens(PromptInput prompt, bool score,
+                                                    const StopReading& stop) const;
+
+  const Options options_;
+  // Refusals are as many as clients like.
+  LogLimiter ends_{20, absl::Seconds(1)};
+  TextPool pool_;
+};
+
+}  // namespace bellwether

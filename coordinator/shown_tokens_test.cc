@@ -1,0 +1,67 @@
+#include "coordinator/shown_tokens.h"
+
+#include "coordinator/testing/fake_tokenizer.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+
+// "bytes" of what is shown, and "id:bytes" where the id matters.
+std::vector<std::string> Texts(const std::vector<ShownToken>& tokens) {
+  std::vector<std::string> texts;
+  for (const ShownToken& token : tokens) texts.push_back(token.bytes);
+  return texts;
+}
+
+class ShownTokensTest : public ::testing::Test {
+ protected:
+  std::vector<std::string> Push(std::vector<TokenId> ids, const std::string& text,
+                                std::optional<FinishReason> finish = std::nullopt) {
+    TokenChunk chunk{.tokens = ids, .text = text, .finish = finish};
+    for (const TokenId id : ids) chunk.logprobs.push_back({.token = id});
+    return Texts(shown_.Push(chunk));
+  }
+  // 0 is special; 4 and 5 are the halves of "é".
+  const FakeTokenizer tokenizer_{{"", "one", " two", "end", "\xC3", "\xA9", "x\xC3"}};
+  ShownTokens shown_{&tokenizer_};
+};
+
+TEST_F(ShownTokensTest, TokensShowWithTheirText) {
+  EXPECT_THAT(Push({1}, "one"), ElementsAre("one"));
+  EXPECT_THAT(Push({2}, ""), ElementsAre()) << "held back: it may begin a stop string";
+  EXPECT_THAT(Push({3}, " twoend", FinishReason::kLength), ElementsAre(" two", "end"));
+}
+
+TEST_F(ShownTokensTest, TheStopStringIsLeftOutThoughItBeginsInAToken) {
+  EXPECT_THAT(Push({1}, "one"), ElementsAre("one"));
+  EXPECT_THAT(Push({2}, " t"), ElementsAre());  // the stop string is "woe"
+  EXPECT_THAT(Push({3}, "", FinishReason::kStop), ElementsAre(" t"));
+}
+
+TEST_F(ShownTokensTest, NothingShowsOfTokensWithoutText) {
+  EXPECT_THAT(Push({1, 0}, "one", FinishReason::kStop), ElementsAre("one"));
+}
+
+TEST_F(ShownTokensTest, PartsOfACharacterShowTogether) {
+  EXPECT_THAT(Push({1, 4}, "one"), ElementsAre("one"));
+  EXPECT_THAT(Push({5}, "é"), ElementsAre("\xC3", "\xA9"));
+  EXPECT_THAT(Push({6}, "x"), ElementsAre());
+  EXPECT_THAT(Push({5}, "é"), ElementsAre("x\xC3", "\xA9"));
+}
+
+TEST_F(ShownTokensTest, BrokenBytesCountForTheLastTokenOfThem) {
+  EXPECT_THAT(Push({4}, ""), ElementsAre());
+  EXPECT_THAT(Push({1}, "\uFFFDone"), ElementsAre("", "\uFFFDone"));
+  EXPECT_THAT(Push({5}, "\uFFFD"), ElementsAre("\uFFFD"));
+  EXPECT_THAT(Push({4}, "\uFFFD", FinishReason::kLength), ElementsAre("\uFFFD")) << "an unfinished character";
+}
+
+TEST_F(ShownTokensTest, TokensThatNeverShowAreNotListed) {
+  EXPECT_THAT(Push({1, 2, 3}, "", FinishReason::kStop), ElementsAre());
+}
+
+}  // namespace
+}  // namespace bellwether
