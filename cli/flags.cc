@@ -17,6 +17,7 @@
 #include "common/program_flags.h"
 #include "common/read_file.h"
 #include "common/status.h"
+#include "common/tls_flags.h"
 #include "common/utf8.h"
 #include "model/checkpoint/read_flags.h"
 
@@ -99,6 +100,11 @@ void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   Add(app, "--connect", options.connect,
       "HOST:PORT of a running coordinator, instead of --model and a private cluster")
       ->check(Address({.empty = true}));
+  AddTlsFlags(&app, "", &options.tls, "the coordinator");
+  AddServerNameFlag(&app, "", &options.tls);
+  app.add_flag("--tls", options.tls.system_authorities,
+               "Encrypt, and trust whom this system trusts; --tls-authority says the same of its file");
+  app.add_flag("--insecure", options.insecure, kInsecureHelp);
   AddClusterFlags(app, options.cluster);
 }
 
@@ -248,6 +254,7 @@ void AddUp(CLI::App& app, CommandLine& line) {
       ->check(Address({.any_port = true, .empty = true}));
   Add(*up, "--served-model-name", line.up.served_model_name,
       "what they call the model, several names with commas (default: as its file or directory is called)");
+  up->add_flag("--insecure", line.up.insecure, kInsecureHelp);
   Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
       ->check(SecondsRange());
   up->get_option("--model")->required();

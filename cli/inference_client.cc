@@ -12,6 +12,7 @@
 #include "proto/generation_codec.h"
 #include "proto/grpc_channel.h"
 #include "proto/grpc_deadline.h"
+#include "proto/grpc_log.h"
 #include "proto/grpc_status.h"
 
 namespace bellwether {
@@ -128,8 +129,13 @@ struct InferenceClient::Connection {
   }
 };
 
-InferenceClient::InferenceClient(const std::string& address, bool by_proxy)
+absl::Status InferenceClient::CheckTls(const TlsOptions& tls) {
+  return TlsClient(tls, /*follow_files=*/false).status();
+}
+
+InferenceClient::InferenceClient(const std::string& address, const Transport& transport)
     : connection_(std::make_unique<Connection>()) {
+  SilenceGrpcLog();
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kClientMessageBytesMax));
   // Each client has its own connection, as separate programs would.
@@ -140,7 +146,9 @@ InferenceClient::InferenceClient(const std::string& address, bool by_proxy)
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  connection_->channel = MakeChannel(address, by_proxy ? Proxy::kByEnvironment : Proxy::kNever, arguments);
+  const Proxy proxy = transport.by_proxy ? Proxy::kByEnvironment : Proxy::kNever;
+  const absl::StatusOr<ChannelSecurity> security = TlsClient(transport.tls, /*follow_files=*/false);
+  connection_->channel = security.ok() ? MakeChannel(address, proxy, arguments, *security) : RefusedChannel();
   connection_->stub = v1::Inference::NewStub(connection_->channel);
 }
 

@@ -12,6 +12,7 @@
 #include "absl/types/span.h"
 #include "common/generation_options.h"
 #include "common/mutex.h"
+#include "common/tls_options.h"
 #include "model/chat_template/chat_template.h"
 
 namespace bellwether {
@@ -106,9 +107,15 @@ struct CallOptions {
 // Methods may be called from several threads at once; each waits for its answer.
 class InferenceClient {
  public:
-  // `address`: a valid HOST:PORT. Nothing is sent yet. `by_proxy`: as the environment says (common/config.h,
-  // ProxyVariable), where else the connection goes straight there.
-  explicit InferenceClient(const std::string& address, bool by_proxy = false);
+  struct Transport {
+    bool by_proxy = false;  // as the environment says (common/config.h, ProxyVariable), else straight there
+    TlsOptions tls;         // none: nothing is encrypted
+  };
+  // `address`: a valid HOST:PORT. Nothing is sent yet. With files that CheckTls refuses all calls fail.
+  InferenceClient(const std::string& address, const Transport& transport);
+  explicit InferenceClient(const std::string& address) : InferenceClient(address, Transport()) {}
+  // InvalidArgument: what is wrong with the files.
+  static absl::Status CheckTls(const TlsOptions& tls);
   ~InferenceClient();
 
   // Called for each message in order; false cancels the call.

@@ -139,6 +139,7 @@ absl::Status ManagedCluster::StartCoordinator() {
   if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
     AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);
   if (DevicesMix(devices_)) arguments.emplace_back("--mix-devices");
+  if (options_.insecure) arguments.emplace_back("--insecure");
   BW_ASSIGN_OR_RETURN(
       coordinator_, ChildProcess::Start(
                         {.program = SiblingProgram("bellwether-coordinator"),
@@ -181,6 +182,7 @@ absl::Status ManagedCluster::StartWorker(int index) {
                                         "--threads",     std::to_string(threads),
                                         "--log-level",   options_.log_level};
   AppendTo(arguments, FlagsOf(options_.read));
+  if (options_.insecure) arguments.emplace_back("--insecure");
   // Each worker its own cores; more threads than cores go wherever the system likes.
   if (threads * workers() <= static_cast<int>(cpus.size())) {
     const auto first = cpus.begin() + static_cast<ptrdiff_t>(index) * threads;

@@ -39,6 +39,7 @@ struct ClusterOptions {
   std::string worker_listen = "127.0.0.1:0";  // workers
   std::string http_listen;                    // clients over HTTP; empty: none
   std::string served_model_name;              // what they call the model
+  bool insecure = false;                      // these may be other than this machine's own
   absl::Duration drain;                       // how long running answers may take once Stop is called
   std::string log_level = "warning";
   bool log_to_stderr = false;  // else into files that are shown if something fails

@@ -13,12 +13,19 @@
 namespace bellwether {
 namespace {
 constexpr absl::Duration kConnectLimit = absl::Seconds(10);
+
+absl::Status CheckSecurity(const SessionOptions& options) {
+  if (!options.insecure && !options.tls.wanted()) return CheckPlaintext("--connect", options.connect, "");
+  return InferenceClient::CheckTls(options.tls);
+}
+
 }  // namespace
 
 absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   Session session;
   session.address_ = options.connect;
   session.model_defaults_ = options.model_defaults;
+  if (!options.connect.empty()) BW_RETURN_IF_ERROR(CheckSecurity(options));
   if (session.address_.empty()) {
     if (options.cluster.model.empty()) {
       return absl::InvalidArgumentError(
@@ -33,8 +40,8 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   }
   BW_ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(session.address_));
   const std::string proxy = address.IsLoopback() ? "" : ProxyVariable(address.host);
-  session.by_proxy_ = !proxy.empty();
-  if (session.by_proxy_) {
+  session.transport_ = {.by_proxy = !proxy.empty(), .tls = options.tls};
+  if (session.transport_.by_proxy) {
     session.way_ = absl::StrCat(" through the proxy that ", proxy, " names; no_proxy=", address.host,
                                 " goes straight there");
     std::fprintf(stderr, "connecting to %s%s\n", session.address_.c_str(), session.way_.c_str());
@@ -42,16 +49,19 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   session.client_ = session.NewClient();
   if (session.cluster_ == nullptr) {
     auto model = session.client_->GetModel({.timeout = kConnectLimit, .cancellation = StopCancellation()});
-    if (!model.ok())
-      return Annotate(model.status(),
-                      absl::StrCat("no coordinator answers at ", options.connect, session.way_));
+    if (!model.ok()) {
+      const std::string reason(model.status().message());
+      return absl::Status(model.status().code(),
+                          absl::StrCat("no coordinator answers at ", options.connect, session.way_, ": ",
+                                       reason, TlsAdvice(reason, options.tls)));
+    }
     session.model_ = *std::move(model);
   }
   return session;
 }
 
 std::unique_ptr<InferenceClient> Session::NewClient() const {
-  return std::make_unique<InferenceClient>(address_, by_proxy_);
+  return std::make_unique<InferenceClient>(address_, transport_);
 }
 
 absl::Status Session::Explain(const absl::Status& status) {

@@ -14,6 +14,8 @@ namespace bellwether {
 // processes that ends with the command.
 struct SessionOptions {
   std::string connect;          // HOST:PORT
+  TlsOptions tls;               // there
+  bool insecure = false;        // there: nothing need be encrypted, wherever it is
   ClusterOptions cluster;       // without `connect`
   bool model_defaults = false;  // generation as the model's authors have it, where a flag does not say
 };
@@ -40,7 +42,7 @@ class Session {
  private:
   std::unique_ptr<ManagedCluster> cluster_;
   std::string address_;
-  bool by_proxy_ = false;
+  InferenceClient::Transport transport_;
   std::string way_;  // how it is reached, where that is not straight
   std::unique_ptr<InferenceClient> client_;
   ServedModel model_;

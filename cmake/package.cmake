@@ -6,7 +6,7 @@ install(FILES deploy/systemd/bellwether.service deploy/systemd/bellwether-coordi
 install(FILES deploy/systemd/bellwether.sysusers DESTINATION lib/sysusers.d RENAME bellwether.conf)
 install(FILES deploy/etc/up.conf.example deploy/etc/coordinator.conf.example deploy/etc/worker.conf.example
         DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
-install(FILES docs/deploy.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES docs/deploy.md docs/security.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 
 set(CPACK_GENERATOR DEB)

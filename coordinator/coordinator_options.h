@@ -5,6 +5,7 @@
 
 #include "absl/time/time.h"
 #include "common/defaults.h"
+#include "common/tls_options.h"
 #include "model/checkpoint/read_options.h"
 
 namespace bellwether {
@@ -20,6 +21,9 @@ struct CoordinatorOptions {
   std::string served_model_name;  // what clients over HTTP call the model, several with commas; empty: as it
                                   // is called
   std::string port_file;  // gets "client HOST:PORT", "worker HOST:PORT" and "http HOST:PORT" once they listen
+  TlsOptions tls;         // of the clients' port; an authority asks clients for theirs
+  TlsOptions cluster_tls;  // of the workers' port, which asks workers for theirs
+  bool insecure = false;   // nothing need be encrypted, whoever may connect
 
   int workers = 0;  // how many to wait for; default: tensor_parallel x pipeline_parallel
   int tensor_parallel = 0;

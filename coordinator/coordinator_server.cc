@@ -47,7 +47,7 @@ constexpr double kHttpDescriptors[] = {0.5, 0.7};
 constexpr double kWorkerDescriptors[] = {0.75, 1.0};
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, int64_t message_bytes_max,
-                                                        TcpListener::Options listen) {
+                                                        GrpcServer::Options options) {
   grpc::ServerBuilder builder;
   // Peers that vanish without a word are noticed, and may check on us as often as they like.
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, 20000);
@@ -56,7 +56,31 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, 
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0);
   builder.SetMaxReceiveMessageSize(static_cast<int>(message_bytes_max));
   builder.RegisterService(service);
-  return GrpcServer::Start(&builder, {.listen = std::move(listen)});
+  return GrpcServer::Start(&builder, std::move(options));
+}
+
+// HTTP has no TLS of its own.
+absl::Status CheckPlainHttp(const std::string& address) {
+  const absl::StatusOr<HostPort> parsed = ParseHostPort(address, /*any_port=*/true);
+  if (!parsed.ok() || parsed->IsLoopback()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--http-listen ", address,
+                   " is not this machine alone, and HTTP is not encrypted: let a proxy that speaks TLS stand "
+                   "before an address "
+                   "of this machine, or give --insecure where everybody on the network may read and answer"));
+}
+
+absl::Status CheckSecurity(const CoordinatorOptions& options) {
+  // Without an authority anybody's certificate would do, and so would none.
+  if (options.cluster_tls.wanted() && options.cluster_tls.authority.empty())
+    return absl::InvalidArgumentError(
+        "--cluster-tls-authority is missing: whose certificates workers must have");
+  if (options.insecure) return absl::OkStatus();
+  if (!options.tls.wanted()) BW_RETURN_IF_ERROR(CheckPlaintext("--listen", options.listen, ""));
+  if (!options.http_listen.empty()) BW_RETURN_IF_ERROR(CheckPlainHttp(options.http_listen));
+  if (!options.cluster_tls.wanted())
+    BW_RETURN_IF_ERROR(CheckPlaintext("--worker-listen", options.worker_listen, "cluster-"));
+  return absl::OkStatus();
 }
 
 absl::Status CheckNumbers(const CoordinatorOptions& options) {
@@ -104,6 +128,7 @@ void LogChatTemplate(const ChatTemplateChoice& choice) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(CoordinatorOptions options) {
+  BW_RETURN_IF_ERROR(CheckSecurity(options));
   std::unique_ptr<CoordinatorServer> server(new CoordinatorServer(std::move(options)));
   BW_RETURN_IF_ERROR(server->OpenModel());
   BW_RETURN_IF_ERROR(server->CheckOptions());
@@ -275,18 +300,22 @@ absl::Status CoordinatorServer::Listen() {
   inference_ = std::make_unique<InferenceService>(InferenceOptions());
   BW_ASSIGN_OR_RETURN(
       client_server_,
-      StartServer(inference_->service(), kClientMessageBytesMax,
-                  {.address = options_.listen,
-                   .name = "clients",
-                   .descriptors = DescriptorsBetween(kClientDescriptors[0], kClientDescriptors[1])}));
+      StartServer(
+          inference_->service(), kClientMessageBytesMax,
+          {.listen = {.address = options_.listen,
+                      .name = "clients",
+                      .descriptors = DescriptorsBetween(kClientDescriptors[0], kClientDescriptors[1])},
+           .tls = options_.tls}));
   client_address_ = client_server_->address();
   ShowServing(serving_);
   BW_ASSIGN_OR_RETURN(
       worker_server_,
-      StartServer(cluster_->service(), kControlMessageBytesMax,
-                  {.address = options_.worker_listen,
-                   .name = "workers",
-                   .descriptors = DescriptorsBetween(kWorkerDescriptors[0], kWorkerDescriptors[1])}));
+      StartServer(
+          cluster_->service(), kControlMessageBytesMax,
+          {.listen = {.address = options_.worker_listen,
+                      .name = "workers",
+                      .descriptors = DescriptorsBetween(kWorkerDescriptors[0], kWorkerDescriptors[1])},
+           .tls = options_.cluster_tls}));
   worker_address_ = worker_server_->address();
   return options_.http_listen.empty() ? absl::OkStatus() : ListenHttp();
 }

@@ -12,8 +12,10 @@
 #include "common/program_flags.h"
 #include "common/service_notify.h"
 #include "common/stop_signal.h"
+#include "common/tls_flags.h"
 #include "coordinator/coordinator_server.h"
 #include "model/checkpoint/read_flags.h"
+#include "proto/grpc_log.h"
 
 namespace bellwether {
 namespace {
@@ -43,6 +45,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(
       app, "--port-file", options.port_file,
       "Gets the lines \"client HOST:PORT\", \"worker HOST:PORT\" and \"http HOST:PORT\" once they listen");
+  AddTlsFlags(app, "", &options.tls, "clients");
+  AddTlsFlags(app, "cluster-", &options.cluster_tls, "workers");
+  app->add_flag("--insecure", options.insecure, kInsecureHelp);
   AddFlag(app, "--workers", options.workers, "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
   AddFlag(app, "--tensor-parallel", options.tensor_parallel,
           "Ranks of each stage; 0 lets the planner choose");
@@ -125,6 +130,7 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("coordinator", ParseLogLevel(flags.log_level));
+  TakeOverGrpcLog();
   for (const absl::Status& enough : {RaiseDescriptorLimit(), CheckAddressSpace()}) {
     if (enough.ok()) continue;
     LogError(enough.message());

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "grpcpp/grpcpp.h"
+#include "proto/tls.h"
 
 namespace bellwether {
 
@@ -13,12 +14,21 @@ enum class Proxy {
   kByEnvironment,  // gRPC's own rules, which take a proxy even for loopback
 };
 
-// A channel to `address`, a valid HOST:PORT (common/host_port.h), without encryption. The scheme is said, as
-// gRPC takes a host that is called "unix" or "dns" for one.
+// A channel to `address`, a valid HOST:PORT (common/host_port.h). The scheme is said, as gRPC takes a host
+// that is called "unix" or "dns" for one.
 inline std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address, Proxy proxy = Proxy::kNever,
-                                                  grpc::ChannelArguments arguments = {}) {
+                                                  grpc::ChannelArguments arguments = {},
+                                                  const ChannelSecurity& security = {}) {
   if (proxy == Proxy::kNever) arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  return grpc::CreateCustomChannel("dns:///" + address, grpc::InsecureChannelCredentials(), arguments);
+  if (!security.server_name.empty()) arguments.SetSslTargetNameOverride(security.server_name);
+  const bool tls = security.credentials != nullptr;
+  return grpc::CreateCustomChannel(
+      "dns:///" + address, tls ? security.credentials : grpc::InsecureChannelCredentials(), arguments);
+}
+
+// A channel whose calls all fail.
+inline std::shared_ptr<grpc::Channel> RefusedChannel() {
+  return grpc::CreateCustomChannel("", nullptr, grpc::ChannelArguments());
 }
 
 }  // namespace bellwether

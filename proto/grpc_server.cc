@@ -4,6 +4,7 @@
 
 #include "common/status.h"
 #include "proto/grpc_deadline.h"
+#include "proto/tls.h"
 
 namespace bellwether {
 namespace {
@@ -14,11 +15,15 @@ constexpr int kHandshakeTimeoutMs = 10000;
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(grpc::ServerBuilder* builder, Options options) {
+  std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+  if (options.tls.wanted()) {
+    BW_ASSIGN_OR_RETURN(credentials, TlsServer(options.tls));
+  }
   std::unique_ptr<GrpcServer> server(new GrpcServer);
   BW_ASSIGN_OR_RETURN(server->listener_, TcpListener::Bind(std::move(options.listen)));
   using ConnectionType = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
-  server->acceptor_ = builder->experimental().AddExternalConnectionAcceptor(ConnectionType::FROM_FD,
-                                                                            std::move(options.credentials));
+  server->acceptor_ =
+      builder->experimental().AddExternalConnectionAcceptor(ConnectionType::FROM_FD, std::move(credentials));
   builder->AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, kHandshakeTimeoutMs);
   server->server_ = builder->BuildAndStart();
   if (server->server_ == nullptr) {

@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/tcp_listener.h"
+#include "common/tls_options.h"
 #include "grpcpp/grpcpp.h"
 
 namespace bellwether {
@@ -16,9 +17,10 @@ class GrpcServer {
  public:
   struct Options {
     TcpListener::Options listen;
-    std::shared_ptr<grpc::ServerCredentials> credentials = grpc::InsecureServerCredentials();
+    TlsOptions tls;  // none: nothing is encrypted
   };
-  // Starts what `builder` describes, which names no port itself. Errors: TcpListener::Bind's, or Internal.
+  // Starts what `builder` describes, which names no port itself. Errors: TcpListener::Bind's, TlsServer's,
+  // or Internal.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(grpc::ServerBuilder* builder, Options options);
   ~GrpcServer();  // shuts down at once
 

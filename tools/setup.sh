@@ -13,7 +13,7 @@ packages=(
   nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev libboost-dev prometheus-cpp-dev
   libcurl4-openssl-dev
   # tests
-  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-grpcio python3-protobuf
+  libgtest-dev libgmock-dev libbenchmark-dev python3 python3-grpcio python3-protobuf openssl
   # the demo model comes from PyPI
   python3-pip
 )

@@ -17,7 +17,9 @@
 #include "common/service_notify.h"
 #include "common/status.h"
 #include "common/stop_signal.h"
+#include "common/tls_flags.h"
 #include "model/checkpoint/read_flags.h"
+#include "proto/grpc_log.h"
 #include "worker/device/open_device.h"
 #include "worker/inventory.h"
 #include "worker/session.h"
@@ -72,6 +74,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--link-listen", session.link_listen,
           "HOST:PORT for workers on other machines, which must reach it; empty: this machine only")
       ->check(Address({.any_port = true, .empty = true}));
+  AddTlsFlags(app, "cluster-", &session.tls, "the coordinator and the other workers");
+  AddServerNameFlag(app, "cluster-", &session.tls);
+  app->add_flag("--insecure", session.insecure, kInsecureHelp);
   AddFlag(app, "--host-id", session.host_id,
           "Workers of one id share memory; empty: by the machine. Containers may need to say");
   AddFlag(app, "--kernel-level", flags->kernel_level,
@@ -182,6 +187,7 @@ int Main(int argc, char** argv) {
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("worker", ParseLogLevel(flags.log_level));
+  TakeOverGrpcLog();
   for (const absl::Status& enough : {RaiseDescriptorLimit(), CheckAddressSpace()}) {
     if (enough.ok()) continue;
     LogError(enough.message());

@@ -37,7 +37,7 @@ constexpr double kBandwidthSampleSeconds = 0.05;
 
 using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
 
-std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
+std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address, const ChannelSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kControlMessageBytesMax));
   // A coordinator that hangs, or a host that vanishes, is noticed within a few seconds.
@@ -46,7 +46,7 @@ std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address) {
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  return MakeChannel(address, Proxy::kNever, arguments);
+  return MakeChannel(address, Proxy::kNever, arguments, security);
 }
 
 std::string Describe(const AssignedPeer& peer) {
@@ -62,7 +62,7 @@ void Encode(const GpuInventory& gpu, v1::Gpu* out) {
 
 class GrpcSession : public WorkerSession {
  public:
-  GrpcSession(Options options, std::unique_ptr<LinkListener> links);
+  GrpcSession(Options options, ChannelSecurity security, std::unique_ptr<LinkListener> links);
 
   absl::Status Run() override;
   void Leave() override;
@@ -94,6 +94,7 @@ class GrpcSession : public WorkerSession {
   void StopIfNotLetGo();
 
   const Options options_;
+  const ChannelSecurity security_;
   const std::unique_ptr<LinkListener> links_;
   ModelSource models_;
   std::optional<v1::JoinRequest> join_;
@@ -115,8 +116,9 @@ class GrpcSession : public WorkerSession {
   std::unique_ptr<EpochRunner> runner_;  // last: its events use the rest
 };
 
-GrpcSession::GrpcSession(Options options, std::unique_ptr<LinkListener> links)
+GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_ptr<LinkListener> links)
     : options_(std::move(options)),
+      security_(std::move(security)),
       links_(std::move(links)),
       models_(options_.model, options_.model_root, options_.read) {
   EpochRunner::Options runner;
@@ -230,7 +232,7 @@ void GrpcSession::LogJoinFailure(const std::string& reason) {
   if (!failures_.IsDue(now, reason)) return;
   const absl::Duration since = absl::Trunc(failures_.age(now), absl::Seconds(1));
   LogWarning("no coordinator at ", options_.coordinator, " for ", absl::FormatDuration(since), " (", reason,
-             "): joining again and again until there is one");
+             TlsAdvice(reason, options_.tls), "): joining again and again until there is one");
 }
 
 bool GrpcSession::WaitForStop(absl::Duration limit) const {
@@ -268,7 +270,7 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
 
 absl::Status GrpcSession::RunStream() {
   joined_ = false;
-  const auto channel = ChannelTo(options_.coordinator);
+  const auto channel = ChannelTo(options_.coordinator, security_);
   const auto stub = v1::Cluster::NewStub(channel);
   const auto context = std::make_shared<grpc::ClientContext>();
   context->set_wait_for_ready(false);
@@ -451,10 +453,22 @@ std::string GrpcSession::PeerName(Epoch epoch, int index) const {
   return peer_names_[index];
 }
 
+absl::Status CheckSecurity(const WorkerSession::Options& options) {
+  // The coordinator asks for a certificate, and whoever answers as it must show one of the cluster's.
+  if (options.tls.wanted() && (options.tls.certificate.empty() || options.tls.authority.empty()))
+    return absl::InvalidArgumentError(
+        "a worker needs all of --cluster-tls-certificate, --cluster-tls-key and --cluster-tls-authority");
+  if (options.insecure || options.tls.wanted()) return absl::OkStatus();
+  BW_RETURN_IF_ERROR(CheckPlaintext("--coordinator", options.coordinator, "cluster-"));
+  if (options.link_listen.empty()) return absl::OkStatus();
+  return CheckPlaintext("--link-listen", options.link_listen, "cluster-");
+}
+
 absl::StatusOr<std::shared_ptr<GrpcSession>> StartSession(const WorkerSession::Options& options) {
   BW_ASSIGN_OR_RETURN(std::unique_ptr<LinkListener> links,
-                      LinkListener::Start({.grpc_listen_address = options.link_listen}));
-  return std::make_shared<GrpcSession>(options, std::move(links));
+                      LinkListener::Start({.grpc_listen_address = options.link_listen, .tls = options.tls}));
+  BW_ASSIGN_OR_RETURN(ChannelSecurity security, TlsClient(options.tls, /*follow_files=*/true));
+  return std::make_shared<GrpcSession>(options, std::move(security), std::move(links));
 }
 
 // A session after the other: where the coordinator says so, a new one begins that has seen no epoch.
@@ -507,6 +521,7 @@ class RestartingSession : public WorkerSession {
 
 absl::StatusOr<std::unique_ptr<WorkerSession>> WorkerSession::Start(Options options) {
   BW_RETURN_IF_ERROR(Annotate(ParseHostPort(options.coordinator).status(), "coordinator"));
+  BW_RETURN_IF_ERROR(CheckSecurity(options));
   BW_ASSIGN_OR_RETURN(std::shared_ptr<GrpcSession> first, StartSession(options));
   return std::make_unique<RestartingSession>(std::move(options), std::move(first));
 }

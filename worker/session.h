@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/tls_options.h"
 #include "model/checkpoint/read_options.h"
 #include "worker/device/open_device.h"
 #include "worker/link/nccl_library.h"
@@ -25,6 +26,8 @@ class WorkerSession {
     std::string name;          // for people; printable, without spaces
     std::string host_id;       // equal on workers that share memory; empty: the machine's
     std::string link_listen;   // host:port for workers of other hosts; empty: shared memory only
+    TlsOptions tls;            // with the coordinator and with workers of other hosts
+    bool insecure = false;     // nothing need be encrypted
     OpenedDevice device;       // that computes; its kernel levels are those to offer
     int threads = 1;           // of the host
     std::vector<int> cpus;     // of the threads; empty: wherever the system likes

@@ -67,6 +67,7 @@ def random_values(seed):
             "drainSeconds": draw.choice((0, 5, 600)), "logLevel": draw.choice(("info", "debug")),
             "fullnameOverride": draw.choice(("", "chat")), "spreadWorkersBy": draw.choice(("", "topology.kubernetes.io/zone")),
             "networkPolicy": {"enabled": draw.random() < 0.7, "clients": [{"namespaceSelector": {}}]},
+            "tls": {"clusterSecret": draw.choice(("", "flock-tls"))},
             "podDisruptionBudget": {"enabled": draw.random() < 0.7}, "service": {"port": draw.choice((80, 7400))},
             "model": draw.choice(({"volume": {"persistentVolumeClaim": {"claimName": "m"}}},
                                   {"fetch": {"image": "busybox:1", "command": ["sh", "-c", "true"]}})),

@@ -47,7 +47,7 @@ def write_tiny_checkpoint(directory):
 class Cluster:
     """Serves `model` until closed. `address` is where clients connect; serving begins when a worker is ready."""
 
-    def __init__(self, model, workers=1, coordinator_flags=()):
+    def __init__(self, model, workers=1, coordinator_flags=(), worker_flags=()):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
         self.processes = []
         ports = self.directory / "ports"
@@ -63,7 +63,7 @@ class Cluster:
                 addresses = dict(line.split() for line in ports.read_text().splitlines())
         self.address, self.worker_address, self.http_address = (addresses[name] for name in ("client", "worker", "http"))
         for i in range(workers):
-            self.start_worker("--model", model, "--name", f"sheep-{i}")
+            self.start_worker("--model", model, "--name", f"sheep-{i}", *worker_flags)
 
     def start_worker(self, *arguments):
         return self._start("bellwether-worker", "--coordinator", self.worker_address, "--threads", 1, *arguments)

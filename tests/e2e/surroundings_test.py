@@ -75,13 +75,13 @@ class Surroundings(unittest.TestCase):
 
             listener = threading.Thread(target=listen)
             listener.start()
-            done = tool("score", "--connect", "flock.invalid:7400", "--token-ids", "1",
+            done = tool("score", "--connect", "flock.invalid:7400", "--insecure", "--token-ids", "1",
                         env=environment(https_proxy=f"http://127.0.0.1:{server.getsockname()[1]}"))
             listener.join(processes.PATIENCE)
         self.assert_fails(done, "no coordinator answers at flock.invalid:7400 through the proxy that https_proxy names",
                           "no_proxy=flock.invalid")
         self.assertIn("CONNECT flock.invalid:7400", heard[0])
-        straight = tool("score", "--connect", "flock.invalid:7400", "--token-ids", "1",
+        straight = tool("score", "--connect", "flock.invalid:7400", "--insecure", "--token-ids", "1",
                         env=environment(https_proxy="http://127.0.0.1:1", no_proxy="invalid"))
         self.assert_fails(straight, "no coordinator answers at flock.invalid:7400")
         self.assertNotIn("proxy", straight.stderr)

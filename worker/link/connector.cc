@@ -23,8 +23,9 @@ class LinkListenerImpl : public LinkListener {
     auto offer = [this](std::unique_ptr<IncomingPeer> peer) { rendezvous_.Offer(std::move(peer)); };
     BW_ASSIGN_OR_RETURN(shm_, ShmListener::Start(offer));
     if (!options.grpc_listen_address.empty()) {
-      BW_ASSIGN_OR_RETURN(grpc_, GrpcLinkListener::Start(options.grpc_listen_address, offer));
+      BW_ASSIGN_OR_RETURN(grpc_, GrpcLinkListener::Start(options.grpc_listen_address, offer, options.tls));
     }
+    BW_ASSIGN_OR_RETURN(security_, LinkSecurity(options.tls));
     return absl::OkStatus();
   }
 
@@ -41,7 +42,7 @@ class LinkListenerImpl : public LinkListener {
   static LinkEndOptions EndOptions(const Request& request, const LinkPeer& peer) {
     return {.peer = peer.name, .wait_limit = request.wait_limit, .spin_pauses = request.spin_pauses};
   }
-  static absl::StatusOr<std::unique_ptr<OutgoingPeer>> Open(const Request& request, const LinkPeer& peer);
+  absl::StatusOr<std::unique_ptr<OutgoingPeer>> Open(const Request& request, const LinkPeer& peer) const;
   absl::StatusOr<std::unique_ptr<Link>> Accept(const Request& request, const LinkPeer& peer,
                                                absl::Duration deadline);
   absl::StatusOr<std::unique_ptr<Link>> Await(const Request& request, const LinkPeer& peer,
@@ -50,16 +51,18 @@ class LinkListenerImpl : public LinkListener {
   Rendezvous rendezvous_;  // outlives those who offer
   std::unique_ptr<ShmListener> shm_;
   std::unique_ptr<GrpcLinkListener> grpc_;
+  std::shared_ptr<const ChannelSecurity> security_;  // of links to other hosts
 };
 
 // Shared memory if the socket opens, which proves one host; else gRPC.
 absl::StatusOr<std::unique_ptr<OutgoingPeer>> LinkListenerImpl::Open(const Request& request,
-                                                                     const LinkPeer& peer) {
+                                                                     const LinkPeer& peer) const {
   const LinkHello hello = Hello(request, request.own_index, peer.index);
   absl::StatusOr<std::unique_ptr<OutgoingPeer>> outgoing = absl::UnavailableError("it has no Unix socket");
   if (!peer.unix_socket.empty()) outgoing = ConnectShm(peer.unix_socket, hello, EndOptions(request, peer));
   if (outgoing.ok() || !absl::IsUnavailable(outgoing.status())) return outgoing;
-  if (!peer.grpc_address.empty()) return ConnectGrpc(peer.grpc_address, hello, EndOptions(request, peer));
+  if (!peer.grpc_address.empty())
+    return ConnectGrpc(peer.grpc_address, hello, EndOptions(request, peer), security_.get());
   return absl::UnavailableError(
       absl::StrCat(peer.name, " is not on this host (", outgoing.status().message(),
                    ") and does not listen for other hosts: give it a link address"));

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "common/ids.h"
+#include "common/tls_options.h"
 #include "worker/link/link.h"
 
 namespace bellwether {
@@ -34,6 +35,7 @@ class LinkListener {
   struct Options {
     // "host:port" to listen on for workers of other hosts, port 0 for any; empty: shared memory only.
     std::string grpc_listen_address;
+    TlsOptions tls;  // of links between hosts, for both sides
   };
   static absl::StatusOr<std::unique_ptr<LinkListener>> Start(const Options& options);
   virtual ~LinkListener() = default;  // gRPC links that were accepted through it end

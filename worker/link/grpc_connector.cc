@@ -63,8 +63,8 @@ class FinishedChannels {
 class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::LinkFrame>,
                             public GrpcStream::Reactor {
  public:
-  static std::shared_ptr<GrpcStream> Start(const std::string& address) {
-    auto* reactor = new ClientReactor(address);
+  static std::shared_ptr<GrpcStream> Start(const std::string& address, const ChannelSecurity& security) {
+    auto* reactor = new ClientReactor(address, security);
     std::shared_ptr<GrpcStream> stream = reactor->stream_;  // before OnDone can delete the reactor
     reactor->stub_->async()->Connect(&reactor->context_, reactor);
     reactor->AddHold();  // operations come from outside of reactions, until Close or the stream breaks
@@ -99,14 +99,14 @@ class ClientReactor final : public grpc::ClientBidiReactor<v1::LinkFrame, v1::Li
   }
 
  private:
-  explicit ClientReactor(const std::string& address) {
+  ClientReactor(const std::string& address, const ChannelSecurity& security) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
     arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    channel_ = MakeChannel(address, Proxy::kNever, arguments);
+    channel_ = MakeChannel(address, Proxy::kNever, arguments, security);
     stub_ = v1::Link::NewStub(channel_);
   }
 
@@ -228,7 +228,7 @@ class GrpcLinkListenerImpl final : public GrpcLinkListener {
     FinishedChannels::Clear();
   }
 
-  absl::Status Listen(const std::string& listen_address) {
+  absl::Status Listen(const std::string& listen_address, const TlsOptions& tls) {
     grpc::ServerBuilder builder;
     builder.RegisterService(&service_);
     builder.SetMaxReceiveMessageSize(kMessageBytesMax);
@@ -241,7 +241,8 @@ class GrpcLinkListenerImpl final : public GrpcLinkListener {
     absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(
         &builder, {.listen = {.address = listen_address,
                               .name = "workers",
-                              .descriptors = DescriptorsBetween(kLinkDescriptors[0], kLinkDescriptors[1])}});
+                              .descriptors = DescriptorsBetween(kLinkDescriptors[0], kLinkDescriptors[1])},
+                   .tls = tls});
     if (!server.ok()) return absl::UnavailableError(absl::StrCat("links: ", server.status().message()));
     server_ = *std::move(server);
     return absl::OkStatus();
@@ -257,21 +258,29 @@ class GrpcLinkListenerImpl final : public GrpcLinkListener {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GrpcLinkListener>> GrpcLinkListener::Start(const std::string& listen_address,
-                                                                          IncomingPeerHandler handler) {
+                                                                          IncomingPeerHandler handler,
+                                                                          const TlsOptions& tls) {
   auto listener = std::make_unique<GrpcLinkListenerImpl>(std::move(handler));
-  BW_RETURN_IF_ERROR(listener->Listen(listen_address));
+  BW_RETURN_IF_ERROR(listener->Listen(listen_address, tls));
   return listener;
 }
 
+absl::StatusOr<std::shared_ptr<const ChannelSecurity>> LinkSecurity(const TlsOptions& tls) {
+  BW_ASSIGN_OR_RETURN(ChannelSecurity security, TlsClient(tls, /*follow_files=*/true));
+  return std::make_shared<const ChannelSecurity>(std::move(security));
+}
+
 absl::StatusOr<std::unique_ptr<OutgoingPeer>> ConnectGrpc(const std::string& address, const LinkHello& hello,
-                                                          const LinkEndOptions& options) {
+                                                          const LinkEndOptions& options,
+                                                          const ChannelSecurity* security) {
   if (hello.secret.size() > kLinkSecretBytesMax) {
     return absl::InvalidArgumentError(
         absl::StrCat("a link secret has at most ", kLinkSecretBytesMax, " bytes"));
   }
   BW_RETURN_IF_ERROR(Annotate(ParseHostPort(address).status(), options.peer));
   FinishedChannels::Clear();
-  std::shared_ptr<GrpcStream> stream = ClientReactor::Start(address);
+  std::shared_ptr<GrpcStream> stream =
+      ClientReactor::Start(address, security == nullptr ? ChannelSecurity{} : *security);
   auto outgoing = std::make_unique<OutgoingGrpc>(stream, options);
   // If the stream has broken already, Poll says why.
   (void)stream->Send(absl::ZeroDuration(), [&](v1::LinkFrame& frame) {

@@ -1,7 +1,13 @@
 #include <gtest/gtest.h>
 
-#include <thread>
+#include <unistd.h>
 
+#include <cstdlib>
+#include <map>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/clock.h"
 #include "worker/link/grpc_connector.h"
@@ -19,9 +25,9 @@ struct Server {
   Rendezvous rendezvous;
   std::unique_ptr<GrpcLinkListener> listener;
 
-  Server() {
+  explicit Server(const TlsOptions& tls = {}) {
     auto started = GrpcLinkListener::Start(
-        "127.0.0.1:0", [this](std::unique_ptr<IncomingPeer> peer) { rendezvous.Offer(std::move(peer)); });
+        "127.0.0.1:0", [this](std::unique_ptr<IncomingPeer> peer) { rendezvous.Offer(std::move(peer)); }, tls);
     BW_CHECK(started.ok());
     listener = *std::move(started);
   }
@@ -29,10 +35,26 @@ struct Server {
 
 const LinkHello kHello{.epoch = {3}, .from = 0, .to = 1, .secret = "wool"};
 
+// What a worker of a cluster has whose certificates are those of `authority`; made when it is first asked for.
+TlsOptions ClusterTls(const std::string& authority) {
+  const std::string directory = absl::StrCat(testing::TempDir(), "/grpc_link_test.", getpid(), ".", authority);
+  static std::map<std::string, bool> made;
+  if (!std::exchange(made[authority], true))
+    BW_CHECK(std::system(absl::StrCat("tools/make_certificates.sh ", directory, " flock").c_str()) == 0);
+  return {.certificate = directory + "/flock.pem",
+          .key = directory + "/flock.key",
+          .authority = directory + "/authority.pem",
+          .server_name = "flock"};
+}
+
 // The link that connects and the link that accepts, each knowing the other by the name given.
-Ends MakeGrpcEnds(absl::Duration wait_limit, const std::string& connecting, const std::string& accepting) {
-  auto server = std::make_shared<Server>();
-  auto outgoing = ConnectGrpc(server->listener->address(), kHello, EndOptions(accepting, wait_limit));
+Ends MakeGrpcEnds(absl::Duration wait_limit, const std::string& connecting, const std::string& accepting,
+                  const TlsOptions& tls = {}) {
+  auto server = std::make_shared<Server>(tls);
+  const auto security = LinkSecurity(tls);
+  BW_CHECK(security.ok());
+  auto outgoing =
+      ConnectGrpc(server->listener->address(), kHello, EndOptions(accepting, wait_limit), security->get());
   BW_CHECK(outgoing.ok());
   auto incoming = server->rendezvous.Take(kHello, absl::Seconds(20));
   BW_CHECK(incoming.ok());
@@ -50,10 +72,35 @@ Ends MakeSecondConnects(absl::Duration wait_limit) {
   return ends;
 }
 
+Ends MakeEncrypted(absl::Duration wait_limit) {
+  return MakeGrpcEnds(wait_limit, "first", "second", ClusterTls("ours"));
+}
+
 INSTANTIATE_TEST_SUITE_P(Kinds, LinkTest,
                          testing::Values(LinkKind{"grpc_first_connects", MakeFirstConnects},
+                                         LinkKind{"grpc_encrypted", MakeEncrypted},
                                          LinkKind{"grpc_second_connects", MakeSecondConnects}),
                          [](const testing::TestParamInfo<LinkKind>& info) { return info.param.name; });
+
+// Nobody without a certificate of the cluster's authority is even heard.
+TEST(GrpcConnector, StrangersGetNoEncryptedLink) {
+  const TlsOptions ours = ClusterTls("ours"), theirs = ClusterTls("theirs");
+  TlsOptions none = ours, another = theirs, another_name = ours;
+  none.certificate = none.key = "";
+  another.authority = ours.authority;
+  another_name.server_name = "wolves";
+  Server server(ours);
+  for (const TlsOptions& tls : {TlsOptions(), none, theirs, another, another_name}) {
+    const auto security = LinkSecurity(tls);
+    ASSERT_TRUE(security.ok()) << security.status();
+    auto outgoing = ConnectGrpc(server.listener->address(), kHello, EndOptions("second", absl::Seconds(20)),
+                                security->get());
+    ASSERT_TRUE(outgoing.ok()) << outgoing.status();
+    const auto link = (*outgoing)->Poll(absl::Seconds(20));
+    EXPECT_TRUE(absl::IsUnavailable(link.status())) << link.status();
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(server.rendezvous.Take(kHello, absl::ZeroDuration()).status()));
+}
 
 TEST(GrpcConnector, ARefusalSaysWhy) {
   Server server;

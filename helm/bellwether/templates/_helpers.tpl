@@ -76,6 +76,10 @@ capabilities: {drop: [ALL]}
   {{- toYaml (default (dict "emptyDir" dict) .root.Values.model.volume) | nindent 2 }}
 - name: scratch
   emptyDir: {}
+{{- with .root.Values.tls.clusterSecret }}
+- name: cluster-tls
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+{{- end }}
 {{- with .pod.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -83,9 +87,21 @@ capabilities: {drop: [ALL]}
 {{- define "bellwether.mounts" -}}
 - {name: models, mountPath: /models, readOnly: true}
 - {name: scratch, mountPath: /tmp}
+{{- if .root.Values.tls.clusterSecret }}
+- {name: cluster-tls, mountPath: /etc/bellwether/cluster-tls, readOnly: true}
+{{- end }}
 {{- with .pod.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* Between the programs of the cluster. */}}
+{{- define "bellwether.clusterTls" -}}
+{{- if .Values.tls.clusterSecret -}}
+- --cluster-tls-certificate=/etc/bellwether/cluster-tls/tls.crt
+- --cluster-tls-key=/etc/bellwether/cluster-tls/tls.key
+- --cluster-tls-authority=/etc/bellwether/cluster-tls/ca.crt
+{{- end -}}
 {{- end -}}
 
 {{- define "bellwether.fetch" -}}

@@ -1,0 +1,13 @@
+#pragma once
+
+namespace bellwether {
+
+// gRPC writes errors of its own to stderr, in its own form. Both are for the start of a program.
+
+// They become warnings of ours, few at a time: strangers can bring them about, for instance by bad
+// certificates.
+void TakeOverGrpcLog();
+// For programs whose calls tell their errors themselves.
+void SilenceGrpcLog();
+
+}  // namespace bellwether

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/tls_options.h"
+#include "grpcpp/grpcpp.h"
+
+namespace bellwether {
+
+// gRPC's credentials from files. TLS 1.2 or newer. All errors are InvalidArgument and name the file: it
+// cannot be read, is no PEM, the key is not the certificate's, or the certificate has ended or not begun.
+
+// Of a listener: presents the certificate; with an authority it asks who connects for one of that. The files
+// are read again when they change, every kTlsRenewal: connections that are there go on, new ones see the new
+// files.
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(const TlsOptions& options);
+inline constexpr unsigned kTlsRenewalSeconds = 3;
+
+// Of who connects. `follow_files`: as above, which takes a thread; else they are read now, once.
+struct ChannelSecurity {
+  std::shared_ptr<grpc::ChannelCredentials> credentials;  // null: nothing is encrypted
+  std::string server_name;                                // empty: the host's
+};
+absl::StatusOr<ChannelSecurity> TlsClient(const TlsOptions& options, bool follow_files);
+
+}  // namespace bellwether
