@@ -126,23 +126,28 @@ def per_hour(metric):
 
 
 LIMIT = planned("bellwether_plan_limit_tokens_per_second", "one_sequence_per_stage")
+# As recording.yml has it, over the time between two points.
+PLANNED_STEPS = (
+    f"min by (job, instance) (label_replace({rate('bellwether_step_duration_seconds_sum', MODEL, 'job, instance')} "
+    f"* {planned('bellwether_plan_tokens_per_second', 'one_sequence')}, \"by\", \"latency\", \"\", \"\") "
+    f"or {planned('bellwether_plan_tokens_per_second', 'one_sequence_per_stage')})")
 LOAD = f"instance:bellwether_load:ratio{{{MODEL}}}"
 MONTH = 30 * 24 * 3600
 CAPACITY = dashboard("Capacity", "What the cluster gives, against what it could; how much room is left, and for how long.",
                      (JOBS, COORDINATORS, MODELS), (
     ("Room", (
         Panel("Headroom", "What is free of what runs out first: KV blocks or places for sequences. At 0 new requests wait.",
-              "percentunit", ((f"1 - max by (job) ({LOAD})", ""),), "gauge", 6, 6, least=0, most=1),
+              "percentunit", ((f"1 - max by (job) (avg_over_time({LOAD}[$__rate_interval]))", ""),), "gauge", 6, 6, least=0, most=1),
         Panel("Full in", "When the load reaches 100 % if it goes on growing as over the time shown; 30 days also stands for later or never.",
               "dtdurations",
               ((f"clamp_max((1 - max by (job) ({LOAD})) / clamp_min(max by (job) (deriv({LOAD}[$__range])), 1e-9), {MONTH})", ""),),
               "stat", 6, 6),
         Panel("Share of the hardware's limit", "Steps made, to those possible if nothing but reading the weights at the measured bandwidth "
               "took time. 1 is the end of what this hardware can do for decode.", "percentunit",
-              ((f"instance:bellwether_steps_of_limit:ratio5m{{{COORDINATOR}}}", ""),), "gauge", 6, 6, least=0, most=1),
+              ((f"{STEPS} / ({LIMIT} > 0)", ""),), "gauge", 6, 6, least=0, most=1),
         Panel("Share of the plan", "Steps made, to those that the plan predicts for as many under way. Well below 1: something is slower than "
               "it was measured; with long prompts it is below 1 by nature.", "percentunit",
-              ((f"instance:bellwether_steps_of_plan:ratio5m{{{COORDINATOR}}}", ""),), "gauge", 6, 6, least=0, most=1.5),
+              ((f"{STEPS} / ({PLANNED_STEPS} > 0)", ""),), "gauge", 6, 6, least=0, most=1.5),
         Panel("Load and its limit", "Shares in use of what requests take: at 1, new ones wait; when the queue is full, they are refused.", "percentunit",
               ((f"max by (job) (bellwether_kv_cache_usage_ratio{{{MODEL}}})", "KV blocks"),
                (f"max by (job) (bellwether_sequences_running{{{MODEL}}} / (bellwether_sequences_max{{{MODEL}}} > 0))", "sequences"),
@@ -160,7 +165,7 @@ CAPACITY = dashboard("Capacity", "What the cluster gives, against what it could;
               width=12, least=0),
         Panel("Steps a second, and the plan", "A step computes one token of each decoding sequence, and pieces of prompts.", "ops",
               ((STEPS, "now"),
-               (f"instance:bellwether_planned_steps:rate5m{{{COORDINATOR}}}", "plan, with as many under way"),
+               (PLANNED_STEPS, "plan, with as many under way"),
                (LIMIT, "hardware's limit")), width=12, least=0),
         Panel("Tokens a step", "What a step computes at the mean, and at most in 95 of 100. Many: the weights are read once for many tokens.", "short",
               ((mean("bellwether_step_tokens"), "mean"), (quantile(0.95, "bellwether_step_tokens"), "p95")), least=0),
@@ -204,8 +209,8 @@ CLUSTER = dashboard("Cluster", "What the machines do: the layout, its workers, w
               ((f"bellwether_build_info{{{CHOSEN}}}", ""),), "table", 12, 8, columns=("instance", "program", "build_id")),
     )),
     ("Service", (
-        Panel("Workers up", "1 for each that has joined; 0: gone, and not replaced.", "bool_yes_no",
-              ((f"bellwether_worker_up{{{JOB}}}", "{{worker}} on {{host}}"),), least=0, most=1),
+        Panel("Workers up", "1 for each that has joined; 0: gone, and not replaced.", "none",
+              ((f"bellwether_worker_up{{{JOB}}}", "{{worker}}"),), least=0, most=1),
         Panel("Regroups by cause", "Layouts that ended, a minute. More than one now and then: see the runbook.", "cpm",
               ((f"60 * {rate('bellwether_regroups_total', JOB, 'cause')}", "{{cause}}"),), least=0),
         Panel("Without service", "Share of the time in which no layout was up.", "percentunit",
@@ -216,7 +221,7 @@ CLUSTER = dashboard("Cluster", "What the machines do: the layout, its workers, w
               ((f"{by_rank('bellwether_load_read_bytes')} / ({by_rank('bellwether_load_size_bytes')} > 0) "
                 f"or 1 + {by_rank('bellwether_load_size_bytes')}", RANK),), least=0, most=1),
         Panel("Heartbeat age", "Since the coordinator last heard from a worker. Some seconds and more: its machine or the network is stuck.", "s",
-              ((f"bellwether_worker_heartbeat_age_seconds{{{JOB}}}", "{{worker}} on {{host}}"),), least=0),
+              ((f"bellwether_worker_heartbeat_age_seconds{{{JOB}}}", "{{worker}}"),), least=0),
     )),
     ("Steps: who computes, who waits", (
         Panel("Share of time by part", "Of all chosen workers' time. Under load, idle is the pipeline's bubble; collective_wait is for the other ranks "

@@ -47,20 +47,21 @@ def write_tiny_checkpoint(directory):
 class Cluster:
     """Serves `model` until closed. `address` is where clients connect; serving begins when a worker is ready."""
 
-    def __init__(self, model, workers=1, coordinator_flags=(), worker_flags=()):
+    def __init__(self, model, workers=1, coordinator_flags=(), worker_flags=(), tensor_parallel=None):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
         self.processes = []
         ports = self.directory / "ports"
         coordinator = self._start(
             "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
-            "--http-listen", "127.0.0.1:0", "--port-file", ports, "--workers", max(workers, 1), "--tensor-parallel", workers, *coordinator_flags)
+            "--http-listen", "127.0.0.1:0", "--port-file", ports, "--workers", max(workers, 1),
+            "--tensor-parallel", tensor_parallel or workers, *coordinator_flags)
         addresses = {}
         end = time.monotonic() + PATIENCE
         while not {"client", "worker", "http"} <= addresses.keys():
             if coordinator.poll() is not None or time.monotonic() > end:
                 raise RuntimeError("no coordinator:\n" + self.logs())
             if ports.exists():
-                addresses = dict(line.split() for line in ports.read_text().splitlines())
+                addresses = self.addresses = dict(line.split() for line in ports.read_text().splitlines())
         self.address, self.worker_address, self.http_address = (addresses[name] for name in ("client", "worker", "http"))
         for i in range(workers):
             self.start_worker("--model", model, "--name", f"sheep-{i}", *worker_flags)
