@@ -36,8 +36,9 @@ struct Request {
   std::optional<absl::Duration> first_token;
   std::vector<Choice> choices;  // of a score request: one, whose checker is not used
   int32_t unfinished = 0;
-  std::vector<float> scores;  // of prompt[i + 1]
-  int32_t scored = 0;         // scores that have come
+  std::vector<float> scores;       // of prompt[i + 1]
+  std::vector<TokenLogprob> best;  // likewise, where asked for
+  int32_t scored = 0;              // scores that have come
 };
 
 }  // namespace
@@ -62,7 +63,7 @@ struct Engine::State {
   std::vector<TokenId> EndingTokens(const EngineRequest& request) const;
   uint64_t DrawSeed();
   void AddSequences(Request* request);
-  void TakeScores(Request* request, int32_t position, const std::vector<float>& scores);
+  void TakeScores(Request* request, int32_t position, const StepOutput& output);
   void TakeToken(Request* request, Choice* choice, const StepOutput& output);
   void EndEarly(Request* request, FinishReason reason, const absl::Status& status);
   void EndAll(const absl::Status& status);
@@ -140,7 +141,7 @@ void Engine::State::On(RequestArrived event) {
   Request& request = at->second;
   if (request.asked.deadline != absl::InfiniteDuration()) deadlines.emplace(request.asked.deadline, id);
   if (request.asked.score && request.asked.prompt.size() == 1) {
-    actions.push_back(EmitScores{id, {}});
+    actions.push_back(EmitScores{id, {}, {}});
     End(&request, absl::OkStatus());
     return;
   }
@@ -228,6 +229,7 @@ void Engine::State::AddSequences(Request* request) {
   if (asked.score) {
     stops.tokens_max = 1;
     request->scores.resize(prompt - 1);
+    if (asked.sampling.logprobs > 0) request->best.resize(prompt - 1);
   }
   request->unfinished = asked.choices;
   for (int32_t choice = 0; choice < asked.choices; ++choice) {
@@ -264,22 +266,24 @@ void Engine::State::On(const StepFinished& event) {
     if (!value.error.empty()) {
       EndEarly(request, FinishReason::kError, absl::InternalError(value.error));
     } else if (request->asked.score) {
-      TakeScores(request, output.position, value.scores);
+      TakeScores(request, output.position, value);
     } else {
       TakeToken(request, &request->choices[choice], value);
     }
   }
 }
 
-void Engine::State::TakeScores(Request* request, int32_t position, const std::vector<float>& scores) {
+void Engine::State::TakeScores(Request* request, int32_t position, const StepOutput& output) {
   // After a preemption chunks come again, with the same values.
-  std::copy(scores.begin(), scores.end(), request->scores.begin() + position);
-  request->scored = std::max(request->scored, position + static_cast<int32_t>(scores.size()));
+  std::copy(output.scores.begin(), output.scores.end(), request->scores.begin() + position);
+  std::copy(output.top.begin(), output.top.end(),
+            request->best.begin() + (request->best.empty() ? 0 : position));
+  request->scored = std::max(request->scored, position + static_cast<int32_t>(output.scores.size()));
   if (request->scored < static_cast<int32_t>(request->scores.size())) return;
   scheduler.Remove(request->choices[0].sequence);
   request->choices[0].finished = true;
   --request->unfinished;
-  actions.push_back(EmitScores{request->asked.id, std::move(request->scores)});
+  actions.push_back(EmitScores{request->asked.id, std::move(request->scores), std::move(request->best)});
   End(request, absl::OkStatus());
 }
 

@@ -23,7 +23,7 @@ namespace bellwether {
 struct EngineRequest {
   RequestId id;
   std::vector<TokenId> prompt;  // not empty
-  bool score = false;           // log-probability of every given token; max_tokens is ignored
+  bool score = false;           // log-probability of every given token; of the options only logprobs counts
   int32_t max_tokens = 0;       // generated at most, >= 1; the context limits it further
   int32_t choices = 1;
   SamplingOptions sampling;             // the engine fills in seed and ending_tokens
@@ -102,10 +102,12 @@ struct EmitTokens {
   RequestId request;
   TokenChunk chunk;
 };
+// Once, of prompt[1], prompt[2] ...
 struct EmitScores {
   RequestId request;
   std::vector<float> logprobs;
-};  // of prompt[1], prompt[2] ...; once
+  std::vector<TokenLogprob> best;  // the most likely token of each place, if sampling.logprobs > 0
+};
 // A result does not fit the step it answers: no stream can be trusted, so the engine has ended them as
 // LayoutDown does and waits for a LayoutUp of another epoch.
 struct FailEpoch {

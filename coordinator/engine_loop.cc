@@ -95,7 +95,7 @@ void EngineLoop::Carry(Action action) {
   } else if (auto* tokens = std::get_if<EmitTokens>(&action)) {
     observers_.at(tokens->request)->OnTokens(std::move(tokens->chunk));
   } else if (auto* scores = std::get_if<EmitScores>(&action)) {
-    observers_.at(scores->request)->OnScores(std::move(scores->logprobs));
+    observers_.at(scores->request)->OnScores(std::move(scores->logprobs), std::move(scores->best));
   } else if (const auto* done = std::get_if<RequestDone>(&action)) {
     const auto observer = observers_.extract(done->request);
     observer.mapped()->OnDone(done->status, done->usage, done->seed);

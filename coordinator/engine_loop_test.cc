@@ -22,7 +22,7 @@ class Answer : public RequestObserver {
     tokens_ += static_cast<int>(chunk.tokens.size());
     begun_ = true;
   }
-  void OnScores(std::vector<float>) override {}
+  void OnScores(std::vector<float>, std::vector<TokenLogprob>) override {}
   void OnDone(const absl::Status& status, const Usage&, uint64_t) override {
     MutexLock lock(&mutex_);
     EXPECT_FALSE(end_) << "there is one end";

@@ -34,7 +34,10 @@ class EngineTest : public ::testing::Test {
     for (Action& action : engine_->Handle(std::move(event), now_)) {
       if (auto* send = std::get_if<SendStep>(&action)) steps_.push_back(std::move(send->step));
       if (auto* emit = std::get_if<EmitTokens>(&action)) chunks_.push_back(std::move(emit->chunk));
-      if (auto* scores = std::get_if<EmitScores>(&action)) scores_ = std::move(scores->logprobs);
+      if (auto* scores = std::get_if<EmitScores>(&action)) {
+        scores_ = std::move(scores->logprobs);
+        best_ = std::move(scores->best);
+      }
       if (auto* done = std::get_if<RequestDone>(&action)) done_.push_back(std::move(*done));
       if (auto* fail = std::get_if<FailEpoch>(&action)) failed_ = fail->reason;
     }
@@ -70,6 +73,7 @@ class EngineTest : public ::testing::Test {
   std::vector<TokenChunk> chunks_;
   std::vector<RequestDone> done_;
   std::optional<std::vector<float>> scores_;
+  std::vector<TokenLogprob> best_;
   std::optional<absl::Status> failed_;
 };
 
@@ -180,6 +184,34 @@ TEST_F(EngineTest, EachChoiceEndsByItself) {
   EXPECT_EQ(chunks_.back().finish, FinishReason::kLength);
   ASSERT_EQ(done_.size(), 1);
   EXPECT_EQ(done_[0].usage.generated_tokens, 4);
+}
+
+TEST_F(EngineTest, TheMostLikelyTokensComeWithTheScoresWhereAskedFor) {
+  Make({.step_tokens_max = 2});
+  EngineRequest request = Request(1, /*prompt=*/4);
+  request.score = true;
+  request.sampling.logprobs = 1;
+  Handle(RequestArrived{request});
+  const SequenceId sequence = steps_[0].entries[0].sequence;
+  Handle(StepFinished{
+      {.epoch = Epoch{1},
+       .id = StepId{1},
+       .outputs = {{.sequence = sequence, .top = {{7, -0.5f}, {8, -1.5f}}, .scores = {-1, -2}}}}});
+  Handle(StepFinished{{.epoch = Epoch{1},
+                       .id = StepId{2},
+                       .outputs = {{.sequence = sequence, .top = {{9, -2.5f}}, .scores = {-3}}}}});
+  EXPECT_THAT(*scores_, ElementsAre(-1, -2, -3));
+  ASSERT_EQ(best_.size(), 3u);
+  EXPECT_EQ(best_[1].token, 8);
+  EXPECT_EQ(best_[2].logprob, -2.5f);
+
+  request.id = {2};
+  Handle(RequestArrived{request});
+  Handle(StepFinished{{.epoch = Epoch{1},
+                       .id = StepId{3},
+                       .outputs = {{.sequence = steps_.back().entries[0].sequence, .scores = {-1, -2}}}}});
+  ASSERT_TRUE(failed_.has_value()) << "a worker leaves them out";
+  EXPECT_EQ(failed_->code(), absl::StatusCode::kInternal);
 }
 
 TEST_F(EngineTest, ScoresComeAtOnceWhenAllChunksAreThere) {

@@ -1,5 +1,7 @@
 #include "coordinator/http_completion.h"
 
+#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -18,17 +20,21 @@ constexpr char kSilenceFiller[] = ": still here\n\n";
 
 class HttpCompletion::Observer : public RequestObserver {
  public:
-  Observer(std::shared_ptr<HttpCompletion> call, size_t prompt) : call_(std::move(call)), prompt_(prompt) {}
+  Observer(std::shared_ptr<HttpCompletion> call, size_t prompt, bool score)
+      : call_(std::move(call)), prompt_(prompt), score_(score) {}
   void OnAccepted() override { call_->OnAccepted(); }
   void OnTokens(TokenChunk chunk) override { call_->OnTokens(prompt_, std::move(chunk)); }
-  void OnScores(std::vector<float>) override {}
+  void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
+    call_->OnScores(prompt_, logprobs, best);
+  }
   void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) override {
-    call_->OnDone(prompt_, status, usage, seed);
+    call_->OnDone(prompt_, score_, status, usage, seed);
   }
 
  private:
   const std::shared_ptr<HttpCompletion> call_;
   const size_t prompt_;
+  const bool score_;
 };
 
 // -- Reading
@@ -40,12 +46,8 @@ absl::Status HttpCompletion::ReadBody(const Json& body) {
   std::vector<EngineRequest> requests;
   std::vector<std::string> echoes;
   BW_RETURN_IF_ERROR(MakeRequests(asked, &requests, &echoes));
-  Prepare(asked, std::move(echoes));
-  if (asked.answers) {
-    SubmitAll(std::move(requests));
-  } else {
-    EchoAlone(requests);
-  }
+  Prepare(asked, requests, echoes);
+  SubmitAll(asked, std::move(requests));
   return absl::OkStatus();
 }
 
@@ -59,7 +61,8 @@ absl::Status HttpCompletion::MakeRequests(const OpenAiRequest& asked, std::vecto
   }
   for (const PromptInput& prompt : asked.prompts) {
     BW_ASSIGN_OR_RETURN(EngineRequest request,
-                        service().MakeRequest(GenerateInput{prompt, asked.options}, stop));
+                        asked.answers ? service().MakeRequest(GenerateInput{prompt, asked.options}, stop)
+                                      : service().MakeScoreRequest(prompt, stop));
     requests->push_back(std::move(request));
   }
   echoes->resize(requests->size());
@@ -73,55 +76,55 @@ absl::Status HttpCompletion::MakeRequests(const OpenAiRequest& asked, std::vecto
   return absl::OkStatus();
 }
 
-void HttpCompletion::Prepare(const OpenAiRequest& asked, std::vector<std::string> echoes) {
+void HttpCompletion::Prepare(const OpenAiRequest& asked, const std::vector<EngineRequest>& requests,
+                             const std::vector<std::string>& echoes) {
   stream_ = asked.stream;
   include_usage_ = asked.include_usage;
   choices_each_ = static_cast<size_t>(asked.options.n.value_or(1));
+  const bool logprobs = asked.options.logprobs.has_value();
+  requests_ = requests.size() * ((asked.answers ? 1 : 0) + (asked.echo && logprobs ? 1 : 0));
   const Tokenizer* const tokenizer = service().tokenizer();
-  answer_ = std::make_unique<OpenAiAnswer>(
-      tokenizer, OpenAiAnswer::Options{.chat = chat_,
-                                       .stream = stream_,
-                                       .logprobs = asked.options.logprobs.has_value(),
-                                       .usage_in_pieces = include_usage_,
-                                       .id = request_id(),
-                                       .created = absl::ToUnixSeconds(absl::Now()),
-                                       .model = asked.model,
-                                       .fingerprint = gateway_->Fingerprint()});
+  answer_ = std::make_unique<OpenAiAnswer>(tokenizer,
+                                           OpenAiAnswer::Options{.chat = chat_,
+                                                                 .stream = stream_,
+                                                                 .logprobs = logprobs,
+                                                                 .usage_in_pieces = include_usage_,
+                                                                 .id = request_id(),
+                                                                 .created = absl::ToUnixSeconds(absl::Now()),
+                                                                 .model = asked.model,
+                                                                 .fingerprint = gateway_->Fingerprint()});
   MutexLock lock(&mutex_);
-  prompts_.resize(echoes.size(), {.unfinished = choices_each_});
-  choices_.resize(echoes.size() * choices_each_);
+  for (const EngineRequest& request : requests) {
+    prompts_.push_back({.ids = request.prompt, .unfinished = choices_each_});
+    if (!asked.answers) usage_.prompt_tokens += static_cast<int32_t>(request.prompt.size());
+  }
+  choices_.resize(requests.size() * choices_each_);
   for (size_t i = 0; i < choices_.size(); ++i) {
     OpenAiChoice& shown = choices_[i].shown;
     shown.index = static_cast<int32_t>(i);
     shown.text = echoes[i / choices_each_];
-    shown.text_offset = Characters(shown.text);
-    if (asked.options.logprobs && tokenizer != nullptr) choices_[i].aligner.emplace(tokenizer);
+    if (!asked.answers) shown.finish = FinishReason::kLength;
+    if (logprobs && tokenizer != nullptr) choices_[i].aligner.emplace(tokenizer);
   }
 }
 
-void HttpCompletion::SubmitAll(std::vector<EngineRequest> requests) {
+void HttpCompletion::SubmitAll(const OpenAiRequest& asked, std::vector<EngineRequest> requests) {
   const auto self = std::static_pointer_cast<HttpCompletion>(shared_from_this());
+  const auto submit = [&](EngineRequest request, size_t prompt) {
+    const auto observer = std::make_shared<Observer>(self, prompt, request.score);
+    const absl::Status status = Submit(std::move(request), observer);
+    if (!status.ok()) Fail(status);
+    return status.ok();
+  };
   for (size_t i = 0; i < requests.size(); ++i) {
-    const absl::Status status = Submit(std::move(requests[i]), std::make_shared<Observer>(self, i));
-    if (!status.ok()) return Fail(status);
-  }
-}
-
-void HttpCompletion::EchoAlone(const std::vector<EngineRequest>& requests) {
-  {
-    MutexLock lock(&mutex_);
-    for (Choice& choice : choices_) choice.shown.finish = FinishReason::kLength;
-    for (const EngineRequest& request : requests)
-      usage_.prompt_tokens += static_cast<int32_t>(request.prompt.size());
-    prompts_.clear();  // none has a seed
-    LogEnd(absl::OkStatus());
-    if (stream_) {
-      BeginStream();
-      for (Choice& choice : choices_) SendPiece(&choice, std::nullopt);
-      return FinishStream();
+    if (asked.echo && asked.options.logprobs) {
+      EngineRequest score{.prompt = requests[i].prompt, .score = true};
+      score.sampling.logprobs = *asked.options.logprobs;
+      if (!submit(std::move(score), i)) return;
     }
+    if (asked.answers && !submit(std::move(requests[i]), i)) return;
   }
-  RespondWhole();
+  if (requests_ == 0) AllDone();
 }
 
 // -- From the engine's thread
@@ -129,7 +132,7 @@ void HttpCompletion::EchoAlone(const std::vector<EngineRequest>& requests) {
 void HttpCompletion::OnAccepted() {
   MutexLock lock(&mutex_);
   ++accepted_;
-  if (!stream_ || failed_ || accepted_ < prompts_.size()) return;
+  if (!stream_ || failed_ || accepted_ < requests_) return;
   BeginStream();
   for (size_t i = 0; i < prompts_.size(); ++i) SendNews(i);  // others were accepted before
 }
@@ -149,18 +152,57 @@ void HttpCompletion::OnTokens(size_t prompt, TokenChunk chunk) {
   if (streaming_) SendNews(prompt);
 }
 
-void HttpCompletion::OnDone(size_t prompt, const absl::Status& status, const Usage& usage, uint64_t seed) {
+void HttpCompletion::OnScores(size_t prompt, const std::vector<float>& logprobs,
+                              const std::vector<TokenLogprob>& best) {
+  MutexLock lock(&mutex_);
+  Prompt& state = prompts_[prompt];
+  for (size_t i = 0; i < state.ids.size(); ++i) {
+    ShownToken token{.output = {.token = state.ids[i]}, .bytes = EchoedBytes(state.ids, i)};
+    // Nothing precedes the first token, so nothing is known of it.
+    token.output.logprob = i == 0 ? std::numeric_limits<float>::quiet_NaN() : logprobs[i - 1];
+    if (i > 0 && !best.empty()) token.output.top = {best[i - 1]};
+    state.echoed.push_back(std::move(token));
+  }
+}
+
+// The first text of a prompt lacks the space that the tokenizer has put before it.
+std::string HttpCompletion::EchoedBytes(const std::vector<TokenId>& ids, size_t index) const {
+  const Tokenizer* const tokenizer = service().tokenizer();
+  if (tokenizer == nullptr) return {};
+  std::string_view bytes = tokenizer->TokenBytes(ids[index]);
+  if (!bytes.starts_with(' ') || !tokenizer->strips_leading_space()) return std::string(bytes);
+  const auto is_text = [tokenizer](TokenId id) { return !tokenizer->TokenBytes(id).empty(); };
+  if (std::find_if(ids.begin(), ids.end(), is_text) - ids.begin() == static_cast<ptrdiff_t>(index))
+    bytes.remove_prefix(1);
+  return std::string(bytes);
+}
+
+void HttpCompletion::OnDone(size_t prompt, bool score, const absl::Status& status, const Usage& usage,
+                            uint64_t seed) {
   if (!status.ok()) return Fail(status);
   {
     MutexLock lock(&mutex_);
     if (failed_) return;
-    usage_.prompt_tokens += usage.prompt_tokens;
-    usage_.generated_tokens += usage.generated_tokens;
-    prompts_[prompt].seed = seed;
-    if (streaming_) SendNews(prompt);
-    if (++done_ < prompts_.size()) return;
-    LogEnd(absl::OkStatus());
-    if (stream_) return FinishStream();
+    if (!score) {
+      usage_.prompt_tokens += usage.prompt_tokens;
+      usage_.generated_tokens += usage.generated_tokens;
+      prompts_[prompt].seed = seed;
+      if (streaming_) SendNews(prompt);
+    }
+    if (++done_ < requests_) return;
+  }
+  AllDone();
+}
+
+void HttpCompletion::AllDone() {
+  LogEnd(absl::OkStatus());
+  if (stream_) {
+    MutexLock lock(&mutex_);
+    if (!streaming_) {  // an echo alone
+      BeginStream();
+      for (Choice& choice : choices_) SendPiece(&choice, std::nullopt);
+    }
+    return FinishStream();
   }
   // A long answer with log-probabilities takes longer to write than a step.
   const auto self = std::static_pointer_cast<HttpCompletion>(shared_from_this());
@@ -231,8 +273,15 @@ void HttpCompletion::RespondWhole() {
   std::vector<OpenAiChoice> choices;
   std::vector<uint64_t> seeds;
   MutexLock lock(&mutex_);
-  for (Choice& choice : choices_) choices.push_back(std::move(choice.shown));
-  for (const Prompt& prompt : prompts_) seeds.push_back(prompt.seed.value_or(0));
+  for (size_t i = 0; i < choices_.size(); ++i) {
+    OpenAiChoice& shown = choices_[i].shown;
+    const std::vector<ShownToken>& echoed = prompts_[i / choices_each_].echoed;
+    shown.tokens.insert(shown.tokens.begin(), echoed.begin(), echoed.end());
+    choices.push_back(std::move(shown));
+  }
+  for (const Prompt& prompt : prompts_) {
+    if (prompt.seed) seeds.push_back(*prompt.seed);
+  }
   Respond(JsonResponse(answer_->Whole(choices, usage_, seeds)));
 }
 

@@ -16,7 +16,8 @@
 namespace bellwether {
 
 // A call of /v1/chat/completions or /v1/completions: one request of the engine for each prompt, whose choices
-// become one answer, whole or as a stream of events.
+// become one answer, whole or as a stream of events; and another one where the log-probabilities of the
+// prompt are asked for.
 class HttpCompletion : public HttpCall {
  public:
   HttpCompletion(const HttpGateway* gateway, bool chat, HttpRequest request,
@@ -33,22 +34,27 @@ class HttpCompletion : public HttpCall {
     bool news = false;                   // there is something to send
   };
   struct Prompt {
-    size_t unfinished = 0;         // choices
-    std::optional<uint64_t> seed;  // once its request is done
+    std::vector<TokenId> ids;
+    size_t unfinished = 0;           // choices
+    std::optional<uint64_t> seed;    // once its request is done
+    std::vector<ShownToken> echoed;  // with log-probabilities, where those are asked for
   };
 
   absl::Status ReadBody(const Json& body) override;
-  // One for each prompt, and what of it is echoed.
+  // One for each prompt, and what of its text is echoed.
   absl::Status MakeRequests(const OpenAiRequest& asked, std::vector<EngineRequest>* requests,
                             std::vector<std::string>* echoes) const;
-  void Prepare(const OpenAiRequest& asked, std::vector<std::string> echoes);
-  void SubmitAll(std::vector<EngineRequest> requests);
-  void EchoAlone(const std::vector<EngineRequest>& requests);
+  void Prepare(const OpenAiRequest& asked, const std::vector<EngineRequest>& requests,
+               const std::vector<std::string>& echoes);
+  void SubmitAll(const OpenAiRequest& asked, std::vector<EngineRequest> requests);
 
   // What the engine says of the request for a prompt.
   void OnAccepted();
   void OnTokens(size_t prompt, TokenChunk chunk);
-  void OnDone(size_t prompt, const absl::Status& status, const Usage& usage, uint64_t seed);
+  void OnScores(size_t prompt, const std::vector<float>& logprobs, const std::vector<TokenLogprob>& best);
+  void OnDone(size_t prompt, bool score, const absl::Status& status, const Usage& usage, uint64_t seed);
+  void AllDone();
+  std::string EchoedBytes(const std::vector<TokenId>& ids, size_t index) const;
 
   // Ends the call and what the engine still does for it.
   void Fail(const absl::Status& status);
@@ -65,6 +71,7 @@ class HttpCompletion : public HttpCall {
   // Set before the engine hears of the call.
   bool stream_ = false, include_usage_ = false;
   size_t choices_each_ = 1;  // of a prompt
+  size_t requests_ = 0;      // of the engine
   std::unique_ptr<OpenAiAnswer> answer_;
 
   Mutex mutex_;

@@ -226,7 +226,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, publi
   struct Observer : RequestObserver {
     explicit Observer(ScoreCall* call_in) : call(call_in) {}
     void OnTokens(TokenChunk) override {}
-    void OnScores(std::vector<float> logprobs) override {
+    void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob>) override {
       call->response_->mutable_logprobs()->Add(logprobs.begin(), logprobs.end());
     }
     void OnDone(const absl::Status& status, const Usage& usage, uint64_t) override {

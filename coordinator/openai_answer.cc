@@ -1,6 +1,7 @@
 #include "coordinator/openai_answer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -125,7 +126,8 @@ Json OpenAiAnswer::CompletionLogprobs(const std::vector<ShownToken>& tokens, siz
       if (!top.contains(text)) top[text] = likely.logprob;
     }
     if (!top.contains(shown)) top[shown] = token.output.logprob;
-    tops.push_back(std::move(top));
+    // Of a prompt's first token nothing is known.
+    tops.push_back(std::isnan(token.output.logprob) ? Json() : std::move(top));
     offsets.push_back(offset);
     offset += Characters(token.bytes);
   }

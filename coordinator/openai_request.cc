@@ -275,8 +275,8 @@ absl::StatusOr<OpenAiRequest> ParseCompletionRequest(const Json& body) {
     max_tokens = std::nullopt;
   }
   BW_RETURN_IF_ERROR(members.ReadInteger("logprobs", 0, kCompletionLogprobsMax, &request.options.logprobs));
-  if (request.echo && request.options.logprobs) {
-    return MustBe("logprobs", "left out with echo: those of a prompt are not told over HTTP yet");
+  if (request.echo && request.options.logprobs && request.stream) {
+    return MustBe("stream", "false where logprobs of an echo are asked for");
   }
   return request;
 }

@@ -185,7 +185,7 @@ TEST(OpenAiRequest, RefusesWithTheMembersName) {
                                       {R"("suffix": "x")", "suffix", "not supported"},
                                       {R"("best_of": 2)", "best_of", "not supported"},
                                       {R"("logprobs": 6)", "logprobs", "from 0 to 5"},
-                                      {R"("logprobs": 1, "echo": true)", "logprobs", "echo"}}) {
+                                      {R"("logprobs": 1, "echo": true, "stream": true)", "stream", "echo"}}) {
     const absl::Status status = Completion(refused.members).status();
     EXPECT_EQ(FieldOf(status), refused.field) << refused.members;
     EXPECT_THAT(std::string(status.message()), HasSubstr(refused.message)) << refused.members;

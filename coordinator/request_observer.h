@@ -16,7 +16,8 @@ class RequestObserver {
   // where it is refused or done at once.
   virtual void OnAccepted() {}
   virtual void OnTokens(TokenChunk chunk) = 0;
-  virtual void OnScores(std::vector<float> logprobs) = 0;
+  // As EmitScores has it.
+  virtual void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) = 0;
   // The last call.
   virtual void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) = 0;
 };

@@ -237,7 +237,8 @@ void Scheduler::AddEntry(SequenceId id, Sequence* sequence, int32_t count, Draft
   entry.sample = complete && !sequence->known.score;
   if (entry.sample || sequence->known.score) {
     ++sequence->outputs_due;
-    draft->in_flight.outputs.push_back({id, entry.position, count, entry.sample});
+    const bool best = sequence->known.score && sequence->known.sampling.logprobs > 0;
+    draft->in_flight.outputs.push_back({id, entry.position, count, entry.sample, best});
   }
   if (sequence->prefix_step.value == 0 &&
       sequence->next_position >= SharedBlocks(*sequence) * kKvBlockTokens) {
@@ -269,11 +270,14 @@ absl::StatusOr<std::vector<Scheduler::Output>> Scheduler::Finish(const StepResul
     const StepOutput& output = result.outputs[i];
     const size_t scores = due.sample ? 0 : due.count;
     if (output.sequence != due.sequence || (due.sample && output.token < 0 && output.error.empty()) ||
-        output.scores.size() != scores) {
-      return absl::InternalError(absl::StrFormat(
-          "step %d, output %d: sequence %d, token %d, %d scores; due were sequence %d, %s, %d scores",
-          result.id.value, i, output.sequence.value, output.token, output.scores.size(), due.sequence.value,
-          due.sample ? "a token" : "no token", scores));
+        output.scores.size() != scores || (!due.sample && output.top.size() != (due.best ? scores : 0))) {
+      return absl::InternalError(
+          absl::StrFormat("step %d, output %d: sequence %d, token %d, %d scores, %d likely tokens; due were "
+                          "sequence %d, %s, %d "
+                          "scores%s",
+                          result.id.value, i, output.sequence.value, output.token, output.scores.size(),
+                          output.top.size(), due.sequence.value, due.sample ? "a token" : "no token", scores,
+                          due.best ? " with likely tokens" : ""));
     }
     const auto at = sequences_.find(due.sequence.value);
     if (at == sequences_.end()) continue;

@@ -111,6 +111,7 @@ class Scheduler {
     int32_t position = 0;
     int32_t count = 0;
     bool sample = false;
+    bool best = false;  // scores come with the most likely tokens
   };
   struct InFlight {
     StepId id;

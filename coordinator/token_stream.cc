@@ -43,7 +43,7 @@ void TokenStream::OnTokens(TokenChunk chunk) {
   Pump();
 }
 
-void TokenStream::OnScores(std::vector<float>) {}
+void TokenStream::OnScores(std::vector<float>, std::vector<TokenLogprob>) {}
 
 void TokenStream::OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) {
   {

@@ -46,7 +46,7 @@ class TokenStream : public RequestObserver {
   explicit TokenStream(Options options);
 
   void OnTokens(TokenChunk chunk) override;
-  void OnScores(std::vector<float> logprobs) override;
+  void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override;
   void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) override;
 
   // The message handed to Write is on its way, or, if not `ok`, will never arrive.

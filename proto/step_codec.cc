@@ -1,5 +1,6 @@
 #include "proto/step_codec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -154,7 +155,10 @@ absl::StatusOr<StepOutput> Decode(const v1::StepOutput& message) {
   if (message.token() < -1) return Wrong("output.token", absl::StrCat("is ", message.token()));
   output.token = message.token();
   output.logprob = message.logprob();
-  BW_RETURN_IF_ERROR(CheckCount("output.top_ids", message.top_ids_size(), kTopLogprobsMax));
+  // Of a sampled token the most likely ones; of scored tokens the most likely one of each.
+  BW_RETURN_IF_ERROR(CheckCount("output.scores", message.scores_size(), kSequenceTokensMax));
+  BW_RETURN_IF_ERROR(
+      CheckCount("output.top_ids", message.top_ids_size(), std::max(kTopLogprobsMax, message.scores_size())));
   if (message.top_ids_size() != message.top_logprobs_size()) {
     return Wrong("output.top_ids", "and top_logprobs differ in number");
   }
@@ -163,7 +167,6 @@ absl::StatusOr<StepOutput> Decode(const v1::StepOutput& message) {
   for (size_t i = 0; i < top_ids.size(); ++i) {
     output.top.push_back({.token = top_ids[i], .logprob = message.top_logprobs(static_cast<int>(i))});
   }
-  BW_RETURN_IF_ERROR(CheckCount("output.scores", message.scores_size(), kSequenceTokensMax));
   output.scores.assign(message.scores().begin(), message.scores().end());
   BW_RETURN_IF_ERROR(CheckCount("output.error", message.error().size(), kOutputErrorBytesMax));
   output.error = message.error();

@@ -259,6 +259,33 @@ class OpenAi(unittest.TestCase):
         answer = self.complete(echo=True, max_tokens=0)
         self.assertEqual((answer["choices"][0]["text"], answer["usage"]["completion_tokens"]), ("One sheep", 0))
 
+    def test_the_logprobs_of_a_prompt(self):
+        """As lm-eval asks for them."""
+        prompt = self.door.post("/tokenize", prompt="One sheep, two")["tokens"]
+        for max_tokens in (0, 1):
+            answer = self.complete(prompt=[prompt, prompt], echo=True, logprobs=1, max_tokens=max_tokens, temperature=0)
+            self.assertEqual((answer["usage"]["completion_tokens"], answer["usage"]["prompt_tokens"]), (2 * max_tokens, 2 * len(prompt)))
+            for choice in answer["choices"]:
+                logprobs = choice["logprobs"]
+                self.assertIn(len(logprobs["tokens"]), (len(prompt), len(prompt) + max_tokens))
+                self.assertEqual(len({len(values) for values in logprobs.values()}), 1)
+                self.assertEqual((logprobs["token_logprobs"][0], logprobs["top_logprobs"][0]), (None, None))
+                self.assertTrue(choice["text"].startswith("One sheep, two"))
+                for token, logprob, top, offset in list(zip(*(logprobs[name] for name in (
+                        "tokens", "token_logprobs", "top_logprobs", "text_offset"))))[1:len(prompt)]:
+                    self.assertEqual(top[token], logprob)
+                    self.assertGreaterEqual(max(top.values()), logprob)
+                    self.assertEqual(choice["text"][offset:offset + len(token)], token)
+        self.assertEqual(self.refusal("/v1/completions", {"model": "sheep-1b", "prompt": "a", "echo": True, "logprobs": 1,
+                                                          "stream": True})[2]["param"], "stream")
+
+    def test_the_most_likely_token_of_a_prompt_is_what_is_generated(self):
+        prompt = self.door.post("/tokenize", prompt="One sheep, two")["tokens"]
+        (greedy,) = self.complete(prompt=prompt, logprobs=1, max_tokens=1, temperature=0)["choices"]
+        for last in range(100, 400, 37):  # whatever follows, the place before it is the same
+            (scored,) = self.complete(prompt=prompt + [last], echo=True, logprobs=1, max_tokens=0)["choices"]
+            self.assertEqual(max(scored["logprobs"]["top_logprobs"][-1].values()), greedy["logprobs"]["token_logprobs"][0])
+
     def test_tokenize_and_back(self):
         answer = self.door.post("/tokenize", prompt="Grüße, sheep", return_token_strs=True)
         self.assertEqual(answer["count"], len(answer["tokens"]))

@@ -45,6 +45,7 @@ struct Client {
   absl::StatusCode refusal = absl::StatusCode::kOk;  // foreseen at arrival
   std::vector<Answer> answers;
   std::optional<std::vector<float>> scores;
+  std::vector<TokenLogprob> best;
   std::optional<RequestDone> done;
 };
 
@@ -269,6 +270,7 @@ class Simulation {
     Client& client = clients_.at(action.request.value);
     ASSERT_FALSE(client.scores.has_value());
     client.scores = std::move(action.logprobs);
+    client.best = std::move(action.best);
   }
 
   void Take(FailEpoch& action) { ADD_FAILURE() << action.reason; }
@@ -352,10 +354,13 @@ class Simulation {
     if (!client.scores) return;
     const std::vector<TokenId>& prompt = client.asked.prompt;
     ASSERT_EQ(client.scores->size(), prompt.size() - 1);
+    ASSERT_EQ(client.best.size(), client.asked.sampling.logprobs > 0 ? prompt.size() - 1 : 0);
     uint64_t state = 0;
     for (size_t i = 0; i + 1 < prompt.size(); ++i) {
       state = FakeModel::Absorb(state, prompt[i]);
       ASSERT_EQ((*client.scores)[i], FakeModel::Score(state, prompt[i + 1])) << "position " << i;
+      if (client.best.empty()) continue;
+      ASSERT_EQ(client.best[i].logprob, (*client.scores)[i] / 2) << "position " << i;
     }
     ++coverage_->scored;
   }

@@ -136,7 +136,9 @@ absl::Status FakeCluster::RunEntry(const Step& step, const StepEntry& entry, Ste
   for (int32_t position = entry.position; position < end; ++position) {
     BW_RETURN_IF_ERROR(Write(step.id, id, &sequence, position));
     if (sequence.known.score && position + 1 < static_cast<int32_t>(tokens.size())) {
-      output.scores.push_back(FakeModel::Score(sequence.state, tokens[position + 1]));
+      const float score = FakeModel::Score(sequence.state, tokens[position + 1]);
+      output.scores.push_back(score);
+      if (sequence.known.sampling.logprobs > 0) output.top.push_back({tokens[position + 1], score / 2});
     }
   }
   if (entry.sample) {

@@ -129,16 +129,20 @@ std::string OutputHead::WhyNotFinite() const {
 void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result) {
   std::vector<absl::StatusOr<SampledToken>> sampled(rows.size(), SampledToken{});
   std::vector<float> scores(rows.size());
+  std::vector<TokenLogprob> best(rows.size());
   ops_.OnHost(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end) {
     thread_local SamplingScratch scratch;
     for (int64_t i = begin; i < end; ++i) {
       const WantedRow& row = rows[i];
       const auto logits = absl::MakeConstSpan(host_logits_ + i * logits_cols_, logits_cols_);
+      const Admission& admission = row.sequence->admission;
       if (row.scored >= 0) {
         scores[i] = LogSoftmaxAt(logits, row.scored);
+        best[i] = {row.scored, scores[i]};
+        if (admission.sampling.logprobs > 0 && !std::isnan(scores[i]))
+          best[i] = TopLogprobs(logits, LogSumExp(logits), 1).front();
         continue;
       }
-      const Admission& admission = row.sequence->admission;
       sampled[i] = Sample({.logits = logits,
                            .options = admission.sampling,
                            .tokens = admission.tokens,
@@ -151,6 +155,7 @@ void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result)
     StepOutput& output = result.outputs[rows[i].output];
     if (rows[i].scored >= 0) {
       output.scores.push_back(scores[i]);
+      if (rows[i].sequence->admission.sampling.logprobs > 0) output.top.push_back(best[i]);
       if (std::isnan(scores[i])) output.error = absl::StrCat("a log-probability is NaN: ", WhyNotFinite());
       continue;
     }
