@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "model/checkpoint/expected_tensors.h"
+#include "model/checkpoint/foreign_file.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/checkpoint/stored_tensor.h"
 
@@ -119,6 +120,8 @@ absl::Status RefuseOtherFiles(const FileMapping& file) {
   if (absl::EndsWith(path, ".json")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": give the directory it lies in"));
   }
+  if (const std::string other = DescribeForeignFile(file.bytes()); !other.empty())
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", other));
   return absl::InvalidArgumentError(absl::StrCat(
       path,
       ": neither GGUF nor GGML nor safetensors nor a file of torch; such files and directories can "

@@ -7,6 +7,7 @@
 
 #include "common/status.h"
 #include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/foreign_file.h"
 #include "model/checkpoint/safetensors.h"
 #include "model/checkpoint/torch_archive.h"
 #include "model/checkpoint/torch_legacy.h"
@@ -54,6 +55,8 @@ absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file
   } else if (IsTorchLegacy(file)) {
     result.container = TensorContainer::kTorch;
     BW_ASSIGN_OR_RETURN(result.tensors, ParseTorchLegacy(file));
+  } else if (const std::string other = DescribeForeignFile(file); !IsSafetensors(file) && !other.empty()) {
+    return absl::InvalidArgumentError(other);
   } else {
     BW_ASSIGN_OR_RETURN(result.tensors, ParseSafetensors(file));
   }

@@ -20,7 +20,8 @@ struct TensorTableFile {
   std::vector<FileTensor> tensors;
 };
 
-// What a file of weights holds. Unimplemented: torch's tar archives from before 0.1.10.
+// What a file of weights holds. Unimplemented: torch's tar archives from before 0.1.10. InvalidArgument:
+// damaged, or something else, by name.
 absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file);
 
 // Whether the file at `path` begins like one of these, or like an older one of torch.

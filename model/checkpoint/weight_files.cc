@@ -15,6 +15,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/file_mapping.h"
+#include "model/checkpoint/foreign_file.h"
 #include "model/json_object.h"
 
 namespace bellwether {
@@ -240,6 +241,13 @@ absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& dir) {
 
 absl::Status RefuseOtherContainers(const std::string& dir) {
   BW_ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFiles(dir));
+  for (const std::string& file : files) {
+    if (!HoldsWeights(file)) continue;
+    const auto mapping = FileMapping::Open(absl::StrCat(dir, "/", file));
+    const std::string other = mapping.ok() ? DescribeForeignFile((*mapping)->bytes()) : "";
+    if (!other.empty())
+      return absl::UnimplementedError(absl::StrCat(dir, " holds ", Quoted(file), ", ", other));
+  }
   for (const Container& other : kOthers) {
     for (const std::string& file : files) {
       if (!file.ends_with(other.suffix)) continue;
