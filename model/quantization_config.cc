@@ -1,7 +1,5 @@
 #include "model/quantization_config.h"
 
-#include <algorithm>
-#include <iterator>
 #include <string_view>
 
 #include "absl/strings/ascii.h"
@@ -66,6 +64,8 @@ absl::Status ReadRules(const Json& object, QuantizationConfig& config) {
 
 }  // namespace
 
+bool IsGptqBits(int64_t bits) { return bits == 2 || bits == 3 || bits == 4 || bits == 8; }
+
 absl::StatusOr<QuantizationConfig> ParseQuantizationConfig(const Json& object) {
   if (!object.is_object()) return absl::InvalidArgumentError("the quantisation's settings are no object");
   JsonFields fields(object);
@@ -78,16 +78,15 @@ absl::StatusOr<QuantizationConfig> ParseQuantizationConfig(const Json& object) {
     return Refuse(Quoted(method));
   }
   const int64_t bits = fields.Integer({"bits", "w_bit"}, std::nullopt);
-  config.group = fields.Integer({"group_size", "q_group_size"}, -1);
+  const int64_t group = fields.Integer({"group_size", "q_group_size"}, -1);
   config.act_order = fields.Bool({"desc_act"}, false);
   config.symmetric = fields.Bool({"sym"}, false);
   BW_RETURN_IF_ERROR(fields.status());
-  constexpr int64_t kBits[] = {2, 3, 4, 8};
-  if (std::find(std::begin(kBits), std::end(kBits), bits) == std::end(kBits))
+  if (!IsGptqBits(bits))
     return absl::InvalidArgumentError(absl::StrCat("'bits' is ", bits, "; 2, 3, 4 and 8 can be read"));
   config.bits = static_cast<int>(bits);
-  if (config.group < -1 || config.group == 0)
-    return absl::InvalidArgumentError(absl::StrCat("'group_size' is ", config.group));
+  if (group < -1 || group == 0) return absl::InvalidArgumentError(absl::StrCat("'group_size' is ", group));
+  config.group = group;
   BW_RETURN_IF_ERROR(ReadLayout(fields, config));
   BW_RETURN_IF_ERROR(ReadRules(object, config));
   return config;

@@ -40,8 +40,9 @@ TEST(QuantizationConfigTest, WhatGptqModelWritesToday) {
 TEST(QuantizationConfigTest, WhatAwqWroteFirst) {
   const auto config = Parse(R"({"zero_point": true, "q_group_size": 128, "w_bit": 4, "version": "GEMM"})");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(*config, (QuantizationConfig{
-                         .method = QuantizationConfig::Method::kAwq, .group = 128, .true_zeros = true}));
+  EXPECT_EQ(*config,
+            (QuantizationConfig{
+                .method = QuantizationConfig::Method::kAwq, .bits = 4, .group = 128, .true_zeros = true}));
 }
 
 // A symmetric model with one rule that is not: no matrix is taken for symmetric.

@@ -4,14 +4,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
-#include "model/checkpoint/billa.h"
 #include "model/checkpoint/contents.h"
 #include "model/checkpoint/expected_tensors.h"
-#include "model/checkpoint/hub_cache.h"
-#include "model/checkpoint/lora.h"
 #include "model/checkpoint/open_contents.h"
 #include "model/checkpoint/stored_tensor.h"
-#include "model/random_checkpoint.h"
 
 namespace bellwether {
 namespace {
@@ -36,35 +32,11 @@ absl::StatusOr<const StoredTensor*> LookupWindow(const CheckpointContents& conte
   return tensor;
 }
 
-WeightFormat FormatOf(DType type) {
-  return type == DType::kF32    ? WeightFormat::kF32
-         : type == DType::kBF16 ? WeightFormat::kBF16
-                                : WeightFormat::kF16;
-}
-
-// Float tensors become `type`; fp32 holds all of them as they are.
-void ConvertFloats(DType type, CheckpointContents& contents) {
-  const WeightFormat format = FormatOf(type);
-  for (auto& [key, tensor] : contents.tensors) {
-    if (IsQuantized(tensor.info.format.format) || tensor.info.format.format == format) continue;
-    tensor.info.format.format = format;
-    tensor.rounded = format != WeightFormat::kF32;
-  }
-  contents.reading["dtype"] = LoadDTypeName(type);
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Checkpoint>> Checkpoint::Open(const std::string& path,
                                                              const ReadOptions& options) {
-  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(path));
-  if (!options.billa_base.empty())
-    BW_RETURN_IF_ERROR(SubtractBase(options.billa_base, options.billa_force, contents));
-  for (LoraOption lora : options.lora) {
-    BW_ASSIGN_OR_RETURN(lora.path, ResolveModel(lora.path));
-    BW_RETURN_IF_ERROR(MergeLora(lora, contents));
-  }
-  if (options.dtype.has_value()) ConvertFloats(*options.dtype, contents);
+  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(path, options));
   return std::make_unique<Checkpoint>(std::move(contents));
 }
 

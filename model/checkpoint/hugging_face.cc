@@ -12,6 +12,7 @@
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/input_order.h"
 #include "model/checkpoint/named_tensor.h"
+#include "model/checkpoint/quantization_settings.h"
 #include "model/checkpoint/quantized_tensors.h"
 #include "model/checkpoint/stored_tensor.h"
 #include "model/checkpoint/tensor_table_file.h"
@@ -106,7 +107,7 @@ absl::Status Add(const HuggingFaceName& name, const StoredTensor& stored, const 
 }
 
 absl::Status AddTensors(const std::vector<NamedTensor>& tensors, const ModelConfig& config,
-                        const std::optional<QuantizationConfig>& quantization, TensorTable& table) {
+                        const QuantizationConfig& quantization, TensorTable& table) {
   for (const NamedTensor& tensor : tensors) {
     if (tensor.name.part != LinearPart::kNone) continue;
     BW_ASSIGN_OR_RETURN(const StoredTensor stored, StoreTensor(tensor.entry, tensor.file, tensor.source));
@@ -187,24 +188,6 @@ absl::Status ReadConfig(const std::string& dir, CheckpointContents& contents) {
   return absl::OkStatus();
 }
 
-// From config.json, else the file that the tools themselves write; nothing if there is neither.
-absl::StatusOr<std::optional<QuantizationConfig>> ReadQuantization(const std::string& dir) {
-  for (const char* name : {"config.json", "quantize_config.json", "quant_config.json"}) {
-    const std::string path = absl::StrCat(dir, "/", name);
-    BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(path));
-    if (!text.has_value()) continue;
-    const absl::StatusOr<Json> object = ParseJsonObject(*text);
-    if (!object.ok()) return Annotate(object.status(), path);
-    const Json& settings =
-        std::string_view(name) == "config.json" ? (*object)["quantization_config"] : *object;
-    if (settings.empty()) continue;
-    absl::StatusOr<QuantizationConfig> config = ParseQuantizationConfig(settings);
-    if (!config.ok()) return Annotate(config.status(), path);
-    return *std::move(config);
-  }
-  return std::nullopt;
-}
-
 // From chat_template.jinja, else tokenizer_config.json, where it is a text or a list of named ones.
 absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
   BW_ASSIGN_OR_RETURN(std::optional<std::string> jinja,
@@ -224,7 +207,7 @@ absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
 
 // `contents` has the config of the directory.
 absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::vector<std::string>& files,
-                                             CheckpointContents contents) {
+                                             const GptqOptions& gptq, CheckpointContents contents) {
   std::vector<NamedTensor> tensors;
   TensorContainer container = TensorContainer::kSafetensors;
   for (const std::string& file : files) {
@@ -237,7 +220,8 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
   BW_RETURN_IF_ERROR(Annotate(Validate(contents.config), dir));
 
   TensorTable table(contents.config);
-  BW_ASSIGN_OR_RETURN(const std::optional<QuantizationConfig> quantization, ReadQuantization(dir));
+  BW_ASSIGN_OR_RETURN(const QuantizationSettings settings, ReadQuantizationSettings(dir));
+  BW_ASSIGN_OR_RETURN(const QuantizationConfig quantization, MergeQuantization(settings, gptq));
   BW_RETURN_IF_ERROR(AddTensors(tensors, contents.config, quantization, table));
   auto finished = std::move(table).Finish();
   if (!finished.ok()) return Annotate(finished.status(), dir);
@@ -250,20 +234,20 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
 
 }  // namespace
 
-absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir) {
+absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& dir, const GptqOptions& gptq) {
   CheckpointContents contents{.path = dir};
   BW_RETURN_IF_ERROR(ReadConfig(dir, contents));
   BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
   LogPassedOver(dir, files);
-  return OpenFiles(dir, files.chosen, std::move(contents));
+  return OpenFiles(dir, files.chosen, gptq, std::move(contents));
 }
 
-absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path) {
+absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path, const GptqOptions& gptq) {
   const size_t slash = path.rfind('/');
   const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
   CheckpointContents contents{.path = path};
   BW_RETURN_IF_ERROR(ReadConfig(dir, contents));
-  return OpenFiles(dir, {path.substr(slash + 1)}, std::move(contents));
+  return OpenFiles(dir, {path.substr(slash + 1)}, gptq, std::move(contents));
 }
 
 }  // namespace bellwether

@@ -4,10 +4,11 @@
 
 #include "absl/status/statusor.h"
 #include "model/checkpoint/contents.h"
+#include "model/checkpoint/read_options.h"
 
 namespace bellwether {
 
-// What Checkpoint::Open finds where `model` lies, before any option changes it.
-absl::StatusOr<CheckpointContents> OpenContents(const std::string& model);
+// What Checkpoint::Open finds where `model` lies, with what the options make of it.
+absl::StatusOr<CheckpointContents> OpenContents(const std::string& model, const ReadOptions& options = {});
 
 }  // namespace bellwether

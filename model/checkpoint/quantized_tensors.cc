@@ -61,7 +61,7 @@ absl::StatusOr<int64_t> GroupOf(const NamedTensor& scales, int64_t inputs, int64
 
 class Assembler {
  public:
-  Assembler(const std::optional<QuantizationConfig>& config, const TensorTable& table)
+  Assembler(const QuantizationConfig& config, const TensorTable& table)
       : config_(config), table_(table), warned_(std::make_shared<std::atomic<bool>>(false)) {}
 
   absl::StatusOr<AssembledTensor> Assemble(const Parts& parts) const;
@@ -74,7 +74,7 @@ class Assembler {
   absl::Status CheckShapes(const Parts& parts, const QuantizedLinear& linear) const;
   absl::Status SetGroupIndex(const NamedTensor* index, QuantizedLinear& linear) const;
 
-  const std::optional<QuantizationConfig>& config_;
+  const QuantizationConfig& config_;
   const TensorTable& table_;
   const std::shared_ptr<std::atomic<bool>> warned_;
 };
@@ -84,14 +84,14 @@ absl::Status Assembler::SetAwq(const NamedTensor& weights, QuantizedLinear& line
   linear.packing = LinearPacking::kAwq;
   linear.bits = 4;
   linear.outputs = weights.entry.shape[1] * kOutputsPerWord;
-  if (weights.entry.shape[0] == linear.inputs && config_->bits == linear.bits) return absl::OkStatus();
+  if (weights.entry.shape[0] == linear.inputs && config_.bits.value_or(linear.bits) == linear.bits)
+    return absl::OkStatus();
   return Malformed(weights,
                    absl::StrCat("AWQ's matrices are of 4 bits and as many rows as inputs, ", linear.inputs));
 }
 
 absl::Status Assembler::SetBits(const NamedTensor& weights, QuantizedLinear& linear) const {
-  if (config_.has_value() && config_->method == QuantizationConfig::Method::kAwq)
-    return SetAwq(weights, linear);
+  if (config_.method == QuantizationConfig::Method::kAwq) return SetAwq(weights, linear);
   const int64_t words = weights.entry.shape[0];
   linear.outputs = weights.entry.shape[1];
   bool found = false;
@@ -105,24 +105,24 @@ absl::Status Assembler::SetBits(const NamedTensor& weights, QuantizedLinear& lin
                                            " inputs that the config asks for take other numbers of words "
                                            "with 2, 3, 4 and 8 bits"));
   }
-  if (config_.has_value() && !config_->per_matrix && config_->bits != linear.bits) {
+  if (const int said = config_.bits.value_or(linear.bits); said != linear.bits && !config_.per_matrix) {
     return Malformed(weights, absl::StrCat("these are ", linear.bits,
-                                           " bits, but the quantisation's settings say ", config_->bits));
+                                           " bits, but --gptq-bits or its settings say ", said));
   }
   return absl::OkStatus();
 }
 
 absl::Status Assembler::SetGroup(const NamedTensor& scales, QuantizedLinear& linear) const {
   const int64_t groups = scales.entry.shape[0];
-  const bool whole = config_.has_value() && (config_->group == -1 || config_->group >= linear.inputs);
-  const int64_t said = !config_.has_value() ? 0 : whole ? linear.inputs : config_->group;
+  const int64_t given = config_.group.value_or(0);
+  const int64_t said = given == -1 ? linear.inputs : std::min(given, linear.inputs);
   if (said != 0 && (linear.inputs + said - 1) / said == groups) {
     linear.group = said;
-  } else if (said == 0 || config_->per_matrix) {
+  } else if (said == 0 || config_.per_matrix) {
     BW_ASSIGN_OR_RETURN(linear.group, GroupOf(scales, linear.inputs, groups));
   } else {
-    return Malformed(scales, absl::StrCat("the quantisation's settings say groups of ", config_->group,
-                                          ", which ", linear.inputs, " inputs do not make"));
+    return Malformed(scales, absl::StrCat("--gptq-group or its settings say groups of ", given, ", which ",
+                                          linear.inputs, " inputs do not make"));
   }
   if (linear.group < linear.inputs && linear.group % kGroupMultiple != 0) {
     return absl::UnimplementedError(absl::StrCat(scales.source, ": groups of ", linear.group,
@@ -196,8 +196,8 @@ absl::StatusOr<AssembledTensor> Assembler::Assemble(const Parts& parts) const {
   linear->source = weights.source;
   linear->warned = warned_;
   linear->inputs = expected->cols;
-  linear->zero_shift = config_.has_value() && config_->true_zeros ? 0 : 1;
-  linear->symmetric = config_.has_value() && config_->symmetric;
+  linear->zero_shift = config_.true_zeros ? 0 : 1;
+  linear->symmetric = config_.symmetric;
   BW_ASSIGN_OR_RETURN(linear->weights, PieceOf(weights, /*integers=*/true));
   BW_ASSIGN_OR_RETURN(linear->zeros, PieceOf(*Get(parts, LinearPart::kZeros), /*integers=*/true));
   BW_ASSIGN_OR_RETURN(linear->scales, PieceOf(scales, /*integers=*/false));
@@ -228,9 +228,9 @@ bool IsZero(const NamedTensor& tensor) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(
-    absl::Span<const NamedTensor> tensors, const std::optional<QuantizationConfig>& config,
-    const TensorTable& table) {
+absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(absl::Span<const NamedTensor> tensors,
+                                                               const QuantizationConfig& config,
+                                                               const TensorTable& table) {
   // Ordered, so that of several errors always the same is told.
   absl::btree_map<std::pair<int32_t, TensorRole>, Parts> matrices;
   for (const NamedTensor& tensor : tensors) {

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -19,11 +18,11 @@ struct AssembledTensor {
 };
 
 // Puts the parts of quantised matrices together. `table` says which shapes the model asks for; bits and
-// groups follow from those of the parts and must agree with `config`. Without one the file is as BELLE's are:
-// GPTQ, zeros less 1, not symmetric. InvalidArgument and Unimplemented name the tensor.
-absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(
-    absl::Span<const NamedTensor> tensors, const std::optional<QuantizationConfig>& config,
-    const TensorTable& table);
+// groups follow from those of the parts and must agree with `config`. InvalidArgument and Unimplemented name
+// the tensor.
+absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(absl::Span<const NamedTensor> tensors,
+                                                               const QuantizationConfig& config,
+                                                               const TensorTable& table);
 
 // Tools of 2023 gave every quantised matrix a bias, full of zeros where the model has none: takes those out.
 // InvalidArgument, naming it, if one is not zero.

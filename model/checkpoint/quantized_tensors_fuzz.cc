@@ -91,18 +91,18 @@ void Run(Input input) {
                           .ffn = 96,
                           .vocab = 32,
                           .max_positions = 8};
-  std::optional<QuantizationConfig> config;
+  QuantizationConfig config;
   if (input.Byte() % 2 == 0) {
     config = QuantizationConfig{.method = static_cast<QuantizationConfig::Method>(input.Byte() % 2),
                                 .bits = kBits[input.Byte() % 4],
-                                .group = input.Byte() % 2 == 0 ? -1 : input.Byte(),
+                                .group = input.Byte() % 2 == 0 ? -1 : int64_t{input.Byte()},
                                 .symmetric = input.Byte() % 2 == 0,
                                 .true_zeros = input.Byte() % 2 == 0,
                                 .per_matrix = input.Byte() % 2 == 0};
-    if (config->group == 0) return;
+    if (config.group == 0) return;
   }
   std::vector<NamedTensor> tensors;
-  const int bits = config.has_value() ? config->bits : kBits[input.Byte() % 4];
+  const int bits = config.bits.value_or(kBits[input.Byte() % 4]);
   AddLinear(TensorRole::kQuery, 64, 64, bits, input, tensors);
   AddLinear(TensorRole::kKey, 64, 64, bits, input, tensors);
   AddLinear(TensorRole::kUp, 96, 64, bits, input, tensors);

@@ -65,8 +65,7 @@ Tensors Llama() {
 
 constexpr char kQ[] = "model.layers.0.self_attn.q_proj";
 
-absl::Status Open(const Tensors& tensors, const std::string& settings = "") {
-  const TemporaryDirectory dir;
+void WriteModel(const TemporaryDirectory& dir, const Tensors& tensors, const std::string& settings) {
   dir.Write("config.json",
             absl::StrCat(R"({"model_type": "llama", "hidden_size": )", kHidden, R"(, "intermediate_size": )",
                          kFfn, R"(, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": )",
@@ -74,7 +73,12 @@ absl::Status Open(const Tensors& tensors, const std::string& settings = "") {
   SafetensorsWriter writer;
   for (const auto& [name, tensor] : tensors) writer.Add(name, tensor.dtype, tensor.shape, tensor.data);
   dir.Write("model.safetensors", writer.file());
-  const auto checkpoint = Checkpoint::Open(dir.path());
+}
+
+absl::Status Open(const Tensors& tensors, const std::string& settings = "", const GptqOptions& gptq = {}) {
+  const TemporaryDirectory dir;
+  WriteModel(dir, tensors, settings);
+  const auto checkpoint = Checkpoint::Open(dir.path(), {.gptq = gptq});
   if (!checkpoint.ok()) return checkpoint.status();
   for (const TensorKey& key : (*checkpoint)->Keys()) {
     const TensorInfo& info = *(*checkpoint)->Find(key);
@@ -85,8 +89,8 @@ absl::Status Open(const Tensors& tensors, const std::string& settings = "") {
   return absl::OkStatus();
 }
 
-std::string Refusal(const Tensors& tensors, const std::string& settings = "") {
-  const absl::Status status = Open(tensors, settings);
+std::string Refusal(const Tensors& tensors, const std::string& settings = "", const GptqOptions& gptq = {}) {
+  const absl::Status status = Open(tensors, settings, gptq);
   EXPECT_FALSE(status.ok());
   return std::string(status.message());
 }
@@ -140,6 +144,53 @@ TEST(QuantizedTensorsTest, SettingsThatContradictTheTensorsAreRefused) {
       Refusal(Llama(),
               settings(R"("bits": 4, "group_size": 32, "sym": true, "checkpoint_format": "gptq_v2")")),
       AllOf(HasSubstr("a zero of 7"), HasSubstr("\"sym\": false")));
+}
+
+TEST(QuantizedTensorsTest, WhatTheCommandLineSaysMustAgree) {
+  const std::string settings = R"({"quant_method": "gptq", "bits": 4, "group_size": 32})";
+  for (const std::string& of_file : {std::string(), settings}) {
+    const GptqOptions right{.bits = 4, .group = 32};
+    EXPECT_TRUE(Open(Llama(), of_file, right).ok()) << Open(Llama(), of_file, right);
+  }
+  EXPECT_THAT(Refusal(Llama(), "", {.bits = 8}), AllOf(HasSubstr("4 bits"), HasSubstr("--gptq-bits")));
+  EXPECT_THAT(Refusal(Llama(), "", {.group = -1}), HasSubstr("--gptq-group"));
+  EXPECT_THAT(Refusal(Llama(), settings, {.bits = 8}),
+              AllOf(HasSubstr("--gptq-bits is 8, but "), HasSubstr("config.json says 4")));
+  EXPECT_THAT(Refusal(Llama(), settings, {.group = 64}),
+              AllOf(HasSubstr("--gptq-group is 64, but "), HasSubstr("config.json says 32")));
+  EXPECT_THAT(std::string(Checkpoint::Open("random:llama", {.gptq = {.bits = 4}}).status().message()),
+              HasSubstr("--gptq-bits"));
+}
+
+// 96 inputs in two groups: of 48, or of 64 with a shorter last one. Only being told helps, and another group
+// is another model.
+TEST(QuantizedTensorsTest, WhatTheCommandLineSaysOfAShorterLastGroup) {
+  Tensors tensors = Llama();
+  const std::string down = "model.layers.0.mlp.down_proj";
+  tensors[down + ".qzeros"].shape = {2, kHidden / 8};
+  tensors[down + ".qzeros"].data.resize(2 * kHidden / 8 * 4);
+  tensors[down + ".scales"].shape = {2, kHidden};
+  tensors[down + ".scales"].data.resize(2 * kHidden * 2);
+  const TemporaryDirectory dir;
+  WriteModel(dir, tensors, "");
+  const auto group_of = [&](const GptqOptions& gptq) {
+    return (*Checkpoint::Open(dir.path(), {.gptq = gptq}))->Find({TensorRole::kDown})->format.group;
+  };
+  EXPECT_EQ(group_of({}), 16);  // of 48, the largest that the packed form has
+  Tensors others = tensors;
+  for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                           "mlp.gate_proj", "mlp.up_proj"}) {
+    Tensor& zeros = others[absl::StrCat("model.layers.0.", name, ".qzeros")];
+    Tensor& scales = others[absl::StrCat("model.layers.0.", name, ".scales")];
+    for (Tensor* tensor : {&zeros, &scales}) {
+      tensor->shape[0] = 1;
+      tensor->data.resize(tensor->data.size() / 2);
+    }
+  }
+  WriteModel(dir, others, "");
+  EXPECT_EQ(group_of({.group = 64}), 64);
+  EXPECT_NE(*(*Checkpoint::Open(dir.path(), {.gptq = {.group = 64}}))->ModelId(),
+            *(*Checkpoint::Open(dir.path()))->ModelId());
 }
 
 TEST(QuantizedTensorsTest, BiasesOfZerosArePassedOverAndOthersRefused) {

@@ -21,6 +21,14 @@ inline void AddReadFlags(CLI::App* app, ReadOptions* options) {
          "Round float weights while loading: fp32, bf16 or fp16; auto: as stored")
       ->default_str(LoadDTypeName(options->dtype))
       ->check(CLI::IsMember({"auto", "fp32", "bf16", "fp16"}));
+  app->add_option_function<std::string>(
+         "--gptq-bits", [options](const std::string& text) { options->gptq.bits = *ParseGptqBits(text); },
+         "GPTQ files without settings, as BELLE's .pt: bits of a weight, 2, 3, 4 or 8 (shapes tell them too)")
+      ->check([](const std::string& text) { return std::string(ParseGptqBits(text).status().message()); });
+  app->add_option_function<std::string>(
+         "--gptq-group", [options](const std::string& text) { options->gptq.group = *ParseGptqGroup(text); },
+         "likewise: inputs that share a scale, -1 for all")
+      ->check([](const std::string& text) { return std::string(ParseGptqGroup(text).status().message()); });
   // Not a vector option: CLI11 would take "[8]" for a list.
   app->add_option("--lora", CLI::callback_t([options](const CLI::results_t& texts) {
                     options->lora.clear();

@@ -8,6 +8,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/option_names.h"
+#include "model/quantization_config.h"
 
 namespace bellwether {
 namespace {
@@ -30,6 +31,19 @@ absl::StatusOr<std::optional<DType>> ParseLoadDType(const std::string& name) {
   return absl::InvalidArgumentError(absl::StrCat("dtype is \"", name, "\", allowed: auto, fp32, bf16, fp16"));
 }
 
+absl::StatusOr<int> ParseGptqBits(const std::string& text) {
+  int bits = 0;
+  if (absl::SimpleAtoi(text, &bits) && IsGptqBits(bits)) return bits;
+  return absl::InvalidArgumentError(absl::StrCat("gptq-bits is ", Quoted(text), ", allowed: 2, 3, 4, 8"));
+}
+
+absl::StatusOr<int64_t> ParseGptqGroup(const std::string& text) {
+  int64_t group = 0;
+  if (absl::SimpleAtoi(text, &group) && (group == -1 || group > 0)) return group;
+  return absl::InvalidArgumentError(
+      absl::StrCat("gptq-group is ", Quoted(text), ", expected a number of inputs, or -1 for all"));
+}
+
 absl::StatusOr<LoraOption> ParseLora(const std::string& text) {
   LoraOption option{.path = text};
   const size_t colon = text.rfind(':');
@@ -48,6 +62,10 @@ std::string LoadDTypeName(std::optional<DType> dtype) {
 std::vector<std::string> FlagsOf(const ReadOptions& options) {
   std::vector<std::string> flags;
   if (options.dtype.has_value()) flags.insert(flags.end(), {"--dtype", LoadDTypeName(options.dtype)});
+  if (options.gptq.bits.has_value())
+    flags.insert(flags.end(), {"--gptq-bits", absl::StrCat(*options.gptq.bits)});
+  if (options.gptq.group.has_value())
+    flags.insert(flags.end(), {"--gptq-group", absl::StrCat(*options.gptq.group)});
   for (const LoraOption& lora : options.lora)
     flags.insert(flags.end(), {"--lora", absl::StrCat(lora.path, ":", FormatNumber(lora.scale))});
   if (!options.billa_base.empty()) flags.insert(flags.end(), {"--billa-base", options.billa_base});

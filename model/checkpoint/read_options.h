@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -9,6 +10,13 @@
 #include "common/dtype.h"
 
 namespace bellwether {
+
+// What a GPTQ file without settings does not say of itself. Shapes tell it too, but for a last group that is
+// shorter; where both are known they must agree.
+struct GptqOptions {
+  std::optional<int> bits;       // 2, 3, 4 or 8
+  std::optional<int64_t> group;  // inputs that share a scale; -1: all
+};
 
 struct LoraOption {
   std::string path;  // a directory in PEFT's form
@@ -21,6 +29,7 @@ struct LoraOption {
 struct ReadOptions {
   // Float weights are rounded to it, norms and biases too; absent: they stay as they are stored.
   std::optional<DType> dtype;
+  GptqOptions gptq;
   std::vector<LoraOption> lora;  // merged in this order
   std::string billa_base;        // BiLLa: Meta's weights, whose embedding is subtracted; empty: nothing is
   bool billa_force = false;      // although the numbers speak against it; no flag of those that serve
@@ -29,6 +38,10 @@ struct ReadOptions {
 // "auto" (absent), "fp32", "bf16", "fp16". InvalidArgument for anything else.
 absl::StatusOr<std::optional<DType>> ParseLoadDType(const std::string& name);
 std::string LoadDTypeName(std::optional<DType> dtype);
+
+// "4" and "128": InvalidArgument for bits and groups that GPTQ's tools do not have.
+absl::StatusOr<int> ParseGptqBits(const std::string& text);
+absl::StatusOr<int64_t> ParseGptqGroup(const std::string& text);
 
 // "PATH" or "PATH:SCALE". InvalidArgument: an empty path, or a scale that is not finite.
 absl::StatusOr<LoraOption> ParseLora(const std::string& text);

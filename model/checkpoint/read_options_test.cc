@@ -90,9 +90,20 @@ TEST(ReadOptionsTest, AValueThatTheTypeCannotHoldIsRefused) {
 TEST(ReadOptionsTest, ProgramsPassThemOn) {
   EXPECT_THAT(FlagsOf({}), IsEmpty());
   EXPECT_THAT(FlagsOf({.dtype = DType::kBF16}), ElementsAre("--dtype", "bf16"));
+  EXPECT_THAT(FlagsOf({.gptq = {.bits = 4, .group = -1}}),
+              ElementsAre("--gptq-bits", "4", "--gptq-group", "-1"));
   EXPECT_EQ(*ParseLoadDType("auto"), std::nullopt);
   EXPECT_EQ(*ParseLoadDType("fp16"), DType::kF16);
   EXPECT_EQ(ParseLoadDType("int8").status().message(), "dtype is \"int8\", allowed: auto, fp32, bf16, fp16");
+}
+
+TEST(ReadOptionsTest, BitsAndGroupsThatGptqHas) {
+  EXPECT_EQ(*ParseGptqBits("3"), 3);
+  EXPECT_EQ(*ParseGptqGroup("-1"), -1);
+  EXPECT_EQ(*ParseGptqGroup("128"), 128);
+  EXPECT_EQ(ParseGptqBits("5").status().message(), "gptq-bits is \"5\", allowed: 2, 3, 4, 8");
+  EXPECT_THAT(std::string(ParseGptqGroup("0").status().message()), HasSubstr("gptq-group is \"0\""));
+  EXPECT_FALSE(ParseGptqBits("").ok());
 }
 
 TEST(ReadOptionsTest, ADifferenceNamesTheFlag) {
