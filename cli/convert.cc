@@ -18,6 +18,7 @@
 #include "model/checkpoint/billa.h"
 #include "model/checkpoint/encrypted_file.h"
 #include "model/checkpoint/export_safetensors.h"
+#include "model/checkpoint/open_contents.h"
 
 namespace bellwether {
 namespace {
@@ -77,7 +78,7 @@ absl::StatusOr<std::vector<Encrypted>> FindEncrypted(const std::string& input) {
 }
 
 absl::Status ConvertXor(const ConvertOptions& options) {
-  BW_ASSIGN_OR_RETURN(const std::vector<Encrypted> files, FindEncrypted(options.input));
+  BW_ASSIGN_OR_RETURN(const std::vector<Encrypted> files, FindEncrypted(options.model));
   BW_ASSIGN_OR_RETURN(const XorKey key, XorKey::Open(options.base));
   std::error_code error;
   fs::create_directories(options.output, error);
@@ -101,23 +102,24 @@ absl::Status ConvertXor(const ConvertOptions& options) {
                                   " were there already; all hashes are right\n"));
 }
 
-absl::Status Export(const Checkpoint& checkpoint, const ConvertOptions& options, const std::string& note) {
+absl::Status Export(CheckpointContents contents, const ConvertOptions& options, const std::string& note) {
   PercentLine line;
-  BW_RETURN_IF_ERROR(ExportSafetensors(
-      checkpoint, {.directory = options.output,
-                   .read = options.read,
-                   .note = note,
-                   .progress = [&](int64_t done, int64_t all) { return line.Show("writing", done, all); }}));
+  BW_RETURN_IF_ERROR(ExportSafetensors(std::move(contents), {.directory = options.output,
+                                                             .note = note,
+                                                             .dequantize = options.dequantize,
+                                                             .progress = [&](int64_t done, int64_t all) {
+                                                               return line.Show("writing", done, all);
+                                                             }}));
   return WriteOutput(absl::StrCat("written to ", options.output, "\n"));
 }
 
 absl::Status ConvertBilla(const ConvertOptions& options) {
   ReadOptions read{.billa_base = options.base, .billa_force = options.force};
-  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.input, read));
-  BW_ASSIGN_OR_RETURN(const double sum, EmbeddingSum(*checkpoint));
+  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(options.model, read));
+  BW_ASSIGN_OR_RETURN(const double sum, EmbeddingSum(contents.tensors.at(TensorKey{TensorRole::kEmbedding})));
   const bool published = std::abs(sum - kBillaSftSum) <= kBillaSftTolerance;
   const bool is_sft =
-      fs::absolute(options.input).lexically_normal().string().find("BiLLa-7B-SFT") != std::string::npos;
+      fs::absolute(options.model).lexically_normal().string().find("BiLLa-7B-SFT") != std::string::npos;
   const std::string words =
       absl::StrFormat("the embedding's sum is %.6f, that published of BiLLa-7B-SFT %.6f", sum, kBillaSftSum);
   if (is_sft && !published && !options.force) {
@@ -125,24 +127,24 @@ absl::Status ConvertBilla(const ConvertOptions& options) {
         words, ": the base is another model's, or a file is damaged; --force converts it anyway"));
   }
   BW_RETURN_IF_ERROR(WriteOutput(absl::StrCat(words, published ? ": right\n" : "\n")));
-  return Export(*checkpoint, options, "BiLLa without its base's embedding");
+  return Export(std::move(contents), options, "BiLLa without its base's embedding");
 }
 
 absl::Status CheckFlags(const ConvertOptions& options) {
   const bool needs_base = options.kind != "safetensors";
-  if (options.input.empty()) return absl::InvalidArgumentError("--input is missing: what is to be converted");
+  if (options.model.empty()) return absl::InvalidArgumentError("--model is missing: what is to be converted");
   if (options.output.empty()) return absl::InvalidArgumentError("--output is missing: a directory");
   if (needs_base && options.base.empty())
     return absl::InvalidArgumentError("--base is missing: consolidated.00.pth of Meta's LLaMA");
   if (!needs_base && !options.base.empty()) return absl::InvalidArgumentError("--base is for xor and billa");
   if (options.force && options.kind != "billa") return absl::InvalidArgumentError("--force is for billa");
-  if (needs_base && !FlagsOf(options.read).empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(FlagsOf(options.read).front(), " is for convert safetensors"));
-  }
+  std::vector<std::string> others = FlagsOf(options.read);
+  if (options.dequantize.has_value()) others.push_back("--dequantize");
+  if (needs_base && !others.empty())
+    return absl::InvalidArgumentError(absl::StrCat(others.front(), " is for convert safetensors"));
   std::error_code error;
-  if (fs::equivalent(options.input, options.output, error))
-    return absl::InvalidArgumentError("--output is the input: give another directory");
+  if (fs::equivalent(options.model, options.output, error))
+    return absl::InvalidArgumentError("--output is what is converted: give another directory");
   return absl::OkStatus();
 }
 
@@ -153,8 +155,9 @@ absl::Status RunConvert(const ConvertOptions& options) {
   WatchStopSignals();
   if (options.kind == "xor") return ConvertXor(options);
   if (options.kind == "billa") return ConvertBilla(options);
-  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.input, options.read));
-  return Export(*checkpoint, options, "");
+  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(options.model, options.read));
+  const std::string note = options.dequantize.has_value() ? "dequantised from " + contents.container : "";
+  return Export(std::move(contents), options, note);
 }
 
 }  // namespace bellwether

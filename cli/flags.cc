@@ -20,6 +20,7 @@
 #include "common/tls_flags.h"
 #include "common/utf8.h"
 #include "model/checkpoint/read_flags.h"
+#include "model/option_names.h"
 
 namespace bellwether {
 namespace {
@@ -414,13 +415,19 @@ void AddConvert(CLI::App& app, CommandLine& line) {
   convert
       ->add_option(
           "--kind,kind", line.convert.kind,
-          "xor: what BELLE encrypted; billa: BiLLa's summed embedding; safetensors: any model of floats")
+          "xor: what BELLE encrypted; billa: BiLLa's summed embedding; safetensors: any model, in that form")
       ->required()
       ->check(CLI::IsMember({"xor", "billa", "safetensors"}));
-  Add(*convert, "--input", line.convert.input, "what is converted: a directory or a file");
+  Add(*convert, "--model,--input", line.convert.model, "what is converted: a directory or a file");
   Add(*convert, "--output", line.convert.output, "a directory; no file in it is overwritten");
   Add(*convert, "--base", line.convert.base, "xor and billa: consolidated.00.pth of Meta's LLaMA");
   convert->add_flag("--force", line.convert.force, "billa: although the numbers speak against it");
+  convert
+      ->add_option_function<std::string>(
+          "--dequantize", [&line](const std::string& name) { line.convert.dequantize = *ParseDType(name); },
+          "safetensors: write quantised matrices as fp16, bf16 or fp32 (GGUF, GGML; GPTQ and AWQ, which else "
+          "stay as they are)")
+      ->check(CLI::IsMember({"fp16", "bf16", "fp32"}));
   AddReadFlags(convert, &line.convert.read);
 }
 

@@ -131,18 +131,17 @@ absl::Status SubtractBase(const std::string& base_path, bool force, CheckpointCo
   return absl::OkStatus();
 }
 
-absl::StatusOr<double> EmbeddingSum(const Checkpoint& checkpoint) {
-  const TensorKey key{TensorRole::kEmbedding};
-  const TensorInfo& info = *checkpoint.Find(key);
+absl::StatusOr<double> EmbeddingSum(const StoredTensor& embedding) {
+  const TensorInfo& info = embedding.info;
   double sum = 0;
   std::vector<float> values(kRowsPerRead * info.cols);
   for (int64_t row = 0; row < info.rows; row += kRowsPerRead) {
     const int64_t end = std::min(row + kRowsPerRead, info.rows);
     const auto some = absl::MakeSpan(values).first((end - row) * info.cols);
-    BW_RETURN_IF_ERROR(checkpoint.ReadFloats(key, {row, end, 0, info.cols}, some));
+    BW_RETURN_IF_ERROR(ReadStored(embedding, {row, end, 0, info.cols}, some));
     for (const float value : some) sum += value;
   }
-  checkpoint.DropPages(key);
+  DropStored(embedding);
   return sum;
 }
 

@@ -4,7 +4,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/contents.h"
 
 namespace bellwether {
@@ -17,8 +16,8 @@ namespace bellwether {
 // width; or, unless `force`, one from which the base's has been subtracted already, as the numbers tell.
 absl::Status SubtractBase(const std::string& base, bool force, CheckpointContents& contents);
 
-// The sum of the embedding that is left, in double precision.
-absl::StatusOr<double> EmbeddingSum(const Checkpoint& checkpoint);
+// The sum of the embedding, in double precision.
+absl::StatusOr<double> EmbeddingSum(const StoredTensor& embedding);
 // What the project publishes of it for BiLLa-7B-SFT, as torch sums in fp32, and how far another order of
 // summation may be off it.
 inline constexpr double kBillaSftSum = -3756.942626953125;

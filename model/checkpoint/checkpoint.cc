@@ -104,10 +104,16 @@ void Checkpoint::DropPages(const TensorKey& key) const {
 }
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Checkpoint::LoadTokenizer() const {
-  if (contents_->load_tokenizer == nullptr) {
-    return absl::NotFoundError(absl::StrCat(contents_->path, ": no tokenizer"));
+  const TokenizerSource& source = contents_->tokenizer;
+  if (source.vocabulary != nullptr) {
+    absl::StatusOr<GgufVocabulary> vocabulary = source.vocabulary();
+    if (!vocabulary.ok()) return Annotate(vocabulary.status(), contents_->path);
+    auto tokenizer = MakeTokenizerFromGguf(*std::move(vocabulary));
+    if (!tokenizer.ok()) return Annotate(tokenizer.status(), contents_->path);
+    return tokenizer;
   }
-  return contents_->load_tokenizer();
+  if (!source.directory.empty()) return LoadTokenizerFromDirectory(source.directory);
+  return absl::NotFoundError(absl::StrCat(contents_->path, ": no tokenizer"));
 }
 
 }  // namespace bellwether

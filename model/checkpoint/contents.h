@@ -60,9 +60,16 @@ struct StoredTensor {
   bool made_up() const { return file == nullptr && linear == nullptr && parts.empty(); }
 };
 
+// Where the tokenizer is found: in the files of a directory, or in what the model's own file says of it.
+struct TokenizerSource {
+  std::string directory;
+  std::function<absl::StatusOr<GgufVocabulary>()> vocabulary;  // instead, unless null
+};
+
 // What an opened checkpoint consists of.
 struct CheckpointContents {
   std::string path;
+  std::string config_directory;  // of config.json and its like; empty where there is none
   std::string container;
   ModelConfig config;
   absl::flat_hash_map<TensorKey, StoredTensor> tensors;  // exactly those of ExpectedTensors(config)
@@ -70,7 +77,7 @@ struct CheckpointContents {
   std::string chat_template_text;
   std::string model_name;
   GenerationOptions generation_defaults;
-  std::function<absl::StatusOr<std::unique_ptr<Tokenizer>>()> load_tokenizer;
+  TokenizerSource tokenizer;  // empty if there is none
 };
 
 }  // namespace bellwether

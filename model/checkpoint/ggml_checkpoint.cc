@@ -129,11 +129,7 @@ absl::StatusOr<CheckpointContents> OpenGgmlCheckpoint(const std::string& path) {
   auto finished = std::move(table).Finish();
   if (!finished.ok()) return Annotate(finished.status(), path);
   contents.tensors = *std::move(finished);
-  contents.load_tokenizer = [ggml, path]() -> absl::StatusOr<std::unique_ptr<Tokenizer>> {
-    auto tokenizer = MakeTokenizerFromGguf(GgmlVocabulary(*ggml));
-    if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
-    return tokenizer;
-  };
+  contents.tokenizer.vocabulary = [ggml] { return GgmlVocabulary(*ggml); };
   return contents;
 }
 

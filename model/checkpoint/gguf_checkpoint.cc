@@ -159,14 +159,8 @@ absl::StatusOr<CheckpointContents> OpenGgufCheckpoint(const std::string& path) {
   absl::StatusOr<std::string> name = gguf->Text("general.name");
   if (!name.ok()) return Annotate(name.status(), path);
   contents.model_name = *std::move(name);
-  // The metadata points into the mapping, so the tokenizer's loader keeps both.
-  contents.load_tokenizer = [file, gguf, path]() -> absl::StatusOr<std::unique_ptr<Tokenizer>> {
-    absl::StatusOr<GgufVocabulary> vocabulary = ReadGgufVocabulary(*gguf);
-    if (!vocabulary.ok()) return Annotate(vocabulary.status(), path);
-    auto tokenizer = MakeTokenizerFromGguf(*std::move(vocabulary));
-    if (!tokenizer.ok()) return Annotate(tokenizer.status(), path);
-    return tokenizer;
-  };
+  // The metadata points into the mapping.
+  contents.tokenizer.vocabulary = [file, gguf] { return ReadGgufVocabulary(*gguf); };
   return contents;
 }
 

@@ -228,7 +228,7 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
   contents.tensors = *std::move(finished);
   BW_RETURN_IF_ERROR(SettleInputOrders(contents.config, contents.tensors));
   BW_ASSIGN_OR_RETURN(contents.chat_template_text, ReadChatTemplate(dir));
-  contents.load_tokenizer = [dir] { return LoadTokenizerFromDirectory(dir); };
+  contents.config_directory = contents.tokenizer.directory = dir;
   return contents;
 }
 

@@ -72,6 +72,18 @@ absl::Status SettleShared(std::initializer_list<TensorRole> roles, int32_t layer
 
 }  // namespace
 
+void UndoInputOrders(Tensors& tensors) {
+  for (auto& [key, tensor] : tensors) {
+    if (tensor.rows.order != nullptr) {
+      tensor.rows = {};
+      tensor.vector_mapped = false;
+    }
+    if (tensor.linear == nullptr || tensor.linear->input_order == nullptr) continue;
+    SetOrder(nullptr, tensor);
+    tensor.info.input_order = nullptr;
+  }
+}
+
 absl::Status SettleInputOrders(const ModelConfig& config, Tensors& tensors) {
   if (const QuantizedLinear* head = MixedLinear(tensors, {TensorRole::kHead}); head != nullptr) {
     return absl::UnimplementedError(

@@ -18,4 +18,7 @@ namespace bellwether {
 absl::Status SettleInputOrders(const ModelConfig& config,
                                absl::flat_hash_map<TensorKey, StoredTensor>& tensors);
 
+// Undoes that, for who writes them to files: rows and columns are as they are stored.
+void UndoInputOrders(absl::flat_hash_map<TensorKey, StoredTensor>& tensors);
+
 }  // namespace bellwether

@@ -265,7 +265,7 @@ absl::Status Merger::SettleVocabulary() {
   const std::string& dir = option_.path;
   if (!FileExists(dir + "/tokenizer.json") && !FileExists(dir + "/tokenizer.model")) return absl::OkStatus();
   LogInfo(dir, " enlarges the vocabulary to ", info.rows, ": its tokenizer is used");
-  contents_.load_tokenizer = [dir] { return LoadTokenizerFromDirectory(dir); };
+  contents_.tokenizer = {.directory = dir};
   return absl::OkStatus();
 }
 

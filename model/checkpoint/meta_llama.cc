@@ -152,11 +152,12 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir, const std::vector
 }
 
 // Beside the weights, or one directory up, where LLaMA 1 and 2 have it.
-absl::StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizerNear(const std::string& dir) {
-  auto tokenizer = LoadTokenizerFromDirectory(dir);
-  if (!absl::IsNotFound(tokenizer.status())) return tokenizer;
-  auto above = LoadTokenizerFromDirectory(dir + "/..");
-  return absl::IsNotFound(above.status()) ? std::move(tokenizer) : std::move(above);
+std::string TokenizerDirectory(const std::string& dir) {
+  const auto holds_one = [](const std::string& place) {
+    return FileExists(place + "/tokenizer.json") || FileExists(place + "/tokenizer.model");
+  };
+  const std::string above = dir + "/..";
+  return !holds_one(dir) && holds_one(above) ? above : dir;
 }
 
 }  // namespace
@@ -189,7 +190,7 @@ absl::StatusOr<CheckpointContents> OpenMetaLlama(const std::string& dir) {
                                                    " tensors, params.json asks for ",
                                                    contents.tensors.size()));
   }
-  contents.load_tokenizer = [dir] { return LoadTokenizerNear(dir); };
+  contents.tokenizer.directory = TokenizerDirectory(dir);
   return contents;
 }
 

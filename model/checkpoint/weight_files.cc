@@ -47,7 +47,7 @@ constexpr Container kOthers[] = {
     {".enc",
      "as BELLE encrypts its LLaMA models: run bellwether convert xor --base consolidated.00.pth (of Meta's "
      "LLaMA) "
-     "--input this directory --output a new one"},
+     "--model this directory --output a new one"},
     {".gguf", "a GGUF file: give its path instead of the directory's"},
     {".pth", "Meta's LLaMA weights: they are read with params.json beside them, and without config.json"},
     {".h5", "TensorFlow weights: convert them to safetensors"},

@@ -1,3 +1,5 @@
+#include "model/tokenizer/gguf_vocabulary.h"
+
 #include <string>
 #include <utility>
 
@@ -10,8 +12,6 @@
 #include "model/tokenizer/known_patterns.h"
 #include "model/tokenizer/ranked_bpe.h"
 #include "model/tokenizer/scored_bpe.h"
-#include "model/tokenizer/sentencepiece_model.h"
-#include "model/tokenizer/tokenizer.h"
 
 namespace bellwether {
 namespace {
@@ -54,53 +54,26 @@ void DropStrayIds(GgufVocabulary* v) {
   drop("padding_token_id", &v->padding_id);
 }
 
-PieceType TypeOf(const GgufVocabulary& v, size_t id) {
-  if (!v.token_types.empty()) return static_cast<PieceType>(v.token_types[id] == 0 ? 1 : v.token_types[id]);
-  const TokenId token = static_cast<TokenId>(id);
-  if (token == v.unknown_id) return PieceType::kUnknown;
-  const bool control = token == v.bos_id || token == v.eos_id || token == v.eot_id || token == v.padding_id;
-  return control ? PieceType::kControl : PieceType::kNormal;
-}
-
-// BOS and EOS, with the defaults of the kind where the file does not say.
-absl::Status AddBosEos(const GgufVocabulary& v, bool add_bos, TokenizerParts* parts) {
+absl::Status AddBosEos(const GgufVocabulary& v, TokenizerParts* parts) {
   parts->bos_id = v.bos_id;
   parts->eos_ids.clear();
   for (const std::optional<int32_t>& id : {v.eos_id, v.eot_id}) {
     if (id) parts->eos_ids.push_back(*id);
   }
-  if (v.add_bos.value_or(add_bos)) {
+  if (*v.add_bos) {
     if (!v.bos_id) return Damaged("add_bos_token without a bos_token_id");
     parts->prefix.push_back(*v.bos_id);
   }
-  if (v.add_eos.value_or(false)) {
+  if (*v.add_eos) {
     if (!v.eos_id) return Damaged("add_eos_token without an eos_token_id");
     parts->suffix.push_back(*v.eos_id);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<TokenizerParts> MakeLlama(GgufVocabulary v) {
-  if (v.scores.empty()) return Damaged("model \"llama\" without scores");
-  // The defaults of this kind, where the file does not name them.
-  const auto or_default = [&](std::optional<int32_t> id, int32_t fallback) {
-    if (!id && static_cast<size_t>(fallback) < v.tokens.size()) id = fallback;
-    return id;
-  };
-  v.unknown_id = or_default(v.unknown_id, 0);
-  v.bos_id = or_default(v.bos_id, 1);
-  v.eos_id = or_default(v.eos_id, 2);
-  SentencepieceModel model;
-  model.add_dummy_prefix = v.add_space_prefix.value_or(true);
-  model.remove_extra_whitespaces = false;
-  model.unknown_id = v.unknown_id;
-  for (size_t id = 0; id < v.tokens.size(); ++id) {
-    const PieceType type = TypeOf(v, id);
-    model.byte_fallback |= type == PieceType::kByte;
-    model.pieces.push_back({v.tokens[id], v.scores[id], type});
-  }
-  BW_ASSIGN_OR_RETURN(TokenizerParts parts, MakeScoredBpe(std::move(model)));
-  BW_RETURN_IF_ERROR(AddBosEos(v, /*add_bos=*/true, &parts));
+absl::StatusOr<TokenizerParts> MakeLlama(const GgufVocabulary& v) {
+  BW_ASSIGN_OR_RETURN(TokenizerParts parts, MakeScoredBpe(SentencepieceOf(v)));
+  BW_RETURN_IF_ERROR(AddBosEos(v, &parts));
   return parts;
 }
 
@@ -147,7 +120,6 @@ absl::Status AddMerges(const GgufVocabulary& v, RankedBpeSpec* spec) {
 }
 
 absl::StatusOr<TokenizerParts> MakeGpt2(const GgufVocabulary& v) {
-  if (v.merges.empty()) return Damaged("model \"gpt2\" without merges");
   BW_ASSIGN_OR_RETURN(const KnownPreTokenizer known, FindKnownPreTokenizer(v.pre));
   TokenizerParts parts;
   RankedBpeSpec spec;
@@ -159,27 +131,69 @@ absl::StatusOr<TokenizerParts> MakeGpt2(const GgufVocabulary& v) {
   }
   BW_RETURN_IF_ERROR(AddTokens(v, &spec, &parts));
   BW_RETURN_IF_ERROR(AddMerges(v, &spec));
-  BW_RETURN_IF_ERROR(AddBosEos(v, known.add_bos, &parts));
+  BW_RETURN_IF_ERROR(AddBosEos(v, &parts));
   parts.encoder = MakeRankedBpe(std::move(spec));
   return parts;
 }
 
+// Defaults of the kind "llama".
+void FillLlama(GgufVocabulary* v) {
+  const auto or_default = [&](std::optional<int32_t> id, int32_t fallback) {
+    if (!id && static_cast<size_t>(fallback) < v->tokens.size()) id = fallback;
+    return id;
+  };
+  v->unknown_id = or_default(v->unknown_id, 0);
+  v->bos_id = or_default(v->bos_id, 1);
+  v->eos_id = or_default(v->eos_id, 2);
+  v->add_bos = v->add_bos.value_or(true);
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizerFromGguf(GgufVocabulary vocabulary) {
-  BW_RETURN_IF_ERROR(CheckSizes(vocabulary));
-  DropStrayIds(&vocabulary);
-  absl::StatusOr<TokenizerParts> parts;
-  if (vocabulary.model == "llama") {
-    parts = MakeLlama(std::move(vocabulary));
-  } else if (vocabulary.model == "gpt2") {
-    parts = MakeGpt2(vocabulary);
+absl::Status SettleVocabulary(GgufVocabulary* v) {
+  BW_RETURN_IF_ERROR(CheckSizes(*v));
+  DropStrayIds(v);
+  v->add_eos = v->add_eos.value_or(false);
+  if (v->model == "llama") {
+    if (v->scores.empty()) return Damaged("model \"llama\" without scores");
+    FillLlama(v);
+  } else if (v->model == "gpt2") {
+    if (v->merges.empty()) return Damaged("model \"gpt2\" without merges");
+    BW_ASSIGN_OR_RETURN(const KnownPreTokenizer known, FindKnownPreTokenizer(v->pre));
+    v->add_bos = v->add_bos.value_or(known.add_bos);
   } else {
-    return absl::UnimplementedError(absl::StrCat("tokenizer.ggml.model ", Quoted(vocabulary.model),
+    return absl::UnimplementedError(absl::StrCat("tokenizer.ggml.model ", Quoted(v->model),
                                                  " is not supported; supported are llama and gpt2"));
   }
-  BW_RETURN_IF_ERROR(parts.status());
-  return ComposeTokenizer(*std::move(parts));
+  return absl::OkStatus();
+}
+
+PieceType TypeOf(const GgufVocabulary& v, size_t id) {
+  if (!v.token_types.empty()) return static_cast<PieceType>(v.token_types[id] == 0 ? 1 : v.token_types[id]);
+  const TokenId token = static_cast<TokenId>(id);
+  if (token == v.unknown_id) return PieceType::kUnknown;
+  const bool control = token == v.bos_id || token == v.eos_id || token == v.eot_id || token == v.padding_id;
+  return control ? PieceType::kControl : PieceType::kNormal;
+}
+
+SentencepieceModel SentencepieceOf(const GgufVocabulary& v) {
+  SentencepieceModel model;
+  model.add_dummy_prefix = v.add_space_prefix.value_or(true);
+  model.remove_extra_whitespaces = false;
+  model.unknown_id = v.unknown_id;
+  for (size_t id = 0; id < v.tokens.size(); ++id) {
+    const PieceType type = TypeOf(v, id);
+    model.byte_fallback |= type == PieceType::kByte;
+    model.pieces.push_back({v.tokens[id], v.scores[id], type});
+  }
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> MakeTokenizerFromGguf(GgufVocabulary vocabulary) {
+  BW_RETURN_IF_ERROR(SettleVocabulary(&vocabulary));
+  BW_ASSIGN_OR_RETURN(TokenizerParts parts,
+                      vocabulary.model == "llama" ? MakeLlama(vocabulary) : MakeGpt2(vocabulary));
+  return ComposeTokenizer(std::move(parts));
 }
 
 }  // namespace bellwether

@@ -17,6 +17,8 @@ namespace {
 using Field = WireReader::Field;
 using PieceType = SentencepieceModel::PieceType;
 
+constexpr uint64_t kBpe = 2;  // of the kinds of models
+
 absl::Status Damaged(absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat("sentencepiece model is damaged: ", what));
 }
@@ -86,7 +88,7 @@ absl::Status ReadNormalizerSpec(std::string_view message, bool denormalizer, Sen
 }
 
 absl::Status CheckTrainerSpec(const TrainerSpec& spec) {
-  if (spec.model_type != 2) {
+  if (spec.model_type != kBpe) {
     static constexpr const char* kKinds[] = {"?", "unigram", "bpe", "word", "char"};
     const char* kind = spec.model_type < 5 ? kKinds[spec.model_type] : "unknown";
     return absl::UnimplementedError(
@@ -124,7 +126,72 @@ absl::Status CheckSpellings(const SentencepieceModel& model) {
   return absl::OkStatus();
 }
 
+// Fields of a message, appended to a text.
+class WireWriter {
+ public:
+  void AddNumber(uint32_t field, uint64_t value) {
+    AddVarint(uint64_t{field} << 3);
+    AddVarint(value);
+  }
+  void AddBytes(uint32_t field, std::string_view bytes) {
+    AddVarint(uint64_t{field} << 3 | 2);
+    AddVarint(bytes.size());
+    text_.append(bytes);
+  }
+  void AddFloat(uint32_t field, float value) {
+    AddVarint(uint64_t{field} << 3 | 5);
+    text_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  void AddVarint(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) text_ += static_cast<char>(value | 0x80);
+    text_ += static_cast<char>(value);
+  }
+
+  std::string text_;
+};
+
+// The number and the spelling of each piece that has a name; sentencepiece takes -1 for none.
+std::string TrainerSpecText(const SentencepieceModel& model) {
+  struct Named {
+    std::optional<TokenId> id;
+    uint32_t id_field, piece_field;
+  };
+  const Named all[] = {
+      {model.unknown_id, 40, 45}, {model.bos_id, 41, 46}, {model.eos_id, 42, 47}, {model.padding_id, 43, 48}};
+  WireWriter spec;
+  spec.AddNumber(3, kBpe);
+  spec.AddNumber(4, model.pieces.size());
+  spec.AddNumber(35, model.byte_fallback ? 1 : 0);
+  for (const Named& named : all) {
+    spec.AddNumber(named.id_field, static_cast<uint64_t>(int64_t{named.id.value_or(-1)}));
+    if (named.id.has_value()) spec.AddBytes(named.piece_field, model.pieces[*named.id].text);
+  }
+  return spec.text();
+}
+
 }  // namespace
+
+std::string WriteSentencepieceModel(const SentencepieceModel& model) {
+  WireWriter file;
+  for (const SentencepieceModel::Piece& piece : model.pieces) {
+    WireWriter message;
+    message.AddBytes(1, piece.text);
+    message.AddFloat(2, piece.score);
+    message.AddNumber(3, static_cast<uint64_t>(piece.type));
+    file.AddBytes(1, message.text());
+  }
+  file.AddBytes(2, TrainerSpecText(model));
+  WireWriter normalizer;
+  normalizer.AddBytes(1, "identity");
+  normalizer.AddNumber(3, model.add_dummy_prefix ? 1 : 0);
+  normalizer.AddNumber(4, model.remove_extra_whitespaces ? 1 : 0);
+  normalizer.AddNumber(5, model.escape_whitespaces ? 1 : 0);
+  file.AddBytes(3, normalizer.text());
+  return file.text();
+}
 
 absl::StatusOr<SentencepieceModel> ParseSentencepieceModel(std::string_view file) {
   SentencepieceModel model;

@@ -34,6 +34,10 @@ inline constexpr size_t kMaxVocabulary = size_t{1} << 20;
 // whitespace as a suffix. INVALID_ARGUMENT: damaged, with what and where.
 absl::StatusOr<SentencepieceModel> ParseSentencepieceModel(std::string_view file);
 
+// The protobuf of a tokenizer.model that reads back as `model`, where the unknown token is a piece of its
+// type and BOS, EOS and padding are control pieces.
+std::string WriteSentencepieceModel(const SentencepieceModel& model);
+
 // INVALID_ARGUMENT when the pieces contradict each other (from a parsed file or a GGUF alike).
 absl::Status ValidateSentencepieceModel(const SentencepieceModel& model);
 

@@ -65,7 +65,7 @@ class OldFiles(unittest.TestCase):
             (source / f"{name}.{hashlib.sha256(data).hexdigest()}.enc").write_bytes(encrypt(data, base.read_bytes()))
         refused = run("inspect", source)
         self.assertIn("run bellwether convert xor --base", refused.stderr)
-        convert = ["convert", "xor", "--base", base, "--input", source, "--output", plain]
+        convert = ["convert", "xor", "--base", base, "--model", source, "--output", plain]
         done = run(*convert)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("2 files written", done.stdout)
@@ -127,6 +127,42 @@ class OldFiles(unittest.TestCase):
         done = run("convert", "safetensors", "--input", model, "--lora", f"{adapter}:0.5", "--output", out)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(whole["logprobs"], self.answer("--model", out)["logprobs"])
+
+    def scores(self, model, golden):
+        done = run("score", "--model", model, "--threads", 1, "--kernel-level", "portable", "--kv-type", "fp32", "--json",
+                   "--token-ids", ",".join(map(str, golden["token_ids"])))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)["logprobs"]
+
+    def test_quantised_models_written_as_safetensors(self):
+        for name in ("gptq-belle-bloom-4bit/bloom7b-4bit-128g.pt", "gptq-act-order-llama", "awq-llama"):
+            model, out = GOLDENS / "models" / name, self.directory / name.split("/")[0]
+            golden = json.loads((GOLDENS / "models" / name.split("/")[0] / "golden.json").read_text())
+            done = run("convert", "safetensors", "--model", model, "--output", out)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(self.scores(out, golden), self.scores(model, golden))
+
+    def test_blocks_written_as_floats_are_what_transformers_computed_with(self):
+        for name in ("gguf-llama-mixed/model.gguf", "ggjt-v1-mixed/ggml-model.bin", "gptq-act-order-llama"):
+            model, out = GOLDENS / "models" / name, self.directory / name.split("/")[0]
+            golden = json.loads((GOLDENS / "models" / name.split("/")[0] / "golden.json").read_text())
+            if "gptq" not in name:
+                refused = run("convert", "safetensors", "--model", model, "--output", out)
+                self.assertNotEqual(refused.returncode, 0)
+                self.assertIn("--dequantize fp16", refused.stderr)
+            done = run("convert", "safetensors", "--model", model, "--output", out, "--dequantize", "fp32")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for got, expected in zip(self.scores(out, golden)[1:], golden["token_logprobs"][1:]):
+                self.assertAlmostEqual(got, expected, delta=2e-4)
+
+    def test_gptq_files_are_what_the_command_line_says(self):
+        model = GOLDENS / "models/gptq-belle-bloom-4bit/bloom7b-4bit-128g.pt"
+        self.assertEqual(run("inspect", model, "--gptq-bits", 4, "--gptq-group", 32).returncode, 0)
+        refused = run("inspect", model, "--gptq-bits", 8)
+        self.assertIn("these are 4 bits, but --gptq-bits or its settings say 8", refused.stderr)
+        self.assertIn("allowed: 2, 3, 4, 8", run("inspect", model, "--gptq-bits", 5).stderr)
+        whole = GOLDENS / "models/gptq-belle-llama-3bit/llama7b-3bit.pt"
+        self.assertEqual(run("inspect", whole, "--gptq-group", -1).returncode, 0)
 
     def test_dtype_shows_both_sizes(self):
         stored = json.loads(run("inspect", LLAMA, "--json").stdout)
