@@ -2,7 +2,7 @@
 # Its neighbours by suffix are built and registered too, so none can be forgotten:
 #   x_test.cc   a GoogleTest program, run by ctest as NAME/x_test
 #   x_bench.cc  a Google Benchmark program; ctest runs it on tiny input so that it cannot rot
-#   x_fuzz.cc   a libFuzzer program (preset "fuzz")
+#   x_fuzz.cc   a libFuzzer program (preset "fuzz"), run for a minute from the seeds in tests/corpora/NAME/x_fuzz
 # `main.cc` is left out: add_program names it. EXCEPT names sources that are added elsewhere, if at all.
 function(add_module name)
   cmake_parse_arguments(ARG "" "" "DEPS;EXCEPT" ${ARGN})
@@ -62,7 +62,14 @@ function(add_fuzzer source)
   target_link_libraries(${target} PRIVATE ${ARGN})
   target_link_options(${target} PRIVATE -fsanitize=fuzzer)
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
-  add_test(NAME ${name} COMMAND ${target} -runs=20000 -max_total_time=20 -rss_limit_mb=4096)
+  set(seeds ${CMAKE_SOURCE_DIR}/tests/corpora/${name})
+  if(NOT EXISTS ${seeds})
+    message(FATAL_ERROR "${name} has no seeds in tests/corpora: see tools/make_fuzz_corpora.py")
+  endif()
+  # The first directory takes what is found, and is begun from when it runs again.
+  set(found ${CMAKE_BINARY_DIR}/fuzz/found/${name})
+  file(MAKE_DIRECTORY ${found})
+  add_test(NAME ${name} COMMAND ${target} -max_total_time=60 -timeout=10 -rss_limit_mb=4096 ${found} ${seeds})
 endfunction()
 
 function(add_program name main library)

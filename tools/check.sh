@@ -9,7 +9,7 @@
 #   tsan           by clang, whose -Wthread-safety checks which mutex guards what: the programs, and all tests that run threads
 #                  of ours, under ThreadSanitizer
 #   tsan-handover  quick: only those tests in which threads hand something over
-#   fuzz           every fuzzer for a moment
+#   fuzz           every fuzzer for a minute, from the seeds in tests/corpora and what earlier runs found
 #   openai         OpenAI's own client against the HTTP door (a package from PyPI)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 #   monitoring     rules and dashboards by a real Prometheus and Grafana's own reader (from Debian, unpacked into build/, and PyPI)
