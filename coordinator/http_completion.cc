@@ -23,7 +23,7 @@ class HttpCompletion::Observer : public RequestObserver {
   Observer(std::shared_ptr<HttpCompletion> call, size_t prompt, bool score)
       : call_(std::move(call)), prompt_(prompt), score_(score) {}
   void OnAccepted() override { call_->OnAccepted(); }
-  void OnTokens(TokenChunk chunk) override { call_->OnTokens(prompt_, std::move(chunk)); }
+  void OnTokens(TokenChunk chunk) override { call_->OnTokens(prompt_, chunk); }
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
     call_->OnScores(prompt_, logprobs, best);
   }
@@ -137,7 +137,7 @@ void HttpCompletion::OnAccepted() {
   for (size_t i = 0; i < prompts_.size(); ++i) SendNews(i);  // others were accepted before
 }
 
-void HttpCompletion::OnTokens(size_t prompt, TokenChunk chunk) {
+void HttpCompletion::OnTokens(size_t prompt, const TokenChunk& chunk) {
   MutexLock lock(&mutex_);
   if (failed_) return;
   Choice& choice = choices_[prompt * choices_each_ + static_cast<size_t>(chunk.choice)];

@@ -62,7 +62,7 @@ std::string OpenAiAnswer::Whole(const std::vector<OpenAiChoice>& choices, const 
   }
   Json rest = Json::object({{"usage", UsageJson(usage)}});
   if (seeds.size() == 1) rest["seed"] = SeedJson(seeds[0]);
-  return Object(std::move(list), rest);
+  return Object(list, rest);
 }
 
 std::string OpenAiAnswer::Piece(const OpenAiChoice& choice, std::optional<uint64_t> seed) const {

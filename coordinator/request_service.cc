@@ -10,7 +10,7 @@
 namespace bellwether {
 
 RequestService::RequestService(Options options)
-    : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {}
+    : options_(options), pool_({.threads = options_.tokenizer_threads}) {}
 
 // -- Reading
 
