@@ -20,6 +20,7 @@ struct CoordinatorOptions {
   std::string http_listen = kDefaultHttpAddress;      // host:port for clients over HTTP; empty: none
   std::string served_model_name;  // what clients over HTTP call the model, several with commas; empty: as it
                                   // is called
+  std::string api_keys;           // file of those who may ask, as ApiKeys has it; empty: everybody
   std::string port_file;  // gets "client HOST:PORT", "worker HOST:PORT" and "http HOST:PORT" once they listen
   TlsOptions tls;         // of the clients' port; an authority asks clients for theirs
   TlsOptions cluster_tls;  // of the workers' port, which asks workers for theirs

@@ -164,6 +164,9 @@ absl::Status CoordinatorServer::OpenModel() {
 
 absl::Status CoordinatorServer::CheckOptions() {
   BW_RETURN_IF_ERROR(CheckNumbers(options_));
+  if (!options_.api_keys.empty()) {
+    BW_ASSIGN_OR_RETURN(api_keys_, ApiKeys::Load(options_.api_keys));
+  }
   const ModelConfig& config = checkpoint_->config();
   if (!options_.layout.empty()) {
     BW_ASSIGN_OR_RETURN(planner_.layout, ParseLayout(config, options_.layout));
@@ -268,7 +271,8 @@ void CoordinatorServer::StartEngine() {
                                          .has_tokenizer = tokenizer_ != nullptr},
                               .tokenizer = tokenizer_.get(),
                               .chat_template = chat_template_,
-                              .engine = engine_.get()});
+                              .engine = engine_.get(),
+                              .api_keys = api_keys_.get()});
 }
 
 std::string CoordinatorServer::ModelName() const {

@@ -62,6 +62,7 @@ class CoordinatorServer {
   std::atomic<bool> serving_{false};
   std::unique_ptr<ClusterService> cluster_;
   std::unique_ptr<EngineLoop> engine_;
+  std::unique_ptr<ApiKeys> api_keys_;  // null: nobody is asked
   std::unique_ptr<RequestService> requests_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<GrpcServer> worker_server_;

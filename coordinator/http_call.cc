@@ -14,9 +14,10 @@ namespace {
 constexpr char kRequestIdHeader[] = "x-request-id";
 constexpr char kTimeoutHeader[] = "X-Request-Timeout";
 
-std::string GivenId(const HttpRequest& request) {
-  const std::string* id = FindHeader(request.headers, kRequestIdHeader);
-  return id == nullptr ? std::string() : *id;
+// Empty if there is none.
+std::string HeaderOf(const HttpRequest& request, std::string_view name) {
+  const std::string* value = FindHeader(request.headers, name);
+  return value == nullptr ? std::string() : *value;
 }
 
 // Without the header there is no deadline. InvalidArgument: it is no number of seconds.
@@ -32,7 +33,8 @@ absl::StatusOr<absl::Duration> TimeLeft(const HttpRequest& request) {
 }  // namespace
 
 HttpCall::HttpCall(RequestService* service, HttpRequest request, std::shared_ptr<HttpExchange> exchange)
-    : RequestCall(service, GivenId(request), TimeLeft(request).value_or(absl::InfiniteDuration())),
+    : RequestCall(service, HeaderOf(request, kRequestIdHeader), HeaderOf(request, "Authorization"),
+                  TimeLeft(request).value_or(absl::InfiniteDuration())),
       body_(std::move(request.body)),
       timeout_status_(TimeLeft(request).status()),
       exchange_(std::move(exchange)) {}

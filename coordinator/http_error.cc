@@ -68,6 +68,7 @@ HttpResponse ErrorResponse(const absl::Status& status) {
   const ErrorKind kind = KindOf(status);
   HttpResponse response = JsonResponse(ErrorJson(status));
   response.status = kind.http;
+  if (kind.http == 401) response.headers.push_back({"WWW-Authenticate", "Bearer"});
   if (kind.retry_after != nullptr) response.headers.push_back({"Retry-After", kind.retry_after});
   return response;
 }

@@ -36,10 +36,13 @@ std::vector<HttpRoute> HttpGateway::Routes() {
   };
   return {{"POST", "/v1/chat/completions", completion(/*chat=*/true)},
           {"POST", "/v1/completions", completion(/*chat=*/false)},
-          {"GET", "/v1/models", at_once(&HttpGateway::ListModels)},
+          {"GET", "/v1/models",
+           [this](const HttpRequest& request, const ExchangePtr& exchange) {
+             if (Allows(request, *exchange)) ListModels(*exchange);
+           }},
           {"GET", absl::StrCat(kModelPath, "*"),
            [this](const HttpRequest& request, const ExchangePtr& exchange) {
-             GetModel(request.path.substr(sizeof(kModelPath) - 1), *exchange);
+             if (Allows(request, *exchange)) GetModel(request.path.substr(sizeof(kModelPath) - 1), *exchange);
            }},
           {"GET", "/health", at_once(&HttpGateway::Health)},
           {"GET", "/version", at_once(&HttpGateway::Version)},
@@ -71,6 +74,13 @@ std::string HttpGateway::ModelJson(const std::string& name) const {
                                  {"created", created_},
                                  {"owned_by", "bellwether"},
                                  {"max_model_len", requests().limits().context_tokens}}));
+}
+
+bool HttpGateway::Allows(const HttpRequest& request, HttpExchange& exchange) const {
+  const std::string* authorization = FindHeader(request.headers, "Authorization");
+  const auto client = requests().ClientOf(authorization == nullptr ? std::string_view() : *authorization);
+  if (!client.ok()) exchange.Respond(ErrorResponse(client.status()));
+  return client.ok();
 }
 
 void HttpGateway::ListModels(HttpExchange& exchange) const {

@@ -37,6 +37,8 @@ class HttpGateway {
 
  private:
   std::string ModelJson(const std::string& name) const;
+  // Whether the client may ask; if not, it has been told.
+  bool Allows(const HttpRequest& request, HttpExchange& exchange) const;
   void ListModels(HttpExchange& exchange) const;
   void GetModel(const std::string& name, HttpExchange& exchange) const;
   void Health(HttpExchange& exchange) const;

@@ -18,6 +18,7 @@ namespace bellwether {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr char kAuthorizationKey[] = "authorization";
 
 v1::FinishReason ToProto(FinishReason reason) {
   switch (reason) {
@@ -62,9 +63,9 @@ void ToProto(const TokenChunk& chunk, const Tokenizer* tokenizer, v1::GenerateRe
   if (chunk.finish) out->set_finish_reason(ToProto(*chunk.finish));
 }
 
-// The client's own name for its request; empty if it gives none.
-std::string GivenId(const grpc::CallbackServerContext& context) {
-  const auto given = context.client_metadata().find(kRequestIdKey);
+// What the client gives under that key; empty if it is nothing.
+std::string Given(const grpc::CallbackServerContext& context, const char* key) {
+  const auto given = context.client_metadata().find(key);
   if (given == context.client_metadata().end()) return {};
   return std::string(given->second.data(), given->second.size());
 }
@@ -129,7 +130,8 @@ class InferenceService::Impl : public v1::Inference::CallbackService {
   grpc::ServerWriteReactor<v1::GenerateResponse>* Stream(grpc::CallbackServerContext* context,
                                                          const Message* message);
   // Runs `work` on a text of `bytes` on the pool and ends the call with its status.
-  grpc::ServerUnaryReactor* OnPool(size_t bytes, std::function<absl::Status(const StopReading&)> work);
+  grpc::ServerUnaryReactor* OnPool(const grpc::CallbackServerContext& context, size_t bytes,
+                                   std::function<absl::Status(const StopReading&)> work);
 
   const Options options_;
   ArenaMessages<v1::TokenizeRequest, v1::TokenizeResponse> tokenize_messages_;
@@ -144,7 +146,9 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
                                              public RequestCall {
  public:
   GenerateCall(RequestService* service, grpc::CallbackServerContext* context, const Message* message)
-      : RequestCall(service, GivenId(*context), GrpcTimeLeft(context->deadline())), message_(message) {
+      : RequestCall(service, Given(*context, kRequestIdKey), Given(*context, kAuthorizationKey),
+                    GrpcTimeLeft(context->deadline())),
+        message_(message) {
     context->AddInitialMetadata(kRequestIdKey, request_id());
     stream_ = std::make_shared<TokenStream>(
         TokenStream::Options{.writer = &writer_, .cancel = [this] { CancelSubmitted(); }});
@@ -214,7 +218,8 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, publi
  public:
   ScoreCall(RequestService* service, grpc::CallbackServerContext* context, const v1::ScoreRequest* message,
             v1::ScoreResponse* response)
-      : RequestCall(service, GivenId(*context), GrpcTimeLeft(context->deadline())),
+      : RequestCall(service, Given(*context, kRequestIdKey), Given(*context, kAuthorizationKey),
+                    GrpcTimeLeft(context->deadline())),
         message_(message),
         response_(response) {
     context->AddInitialMetadata(kRequestIdKey, request_id());
@@ -273,8 +278,9 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Score(grpc::CallbackServerCont
 class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor, public RequestCall {
  public:
   using Work = std::function<absl::Status(const StopReading&)>;
-  TextCall(RequestService* service, Work work)
-      : RequestCall(service, /*given_id=*/"", absl::InfiniteDuration()), work_(std::move(work)) {}
+  TextCall(RequestService* service, const grpc::CallbackServerContext& context, Work work)
+      : RequestCall(service, /*given_id=*/"", Given(context, kAuthorizationKey), absl::InfiniteDuration()),
+        work_(std::move(work)) {}
   void KeepUntilDone(std::shared_ptr<TextCall> self) { self_ = std::move(self); }
 
  private:
@@ -290,37 +296,40 @@ class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor, public
 };
 
 grpc::ServerUnaryReactor* InferenceService::Impl::OnPool(
-    size_t bytes, std::function<absl::Status(const StopReading&)> work) {
-  auto call = std::make_shared<TextCall>(options_.requests, std::move(work));
+    const grpc::CallbackServerContext& context, size_t bytes,
+    std::function<absl::Status(const StopReading&)> work) {
+  auto call = std::make_shared<TextCall>(options_.requests, context, std::move(work));
   call->KeepUntilDone(call);
   call->Start(bytes);
   return call.get();
 }
 
-grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* InferenceService::Impl::Tokenize(grpc::CallbackServerContext* context,
                                                            const v1::TokenizeRequest* request,
                                                            v1::TokenizeResponse* response) {
-  return OnPool(request->text().size(), [this, request, response](const StopReading& stop) -> absl::Status {
-    BW_ASSIGN_OR_RETURN(const std::vector<TokenId> ids,
-                        options_.requests->Tokenize(request->text(),
-                                                    {.add_special_tokens = request->add_special_tokens(),
-                                                     .parse_special_tokens = request->parse_special_tokens()},
-                                                    stop));
-    response->mutable_token_ids()->Reserve(static_cast<int>(ids.size()));
-    response->mutable_tokens()->Reserve(static_cast<int>(ids.size()));
-    for (const TokenId id : ids) {
-      response->add_token_ids(id);
-      response->add_tokens(std::string(options_.requests->tokenizer()->TokenBytes(id)));
-    }
-    return absl::OkStatus();
-  });
+  return OnPool(*context, request->text().size(),
+                [this, request, response](const StopReading& stop) -> absl::Status {
+                  BW_ASSIGN_OR_RETURN(
+                      const std::vector<TokenId> ids,
+                      options_.requests->Tokenize(request->text(),
+                                                  {.add_special_tokens = request->add_special_tokens(),
+                                                   .parse_special_tokens = request->parse_special_tokens()},
+                                                  stop));
+                  response->mutable_token_ids()->Reserve(static_cast<int>(ids.size()));
+                  response->mutable_tokens()->Reserve(static_cast<int>(ids.size()));
+                  for (const TokenId id : ids) {
+                    response->add_token_ids(id);
+                    response->add_tokens(std::string(options_.requests->tokenizer()->TokenBytes(id)));
+                  }
+                  return absl::OkStatus();
+                });
 }
 
-grpc::ServerUnaryReactor* InferenceService::Impl::Detokenize(grpc::CallbackServerContext*,
+grpc::ServerUnaryReactor* InferenceService::Impl::Detokenize(grpc::CallbackServerContext* context,
                                                              const v1::DetokenizeRequest* request,
                                                              v1::DetokenizeResponse* response) {
   const size_t bytes = sizeof(TokenId) * static_cast<size_t>(request->token_ids_size());
-  return OnPool(bytes, [this, request, response](const StopReading&) -> absl::Status {
+  return OnPool(*context, bytes, [this, request, response](const StopReading&) -> absl::Status {
     const std::vector<TokenId> ids(request->token_ids().begin(), request->token_ids().end());
     BW_ASSIGN_OR_RETURN(*response->mutable_text(),
                         options_.requests->Detokenize(ids, /*skip_special=*/!request->keep_special_tokens()));

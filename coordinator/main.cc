@@ -45,6 +45,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(
       app, "--port-file", options.port_file,
       "Gets the lines \"client HOST:PORT\", \"worker HOST:PORT\" and \"http HOST:PORT\" once they listen");
+  AddFlag(app, "--api-keys", options.api_keys,
+          "File of who may ask, over gRPC and HTTP: a line {\"name\": ..., \"sha256\": ...} for each key "
+          "(default: everybody may)");
   AddTlsFlags(app, "", &options.tls, "clients");
   AddTlsFlags(app, "cluster-", &options.cluster_tls, "workers");
   app->add_flag("--insecure", options.insecure, kInsecureHelp);

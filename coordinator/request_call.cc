@@ -16,17 +16,23 @@ absl::Status CancelledByClient() { return absl::CancelledError("cancelled by the
 
 }  // namespace
 
-RequestCall::RequestCall(RequestService* service, std::string given_id, absl::Duration time_left)
+RequestCall::RequestCall(RequestService* service, std::string given_id, std::string_view authorization,
+                         absl::Duration time_left)
     : service_(service),
       first_id_(service->engine().NewRequestId()),
       deadline_(service->clock().Now() + time_left),
-      request_id_(std::move(given_id)) {
+      request_id_(std::move(given_id)),
+      client_(service->ClientOf(authorization)) {
   if (!request_id_.empty()) request_id_status_ = ValidateRequestId(request_id_);
   if (request_id_.empty() || !request_id_status_.ok())
     request_id_ = absl::StrFormat("req-%d", first_id_.value);
 }
 
 void RequestCall::Start(size_t reading_bytes) {
+  if (!client_.ok()) {
+    if (Take()) End(client_.status());
+    return;
+  }
   const bool posted = service_->TryPost(reading_bytes, [self = shared_from_this()] {
     if (!self->Take()) return;
     if (!self->request_id_status_.ok()) return self->End(self->request_id_status_);
@@ -63,6 +69,11 @@ absl::Status RequestCall::Submit(EngineRequest request, std::shared_ptr<RequestO
 void RequestCall::CancelSubmitted() {
   MutexLock lock(&mutex_);
   for (const RequestId id : submitted_) service_->engine().Cancel(id);
+}
+
+void RequestCall::LogEnd(const absl::Status& status) const {
+  const bool named = client_.ok() && !client_->empty();
+  service_->LogEnd(named ? absl::StrCat(request_id_, " of ", *client_) : request_id_, status);
 }
 
 absl::Status RequestCall::Named(const absl::Status& status) const {

@@ -24,7 +24,9 @@ namespace bellwether {
 class RequestCall : public std::enable_shared_from_this<RequestCall> {
  public:
   // `given_id`: the client's own name for the request, empty if it has none; `time_left` until its deadline.
-  RequestCall(RequestService* service, std::string given_id, absl::Duration time_left);
+  // `authorization`: what he says to show who he is.
+  RequestCall(RequestService* service, std::string given_id, std::string_view authorization,
+              absl::Duration time_left);
   virtual ~RequestCall() = default;
 
   // The name in answers and log lines: the client's, or one of ours where it has none or it is not allowed.
@@ -52,7 +54,7 @@ class RequestCall : public std::enable_shared_from_this<RequestCall> {
   void CancelSubmitted();
   // With the request's name in front.
   absl::Status Named(const absl::Status& status) const;
-  void LogEnd(const absl::Status& status) const { service_->LogEnd(request_id_, status); }
+  void LogEnd(const absl::Status& status) const;
 
  private:
   bool Take() { return !taken_.exchange(true); }
@@ -61,7 +63,8 @@ class RequestCall : public std::enable_shared_from_this<RequestCall> {
   const RequestId first_id_;       // of the first submitted request, which also gives the call its name
   const absl::Duration deadline_;  // of the service's clock
   std::string request_id_;
-  absl::Status request_id_status_;  // of the client's own name
+  absl::Status request_id_status_;            // of the client's own name
+  const absl::StatusOr<std::string> client_;  // whose API key it is, for the log; or why he may not ask
   std::atomic<bool> taken_{false};
   std::atomic<bool> cancelled_{false};
   Mutex mutex_;

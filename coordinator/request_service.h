@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/generation_options.h"
 #include "common/log_limiter.h"
+#include "coordinator/api_keys.h"
 #include "coordinator/engine_loop.h"
 #include "coordinator/request_validation.h"
 #include "coordinator/text_pool.h"
@@ -40,6 +41,7 @@ class RequestService {
     const Tokenizer* tokenizer = nullptr;         // may be null; outlives the service
     const ChatTemplate* chat_template = nullptr;  // null without a tokenizer
     EngineLoop* engine = nullptr;                 // outlives the service
+    ApiKeys* api_keys = nullptr;                  // likewise; null: nobody is asked who he is
     const Clock* clock = Clock::Real();
     int tokenizer_threads = 2;
   };
@@ -50,6 +52,9 @@ class RequestService {
   const ChatTemplate* chat_template() const { return options_.chat_template; }
   EngineLoop& engine() const { return *options_.engine; }
   const Clock& clock() const { return *options_.clock; }
+
+  // Who asks with these words ("Bearer KEY"); "" where nobody is asked. Unauthenticated, as ApiKeys has it.
+  absl::StatusOr<std::string> ClientOf(std::string_view authorization) const;
 
   // -- Reading, which may take seconds: for the pool. InvalidArgument names the field, FailedPrecondition
   // says that the model has no tokenizer; other errors are those of `stop`.

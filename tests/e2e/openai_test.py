@@ -1,6 +1,7 @@
 """The HTTP door against the real binaries, by the standard library's client: what OpenAI's clients rely on."""
 
 import contextlib
+import hashlib
 import http.client
 import json
 import pathlib
@@ -310,6 +311,51 @@ class OpenAi(unittest.TestCase):
         self.assertEqual(self.refusal(headers={"X-Request-Timeout": "soon"})[0], 400)
         self.assertEqual(self.refusal(headers={"x-request-id": "two words"})[0], 400)
         self.assertEqual(self.door.ask("POST", "/v1/completions", b"x" * (17 << 20))[0], 413)
+
+
+class Keys(unittest.TestCase):
+    """A cluster that knows who may ask."""
+
+    def test_both_doors_ask_for_keys_and_follow_their_file(self):
+        model = a_model(type(self))
+        keys = model / "keys"
+
+        def write(key):
+            record = {"name": "team-a", "sha256": hashlib.sha256(key.encode()).hexdigest(), "weight": 1}
+            (model / "new").write_text(json.dumps(record) + "\n")
+            (model / "new").rename(keys)
+
+        def ask(key, method="POST", path="/v1/completions"):
+            body = {"model": "sheep-1b", "prompt": "a", "max_tokens": 1} if method == "POST" else None
+            return door.ask(method, path, body, {"Authorization": f"Bearer {key}"} if key else {})
+
+        write("first-key")
+        cluster = processes.Cluster(model, coordinator_flags=["--api-keys", keys, "--log-level", "debug"])
+        self.addCleanup(cluster.close)
+        door = Door(cluster.http_address)
+        door.wait_until_serving()  # health is for everybody
+        for method, path in (("POST", "/v1/completions"), ("POST", "/tokenize"), ("GET", "/v1/models")):
+            code, headers, answer = ask(None, method, path)
+            self.assertEqual((code, answer["error"]["code"], headers["WWW-Authenticate"]), (401, "invalid_api_key", "Bearer"))
+            self.assertEqual(ask("another-key", method, path)[0], 401)
+            self.assertEqual(ask("first-key", method, path)[0], 200)
+        if grpc is not None:
+            with grpc.insecure_channel(cluster.address, [("grpc.enable_http_proxy", 0)]) as channel:
+                stub = inference_pb2_grpc.InferenceStub(channel)
+                request = pb.TokenizeRequest(text="a")
+                for refused in (lambda: stub.Tokenize(request),
+                                lambda: list(stub.Generate(pb.GenerateRequest(prompt=pb.Prompt(text="a"))))):
+                    with self.assertRaises(grpc.RpcError) as caught:
+                        refused()
+                    self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
+                self.assertTrue(stub.Tokenize(request, metadata=[("authorization", "Bearer first-key")]).token_ids)
+        write("second-key")
+        while ask("first-key")[0] != 401:
+            pass
+        self.assertEqual(ask("second-key")[0], 200)
+        self.assertIn(" of team-a", cluster.logs())
+        for key in ("first-key", "second-key", "another-key"):
+            self.assertNotIn(key, cluster.logs(), "keys are in no log")
 
 
 class Limits(unittest.TestCase):
