@@ -14,6 +14,7 @@
 #include "cli/terminal.h"
 #include "common/defaults.h"
 #include "common/device_name.h"
+#include "common/metrics/addresses.h"
 #include "common/program_flags.h"
 #include "common/read_file.h"
 #include "common/status.h"
@@ -244,6 +245,7 @@ void AddUp(CLI::App& app, CommandLine& line) {
   line.up.listen = kDefaultClientAddress;
   line.up.worker_listen = kDefaultWorkerAddress;
   line.up.http_listen = kDefaultHttpAddress;
+  line.up.metrics_listen = kDefaultCoordinatorMetricsAddress;
   line.up.log_to_stderr = true;
   Add(*up, "--workers", line.up.workers, "workers to start (default: stages x ranks)")
       ->check(CLI::Range(0, kLocalWorkersMax));
@@ -256,6 +258,10 @@ void AddUp(CLI::App& app, CommandLine& line) {
   Add(*up, "--served-model-name", line.up.served_model_name,
       "what they call the model, several names with commas (default: as its file or directory is called)");
   up->add_flag("--insecure", line.up.insecure, kInsecureHelp);
+  Add(*up, "--metrics-listen", line.up.metrics_listen,
+      "HOST:PORT for monitoring: /metrics of the coordinator, /http_sd for Prometheus to find all; empty: "
+      "none")
+      ->check(Address({.any_port = true, .empty = true}));
   Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
       ->check(SecondsRange());
   up->get_option("--model")->required();

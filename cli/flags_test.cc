@@ -155,6 +155,8 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
                                         "c:3",
                                         "--served-model-name",
                                         "sheep,flock",
+                                        "--metrics-listen",
+                                        "d:4",
                                         "--devices",
                                         "cuda:0,cuda:1",
                                         "--device-memory-fraction",
@@ -175,6 +177,7 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
   EXPECT_EQ(options.worker_listen, "b:2");
   EXPECT_EQ(options.http_listen, "c:3");
   EXPECT_EQ(options.served_model_name, "sheep,flock");
+  EXPECT_EQ(options.metrics_listen, "d:4");
   EXPECT_EQ(options.devices, "cuda:0,cuda:1");
   EXPECT_EQ(options.device_memory_fraction, 0.5);
 }

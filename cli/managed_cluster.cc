@@ -118,14 +118,15 @@ std::vector<pid_t> ManagedCluster::worker_pids() const {
 
 absl::Status ManagedCluster::StartCoordinator() {
   std::vector<std::string> arguments = {
-      "--model",         options_.model,
-      "--listen",        options_.listen,
-      "--worker-listen", options_.worker_listen,
-      "--http-listen",   options_.http_listen,
-      "--port-file",     directory_.path() + "/ports",
-      "--workers",       std::to_string(workers()),
-      "--drain-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
-      "--log-level",     options_.log_level};
+      "--model",          options_.model,
+      "--listen",         options_.listen,
+      "--worker-listen",  options_.worker_listen,
+      "--http-listen",    options_.http_listen,
+      "--metrics-listen", options_.metrics_listen,
+      "--port-file",      directory_.path() + "/ports",
+      "--workers",        std::to_string(workers()),
+      "--drain-seconds",  absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
+      "--log-level",      options_.log_level};
   AppendTo(arguments, FlagsOf(options_.read));
   AddUnlessZero("--tensor-parallel", options_.tensor_parallel, arguments);
   AddUnlessZero("--pipeline-parallel", options_.pipeline_parallel, arguments);
@@ -160,6 +161,7 @@ absl::Status ManagedCluster::ReadPorts(const Progress& progress) {
       if (name == "client") address_ = address;
       if (name == "worker") worker_address_ = address;
       if (name == "http") http_address_ = address;
+      if (name == "metrics") metrics_address_ = address;
     }
     if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
     if (coordinator_.WaitFor(kLook)) return CoordinatorEnded();
@@ -181,6 +183,8 @@ absl::Status ManagedCluster::StartWorker(int index) {
                                         "--device",      devices_[index],
                                         "--threads",     std::to_string(threads),
                                         "--log-level",   options_.log_level};
+  // They take free ports beside each other, which the coordinator knows.
+  if (options_.metrics_listen.empty()) arguments.insert(arguments.end(), {"--metrics-listen", ""});
   AppendTo(arguments, FlagsOf(options_.read));
   if (options_.insecure) arguments.emplace_back("--insecure");
   // Each worker its own cores; more threads than cores go wherever the system likes.

@@ -40,6 +40,7 @@ struct ClusterOptions {
   std::string http_listen;                    // clients over HTTP; empty: none
   std::string served_model_name;              // what they call the model
   bool insecure = false;                      // these may be other than this machine's own
+  std::string metrics_listen;                 // monitoring, of all of them; empty: none
   absl::Duration drain;                       // how long running answers may take once Stop is called
   std::string log_level = "warning";
   bool log_to_stderr = false;  // else into files that are shown if something fails
@@ -57,7 +58,8 @@ class ManagedCluster {
   ~ManagedCluster();
 
   const std::string& address() const { return address_; }
-  const std::string& http_address() const { return http_address_; }  // empty: none
+  const std::string& http_address() const { return http_address_; }        // empty: none
+  const std::string& metrics_address() const { return metrics_address_; }  // empty: none
   const ServedModel& model() const { return model_; }
   int workers() const { return static_cast<int>(workers_.size()); }
   std::vector<pid_t> worker_pids() const;
@@ -99,7 +101,7 @@ class ManagedCluster {
   const ClusterOptions options_;
   const std::vector<std::string> devices_;  // of each worker
   ScratchDirectory directory_;              // of logs and the port file
-  std::string address_, worker_address_, http_address_;
+  std::string address_, worker_address_, http_address_, metrics_address_;
   ChildProcess coordinator_;
   std::optional<absl::Duration> coordinator_stopped_at_;  // by SIGSTOP, and has not gone on since
   std::vector<Worker> workers_;

@@ -22,6 +22,10 @@ absl::Status RunUp(const ClusterOptions& options) {
   if (!cluster->http_address().empty()) {
     std::fprintf(stderr, "  OpenAI's clients find it at http://%s/v1\n", cluster->http_address().c_str());
   }
+  if (!cluster->metrics_address().empty()) {
+    std::fprintf(stderr, "  Prometheus finds all metrics by http://%s/http_sd\n",
+                 cluster->metrics_address().c_str());
+  }
   std::fprintf(stderr, "  ^C ends it.\n");
   NotifyService("READY=1");
   BW_RETURN_IF_ERROR(cluster->Supervise(StopRequested));

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <deque>
 #include <thread>
 #include <utility>
@@ -20,25 +19,18 @@
 #include "common/status.h"
 #include "common/system_random.h"
 #include "coordinator/core_shortage.h"
+#include "coordinator/worker_messages.h"
 #include "coordinator/worker_stream.h"
 #include "model/layout.h"
 #include "proto/assignment_codec.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/step_codec.h"
-#include "proto/worker_state_codec.h"
 
 namespace bellwether {
 namespace {
 
 constexpr absl::Duration kTickInterval = absl::Milliseconds(100);
 constexpr size_t kEventsMax = 1 << 16;
-constexpr size_t kTextBytesMax = 512;
-constexpr int kKernelLevelsMax = 32;
-constexpr size_t kReadOptionsMax = 16;
-constexpr int kThreadsMax = 4096;
-constexpr int kCpusMax = 4096;
-constexpr int64_t kBytesMax = int64_t{1} << 50;
-constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
 
 using MessagePtr = std::shared_ptr<const v1::CoordinatorMessage>;
 
@@ -46,120 +38,6 @@ std::string RandomSecret() {
   char bytes[16];
   FillRandom(bytes, sizeof(bytes));
   return absl::BytesToHexString(absl::string_view(bytes, sizeof(bytes)));
-}
-
-std::string Cut(const std::string& text) { return std::string(CutText(text, kTextBytesMax)); }
-
-absl::Status CheckJoin(const v1::JoinRequest& join) {
-  if (join.kernel_levels_size() > kKernelLevelsMax)
-    return absl::InvalidArgumentError("too many kernel_levels");
-  if (join.read_options().size() > kReadOptionsMax)
-    return absl::InvalidArgumentError("too many read_options");
-  std::vector<const std::string*> texts = {&join.build_id(),    &join.name(),         &join.host_id(),
-                                           &join.unix_socket(), &join.link_address(), &join.model_id(),
-                                           &join.cpu_type(),    &join.gpu().name(),   &join.gpu().uuid()};
-  for (const std::string& level : join.kernel_levels()) texts.push_back(&level);
-  for (const auto& [flag, value] : join.read_options()) texts.insert(texts.end(), {&flag, &value});
-  for (const std::string* text : texts) {
-    if (text->size() > kTextBytesMax) {
-      return absl::InvalidArgumentError(absl::StrCat("a text of the join message has ", text->size(),
-                                                     " bytes, allowed are ", kTextBytesMax));
-    }
-  }
-  const bool printable =
-      std::all_of(join.name().begin(), join.name().end(), [](char c) { return c > ' ' && c < 127; });
-  if (join.name().empty() || !printable) {
-    return absl::InvalidArgumentError("name must be printable ASCII without spaces");
-  }
-  if (join.threads() < 1 || join.threads() > kThreadsMax) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("threads is ", join.threads(), ", allowed is 1 to ", kThreadsMax));
-  }
-  if (join.last_epoch() > kLastEpochMax) return absl::InvalidArgumentError("last_epoch is no epoch");
-  if (join.memory_bytes() < 0 || join.memory_bytes() > kBytesMax) {
-    return absl::InvalidArgumentError("memory_bytes is out of range");
-  }
-  if (join.cpus_size() > kCpusMax) return absl::InvalidArgumentError("too many cpus");
-  if (!(join.cpu_quota() >= 0)) return absl::InvalidArgumentError("cpu_quota is not a number of cores");
-  if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
-    return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
-  }
-  if (join.has_gpu()) {
-    if (join.gpu().uuid().empty()) return absl::InvalidArgumentError("gpu.uuid is empty");
-    for (const int64_t bytes : {join.gpu().memory_bytes(), join.gpu().free_bytes()}) {
-      if (bytes < 0 || bytes > kBytesMax)
-        return absl::InvalidArgumentError("a size of the gpu's memory is out of range");
-    }
-  }
-  return absl::OkStatus();
-}
-
-JoiningWorker FromProto(const v1::JoinRequest& join) {
-  JoiningWorker worker = {
-      .protocol_version = join.protocol_version(),
-      .build_id = join.build_id(),
-      .inventory = {.name = join.name(),
-                    .host = join.host_id(),
-                    .cpu_type = join.cpu_type(),
-                    .memory_bytes = join.memory_bytes(),
-                    .threads = join.threads(),
-                    .cpus = {join.cpus().begin(), join.cpus().end()},
-                    .cpu_quota = join.cpu_quota(),
-                    .read_bytes_per_second = join.read_bytes_per_second(),
-                    .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
-      .unix_socket = join.unix_socket(),
-      .link_address = join.link_address(),
-      .model_id = join.model_id(),
-      .reading = {join.read_options().begin(), join.read_options().end()},
-      .last_epoch = {join.last_epoch()}};
-  if (join.has_gpu()) {
-    worker.inventory.gpu = {.name = Printable(join.gpu().name()),
-                            .uuid = Printable(join.gpu().uuid()),
-                            .memory_bytes = join.gpu().memory_bytes(),
-                            .free_bytes = join.gpu().free_bytes()};
-  }
-  return worker;
-}
-
-absl::StatusOr<WorkerProgress> FromProto(const v1::Heartbeat& beat) {
-  BW_ASSIGN_OR_RETURN(const WorkerState state, Decode(beat.state()));
-  return WorkerProgress{.epoch = {beat.epoch()},
-                        .state = state,
-                        .loaded_bytes = std::clamp<int64_t>(beat.loaded_bytes(), 0, kBytesMax),
-                        .total_bytes = std::clamp<int64_t>(beat.total_bytes(), 0, kBytesMax),
-                        .step = {beat.step_id()},
-                        .layer = beat.layer(),
-                        .waiting_for = Cut(beat.waiting_for()),
-                        .counter = beat.progress()};
-}
-
-absl::StatusOr<WorkerReady> FromProto(WorkerId id, const v1::Ready& ready) {
-  if (ready.weight_bytes() < 0 || ready.kv_bytes() < 0 || ready.weight_bytes() > kBytesMax ||
-      ready.kv_bytes() > kBytesMax) {
-    return absl::InvalidArgumentError("ready: bytes out of range");
-  }
-  if (ready.hashes_size() > kWeightHashesMax) return absl::InvalidArgumentError("ready: too many hashes");
-  WorkerReady event{id, {ready.epoch()}, ready.weight_bytes(), ready.kv_bytes()};
-  for (const v1::WeightHash& hash : ready.hashes()) {
-    const bool printable =
-        std::all_of(hash.what().begin(), hash.what().end(), [](char c) { return c >= ' ' && c < 127; });
-    if (!printable || hash.what().size() > kWeightHashNameBytesMax) {
-      return absl::InvalidArgumentError("ready: the name of a hash is too long or not printable");
-    }
-    event.hashes.push_back({hash.what(), hash.hash()});
-  }
-  return event;
-}
-
-// Clients are told the text of a token, and index by it.
-bool TokensInRange(const StepResult& result, int32_t vocab) {
-  for (const StepOutput& output : result.outputs) {
-    if (output.token < -1 || output.token >= vocab) return false;
-    for (const TokenLogprob& top : output.top) {
-      if (top.token < 0 || top.token >= vocab) return false;
-    }
-  }
-  return true;
 }
 
 }  // namespace
@@ -177,6 +55,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   void SendStep(const Step& step);
   void FailEpoch(Epoch epoch, const absl::Status& reason) { Push(EpochFailed{epoch, reason}); }
   Status status() const;
+  std::shared_ptr<const ClusterSnapshot> snapshot() const;
   void Stop();
 
  private:
@@ -185,7 +64,11 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
     Epoch epoch;
     std::vector<std::shared_ptr<WorkerStream>> members;  // flat order
     WorkerId reporter;                                   // rank 0 of the last stage: sends the results
-    std::deque<StepId> outstanding;
+    struct Sent {
+      StepId id;
+      absl::Duration at;
+    };
+    std::deque<Sent> outstanding;
     absl::Duration last_change;
   };
 
@@ -226,6 +109,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   absl::flat_hash_map<WorkerId, std::string> names_ ABSL_GUARDED_BY(mutex_);  // of those that said join
   std::optional<Serving> serving_ ABSL_GUARDED_BY(mutex_);
   Status status_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<const ClusterSnapshot> snapshot_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   // Lines about what strangers can do as often as they like.
@@ -280,15 +164,8 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
     }
     case v1::WorkerMessage::kStepResult:
       return OnResult(stream, message.step_result());
-    case v1::WorkerMessage::kFailure: {
-      const v1::Failure& failure = message.failure();
-      const auto code =
-          static_cast<absl::StatusCode>(failure.code() > 0 && failure.code() <= 16 ? failure.code() : 2);
-      return Push(WorkerFailed{stream.id(),
-                               {failure.epoch()},
-                               absl::Status(code, Cut(failure.message())),
-                               Cut(failure.blamed_worker())});
-    }
+    case v1::WorkerMessage::kFailure:
+      return Push(FromProto(stream.id(), message.failure()));
     case v1::WorkerMessage::kLeaving:
       return Push(WorkerLeaving{stream.id()});
     case v1::WorkerMessage::MESSAGE_NOT_SET:
@@ -305,6 +182,7 @@ void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& j
     return;
   }
   JoiningWorker worker = FromProto(join);
+  worker.metrics_address = ReachableAddress(worker.metrics_address, stream.peer());
   if (join.has_held()) {
     // One that makes no sense costs the worker no more than loading its part.
     if (absl::StatusOr<HeldPart> held = Decode(join.held()); held.ok())
@@ -332,12 +210,13 @@ bool ClusterService::Impl::TakePlace(WorkerStream& stream, std::string* name) {
 void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& message) {
   absl::StatusOr<StepResult> result = Decode(message);
   absl::Status wrong = result.status();
+  absl::Duration took;
   if (result.ok()) {
     absl::MutexLock lock(&mutex_);
     if (!serving_ || serving_->epoch != result->epoch) return;  // late, of an epoch that has ended
     if (stream.id() != serving_->reporter) {
       wrong = absl::InvalidArgumentError("results come from rank 0 of the last stage only");
-    } else if (serving_->outstanding.empty() || serving_->outstanding.front() != result->id) {
+    } else if (serving_->outstanding.empty() || serving_->outstanding.front().id != result->id) {
       wrong =
           absl::InvalidArgumentError(absl::StrCat("a result of step ", result->id.value, " is out of order"));
     } else if (!TokensInRange(*result, options_.vocab)) {
@@ -345,11 +224,13 @@ void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& 
                                                       " holds token ids beyond the vocabulary of ",
                                                       options_.vocab));
     } else {
-      serving_->outstanding.pop_front();
       serving_->last_change = options_.clock->Now();
+      took = serving_->last_change - serving_->outstanding.front().at;
+      serving_->outstanding.pop_front();
     }
   }
   if (!wrong.ok()) return Push(WorkerFailed{stream.id(), {message.epoch()}, wrong, ""});
+  options_.step_took(took);
   options_.post(StepFinished{*std::move(result)});
 }
 
@@ -376,8 +257,9 @@ void ClusterService::Impl::SendStep(const Step& step) {
   {
     absl::MutexLock lock(&mutex_);
     if (!serving_ || serving_->epoch != step.epoch) return;
-    if (serving_->outstanding.empty()) serving_->last_change = options_.clock->Now();
-    serving_->outstanding.push_back(step.id);
+    const absl::Duration now = options_.clock->Now();
+    if (serving_->outstanding.empty()) serving_->last_change = now;
+    serving_->outstanding.push_back({step.id, now});
     members = serving_->members;
   }
   for (const std::shared_ptr<WorkerStream>& member : members) member->Send(message);
@@ -402,9 +284,14 @@ void ClusterService::Impl::Run() {
 }
 
 void ClusterService::Impl::HandleEvent(const ClusterEvent& event) {
-  for (const ClusterAction& action : view_.Handle(event, options_.clock->Now())) {
-    std::visit([this](const auto& it) { Do(it); }, action);
+  const std::vector<ClusterAction> actions = view_.Handle(event, options_.clock->Now());
+  // Heartbeats alone are not worth a look at everything. Before anybody hears of the actions.
+  if (!actions.empty() || std::holds_alternative<ClusterTick>(event)) {
+    auto snapshot = std::make_shared<const ClusterSnapshot>(view_.snapshot());
+    absl::MutexLock lock(&mutex_);
+    snapshot_.swap(snapshot);  // the old one ends after the lock
   }
+  for (const ClusterAction& action : actions) std::visit([this](const auto& it) { Do(it); }, action);
   absl::MutexLock lock(&mutex_);
   status_.loading_progress = view_.loading_progress();
 }
@@ -436,6 +323,7 @@ void ClusterService::Impl::Do(const AcceptWorker& action) {
   v1::CoordinatorMessage message;
   message.mutable_joined()->set_worker_id(action.id.value);
   message.mutable_joined()->set_drain_seconds(absl::ToDoubleSeconds(options_.view.drain));
+  message.mutable_joined()->set_name(action.name);
   SendTo(action.id, std::move(message));
   LogInfo("worker ", action.id.value, " has joined");
 }
@@ -570,6 +458,11 @@ ClusterService::Status ClusterService::Impl::status() const {
   return status_;
 }
 
+std::shared_ptr<const ClusterSnapshot> ClusterService::Impl::snapshot() const {
+  absl::MutexLock lock(&mutex_);
+  return snapshot_;
+}
+
 void ClusterService::Impl::Stop() {
   std::vector<std::shared_ptr<WorkerStream>> streams;
   {
@@ -591,6 +484,7 @@ grpc::Service* ClusterService::service() { return impl_.get(); }
 void ClusterService::SendStep(const Step& step) { impl_->SendStep(step); }
 void ClusterService::FailEpoch(Epoch epoch, const absl::Status& reason) { impl_->FailEpoch(epoch, reason); }
 ClusterService::Status ClusterService::status() const { return impl_->status(); }
+std::shared_ptr<const ClusterSnapshot> ClusterService::snapshot() const { return impl_->snapshot(); }
 void ClusterService::Stop() { impl_->Stop(); }
 
 }  // namespace bellwether

@@ -31,6 +31,8 @@ class ClusterService {
     std::function<void(Event)> post;
     std::function<bool()> idle;                 // whether no request is running; asked while a layout serves
     std::function<void(bool)> serving_changed;  // for health; from the service's thread
+    // How long a step took, from its sending to its result; from gRPC's threads, may not wait.
+    std::function<void(absl::Duration)> step_took = [](absl::Duration) {};
   };
   explicit ClusterService(Options options);
   ~ClusterService();  // after the gRPC server has shut down
@@ -53,6 +55,8 @@ class ClusterService {
     uint64_t loading_progress = 0;  // as in ClusterView
   };
   Status status() const;
+  // At most a tick old.
+  std::shared_ptr<const ClusterSnapshot> snapshot() const;
 
   // Ends all streams, so that the server can shut down.
   void Stop();

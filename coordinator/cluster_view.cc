@@ -19,9 +19,8 @@ constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
 constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that could not load
 constexpr absl::Duration kRestMax = absl::Minutes(1);
 constexpr size_t kBandwidthsMax = 4 * kWorkersMax;  // that are remembered
-constexpr size_t kKnownHashesMax = 4 * kWeightHashesMax;
-constexpr int kLoadReportPercent = 10;       // steps in which progress is told
-constexpr uint64_t kEpochLeadMax = 1 << 20;  // an epoch takes a fraction of a second at least
+constexpr int kLoadReportPercent = 10;              // steps in which progress is told
+constexpr uint64_t kEpochLeadMax = 1 << 20;         // an epoch takes a fraction of a second at least
 // A step that takes so many times its deadline is given up, whatever the workers say about their progress.
 constexpr int kStepPatience = 10;
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
@@ -45,9 +44,11 @@ std::string Describe(const ClusterLayout::Member& member) {
 }
 
 ClusterView::ClusterView(ClusterViewOptions options, PlanFunction plan)
-    : options_(std::move(options)), plan_(std::move(plan)) {}
+    : options_(std::move(options)), plan_(std::move(plan)), known_weights_(options_.model_name) {}
 
 std::vector<ClusterAction> ClusterView::Handle(const ClusterEvent& event, absl::Duration now) {
+  if (!begun_) begun_ = now;
+  if (serving() && !closing_since_) served_ += now - now_;
   now_ = now;
   actions_.clear();
   std::visit([this](const auto& it) { On(it); }, event);
@@ -82,7 +83,7 @@ void ClusterView::On(const WorkerJoined& event) {
   last_epoch_ = std::max(last_epoch_, event.worker.last_epoch.value);
   worker.last_beat = worker.last_change = now_;
   plan_refused_ = false;
-  actions_.push_back(AcceptWorker{event.id});
+  actions_.push_back(AcceptWorker{event.id, event.worker.inventory.name});
   if (layout_ != nullptr) TellApart();
 }
 
@@ -145,13 +146,13 @@ std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
   return "";
 }
 
-void ClusterView::On(const WorkerLost& event) { Remove(event.id, event.reason); }
+void ClusterView::On(const WorkerLost& event) { Remove(event.id, event.reason, EpochEnd::kWorkerLost); }
 
-void ClusterView::Remove(WorkerId id, const absl::Status& reason) {
+void ClusterView::Remove(WorkerId id, const absl::Status& reason, EpochEnd why) {
   if (workers_.erase(id) == 0) return;
   plan_refused_ = false;
   if (const ClusterLayout::Member* member = FindMember(id)) {
-    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " is lost: ", reason.message())));
+    EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " is lost: ", reason.message())), why);
   }
 }
 
@@ -199,9 +200,10 @@ void ClusterView::On(const WorkerReady& event) {
   if (phase_ != Phase::kLoading || event.epoch != layout_->epoch) return;
   const ClusterLayout::Member* member = FindMember(event.id);
   if (member == nullptr) return;
-  if (std::string reason = OtherWeights(*member, event.hashes); !reason.empty()) {
+  const std::string& name = member->worker.inventory.name;
+  if (std::string reason = known_weights_.Differs(name, event.hashes); !reason.empty()) {
     actions_.push_back(RefuseWorker{event.id, reason});
-    return Remove(event.id, absl::FailedPreconditionError(reason));
+    return Remove(event.id, absl::FailedPreconditionError(reason), EpochEnd::kWorkerFailed);
   }
   SetHeld(*member);
   Worker& worker = workers_.at(event.id);
@@ -210,22 +212,6 @@ void ClusterView::On(const WorkerReady& event) {
   worker.kv_bytes = worker.last_kv_bytes = event.kv_bytes;
   worker.last_change = now_;
   StartIfAllReady();
-}
-
-std::string ClusterView::OtherWeights(const ClusterLayout::Member& member,
-                                      const std::vector<WeightHash>& hashes) {
-  const std::string& name = member.worker.inventory.name;
-  for (const WeightHash& hash : hashes) {
-    const auto known = known_hashes_.find(hash.what);
-    if (known == known_hashes_.end()) {
-      if (known_hashes_.size() < kKnownHashesMax) known_hashes_[hash.what] = {hash.hash, name};
-    } else if (known->second.hash != hash.hash) {
-      return absl::StrCat("worker ", name, " has other values of ", hash.what, " than worker ",
-                          known->second.worker, " had: give all the same files of ", options_.model_name,
-                          " (and restart the coordinator if it began with the wrong ones)");
-    }
-  }
-  return "";
 }
 
 void ClusterView::SetHeld(const ClusterLayout::Member& member) {
@@ -270,7 +256,7 @@ void ClusterView::CompareLevels(const Plan& plan) {
 void ClusterView::On(const WorkerFailed& event) {
   if (!workers_.contains(event.id)) return;
   if (event.epoch.value == 0) {  // it cannot go on at all
-    Remove(event.id, event.reason);
+    Remove(event.id, event.reason, EpochEnd::kWorkerFailed);
     actions_.push_back(DropWorker{event.id, event.reason});
     return;
   }
@@ -293,7 +279,7 @@ void ClusterView::On(const WorkerFailed& event) {
                                       : absl::StrCat("; it is tried again after ",
                                                      Seconds(workers_.at(culprit).not_before - now_)));
   }
-  EndEpoch(absl::UnavailableError(reason), refused);
+  EndEpoch(absl::UnavailableError(reason), EpochEnd::kWorkerFailed, refused);
 }
 
 void ClusterView::SendToEndOfLine(WorkerId id) {
@@ -322,7 +308,7 @@ void ClusterView::ReleaseLeaving() {
     if (worker.leaving && !serves) leaving.push_back(id);
   }
   for (const WorkerId id : leaving) {
-    Remove(id, absl::UnavailableError("it was told to stop"));
+    Remove(id, absl::UnavailableError("it was told to stop"), EpochEnd::kWorkerLeft);
     actions_.push_back(ReleaseWorker{id});
   }
 }
@@ -331,12 +317,13 @@ void ClusterView::CheckClosing(const ClusterTick& tick) {
   if (!tick.idle && now_ - *closing_since_ < options_.drain) return;
   EndEpoch(absl::UnavailableError(absl::StrCat("a worker was told to stop",
                                                tick.idle ? "" : ", and requests ran on for ",
-                                               tick.idle ? "" : Seconds(options_.drain))));
+                                               tick.idle ? "" : Seconds(options_.drain))),
+           EpochEnd::kWorkerLeft);
 }
 
 void ClusterView::On(const EpochFailed& event) {
   if (layout_ == nullptr || event.epoch != layout_->epoch) return;
-  EndEpoch(event.reason);
+  EndEpoch(event.reason, EpochEnd::kBadResult);
 }
 
 void ClusterView::On(const ClusterTick& event) {
@@ -362,7 +349,7 @@ void ClusterView::CheckHeartbeats() {
     const absl::Status reason =
         absl::UnavailableError(absl::StrCat("no heartbeat for ", Seconds(now_ - workers_.at(id).last_beat),
                                             ", the limit is ", Seconds(options_.heartbeat_timeout)));
-    Remove(id, reason);
+    Remove(id, reason, EpochEnd::kWorkerLost);
     actions_.push_back(DropWorker{id, reason});
   }
 }
@@ -382,7 +369,7 @@ void ClusterView::CheckLoading() {
   const absl::Status reason =
       absl::UnavailableError(absl::StrCat("no progress for ", Seconds(now_ - workers_.at(id).last_change),
                                           " while ", std::string(Name(workers_.at(id).progress.state))));
-  Remove(id, reason);
+  Remove(id, reason, EpochEnd::kWorkerStuck);
   actions_.push_back(DropWorker{id, reason});
 }
 
@@ -413,7 +400,7 @@ void ClusterView::CheckSteps(const ClusterTick& tick) {
                                   Seconds(patience))
                    : absl::StrCat("no progress in step ", progress.step.value, ", layer ", progress.layer,
                                   " for ", Seconds(idle), ", the limit is ", Seconds(limit)));
-  Remove(id, reason);
+  Remove(id, reason, EpochEnd::kWorkerStuck);
   actions_.push_back(DropWorker{id, reason});
 }
 
@@ -430,7 +417,8 @@ const ClusterLayout::Member* ClusterView::ToBlame() const {
   return at;
 }
 
-void ClusterView::EndEpoch(const absl::Status& reason, bool refused) {
+void ClusterView::EndEpoch(const absl::Status& reason, EpochEnd why, bool refused) {
+  ++epochs_ended_[static_cast<size_t>(why)];
   const std::shared_ptr<const ClusterLayout> ended = std::exchange(layout_, nullptr);
   const bool was_serving = phase_ == Phase::kServing;
   phase_ = Phase::kWaiting;
@@ -558,7 +546,7 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
     layout->members.push_back(std::move(member));
   }
   layout->plan = std::move(plan);
-  layout_ = std::move(layout);
+  layout_ = last_layout_ = std::move(layout);
   phase_ = Phase::kLoading;
   loaded_percent_ = 0;
   for (const std::string& warning : layout_->plan.warnings) actions_.push_back(Warn{warning});

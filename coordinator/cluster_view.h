@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -14,6 +15,8 @@
 #include "absl/time/time.h"
 #include "common/defaults.h"
 #include "common/ids.h"
+#include "coordinator/cluster_snapshot.h"
+#include "coordinator/known_weights.h"
 #include "coordinator/planner.h"
 #include "coordinator/worker_progress.h"
 #include "model/checkpoint/read_options.h"
@@ -30,11 +33,12 @@ struct JoiningWorker {
   int32_t protocol_version = 0;
   std::string build_id;
   WorkerInventory inventory;
-  std::string unix_socket;   // links: for peers on the same host
-  std::string link_address;  // links: for others, may be empty
-  std::string model_id;      // empty: the worker looks for the model that the assignment names
-  ReadingText reading;       // the options that it reads the model with
-  Epoch last_epoch;          // that it has seen: the next one is larger
+  std::string unix_socket;      // links: for peers on the same host
+  std::string link_address;     // links: for others, may be empty
+  std::string model_id;         // empty: the worker looks for the model that the assignment names
+  ReadingText reading;          // the options that it reads the model with
+  Epoch last_epoch;             // that it has seen: the next one is larger
+  std::string metrics_address;  // host:port where its metrics are served; empty: nowhere
 };
 
 // A layout in force or on its way: who does what.
@@ -100,6 +104,7 @@ using ClusterEvent = std::variant<WorkerJoined, WorkerLost, WorkerBeat, WorkerRe
 // Actions.
 struct AcceptWorker {
   WorkerId id;
+  std::string name;  // that it has from now on
 };
 struct RefuseWorker {
   WorkerId id;
@@ -172,6 +177,8 @@ class ClusterView {
   std::vector<ClusterAction> Handle(const ClusterEvent& event, absl::Duration now);
 
   bool serving() const { return phase_ == Phase::kServing; }
+  // As of the last event.
+  ClusterSnapshot snapshot() const;
   int workers_joined() const { return static_cast<int>(workers_.size()); }
   // Grows with everything that workers get done while they load.
   uint64_t loading_progress() const { return loading_progress_; }
@@ -225,8 +232,6 @@ class ClusterView {
   absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
   void PlanIfPossible();
   void Assign(const std::vector<WorkerId>& ids, Plan plan);
-  // Why these weights are not those of the workers before; empty if they are. What is new is remembered.
-  std::string OtherWeights(const ClusterLayout::Member& member, const std::vector<WeightHash>& hashes);
   // `member` has loaded its part.
   void SetHeld(const ClusterLayout::Member& member);
   void StartIfAllReady();
@@ -236,8 +241,9 @@ class ClusterView {
   // How much of the model the workers have loaded, every now and then.
   void ReportLoading();
   // Ends the epoch for everyone; `reason` names who is to blame. `refused` as in ReportWaiting.
-  void EndEpoch(const absl::Status& reason, bool refused = false);
-  void Remove(WorkerId id, const absl::Status& reason);
+  void EndEpoch(const absl::Status& reason, EpochEnd why, bool refused = false);
+  // `why` its epoch ends, if it has a part in one.
+  void Remove(WorkerId id, const absl::Status& reason, EpochEnd why);
   // Those that leave and have no part in what serves are let go.
   void ReleaseLeaving();
   // Ends the epoch that a worker wants to leave, once nothing runs or the drain time is over.
@@ -258,11 +264,7 @@ class ClusterView {
   std::optional<absl::Duration> last_tick_;
   std::vector<ClusterAction> actions_;
 
-  struct KnownHash {
-    uint64_t hash = 0;
-    std::string worker;  // who said so first
-  };
-  std::map<std::string, KnownHash> known_hashes_;
+  KnownWeights known_weights_;
 
   Phase phase_ = Phase::kWaiting;
   std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined
@@ -279,6 +281,13 @@ class ClusterView {
   uint64_t loading_progress_ = 0;
   std::string last_report_;
   std::string end_reason_;  // why the last epoch ended, until the next one serves
+
+  // For snapshots.
+  std::vector<double> WaitedFor() const;
+  std::optional<absl::Duration> begun_;  // when the first event came
+  absl::Duration served_;                // time in which requests were taken
+  std::array<uint64_t, kEpochEnds> epochs_ended_{};
+  std::shared_ptr<const ClusterLayout> last_layout_;  // layout_, or the one before
 };
 
 // "worker a (stage 1, rank 0)"

@@ -5,6 +5,7 @@
 
 #include "absl/time/time.h"
 #include "common/defaults.h"
+#include "common/metrics/addresses.h"
 #include "common/tls_options.h"
 #include "model/checkpoint/read_options.h"
 
@@ -21,8 +22,10 @@ struct CoordinatorOptions {
   std::string served_model_name;  // what clients over HTTP call the model, several with commas; empty: as it
                                   // is called
   std::string api_keys;           // file of those who may ask, as ApiKeys has it; empty: everybody
-  std::string port_file;  // gets "client HOST:PORT", "worker HOST:PORT" and "http HOST:PORT" once they listen
-  TlsOptions tls;         // of the clients' port; an authority asks clients for theirs
+  std::string metrics_listen = kDefaultCoordinatorMetricsAddress;  // host:port for monitoring; empty: none
+  std::string
+      port_file;   // gets a line for each port once all listen, "client HOST:PORT": worker, http, metrics
+  TlsOptions tls;  // of the clients' port; an authority asks clients for theirs
   TlsOptions cluster_tls;  // of the workers' port, which asks workers for theirs
   bool insecure = false;   // nothing need be encrypted, whoever may connect
 

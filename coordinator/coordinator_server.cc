@@ -1,9 +1,7 @@
 #include "coordinator/coordinator_server.h"
 
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
-#include <fstream>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,16 +9,19 @@
 #include "absl/strings/str_split.h"
 #include "common/descriptors.h"
 #include "common/log.h"
+#include "common/port_file.h"
 #include "common/quote.h"
 #include "common/status.h"
 #include "common/step.h"
 #include "common/system_random.h"
 #include "coordinator/http_error.h"
 #include "coordinator/http_gateway.h"
+#include "coordinator/http_targets.h"
 #include "coordinator/planner.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "http/operations_server.h"
 #include "http/server.h"
 #include "model/chat_template/chat_template_hints.h"
 #include "model/generation_defaults.h"
@@ -44,6 +45,7 @@ uint64_t SystemSeed() {
 // Which of the process's descriptors connections may take; the rest is for files.
 constexpr double kClientDescriptors[] = {0.25, 0.5};
 constexpr double kHttpDescriptors[] = {0.5, 0.7};
+constexpr double kMonitoringDescriptors[] = {0.7, 0.75};
 constexpr double kWorkerDescriptors[] = {0.75, 1.0};
 
 absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, int64_t message_bytes_max,
@@ -134,7 +136,11 @@ absl::StatusOr<std::unique_ptr<CoordinatorServer>> CoordinatorServer::Start(Coor
   BW_RETURN_IF_ERROR(server->CheckOptions());
   server->StartEngine();
   BW_RETURN_IF_ERROR(server->Listen());
-  BW_RETURN_IF_ERROR(server->WritePortFile());
+  BW_RETURN_IF_ERROR(server->ListenForMonitoring());
+  BW_RETURN_IF_ERROR(WritePortFile(server->options_.port_file, {{"client", server->client_address_},
+                                                                {"worker", server->worker_address_},
+                                                                {"http", server->http_address_},
+                                                                {"metrics", server->metrics_address_}}));
   LogInfo("clients: ", server->client_address_, ", workers: ", server->worker_address_, ", waiting for ",
           server->options_.workers, " workers");
   return server;
@@ -238,6 +244,7 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
   };
   options.context_tokens = options_.context_tokens;
   options.vocab = checkpoint_->config().vocab;
+  options.step_took = [this](absl::Duration took) { metrics_->CountStepTime(took); };
   options.idle = [this] { return engine_->WaitUntilIdle(absl::ZeroDuration()); };
   options.post = [this](Event event) { engine_->Post(std::move(event)); };
   options.serving_changed = [this](bool serving) {
@@ -247,7 +254,39 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
   return options;
 }
 
+std::string CoordinatorServer::ModelName() const {
+  const std::filesystem::path path(options_.model);
+  return Printable(path.has_filename() ? path.filename().string() : path.parent_path().filename().string());
+}
+
+std::vector<std::string> CoordinatorServer::ServedNames() const {
+  std::vector<std::string> names = absl::StrSplit(options_.served_model_name, ',', absl::SkipEmpty());
+  if (names.empty()) names = {ModelName()};
+  return names;
+}
+
+std::string CoordinatorServer::WeightsName() const {
+  const TensorKey key{.role = TensorRole::kQuery};
+  return std::string(Name(PackedFormat(key, formats_->FormatOf(key), planner_.quantize).format));
+}
+
+CoordinatorMetrics::Options CoordinatorServer::MetricsOptions() const {
+  CoordinatorMetrics::Options options;
+  options.build_id = options_.build_id;
+  options.model = {.name = ServedNames().front(),
+                   .id = model_id_,
+                   .architecture = std::string(Name(checkpoint_->config().architecture)),
+                   .weights = WeightsName()};
+  options.context_tokens = options_.context_tokens;
+  options.sequences_max = options_.sequences_max;
+  options.requests_waiting_max = options_.requests_waiting_max;
+  options.engine = [this] { return engine_->snapshot(); };
+  options.cluster = [this] { return cluster_->snapshot(); };
+  return options;
+}
+
 void CoordinatorServer::StartEngine() {
+  metrics_ = std::make_unique<CoordinatorMetrics>(MetricsOptions());
   cluster_ = std::make_unique<ClusterService>(ClusterOptions());
   EngineOptions engine{.step_tokens_max = options_.step_tokens,
                        .sequences_max = options_.sequences_max,
@@ -262,27 +301,24 @@ void CoordinatorServer::StartEngine() {
     engine.eos.erase(std::unique(engine.eos.begin(), engine.eos.end()), engine.eos.end());
   }
   EngineLoop::Options loop;
-  loop.send_step = [this](const Step& step) { cluster_->SendStep(step); };
+  loop.send_step = [this](const Step& step) {
+    metrics_->CountStep(step);
+    cluster_->SendStep(step);
+  };
   loop.fail_epoch = [this](Epoch epoch, const absl::Status& reason) { cluster_->FailEpoch(epoch, reason); };
+  loop.observe = [this](const EngineRequest& request, std::shared_ptr<RequestObserver> observer) {
+    return metrics_->requests().Observe(request, std::move(observer));
+  };
   engine_ = std::make_unique<EngineLoop>(std::move(engine), tokenizer_.get(), std::move(loop));
-  requests_ = std::make_unique<RequestService>(
-      RequestService::Options{.limits = {.vocab = checkpoint_->config().vocab,
-                                         .context_tokens = options_.context_tokens,
-                                         .has_tokenizer = tokenizer_ != nullptr},
-                              .tokenizer = tokenizer_.get(),
-                              .chat_template = chat_template_,
-                              .engine = engine_.get(),
-                              .api_keys = api_keys_.get()});
-}
-
-std::string CoordinatorServer::ModelName() const {
-  const std::filesystem::path path(options_.model);
-  return Printable(path.has_filename() ? path.filename().string() : path.parent_path().filename().string());
-}
-
-std::string CoordinatorServer::WeightsName() const {
-  const TensorKey key{.role = TensorRole::kQuery};
-  return std::string(Name(PackedFormat(key, formats_->FormatOf(key), planner_.quantize).format));
+  requests_ = std::make_unique<RequestService>(RequestService::Options{
+      .limits = {.vocab = checkpoint_->config().vocab,
+                 .context_tokens = options_.context_tokens,
+                 .has_tokenizer = tokenizer_ != nullptr},
+      .tokenizer = tokenizer_.get(),
+      .chat_template = chat_template_,
+      .engine = engine_.get(),
+      .api_keys = api_keys_.get(),
+      .refused = [this](const absl::Status& status) { metrics_->requests().CountRejected(status); }});
 }
 
 InferenceService::Options CoordinatorServer::InferenceOptions() {
@@ -325,13 +361,11 @@ absl::Status CoordinatorServer::Listen() {
 }
 
 absl::Status CoordinatorServer::ListenHttp() {
-  HttpGateway::Options gateway{
-      .model_names = absl::StrSplit(options_.served_model_name, ',', absl::SkipEmpty()),
-      .weights = WeightsName(),
-      .version = options_.build_id,
-      .requests = requests_.get(),
-      .cluster_status = [this] { return cluster_->status(); }};
-  if (gateway.model_names.empty()) gateway.model_names = {ModelName()};
+  HttpGateway::Options gateway{.model_names = ServedNames(),
+                               .weights = WeightsName(),
+                               .version = options_.build_id,
+                               .requests = requests_.get(),
+                               .cluster_status = [this] { return cluster_->status(); }};
   gateway_ = std::make_unique<HttpGateway>(std::move(gateway));
   HttpServer::Options options;
   options.listen = {.address = options_.http_listen,
@@ -353,18 +387,25 @@ void CoordinatorServer::ShowServing(bool serving) {
   health->SetServingStatus("", serving);
 }
 
-absl::Status CoordinatorServer::WritePortFile() const {
-  if (options_.port_file.empty()) return absl::OkStatus();
-  // Whoever waits for the file never sees half of it.
-  const std::string partial = options_.port_file + ".partial";
-  {
-    std::ofstream file(partial);
-    file << "client " << client_address_ << "\nworker " << worker_address_ << "\n";
-    if (!http_address_.empty()) file << "http " << http_address_ << "\n";
-    if (!file.flush()) return absl::UnavailableError(absl::StrCat("cannot write ", partial));
-  }
-  if (std::rename(partial.c_str(), options_.port_file.c_str()) == 0) return absl::OkStatus();
-  return absl::UnavailableError(absl::StrCat("cannot write ", options_.port_file));
+absl::Status CoordinatorServer::ListenForMonitoring() {
+  if (options_.metrics_listen.empty()) return absl::OkStatus();
+  OperationsPages pages{.metrics = [this] { return metrics_->Text(); }, .ready = [this] { return Ready(); }};
+  pages.more = {TargetsRoute([this] { return cluster_->snapshot(); })};
+  TcpListener::Options listen = {
+      .address = options_.metrics_listen,
+      .name = "monitoring",
+      .descriptors = DescriptorsBetween(kMonitoringDescriptors[0], kMonitoringDescriptors[1])};
+  BW_ASSIGN_OR_RETURN(
+      monitoring_server_,
+      StartOperationsServer(std::move(listen), kDefaultCoordinatorMetricsAddress, std::move(pages)));
+  metrics_address_ = monitoring_server_->address();
+  return absl::OkStatus();
+}
+
+absl::Status CoordinatorServer::Ready() const {
+  if (draining_) return absl::UnavailableError("shutting down");
+  const ClusterService::Status cluster = cluster_->status();
+  return cluster.serving ? absl::OkStatus() : absl::UnavailableError(cluster.not_serving_reason);
 }
 
 void CoordinatorServer::Shutdown(absl::Duration drain) {
@@ -386,6 +427,7 @@ void CoordinatorServer::Shutdown(absl::Duration drain) {
   if (cluster_ != nullptr) cluster_->Stop();
   if (worker_server_ != nullptr) worker_server_->Shutdown(kShutdownGrace);
   if (engine_ != nullptr) engine_->Stop();
+  if (monitoring_server_ != nullptr) monitoring_server_->Shutdown(absl::ZeroDuration());
 }
 
 }  // namespace bellwether

@@ -3,9 +3,11 @@
 #include <atomic>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "coordinator/cluster_service.h"
+#include "coordinator/coordinator_metrics.h"
 #include "coordinator/coordinator_options.h"
 #include "coordinator/engine_loop.h"
 #include "coordinator/inference_service.h"
@@ -20,7 +22,7 @@ class HttpGateway;
 class HttpServer;
 
 // A whole coordinator: the model's description, the engine, two gRPC servers, one for clients (with health
-// and reflection) and one for workers, and an HTTP server for clients.
+// and reflection) and one for workers, and two HTTP servers, one for clients and one for monitoring.
 class CoordinatorServer {
  public:
   // Returns once all ports listen; the model is served when the workers are ready. Errors: of the
@@ -31,7 +33,8 @@ class CoordinatorServer {
   // host:port, as given but with the port in use.
   const std::string& client_address() const { return client_address_; }
   const std::string& worker_address() const { return worker_address_; }
-  const std::string& http_address() const { return http_address_; }  // empty: none
+  const std::string& http_address() const { return http_address_; }        // empty: none
+  const std::string& metrics_address() const { return metrics_address_; }  // empty: none
 
   // Takes no new requests, lets running ones finish for as long as `drain`, ends the rest, and returns.
   void Shutdown(absl::Duration drain);
@@ -41,12 +44,15 @@ class CoordinatorServer {
   absl::Status OpenModel();
   absl::Status CheckOptions();
   void StartEngine();
-  std::string ModelName() const;
-  std::string WeightsName() const;
   absl::Status Listen();
   absl::Status ListenHttp();
-  absl::Status WritePortFile() const;
+  absl::Status ListenForMonitoring();
+  absl::Status Ready() const;
   void ShowServing(bool serving);
+  std::string ModelName() const;
+  std::vector<std::string> ServedNames() const;  // by which clients over HTTP ask for it; not empty
+  std::string WeightsName() const;
+  CoordinatorMetrics::Options MetricsOptions() const;
   InferenceService::Options InferenceOptions();
   ClusterService::Options ClusterOptions();
 
@@ -60,6 +66,7 @@ class CoordinatorServer {
 
   std::atomic<bool> draining_{false};
   std::atomic<bool> serving_{false};
+  std::unique_ptr<CoordinatorMetrics> metrics_;  // outlives all that counts
   std::unique_ptr<ClusterService> cluster_;
   std::unique_ptr<EngineLoop> engine_;
   std::unique_ptr<ApiKeys> api_keys_;  // null: nobody is asked
@@ -69,7 +76,8 @@ class CoordinatorServer {
   std::unique_ptr<GrpcServer> client_server_;
   std::unique_ptr<HttpGateway> gateway_;
   std::unique_ptr<HttpServer> http_server_;
-  std::string client_address_, worker_address_, http_address_;
+  std::unique_ptr<HttpServer> monitoring_server_;
+  std::string client_address_, worker_address_, http_address_, metrics_address_;
 };
 
 }  // namespace bellwether

@@ -85,6 +85,7 @@ struct Engine::State {
   // By id, so that whatever ends all of them does it in an order that can be replayed.
   std::map<RequestId, Request> requests;
   int32_t requests_started = 0;  // those of `requests` that have been in a step
+  uint64_t requests_admitted = 0;
   absl::flat_hash_map<SequenceId, std::pair<Request*, int32_t>> choice_of;  // request and index of its choice
   std::set<std::pair<absl::Duration, RequestId>> deadlines;
   uint64_t last_sequence = 0;
@@ -110,7 +111,9 @@ EngineSnapshot Engine::snapshot() const {
   return {.serving = state_->serving,
           .draining = state_->draining,
           .requests_waiting = static_cast<int32_t>(state_->requests.size()) - state_->requests_started,
+          .requests_running = state_->requests_started,
           .sequences_running = scheduler.running(),
+          .requests_admitted = state_->requests_admitted,
           .kv_blocks_total = scheduler.ledger().total(),
           .kv_blocks_used = scheduler.ledger().used(),
           .steps_in_flight = scheduler.steps_in_flight(),
@@ -138,6 +141,7 @@ void Engine::State::On(RequestArrived event) {
   const RequestId id = asked.id;
   const auto [at, added] = requests.emplace(id, Request{std::move(asked), now});
   BW_CHECK(added);
+  ++requests_admitted;
   Request& request = at->second;
   if (request.asked.deadline != absl::InfiniteDuration()) deadlines.emplace(request.asked.deadline, id);
   if (request.asked.score && request.asked.prompt.size() == 1) {
@@ -356,6 +360,7 @@ void Engine::State::End(Request* request, const absl::Status& status) {
 
 Usage Engine::State::UsageOf(const Request& request) const {
   Usage usage;
+  usage.admitted = true;
   usage.prompt_tokens = static_cast<int32_t>(request.asked.prompt.size());
   for (const Choice& choice : request.choices) usage.generated_tokens += choice.checker.tokens();
   usage.queued = request.first_step.value_or(now) - request.arrived;

@@ -51,6 +51,7 @@ struct TokenChunk {
 };
 
 struct Usage {
+  bool admitted = false;  // else it was rejected, and what follows but the prompt is 0
   int32_t prompt_tokens = 0;
   int32_t generated_tokens = 0;        // over all choices
   absl::Duration queued;               // arrival to the first step
@@ -135,11 +136,12 @@ struct EngineOptions {
   uint64_t seed = 0;  // seeds drawn for requests that bring none come from here
 };
 
-// The engine from outside, for the tests that drive it.
+// The engine from outside, for metrics and for the tests that drive it.
 struct EngineSnapshot {
   bool serving = false;
   bool draining = false;
-  int32_t requests_waiting = 0, sequences_running = 0;
+  int32_t requests_waiting = 0, requests_running = 0, sequences_running = 0;
+  uint64_t requests_admitted = 0;
   int32_t kv_blocks_total = 0, kv_blocks_used = 0;
   int32_t steps_in_flight = 0;
   uint64_t preemptions = 0;

@@ -15,6 +15,7 @@ EngineLoop::EngineLoop(EngineOptions engine, const Tokenizer* tokenizer, Options
 EngineLoop::~EngineLoop() { Stop(); }
 
 absl::Status EngineLoop::Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer) {
+  observer = options_.observe(request, std::move(observer));
   MutexLock lock(&mutex_);
   if (stopping_) return absl::UnavailableError("the server is shutting down");
   if (arrivals_ >= options_.arrivals_max) {
@@ -29,6 +30,11 @@ absl::Status EngineLoop::Submit(EngineRequest request, std::shared_ptr<RequestOb
 void EngineLoop::Post(Event event) {
   MutexLock lock(&mutex_);
   if (!stopping_) queue_.push_back({std::move(event), nullptr});
+}
+
+EngineSnapshot EngineLoop::snapshot() const {
+  MutexLock lock(&mutex_);
+  return snapshot_;
 }
 
 bool EngineLoop::WaitUntilIdle(absl::Duration timeout) const {
@@ -64,6 +70,7 @@ void EngineLoop::Run() {
     MutexLock lock(&mutex_);
     next_tick_ = engine_.next_tick();
     idle_ = engine_.idle();
+    snapshot_ = engine_.snapshot();
   }
   for (auto& [id, observer] : observers_) {
     observer->OnDone(absl::UnavailableError("the server is shutting down"), {}, 0);

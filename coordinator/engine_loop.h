@@ -28,6 +28,10 @@ class EngineLoop {
     // Called from the loop's thread; may not wait.
     std::function<void(const Step&)> send_step;
     std::function<void(Epoch, const absl::Status&)> fail_epoch;
+    // Puts somebody between a request and its observer, who passes on all that he hears. From any thread; may
+    // not wait.
+    std::function<std::shared_ptr<RequestObserver>(const EngineRequest&, std::shared_ptr<RequestObserver>)>
+        observe = [](const EngineRequest&, std::shared_ptr<RequestObserver> observer) { return observer; };
   };
   EngineLoop(EngineOptions engine, const Tokenizer* tokenizer, Options options);
   ~EngineLoop();  // stops
@@ -43,6 +47,8 @@ class EngineLoop {
   // Any event but RequestArrived.
   void Post(Event event);
 
+  // After the last events that were handled.
+  EngineSnapshot snapshot() const;
   // Waits until no request is left; false after `timeout`.
   bool WaitUntilIdle(absl::Duration timeout) const;
   // Ends what is still there with Unavailable and the thread with it.
@@ -70,6 +76,7 @@ class EngineLoop {
   std::deque<Item> queue_ ABSL_GUARDED_BY(mutex_);
   size_t arrivals_ ABSL_GUARDED_BY(mutex_) = 0;  // RequestArrived in queue_
   absl::Duration next_tick_ ABSL_GUARDED_BY(mutex_) = absl::InfiniteDuration();
+  EngineSnapshot snapshot_ ABSL_GUARDED_BY(mutex_);
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 

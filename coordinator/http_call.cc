@@ -55,7 +55,7 @@ void HttpCall::Read() {
     if (!body.ok()) return Annotate(body.status(), "the request is no JSON");
     return ReadBody(*body);
   }();
-  if (!status.ok()) End(status);
+  if (!status.ok()) Refuse(status);
 }
 
 void HttpCall::End(const absl::Status& status) {

@@ -167,7 +167,7 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
   };
 
   void Read() override {
-    if (const absl::Status status = ReadAndSubmit(); !status.ok()) End(status);
+    if (const absl::Status status = ReadAndSubmit(); !status.ok()) Refuse(status);
   }
   absl::Status ReadAndSubmit() {
     BW_ASSIGN_OR_RETURN(const auto input, DecodeInput(*message_));
@@ -242,7 +242,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, publi
   };
 
   void Read() override {
-    if (const absl::Status status = ReadAndSubmit(); !status.ok()) End(status);
+    if (const absl::Status status = ReadAndSubmit(); !status.ok()) Refuse(status);
   }
   absl::Status ReadAndSubmit() {
     BW_ASSIGN_OR_RETURN(PromptInput prompt, Decode(message_->prompt()));

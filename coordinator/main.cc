@@ -42,9 +42,12 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(
       app, "--served-model-name", options.served_model_name,
       "What they call the model, several names with commas (default: as its file or directory is called)");
-  AddFlag(
-      app, "--port-file", options.port_file,
-      "Gets the lines \"client HOST:PORT\", \"worker HOST:PORT\" and \"http HOST:PORT\" once they listen");
+  AddFlag(app, "--metrics-listen", options.metrics_listen,
+          "Address for monitoring, HOST:PORT: /metrics, /healthz, /readyz, and /http_sd, by which Prometheus "
+          "finds the whole cluster; port 0 takes any, as does a default that is taken; empty: none")
+      ->check(Address({.any_port = true, .empty = true}));
+  AddFlag(app, "--port-file", options.port_file,
+          "Gets a line for each port once it listens: client, worker, http or metrics, and HOST:PORT");
   AddFlag(app, "--api-keys", options.api_keys,
           "File of who may ask, over gRPC and HTTP: a line {\"name\": ..., \"sha256\": ...} for each key "
           "(default: everybody may)");

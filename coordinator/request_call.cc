@@ -30,21 +30,21 @@ RequestCall::RequestCall(RequestService* service, std::string given_id, std::str
 
 void RequestCall::Start(size_t reading_bytes) {
   if (!client_.ok()) {
-    if (Take()) End(client_.status());
+    if (Take()) Refuse(client_.status());
     return;
   }
   const bool posted = service_->TryPost(reading_bytes, [self = shared_from_this()] {
     if (!self->Take()) return;
-    if (!self->request_id_status_.ok()) return self->End(self->request_id_status_);
-    if (const absl::Status given_up = self->GivenUp(); !given_up.ok()) return self->End(given_up);
+    if (!self->request_id_status_.ok()) return self->Refuse(self->request_id_status_);
+    if (const absl::Status given_up = self->GivenUp(); !given_up.ok()) return self->Refuse(given_up);
     self->Read();
   });
-  if (!posted && Take()) End(TooManyWait());
+  if (!posted && Take()) Refuse(TooManyWait());
 }
 
 void RequestCall::Cancel() {
   cancelled_ = true;
-  if (Take()) return End(CancelledByClient());
+  if (Take()) return Refuse(CancelledByClient());
   CancelSubmitted();
 }
 

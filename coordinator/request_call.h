@@ -44,6 +44,12 @@ class RequestCall : public std::enable_shared_from_this<RequestCall> {
   // At most once, instead of Read, or in it: what is asked for cannot be.
   virtual void End(const absl::Status& status) = 0;
 
+  // Ends it before the engine has heard of it, which is counted.
+  void Refuse(const absl::Status& status) {
+    service_->CountRefused(status);
+    End(status);
+  }
+
   RequestService& service() const { return *service_; }
   // Why reading is of no use any more.
   absl::Status GivenUp() const;

@@ -44,6 +44,8 @@ class RequestService {
     ApiKeys* api_keys = nullptr;                  // likewise; null: nobody is asked who he is
     const Clock* clock = Clock::Real();
     int tokenizer_threads = 2;
+    // A request has ended before the engine heard of it; from any thread, may not wait.
+    std::function<void(const absl::Status&)> refused = [](const absl::Status&) {};
   };
   explicit RequestService(Options options);
 
@@ -74,6 +76,7 @@ class RequestService {
   // What reading a prompt of so many bytes costs: nothing where their number alone tells that it is refused.
   size_t ReadingBytes(size_t text_bytes) const;
 
+  void CountRefused(const absl::Status& status) const { options_.refused(status); }
   // How a request has ended, for the log.
   void LogEnd(const std::string& request_id, const absl::Status& status);
 

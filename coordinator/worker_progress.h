@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "common/ids.h"
 #include "common/worker_state.h"
@@ -18,6 +19,11 @@ struct WorkerProgress {
   int32_t layer = 0;
   std::string waiting_for;  // name of the peer, empty if none
   uint64_t counter = 0;     // grows whenever the executor gets on
+  struct Wait {
+    int peer = 0;  // index in the layout's flat order
+    double seconds = 0;
+  };
+  std::vector<Wait> waits;  // for each peer that it talks to, since the layout came up
 };
 
 // Whether the worker has done anything in between.

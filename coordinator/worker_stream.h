@@ -30,6 +30,8 @@ class WorkerStream : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coord
                                              Handler handler);
 
   WorkerId id() const { return id_; }
+  // The other end, as gRPC writes it. While the stream lives.
+  std::string peer() const { return context_->peer(); }
 
   // From any thread.
   void Send(std::shared_ptr<const v1::CoordinatorMessage> message);

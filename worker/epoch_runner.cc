@@ -65,7 +65,15 @@ void EpochRunner::End(Epoch epoch, const std::string& reason) {
 
 EpochRunner::Progress EpochRunner::progress() const {
   MutexLock lock(&mutex_);
-  Progress progress{.epoch = wanted_, .counter = progress_.counter};
+  Progress progress{.epoch = wanted_,
+                    .counter = progress_.counter,
+                    .weight_bytes = weight_bytes_,
+                    .kv_bytes = kv_bytes_,
+                    .times = progress_.meter.Read()};
+  if (up_ != nullptr) {
+    progress.last_stage = up_->stage;
+    progress.last_rank = up_->rank;
+  }
   // Of an epoch that has not begun there is nothing to tell: what the thread still does belongs to the last.
   if (progress_.epoch != wanted_.value) return progress;
   progress.state = state_;
@@ -74,7 +82,29 @@ EpochRunner::Progress EpochRunner::progress() const {
   progress.layer = progress_.layer;
   progress.loaded_bytes = progress_.loaded_bytes;
   progress.total_bytes = progress_.total_bytes;
+  progress.waits = Waits();
   return progress;
+}
+
+std::vector<EpochRunner::PeerWait> EpochRunner::Waits() const {
+  std::vector<PeerWait> waits;
+  if (up_ == nullptr || up_->epoch != wanted_) return waits;
+  const Layout& layout = up_->layout;
+  for (const int index : LinkedWorkers(*up_)) {
+    PeerWait wait{.index = index, .waited = progress_.meter.peer_wait(index)};
+    for (wait.rank = index; wait.rank >= static_cast<int>(layout.stages[wait.stage].ranks.size());
+         ++wait.stage) {
+      wait.rank -= static_cast<int>(layout.stages[wait.stage].ranks.size());
+    }
+    waits.push_back(wait);
+  }
+  return waits;
+}
+
+void EpochRunner::Leave() {
+  state_ = WorkerState::kJoined;
+  kv_bytes_ = 0;
+  progress_.meter.Enter(StepPart::kAway);
 }
 
 std::optional<HeldPart> EpochRunner::held() const {
@@ -85,6 +115,7 @@ std::optional<HeldPart> EpochRunner::held() const {
 void EpochRunner::SetHeld(std::optional<HeldPart> held) {
   MutexLock lock(&mutex_);
   held_ = std::move(held);
+  weight_bytes_ = held_ ? shard_->bytes : 0;
 }
 
 bool EpochRunner::Wanted(Epoch epoch) const {
@@ -115,7 +146,7 @@ void EpochRunner::Run() {
       stopping = stopping_;
       if (stopping || (executor_ != nullptr && executor_epoch_ != wanted_)) {
         ended = std::move(executor_);
-        state_ = WorkerState::kJoined;
+        Leave();
       } else if (next_) {
         task = std::exchange(next_, std::nullopt);
       } else {
@@ -178,14 +209,18 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   }
   BW_RETURN_IF_ERROR(executor->Start());
   const int64_t kv_bytes = executor->kv_bytes();
+  progress_.meter.ForgetPeers();
   reports_ = assignment.last_stage() && assignment.rank == 0;
   {
     MutexLock lock(&mutex_);
+    kv_bytes_ = kv_bytes;
     if (wanted_ != assignment.epoch) {
       state_ = WorkerState::kJoined;
       return absl::OkStatus();
     }
     state_ = WorkerState::kReady;
+    up_ = std::make_shared<const Assignment>(assignment);
+    progress_.meter.Enter(StepPart::kIdle);
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
           ", ", shard_->bytes >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
@@ -239,7 +274,7 @@ void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {
     const auto nobody_aborts = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return aborting_ == 0; };
     mutex_.Await(nobody_aborts);
     ended = std::move(executor_);
-    state_ = WorkerState::kJoined;
+    Leave();
     if (wanted_ != epoch) return;
     wanted_ = {};
     steps_.clear();

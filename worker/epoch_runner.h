@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "common/clock.h"
 #include "common/mutex.h"
 #include "common/step.h"
 #include "common/worker_state.h"
@@ -45,6 +46,7 @@ class EpochRunner {
     int threads = 1;        // that load
     std::vector<int> cpus;  // of the runner's thread (the first), and of those that load
     NcclUse nccl;           // between GPUs
+    const Clock* clock = Clock::Real();
     Events events;
   };
   explicit EpochRunner(Options options);
@@ -60,6 +62,12 @@ class EpochRunner {
   // more.
   void End(Epoch epoch, const std::string& reason);
 
+  // How long a worker has waited for a peer since its layout came up.
+  struct PeerWait {
+    int index = 0;  // flat
+    int stage = 0, rank = 0;
+    absl::Duration waited;
+  };
   struct Progress {
     Epoch epoch;
     WorkerState state = WorkerState::kJoined;
@@ -68,6 +76,12 @@ class EpochRunner {
     uint64_t step = 0;
     int32_t layer = 0;
     int64_t loaded_bytes = 0, total_bytes = 0;
+    std::vector<PeerWait> waits;  // of peers that it talks to
+
+    // Also between epochs.
+    int last_stage = -1, last_rank = -1;     // of the layout that came up last, -1 before
+    int64_t weight_bytes = 0, kv_bytes = 0;  // that it holds
+    StepMeter::Reading times;
   };
   Progress progress() const;
   // The weights that are loaded; nothing while others take their place.
@@ -84,9 +98,12 @@ class EpochRunner {
   bool Wanted(Epoch epoch) const;
   void SetState(WorkerState state);
   void SetHeld(std::optional<HeldPart> held);
+  // What is left of an epoch when its executor has ended.
+  void Leave() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::vector<PeerWait> Waits() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
-  ExecutorProgress progress_;
+  ExecutorProgress progress_{options_.clock};
 
   // The thread's own.
   std::shared_ptr<const LoadedShard> shard_;
@@ -101,7 +118,10 @@ class EpochRunner {
   int aborting_ ABSL_GUARDED_BY(mutex_) = 0;
   Epoch executor_epoch_ ABSL_GUARDED_BY(mutex_);
   WorkerState state_ ABSL_GUARDED_BY(mutex_) = WorkerState::kJoined;
-  std::optional<HeldPart> held_ ABSL_GUARDED_BY(mutex_);  // of shard_
+  std::optional<HeldPart> held_ ABSL_GUARDED_BY(mutex_);          // of shard_
+  int64_t weight_bytes_ ABSL_GUARDED_BY(mutex_) = 0;              // likewise
+  int64_t kv_bytes_ ABSL_GUARDED_BY(mutex_) = 0;                  // of executor_
+  std::shared_ptr<const Assignment> up_ ABSL_GUARDED_BY(mutex_);  // of the layout that came up last
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   std::thread thread_;

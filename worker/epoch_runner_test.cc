@@ -131,6 +131,35 @@ TEST(EpochRunner, RunsEpochAfterEpochWithTheSameAnswer) {
   }
 }
 
+TEST(EpochRunner, TellsWhatItHoldsAndWhereItsTimeGoes) {
+  Worker a, b;
+  EXPECT_EQ(a.runner.progress().last_stage, -1) << "before its first layout";
+  EXPECT_EQ(a.runner.progress().weight_bytes, 0);
+  const std::vector<Worker*> workers = {&a, &b};
+  a.runner.Begin(Task(1, 2, 0, workers));
+  b.runner.Begin(Task(1, 2, 1, workers));
+  ASSERT_EQ(a.reports.Next().kind, Report::kReady);
+  ASSERT_EQ(b.reports.Next().kind, Report::kReady);
+  ASSERT_TRUE(b.runner.Add(FirstStep(1)));
+  ASSERT_TRUE(a.runner.Add(FirstStep(1)));
+  ASSERT_EQ(a.reports.Next().kind, Report::kResult);
+  const EpochRunner::Progress progress = a.runner.progress();
+  EXPECT_EQ(progress.last_stage, 0);
+  EXPECT_EQ(progress.last_rank, 0);
+  EXPECT_GT(progress.weight_bytes, 0);
+  EXPECT_GT(progress.kv_bytes, 0);
+  EXPECT_EQ(progress.times.steps, 1u);
+  EXPECT_GT(progress.times.parts[static_cast<size_t>(StepPart::kCompute)], absl::ZeroDuration());
+  EXPECT_GT(progress.times.parts[static_cast<size_t>(StepPart::kCollectiveWait)], absl::ZeroDuration());
+  const auto collective = static_cast<size_t>(StepMeter::Use::kCollective);
+  EXPECT_GT(progress.times.sent_bytes[collective], 0);
+  EXPECT_GT(progress.times.received_bytes[collective], 0);
+  ASSERT_EQ(progress.waits.size(), 1u);
+  EXPECT_EQ(progress.waits[0].index, 1);
+  EXPECT_EQ(progress.waits[0].rank, 1);
+  EXPECT_GT(progress.waits[0].waited, absl::ZeroDuration());
+}
+
 TEST(EpochRunner, AStepOutOfOrderFailsTheEpochAndTheNextOneGoesOn) {
   Worker worker;
   worker.runner.Begin(Task(1, 1, 0, {&worker}));

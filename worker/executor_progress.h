@@ -3,10 +3,15 @@
 #include <atomic>
 #include <cstdint>
 
+#include "worker/step_meter.h"
+
 namespace bellwether {
 
-// How far a worker has come in its epoch; read by the heartbeat thread at any time.
+// How far a worker has come in its epoch, and where its time went; read by the heartbeat thread at any time.
 struct ExecutorProgress {
+  ExecutorProgress() = default;
+  explicit ExecutorProgress(const Clock* clock) : meter(clock) {}
+
   std::atomic<uint64_t> counter{0};  // grows whenever it gets on
   std::atomic<uint64_t> step{0};
   std::atomic<int32_t> layer{-1};
@@ -16,6 +21,7 @@ struct ExecutorProgress {
   std::atomic<uint64_t> epoch{0};
   std::atomic<int64_t> loaded_bytes{0};
   std::atomic<int64_t> total_bytes{0};
+  StepMeter meter;
 };
 
 }  // namespace bellwether

@@ -13,6 +13,8 @@
 #include "common/descriptors.h"
 #include "common/log.h"
 #include "common/memory.h"
+#include "common/metrics/addresses.h"
+#include "common/port_file.h"
 #include "common/program_flags.h"
 #include "common/service_notify.h"
 #include "common/status.h"
@@ -23,6 +25,7 @@
 #include "worker/device/open_device.h"
 #include "worker/inventory.h"
 #include "worker/session.h"
+#include "worker/worker_server.h"
 
 namespace bellwether {
 namespace {
@@ -37,6 +40,8 @@ struct Flags {
   std::string cpus;
   std::string kernel_level;
   int64_t memory_mib = 0;
+  std::string metrics_listen = kDefaultWorkerMetricsAddress;
+  std::string port_file;
   std::string log_level = "info";
   bool print_config = false;
 };
@@ -77,6 +82,12 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddTlsFlags(app, "cluster-", &session.tls, "the coordinator and the other workers");
   AddServerNameFlag(app, "cluster-", &session.tls);
   app->add_flag("--insecure", session.insecure, kInsecureHelp);
+  AddFlag(app, "--metrics-listen", flags->metrics_listen,
+          "Address for monitoring, HOST:PORT: /metrics, /healthz, /readyz. The coordinator tells Prometheus "
+          "of it. Port 0 "
+          "takes any, as does a default that is taken; empty: none")
+      ->check(Address({.any_port = true, .empty = true}));
+  AddFlag(app, "--port-file", flags->port_file, "Gets the line \"metrics HOST:PORT\" once it listens");
   AddFlag(app, "--host-id", session.host_id,
           "Workers of one id share memory; empty: by the machine. Containers may need to say");
   AddFlag(app, "--kernel-level", flags->kernel_level,
@@ -153,13 +164,31 @@ absl::StatusOr<NcclUse> NcclUseFor(const Flags& flags, const OpenedDevice& devic
   return NcclUse{};
 }
 
-int Work(WorkerSession::Options options) {
+// Null without --metrics-listen.
+absl::StatusOr<std::unique_ptr<WorkerServer>> StartServer(const Flags& flags) {
+  std::unique_ptr<WorkerServer> server;
+  if (!flags.metrics_listen.empty()) {
+    BW_ASSIGN_OR_RETURN(server, WorkerServer::Start(flags.metrics_listen, BuildId()));
+  }
+  BW_RETURN_IF_ERROR(
+      WritePortFile(flags.port_file, {{"metrics", server != nullptr ? server->address() : std::string()}}));
+  return server;
+}
+
+int Work(const Flags& flags, WorkerSession::Options options) {
+  const absl::StatusOr<std::unique_ptr<WorkerServer>> server = StartServer(flags);
+  if (!server.ok()) {
+    LogError(server.status().message());
+    return 1;
+  }
+  if (*server != nullptr) options.metrics_address = (*server)->address();
   absl::StatusOr<std::unique_ptr<WorkerSession>> session = WorkerSession::Start(std::move(options));
   if (!session.ok()) {
     LogError(session.status().message());
     return 1;
   }
   const std::shared_ptr<WorkerSession> running = *std::move(session);
+  if (*server != nullptr) (*server)->Show(running);
   std::thread([session = std::weak_ptr<WorkerSession>(running)] {
     WaitForStopSignal();
     NotifyService("STOPPING=1");
@@ -214,7 +243,7 @@ int Main(int argc, char** argv) {
   }
   options->device = *std::move(device);
   options->nccl = *std::move(nccl);
-  return Work(*std::move(options));
+  return Work(flags, *std::move(options));
 }
 
 }  // namespace

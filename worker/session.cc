@@ -22,7 +22,6 @@
 #include "proto/grpc_status.h"
 #include "proto/step_codec.h"
 #include "proto/worker_state_codec.h"
-#include "worker/epoch_runner.h"
 #include "worker/inventory.h"
 #include "worker/weights/loaded_shard.h"
 
@@ -67,6 +66,7 @@ class GrpcSession : public WorkerSession {
   absl::Status Run() override;
   void Leave() override;
   void Stop() override;
+  Snapshot snapshot() const override;
 
  private:
   void LogJoinFailure(const std::string& reason);
@@ -75,7 +75,7 @@ class GrpcSession : public WorkerSession {
   absl::StatusOr<v1::JoinRequest> MakeJoin();
   // Errors end the session for good.
   absl::Status Handle(const v1::CoordinatorMessage& message);
-  void SetDrain(double seconds);
+  void TakeJoined(const v1::Joined& message);
   absl::Status Begin(const v1::Assignment& message);
   absl::Status Step(const v1::Step& message);
 
@@ -107,6 +107,7 @@ class GrpcSession : public WorkerSession {
   std::shared_ptr<grpc::ClientContext> context_ ABSL_GUARDED_BY(mutex_);  // of stream_
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   absl::Status device_status_ ABSL_GUARDED_BY(mutex_);
+  std::string name_ ABSL_GUARDED_BY(mutex_);                      // as the coordinator calls this worker
   absl::Duration drain_ ABSL_GUARDED_BY(mutex_) = kDefaultDrain;  // the coordinator's
   // When it stops though the coordinator has not let it go.
   std::optional<absl::Duration> leave_until_ ABSL_GUARDED_BY(mutex_);
@@ -120,7 +121,8 @@ GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_
     : options_(std::move(options)),
       security_(std::move(security)),
       links_(std::move(links)),
-      models_(options_.model, options_.model_root, options_.read) {
+      models_(options_.model, options_.model_root, options_.read),
+      name_(options_.name) {
   EpochRunner::Options runner;
   runner.models = &models_;
   runner.links = links_.get();
@@ -261,6 +263,7 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   for (const std::string& level : device.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
+  join.set_metrics_address(options_.metrics_address);
   BW_ASSIGN_OR_RETURN(std::string model_id, models_.ModelId());
   join.set_model_id(std::move(model_id));
   BW_ASSIGN_OR_RETURN(const ReadingText reading, models_.Reading());
@@ -315,7 +318,7 @@ absl::Status GrpcSession::RunStream() {
 absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
   switch (message.message_case()) {
     case v1::CoordinatorMessage::kJoined:
-      SetDrain(message.joined().drain_seconds());
+      TakeJoined(message.joined());
       joined_ = true;
       LogInfo("joined ", options_.coordinator, " as worker ", message.joined().worker_id());
       return absl::OkStatus();
@@ -337,10 +340,20 @@ absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
   return absl::OkStatus();
 }
 
-void GrpcSession::SetDrain(double seconds) {
+void GrpcSession::TakeJoined(const v1::Joined& message) {
   constexpr double kSecondsMax = 86400;
+  const double drain = message.drain_seconds();
   MutexLock lock(&mutex_);
-  if (seconds >= 0 && seconds <= kSecondsMax) drain_ = absl::Seconds(seconds);
+  if (drain >= 0 && drain <= kSecondsMax) drain_ = absl::Seconds(drain);
+  if (!message.name().empty()) name_ = Printable(message.name());
+}
+
+WorkerSession::Snapshot GrpcSession::snapshot() const {
+  Snapshot snapshot{.progress = runner_->progress()};
+  MutexLock lock(&mutex_);
+  snapshot.name = name_;
+  snapshot.joined = stream_ != nullptr && joined_;
+  return snapshot;
 }
 
 absl::Status GrpcSession::Begin(const v1::Assignment& message) {
@@ -444,6 +457,11 @@ void GrpcSession::SendHeartbeat() {
   beat->set_layer(progress.layer);
   beat->set_waiting_for(PeerName(progress.epoch, progress.waiting_for));
   beat->set_progress(progress.counter);
+  for (const EpochRunner::PeerWait& wait : progress.waits) {
+    v1::PeerWait* out = beat->add_waits();
+    out->set_peer(wait.index);
+    out->set_seconds(absl::ToDoubleSeconds(wait.waited));
+  }
   Send(message);
 }
 
@@ -497,6 +515,10 @@ class RestartingSession : public WorkerSession {
       stopped_ = true;
     }
     if (const auto session = Current()) session->Stop();
+  }
+  Snapshot snapshot() const override {
+    const auto session = Current();
+    return session != nullptr ? session->snapshot() : Snapshot{.name = options_.name};
   }
 
  private:

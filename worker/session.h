@@ -9,6 +9,7 @@
 #include "common/tls_options.h"
 #include "model/checkpoint/read_options.h"
 #include "worker/device/open_device.h"
+#include "worker/epoch_runner.h"
 #include "worker/link/nccl_library.h"
 
 namespace bellwether {
@@ -23,16 +24,17 @@ class WorkerSession {
     std::string model_root;   // a directory of checkpoints
     ReadOptions read;         // how it is read
     std::string build_id;
-    std::string name;          // for people; printable, without spaces
-    std::string host_id;       // equal on workers that share memory; empty: the machine's
-    std::string link_listen;   // host:port for workers of other hosts; empty: shared memory only
-    TlsOptions tls;            // with the coordinator and with workers of other hosts
-    bool insecure = false;     // nothing need be encrypted
-    OpenedDevice device;       // that computes; its kernel levels are those to offer
-    int threads = 1;           // of the host
-    std::vector<int> cpus;     // of the threads; empty: wherever the system likes
-    NcclUse nccl;              // between GPUs
-    int64_t memory_bytes = 0;  // of the host, what to tell the planner; 0: what is available
+    std::string name;             // for people; printable, without spaces
+    std::string host_id;          // equal on workers that share memory; empty: the machine's
+    std::string link_listen;      // host:port for workers of other hosts; empty: shared memory only
+    TlsOptions tls;               // with the coordinator and with workers of other hosts
+    bool insecure = false;        // nothing need be encrypted
+    OpenedDevice device;          // that computes; its kernel levels are those to offer
+    int threads = 1;              // of the host
+    std::vector<int> cpus;        // of the threads; empty: wherever the system likes
+    NcclUse nccl;                 // between GPUs
+    int64_t memory_bytes = 0;     // of the host, what to tell the planner; 0: what is available
+    std::string metrics_address;  // where this worker's metrics are, to tell the coordinator; empty: nowhere
   };
   // Starts listening for peers and opening the model.
   static absl::StatusOr<std::unique_ptr<WorkerSession>> Start(Options options);
@@ -47,6 +49,14 @@ class WorkerSession {
   virtual void Leave() = 0;
   // Ends Run at once.
   virtual void Stop() = 0;
+
+  struct Snapshot {
+    std::string name;  // as the coordinator calls it
+    bool joined = false;
+    EpochRunner::Progress progress;
+  };
+  // From any thread, for metrics and probes.
+  virtual Snapshot snapshot() const = 0;
 };
 
 }  // namespace bellwether

@@ -102,7 +102,10 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
 absl::StatusOr<StepResult> Executor::Run(const Step& step) {
   StepResult result{.epoch = step.epoch, .id = step.id};
   progress_->step = step.id.value;
+  progress_->meter.Enter(StepPart::kCompute);
   const absl::Status status = RunStep(step, result);
+  progress_->meter.Enter(StepPart::kIdle);
+  progress_->meter.CountStep();
   if (!status.ok()) {
     if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) links_->BlameWhoIsGone();
     return Annotate(status, absl::StrCat("epoch ", step.epoch.value, ", step ", step.id.value, ", stage ",

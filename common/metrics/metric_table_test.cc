@@ -104,7 +104,7 @@ TEST(MetricTable, DocumentationIsUpToDate) {
   if (std::getenv("BELLWETHER_WRITE_DOCS") != nullptr) std::ofstream(kDocs) << wanted;
   const auto written = ReadFile(kDocs, 1 << 20);
   ASSERT_TRUE(written.ok()) << written.status();
-  EXPECT_EQ(*written, wanted) << "run this test with BELLWETHER_WRITE_DOCS=1 in the root of the sources";
+  EXPECT_TRUE(*written == wanted) << "run this test with BELLWETHER_WRITE_DOCS=1 in the root of the sources";
 }
 
 }  // namespace

@@ -53,8 +53,8 @@ class Cluster:
         ports = self.directory / "ports"
         coordinator = self._start(
             "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
-            "--http-listen", "127.0.0.1:0", "--port-file", ports, "--workers", max(workers, 1),
-            "--tensor-parallel", tensor_parallel or workers, *coordinator_flags)
+            "--http-listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--port-file", ports,
+            "--workers", max(workers, 1), "--tensor-parallel", tensor_parallel or workers, *coordinator_flags)
         addresses = {}
         end = time.monotonic() + PATIENCE
         while not {"client", "worker", "http"} <= addresses.keys():
@@ -67,7 +67,8 @@ class Cluster:
             self.start_worker("--model", model, "--name", f"sheep-{i}", *worker_flags)
 
     def start_worker(self, *arguments):
-        return self._start("bellwether-worker", "--coordinator", self.worker_address, "--threads", 1, *arguments)
+        return self._start("bellwether-worker", "--coordinator", self.worker_address, "--metrics-listen", "127.0.0.1:0",
+                           "--threads", 1, *arguments)
 
     def _start(self, program, *arguments):
         with open(self.directory / f"{program}-{len(self.processes)}.log", "wb") as log:

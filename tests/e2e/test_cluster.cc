@@ -98,6 +98,8 @@ absl::Status TestCluster::StartCoordinator() {
                                         again ? worker_address_ : "127.0.0.1:0",
                                         "--http-listen",
                                         "127.0.0.1:0",
+                                        "--metrics-listen",
+                                        again ? metrics_address_ : "127.0.0.1:0",
                                         "--port-file",
                                         port_file,
                                         "--workers",
@@ -125,6 +127,7 @@ absl::Status TestCluster::ReadPorts() {
     address_ = AddressIn(ports, "client");
     worker_address_ = AddressIn(ports, "worker");
     http_address_ = AddressIn(ports, "http");
+    metrics_address_ = AddressIn(ports, "metrics");
     if (!address_.empty() && !worker_address_.empty()) return absl::OkStatus();
     if (coordinator_.WaitFor(kLook)) {
       return absl::UnavailableError(
@@ -136,8 +139,9 @@ absl::Status TestCluster::ReadPorts() {
 
 absl::StatusOr<ChildProcess> TestCluster::StartWorkerProcess(std::vector<std::string> arguments,
                                                              const std::string& name, int host) {
-  arguments.insert(arguments.end(), {"--coordinator", worker_address_, "--name", name, "--threads",
-                                     std::to_string(options_.threads), "--log-level", "info"});
+  arguments.insert(arguments.end(),
+                   {"--coordinator", worker_address_, "--name", name, "--metrics-listen", "127.0.0.1:0",
+                    "--threads", std::to_string(options_.threads), "--log-level", "info"});
   arguments.insert(arguments.end(), options_.worker_flags.begin(), options_.worker_flags.end());
   if (options_.separate_hosts) {
     arguments.insert(arguments.end(),

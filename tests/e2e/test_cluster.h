@@ -40,6 +40,7 @@ class TestCluster {
 
   const std::string& address() const { return address_; }
   const std::string& http_address() const { return http_address_; }
+  const std::string& metrics_address() const { return metrics_address_; }
   InferenceClient& client() { return *client_; }
   int workers() const { return static_cast<int>(workers_.size()); }
   static std::string WorkerName(int index);
@@ -67,7 +68,7 @@ class TestCluster {
 
   const TestClusterOptions options_;
   std::string directory_;
-  std::string address_, worker_address_, http_address_;
+  std::string address_, worker_address_, http_address_, metrics_address_;
   ChildProcess coordinator_;
   std::vector<ChildProcess> workers_;
   std::unique_ptr<InferenceClient> client_;

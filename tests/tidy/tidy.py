@@ -25,13 +25,13 @@ ROOMS = {
 }
 # Files in which gRPC and generated types may appear; everywhere else our own structs rule.
 EDGES = re.compile(
-    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|main)\.(h|cc)|coordinator/.*_test\.cc"
+    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|worker_messages|main)\.(h|cc)|coordinator/.*_test\.cc"
     r"|worker/(session\w*|main)\.(h|cc)|worker/link/grpc\w*\.(h|cc)|worker/link/\w*_test\.cc|worker/session\w*_test\.cc"
     r"|cli/\w*client\w*\.(h|cc)|tests/.*|examples/.*)$")
 # Files that may know Prometheus: what makes the numbers does not.
 METRICS_EDGES = re.compile(
     r"^(metrics/.*|coordinator/(coordinator_metrics|request_metrics|coordinator_server|main)\w*\.(h|cc)"
-    r"|worker/(worker_metrics|main)\w*\.(h|cc)|tests/.*)$")
+    r"|worker/(worker_metrics|worker_server|main)\w*\.(h|cc)|tests/.*)$")
 # Likewise HTTP.
 HTTP_EDGES = re.compile(r"^((coordinator|worker)/(http_\w*|\w*_server|main)\.(h|cc)|coordinator/.*_test\.cc|worker/.*_test\.cc|tests/.*)$")
 AT_EDGES = {"proto": EDGES, "http": HTTP_EDGES, "metrics": METRICS_EDGES}

@@ -1,0 +1,56 @@
+#include "http/operations_server.h"
+
+#include <utility>
+
+#include "common/host_port.h"
+#include "common/log.h"
+
+namespace bellwether {
+namespace {
+
+constexpr char kMetricsContentType[] = "text/plain; version=0.0.4; charset=utf-8";
+// Of those who watch; a scrape is not worth more.
+constexpr HttpLimits kLimits = {.body_bytes_max = 0,
+                                .bodies_bytes_max = 0,
+                                .stream_bytes_max = size_t{1} << 20,
+                                .connections_max = 64,
+                                .write_time = absl::Seconds(10)};
+
+HttpResponse Ready(const absl::Status& ready) {
+  if (ready.ok()) return PlainResponse(200, "ready");
+  return PlainResponse(503, std::string_view(ready.message().data(), ready.message().size()));
+}
+
+std::vector<HttpRoute> Routes(OperationsPages pages) {
+  std::vector<HttpRoute> routes = std::move(pages.more);
+  routes.push_back(
+      {"GET", "/metrics", [metrics = std::move(pages.metrics)](HttpRequest, auto exchange) {
+         exchange->Respond({.headers = {{"Content-Type", kMetricsContentType}}, .body = metrics()});
+       }});
+  routes.push_back(
+      {"GET", "/healthz", [](HttpRequest, auto exchange) { exchange->Respond(PlainResponse(200, "ok")); }});
+  routes.push_back({"GET", "/readyz", [ready = std::move(pages.ready)](HttpRequest, auto exchange) {
+                      exchange->Respond(Ready(ready()));
+                    }});
+  return routes;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<HttpServer>> StartOperationsServer(TcpListener::Options listen,
+                                                                  const std::string& default_address,
+                                                                  OperationsPages pages) {
+  HttpServer::Options options{
+      .listen = std::move(listen), .routes = Routes(std::move(pages)), .limits = kLimits};
+  auto server = HttpServer::Start(options);
+  if (!absl::IsAlreadyExists(server.status()) || options.listen.address != default_address) return server;
+  absl::StatusOr<HostPort> free = ParseHostPort(default_address);
+  if (!free.ok()) return free.status();
+  free->port = 0;
+  options.listen.address = free->ToString();
+  server = HttpServer::Start(options);
+  if (server.ok()) LogInfo(default_address, " is taken: metrics are at ", (*server)->address());
+  return server;
+}
+
+}  // namespace bellwether
