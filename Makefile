@@ -3,6 +3,7 @@
 #   make demo    from nothing to a chat with a real model: packages, the three programs, model, cluster, answer
 #   make test    builds everything and runs the tests (packages and the demo model too, where missing)
 #   make chat    talk to the demo model
+#   make monitor the demo cluster with Prometheus, and Grafana where it is installed: says which pages to open
 #   make check   everything that is slow: format, tidy, sanitizers, fuzz smoke
 #   make gpu-check  on a machine with a GPU: what no emulator can show (also tools/gpu_check.sh)
 #   make bench-gpu  there: how fast, as shares of what the card can do
@@ -13,7 +14,7 @@
 PRESET ?= release
 BIN := build/$(PRESET)/bin
 
-.PHONY: all setup configure programs build demo chat package test check bench gpu-check bench-gpu format clean
+.PHONY: all setup configure programs build demo chat monitor package test check bench gpu-check bench-gpu format clean
 all: build
 
 setup:
@@ -37,6 +38,9 @@ demo: programs
 
 chat: programs
 	@tools/demo.sh $(BIN) --chat
+
+monitor: programs
+	@tools/monitor.sh $(BIN)
 
 package: programs
 	cd build/$(PRESET) && cpack

@@ -12,7 +12,8 @@
 #   fuzz           every fuzzer for a minute, from the seeds in tests/corpora and what earlier runs found
 #   openai         OpenAI's own client against the HTTP door (a package from PyPI)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
-#   monitoring     rules and dashboards by a real Prometheus and Grafana's own reader (from Debian, unpacked into build/, and PyPI)
+#   monitoring     rules and dashboards by Grafana's own reader (PyPI) and a real Prometheus (Debian's, unpacked into build/) that watches a
+#                  real cluster
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh --check
@@ -64,6 +65,10 @@ monitoring() {
   [[ -x build/monitoring/bin/python ]] || python3 -m venv build/monitoring
   build/monitoring/bin/pip install -q --disable-pip-version-check -r tests/monitoring/requirements.txt
   build/monitoring/bin/python -B -m tests.monitoring.dashboards_test
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether bellwether-coordinator bellwether-worker python_stubs
+  BELLWETHER_BIN="$PWD/build/release/bin" PYTHONPATH="$PWD/build/release/generated/python" BELLWETHER_PROMETHEUS="$usr" \
+    BELLWETHER_SAVE="$PWD/build/monitoring/answers.json" /usr/bin/python3 -B -m tests.monitoring.live_test
 }
 
 openai() {

@@ -57,7 +57,7 @@ FORMATS = {
 
 def text_of(unit, value):
     form = FORMATS.get(unit)
-    return form(value) if form else f"{value:.3g} {dict(reqps='req/s', ops='/s', cpm='/min').get(unit, unit)}"
+    return form(value) if form else f"{scaled(value, ('', ' K', ' M'))} {dict(reqps='req/s', ops='/s', cpm='/min').get(unit, unit)}"
 
 
 def name_of(answer, result):

@@ -4,6 +4,7 @@ Needs PyPI's helm-python-sdk, kubernetes-validate and PyYAML (tools/check.sh cha
 """
 
 import copy
+import json
 import random
 import re
 import subprocess
@@ -68,6 +69,7 @@ def random_values(seed):
             "fullnameOverride": draw.choice(("", "chat")), "spreadWorkersBy": draw.choice(("", "topology.kubernetes.io/zone")),
             "networkPolicy": {"enabled": draw.random() < 0.7, "clients": [{"namespaceSelector": {}}]},
             "tls": {"clusterSecret": draw.choice(("", "flock-tls"))},
+            "metrics": {"enabled": draw.random() < 0.7, "dashboards": {"enabled": draw.random() < 0.1}},
             "podDisruptionBudget": {"enabled": draw.random() < 0.7}, "service": {"port": draw.choice((80, 7400))},
             "model": draw.choice(({"volume": {"persistentVolumeClaim": {"claimName": "m"}}},
                                   {"fetch": {"image": "busybox:1", "command": ["sh", "-c", "true"]}})),
@@ -149,7 +151,7 @@ class Chart(unittest.TestCase):
                     for port in container.get("ports", []):
                         containers.setdefault(component, {})[port["name"]] = port["containerPort"]
                     listening = [int(each.rsplit(":", 1)[1]) for each in container["args"]
-                                 if re.match(r"--(listen|worker-listen|link-listen)=", each)]
+                                 if re.match(r"--(listen|worker-listen|link-listen|metrics-listen)=.", each)]
                     self.assertEqual(sorted(listening), sorted(port["containerPort"] for port in container.get("ports", [])))
             for manifest in manifests:
                 if manifest["kind"] == "Service":
@@ -170,6 +172,26 @@ class Chart(unittest.TestCase):
             for manifest, pod in pods_of(manifests):
                 if manifest["kind"] != "Pod":
                     self.assertGreater(pod["terminationGracePeriodSeconds"], values["drainSeconds"])
+
+    def test_prometheus_operator_and_grafana_get_all_there_is(self):
+        enabled = {"enabled": True, "labels": {"release": "prometheus"}}
+        manifests, _ = render(merged(self.defaults, {
+            "metrics": {"podMonitor": enabled, "prometheusRule": enabled, "dashboards": {"enabled": True}},
+            "workerGroups": [{"name": "a", "pods": 2, "ranks": 2}, {"name": "b", "pods": 1, "ranks": 2}]}))
+        monitor, rules = (next(each for each in manifests if each["kind"] == kind) for kind in ("PodMonitor", "PrometheusRule"))
+        self.assertEqual(monitor["metadata"]["labels"]["release"], "prometheus")
+        ports = {port["name"] for _, pod in pods_of(manifests) for container in pod["containers"] for port in container.get("ports", [])}
+        scraped = [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]]
+        self.assertEqual(sorted(scraped), sorted(port for port in ports if port.startswith("metrics")))
+        for manifest, _ in pods_of(manifests):
+            if manifest["kind"] != "Pod":
+                labels = manifest["spec"]["template"]["metadata"]["labels"]
+                self.assertLessEqual(monitor["spec"]["selector"]["matchLabels"].items(), labels.items())
+        files = [yaml.safe_load(path.read_text())["groups"] for path in sorted((processes.ROOT / "monitoring/rules").glob("*.yml"))]
+        self.assertEqual(rules["spec"]["groups"], sum(files, []))
+        boards = {name: text for each in manifests if each["kind"] == "ConfigMap" for name, text in each["data"].items()}
+        for path in (processes.ROOT / "monitoring/grafana/dashboards").glob("*.json"):
+            self.assertEqual(json.loads(boards[f"bellwether-{path.name}"]), json.loads(path.read_text()))
 
     def test_wrong_values_are_refused_with_their_path(self):
         for path, wrong in (("quantize", {"quantize": "int3"}), ("replicas", {"replicas": 2}),

@@ -97,7 +97,7 @@ class Live(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.cluster = processes.Cluster(MODEL, workers=4, tensor_parallel=2, coordinator_flags=[
-            "--pipeline-parallel", 2, "--metrics-listen", "127.0.0.1:0", "--sequences-max", 16, "--context-tokens", 4096])
+            "--pipeline-parallel", 2, "--sequences-max", 16, "--context-tokens", 4096])
         cls.addClassCleanup(cls.cluster.close)
         cls.prometheus = prometheus.Prometheus(PROMETHEUS, cls.cluster.addresses["metrics"], SCRAPE_SECONDS)
         cls.addClassCleanup(cls.prometheus.close)

@@ -31,16 +31,25 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end -}}
 
-{{/* Ports inside the pods: rank r of a pod listens for other pods' workers on links + r. */}}
+{{/* Ports inside the pods: rank r of a pod listens for other pods' workers on links + r, for Prometheus on rankMetrics + r. */}}
 {{- define "bellwether.ports.client" -}}7400{{- end -}}
 {{- define "bellwether.ports.worker" -}}7401{{- end -}}
+{{- define "bellwether.ports.metrics" -}}7490{{- end -}}
 {{- define "bellwether.ports.links" -}}7410{{- end -}}
+{{- define "bellwether.ports.rankMetrics" -}}7430{{- end -}}
 
 {{/* Workers in all. */}}
 {{- define "bellwether.workers" -}}
 {{- $count := 0 -}}
 {{- range .Values.workerGroups -}}{{- $count = add $count (mul .pods .ranks) -}}{{- end -}}
 {{- $count -}}
+{{- end -}}
+
+{{/* Ranks of the largest pod. */}}
+{{- define "bellwether.ranksMax" -}}
+{{- $ranks := 0 -}}
+{{- range .Values.workerGroups -}}{{- $ranks = max $ranks .ranks -}}{{- end -}}
+{{- $ranks -}}
 {{- end -}}
 
 {{/* The ranks of every stage, or 0 where they differ and a layout says which. */}}
