@@ -35,9 +35,9 @@ inline absl::Status CheckPlaintext(std::string_view flag, const std::string& add
     return absl::OkStatus();  // who uses the address says what is wrong with it
   const std::string tls = absl::StrCat("--", std::string(prefix), "tls");
   return absl::InvalidArgumentError(absl::StrCat(
-      std::string(flag), " ", address, " is not this machine alone, and nothing would be encrypted: give ",
-      tls, "-certificate, ", tls, "-key or ", tls,
-      "-authority (docs/security.md), or --insecure where everybody on the network may read and answer"));
+      std::string(flag), " ", address,
+      " is not this machine alone, and nothing would be encrypted: give the flags ", tls,
+      "-… that docs/security.md names, or --insecure where everybody on the network may read and answer"));
 }
 
 // What is behind an error of a connection, where TLS has to do with it, for people; else "". `ours`: as it

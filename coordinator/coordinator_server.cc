@@ -365,7 +365,7 @@ absl::Status CoordinatorServer::ListenHttp() {
                                .weights = WeightsName(),
                                .version = options_.build_id,
                                .requests = requests_.get(),
-                               .cluster_status = [this] { return cluster_->status(); }};
+                               .cluster_status = [this] { return ClusterStatus(); }};
   gateway_ = std::make_unique<HttpGateway>(std::move(gateway));
   HttpServer::Options options;
   options.listen = {.address = options_.http_listen,
@@ -408,6 +408,16 @@ absl::Status CoordinatorServer::Ready() const {
   return cluster.serving ? absl::OkStatus() : absl::UnavailableError(cluster.not_serving_reason);
 }
 
+// As clients are to see it: who is told to stop serves nobody new.
+ClusterService::Status CoordinatorServer::ClusterStatus() const {
+  ClusterService::Status status = cluster_->status();
+  if (draining_ && status.serving) {
+    status.serving = false;
+    status.not_serving_reason = "the server is stopping";
+  }
+  return status;
+}
+
 void CoordinatorServer::Shutdown(absl::Duration drain) {
   if (draining_.exchange(true)) return;
   if (client_server_ != nullptr) {
@@ -420,13 +430,13 @@ void CoordinatorServer::Shutdown(absl::Duration drain) {
       LogWarning("requests still run after ", absl::FormatDuration(drain), ": they are ended");
     }
   }
-  // Calls that are left are cancelled, which the engine answers with their end.
+  // Calls that are left are told that the server ends, and have the grace to hear of it.
+  if (engine_ != nullptr) engine_->Stop();
   if (client_server_ != nullptr)
     client_server_->Shutdown(drain > absl::ZeroDuration() ? kShutdownGrace : drain);
   if (http_server_ != nullptr) http_server_->Shutdown(drain > absl::ZeroDuration() ? kShutdownGrace : drain);
   if (cluster_ != nullptr) cluster_->Stop();
   if (worker_server_ != nullptr) worker_server_->Shutdown(kShutdownGrace);
-  if (engine_ != nullptr) engine_->Stop();
   if (monitoring_server_ != nullptr) monitoring_server_->Shutdown(absl::ZeroDuration());
 }
 

@@ -48,6 +48,7 @@ class CoordinatorServer {
   absl::Status ListenHttp();
   absl::Status ListenForMonitoring();
   absl::Status Ready() const;
+  ClusterService::Status ClusterStatus() const;
   void ShowServing(bool serving);
   std::string ModelName() const;
   std::vector<std::string> ServedNames() const;  // by which clients over HTTP ask for it; not empty
@@ -69,12 +70,12 @@ class CoordinatorServer {
   std::unique_ptr<CoordinatorMetrics> metrics_;  // outlives all that counts
   std::unique_ptr<ClusterService> cluster_;
   std::unique_ptr<EngineLoop> engine_;
-  std::unique_ptr<ApiKeys> api_keys_;  // null: nobody is asked
+  std::unique_ptr<ApiKeys> api_keys_;     // null: nobody is asked
+  std::unique_ptr<HttpGateway> gateway_;  // outlives the threads of requests_, which read for it
   std::unique_ptr<RequestService> requests_;
   std::unique_ptr<InferenceService> inference_;
   std::unique_ptr<GrpcServer> worker_server_;
   std::unique_ptr<GrpcServer> client_server_;
-  std::unique_ptr<HttpGateway> gateway_;
   std::unique_ptr<HttpServer> http_server_;
   std::unique_ptr<HttpServer> monitoring_server_;
   std::string client_address_, worker_address_, http_address_, metrics_address_;

@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kErrorBytesMax = size_t{64} << 10;
 constexpr size_t kListBytesMax = size_t{4} << 20;
 constexpr long kConnectSeconds = 10, kListSeconds = 30;
+constexpr long kSilenceSeconds = 600;  // a queue can be long
 
 struct EndHandle {
   void operator()(CURL* handle) const { curl_easy_cleanup(handle); }
@@ -42,6 +43,8 @@ Handle NewHandle(const std::string& url, curl_slist* headers) {
   curl_easy_setopt(handle.get(), CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);  // there are other threads
   curl_easy_setopt(handle.get(), CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
+  curl_easy_setopt(handle.get(), CURLOPT_LOW_SPEED_LIMIT, 1L);  // bytes a second
+  curl_easy_setopt(handle.get(), CURLOPT_LOW_SPEED_TIME, kSilenceSeconds);
   curl_easy_setopt(handle.get(), CURLOPT_NOPROGRESS, 0L);
   curl_easy_setopt(handle.get(), CURLOPT_XFERINFOFUNCTION, StopIfAsked);
   return handle;

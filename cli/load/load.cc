@@ -15,6 +15,7 @@
 #include "cli/load/load_target.h"
 #include "cli/stop.h"
 #include "cli/terminal.h"
+#include "common/host_port.h"
 #include "common/json.h"
 #include "common/output.h"
 #include "common/status.h"
@@ -35,12 +36,28 @@ double OwnCpuSeconds() {
   return seconds(usage.ru_utime) + seconds(usage.ru_stime);
 }
 
+// What goes out in clear, a key perhaps, must be asked for here too.
+absl::Status CheckUrl(const LoadOptions& options) {
+  constexpr std::string_view kPlain = "http://", kEncrypted = "https://";
+  if (options.url.empty() || options.url.starts_with(kEncrypted) || options.session.insecure)
+    return absl::OkStatus();
+  if (!options.url.starts_with(kPlain))
+    return absl::InvalidArgumentError("--url begins with http:// or https://");
+  std::string address = options.url.substr(kPlain.size());
+  address.resize(std::min(address.size(), address.find('/')));
+  if (!ParseHostPort(address).ok()) address += ":80";
+  const absl::StatusOr<HostPort> host = ParseHostPort(address);
+  if (!host.ok()) return Annotate(host.status(), "--url");
+  if (host->IsLoopback()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--url ", options.url,
+      " is not this machine alone, and nothing would be encrypted: take https://, or give --insecure"));
+}
+
 absl::Status Check(const LoadOptions& options) {
   if (options.sweep && options.rate > 0)
     return absl::InvalidArgumentError("--sweep goes through numbers of requests at once: leave out --rate");
-  if (!options.url.empty() && !options.url.starts_with("http://") && !options.url.starts_with("https://"))
-    return absl::InvalidArgumentError("--url begins with http:// or https://");
-  return absl::OkStatus();
+  return CheckUrl(options);
 }
 
 class Load {
@@ -87,12 +104,15 @@ class Load {
     const auto show = [&](int64_t ended) {
       if (line.rewritten()) line.Show(absl::StrCat(name, ": ", ended, " answers"));
     };
-    return RunLoadLevel(target_, level, prompts_, show);
+    const int64_t round = rounds_++;
+    const auto request = [&](int64_t index) { return prompts_.Request(round, index); };
+    return RunLoadLevel(target_, level, request, show);
   }
 
   const LoadOptions& options_;
   LoadTarget& target_;
   const LoadPrompts& prompts_;
+  int64_t rounds_ = 0;  // begun
 };
 
 absl::Status Tell(const LoadOptions& options, const LoadTarget& target,

@@ -62,10 +62,12 @@ absl::Status LoadPrompts::ReadFile() {
   return absl::OkStatus();
 }
 
-void LoadPrompts::AddRandomPrompt(int64_t index, LoadRequest& request) const {
+void LoadPrompts::AddRandomPrompt(int64_t round, int64_t index, LoadRequest& request) const {
   const int length = prompt_.At(UniformFromCounter(options_.seed, kPromptLength, index));
+  const uint64_t seed =
+      options_.seed + (static_cast<uint64_t>(round) << 32) + static_cast<uint64_t>(index) + 1;
   const auto draw = [&](int position, int64_t count) {
-    const double uniform = UniformFromCounter(options_.seed + index + 1, kPromptToken, position);
+    const double uniform = UniformFromCounter(seed, kPromptToken, position);
     return static_cast<int64_t>(uniform * static_cast<double>(count));
   };
   if (options_.vocabulary.has_value()) {
@@ -79,10 +81,10 @@ void LoadPrompts::AddRandomPrompt(int64_t index, LoadRequest& request) const {
   request.text = std::move(text);
 }
 
-LoadRequest LoadPrompts::operator()(int64_t index) const {
+LoadRequest LoadPrompts::Request(int64_t round, int64_t index) const {
   LoadRequest request;
   if (written_.empty()) {
-    AddRandomPrompt(index, request);
+    AddRandomPrompt(round, index, request);
   } else {
     request = written_[index % static_cast<int64_t>(written_.size())];
   }

@@ -11,7 +11,9 @@
 
 namespace bellwether {
 
-// The requests of a load: request i is the same for the same options, whoever asks for it and when.
+// The requests of a load: request i of a round is the same for the same options, whoever asks for it and
+// when. Rounds have the same lengths and other random prompts, so that no server finds what it has read in an
+// earlier one.
 class LoadPrompts {
  public:
   struct Options {
@@ -23,13 +25,13 @@ class LoadPrompts {
   // InvalidArgument: a length or a line that is none, naming which.
   static absl::StatusOr<LoadPrompts> Create(const Options& options);
 
-  LoadRequest operator()(int64_t index) const;
+  LoadRequest Request(int64_t round, int64_t index) const;
 
  private:
   LoadPrompts(Options options, LengthDistribution prompt, LengthDistribution output)
       : options_(std::move(options)), prompt_(prompt), output_(output) {}
   absl::Status ReadFile();
-  void AddRandomPrompt(int64_t index, LoadRequest& request) const;
+  void AddRandomPrompt(int64_t round, int64_t index, LoadRequest& request) const;
 
   Options options_;
   LengthDistribution prompt_, output_;

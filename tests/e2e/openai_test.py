@@ -406,5 +406,43 @@ class Limits(unittest.TestCase):
         self.door.wait_until_serving()
 
 
+class Ends(unittest.TestCase):
+    """What clients hear when the coordinator is told to stop."""
+
+    def serve(self, drain_seconds):
+        cluster = processes.Cluster(a_model(type(self), positions=60000), coordinator_flags=[
+            "--context-tokens", "60000", "--drain-seconds", str(drain_seconds), "--served-model-name", "m"])
+        self.addCleanup(cluster.close)
+        door = Door(cluster.http_address)
+        door.wait_until_serving()
+        return cluster.processes[0], door
+
+    def test_a_drain_takes_nothing_new_and_its_end_is_an_error_in_the_stream(self):
+        coordinator, door = self.serve(drain_seconds=3)
+        events = door.events("/v1/completions", model="m", prompt=[5], max_tokens=59000, ignore_eos=True)
+        next(events)
+        coordinator.terminate()
+        while (health := door.get("/health"))[0] == 200:
+            pass  # until it has heard
+        self.assertIn("stopping", health[2]["error"]["message"])
+        status, _, answer = door.ask("POST", "/v1/completions", {"model": "m", "prompt": [5], "max_tokens": 1})
+        self.assertEqual((status, answer["error"]["type"]), (503, "service_unavailable_error"))
+        *_, last = events
+        self.assertIn("shutting down", json.loads(last)["error"]["message"])
+        self.assertEqual(coordinator.wait(processes.PATIENCE), 0)
+
+    # Reading it takes longer than the stop: it once went on with what was no longer there.
+    def test_a_body_that_is_being_read(self):
+        coordinator, door = self.serve(drain_seconds=0)
+        body = json.dumps({"model": "m", "prompt": [5], "more": [0] * 5_000_000})
+        connection = http.client.HTTPConnection(door.host, door.port, timeout=processes.PATIENCE)
+        with contextlib.closing(connection):
+            connection.request("POST", "/v1/completions", body)
+            coordinator.terminate()
+            with contextlib.suppress(http.client.HTTPException, ConnectionError):
+                self.assertEqual(connection.getresponse().status, 503)
+        self.assertEqual(coordinator.wait(processes.PATIENCE), 0)
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
