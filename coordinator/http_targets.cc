@@ -27,7 +27,8 @@ std::string TargetsJson(const std::string& self, const ClusterSnapshot& cluster)
 }
 
 HttpRoute TargetsRoute(std::function<std::shared_ptr<const ClusterSnapshot>()> cluster) {
-  return {"GET", "/http_sd", [cluster = std::move(cluster)](HttpRequest request, auto exchange) {
+  return {"GET", "/http_sd",
+          [cluster = std::move(cluster)](const HttpRequest& request, const auto& exchange) {
             const std::string* host = FindHeader(request.headers, "Host");
             exchange->Respond({.headers = {{"Content-Type", "application/json"}},
                                .body = TargetsJson(host != nullptr ? *host : "", *cluster())});

@@ -10,7 +10,7 @@
 namespace bellwether {
 
 RequestService::RequestService(Options options)
-    : options_(options), pool_({.threads = options_.tokenizer_threads}) {}
+    : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {}
 
 absl::StatusOr<std::string> RequestService::ClientOf(std::string_view authorization) const {
   if (options_.api_keys == nullptr) return std::string();

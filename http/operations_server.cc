@@ -24,14 +24,16 @@ HttpResponse Ready(const absl::Status& ready) {
 std::vector<HttpRoute> Routes(OperationsPages pages) {
   std::vector<HttpRoute> routes = std::move(pages.more);
   routes.push_back(
-      {"GET", "/metrics", [metrics = std::move(pages.metrics)](HttpRequest, auto exchange) {
+      {"GET", "/metrics", [metrics = std::move(pages.metrics)](const HttpRequest&, const auto& exchange) {
          exchange->Respond({.headers = {{"Content-Type", kMetricsContentType}}, .body = metrics()});
        }});
-  routes.push_back(
-      {"GET", "/healthz", [](HttpRequest, auto exchange) { exchange->Respond(PlainResponse(200, "ok")); }});
-  routes.push_back({"GET", "/readyz", [ready = std::move(pages.ready)](HttpRequest, auto exchange) {
-                      exchange->Respond(Ready(ready()));
+  routes.push_back({"GET", "/healthz", [](const HttpRequest&, const auto& exchange) {
+                      exchange->Respond(PlainResponse(200, "ok"));
                     }});
+  routes.push_back(
+      {"GET", "/readyz", [ready = std::move(pages.ready)](const HttpRequest&, const auto& exchange) {
+         exchange->Respond(Ready(ready()));
+       }});
   return routes;
 }
 

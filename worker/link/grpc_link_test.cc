@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-
 #include <unistd.h>
 
 #include <cstdlib>
@@ -27,7 +26,8 @@ struct Server {
 
   explicit Server(const TlsOptions& tls = {}) {
     auto started = GrpcLinkListener::Start(
-        "127.0.0.1:0", [this](std::unique_ptr<IncomingPeer> peer) { rendezvous.Offer(std::move(peer)); }, tls);
+        "127.0.0.1:0", [this](std::unique_ptr<IncomingPeer> peer) { rendezvous.Offer(std::move(peer)); },
+        tls);
     BW_CHECK(started.ok());
     listener = *std::move(started);
   }
@@ -35,9 +35,11 @@ struct Server {
 
 const LinkHello kHello{.epoch = {3}, .from = 0, .to = 1, .secret = "wool"};
 
-// What a worker of a cluster has whose certificates are those of `authority`; made when it is first asked for.
+// What a worker of a cluster has whose certificates are those of `authority`; made when it is first asked
+// for.
 TlsOptions ClusterTls(const std::string& authority) {
-  const std::string directory = absl::StrCat(testing::TempDir(), "/grpc_link_test.", getpid(), ".", authority);
+  const std::string directory =
+      absl::StrCat(testing::TempDir(), "/grpc_link_test.", getpid(), ".", authority);
   static std::map<std::string, bool> made;
   if (!std::exchange(made[authority], true))
     BW_CHECK(std::system(absl::StrCat("tools/make_certificates.sh ", directory, " flock").c_str()) == 0);
