@@ -31,7 +31,9 @@ std::vector<char*> Pointers(const std::vector<std::string>& texts) {
 // In the child, between fork and exec: only calls that are safe there. Ends in exec or in _exit.
 [[noreturn]] void BecomeProgram(const ChildProcess::Options& options, char* const* arguments,
                                 char* const* environment, pid_t parent) {
-  prctl(PR_SET_PDEATHSIG, SIGTERM);
+  // Not SIGTERM: a program may have been told so already, and two of them that come before it has looked are
+  // one.
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);  // the parent died before prctl
   setpgid(0, 0);                        // ^C in a terminal reaches the parent, who ends us in order
   if (!options.log_file.empty()) {

@@ -11,7 +11,7 @@
 namespace bellwether {
 
 // A program that this one has started. It gets its settings as arguments; our variables BELLWETHER_* are not
-// handed on. It gets SIGTERM if this process dies, however it dies, and is killed by the destructor. Movable.
+// handed on. It is killed if this process dies, however it dies, and by the destructor. Movable.
 class ChildProcess {
  public:
   struct Options {

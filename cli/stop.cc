@@ -34,7 +34,7 @@ void WatchStopSignals() {
     StopCancellation()->Cancel();
     eventfd_write(event, 1);
     WaitForStopSignal();
-    _exit(kInterruptedExitCode);  // what we have started gets SIGTERM from the system
+    _exit(kInterruptedExitCode);  // what we have started is killed by the system
   }).detach();
 }
 

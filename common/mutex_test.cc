@@ -8,8 +8,11 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "gtest/gtest.h"
 
+// ThreadSanitizer has versions of its own of what follows; to be called instead would hide waits from it.
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 namespace {
 std::atomic<int> waits{0}, waits_by_another_clock{0};
 }  // namespace
@@ -29,6 +32,7 @@ extern "C" int pthread_cond_timedwait(pthread_cond_t* cond, pthread_mutex_t* mut
       reinterpret_cast<decltype(&pthread_cond_timedwait)>(dlsym(RTLD_NEXT, "pthread_cond_timedwait"));
   return next(cond, mutex, end);
 }
+#endif
 
 namespace bellwether {
 namespace {
@@ -95,6 +99,7 @@ TEST(MutexTest, ATimedWaitEndsAfterItsLimit) {
   EXPECT_TRUE(box.WaitFor(0, absl::ZeroDuration()));
 }
 
+#ifndef ABSL_HAVE_THREAD_SANITIZER
 // The system's clock was set back by 10 s: heartbeats came 10 s later, and the epoch ended.
 TEST(MutexTest, ATimedWaitFollowsTheMonotonicClock) {
   Box box;
@@ -103,6 +108,7 @@ TEST(MutexTest, ATimedWaitFollowsTheMonotonicClock) {
   EXPECT_GE(waits, 1);
   EXPECT_EQ(waits_by_another_clock, 0);
 }
+#endif
 
 }  // namespace
 }  // namespace bellwether
