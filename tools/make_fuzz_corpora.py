@@ -270,15 +270,18 @@ def make_configs():
 
 
 def make_quantized_tensors():
-    """Bytes that the fuzzer takes its choices from: mostly what fits, with and without settings and group indices."""
-    fits = bytes([0]) * 64
-    write("model/checkpoint/quantized_tensors_fuzz", "settings", bytes([0, 0, 2, 0, 0, 1]) + fits)
-    write("model/checkpoint/quantized_tensors_fuzz", "awq", bytes([0, 1, 2, 1, 32, 1, 0, 1]) + fits)
-    write("model/checkpoint/quantized_tensors_fuzz", "shapes", bytes([1, 2]) + bytes([2, 1, 0, 0, 0, 0, 0, 0, 1, 0]) * 8 + bytes(range(256)))
+    """Bytes that the fuzzer takes its choices from: what fits, with and without settings and group indices."""
+    def linear(kind, groups, tail=(1,)):  # of consistent shapes; the tail says whether there are group indices
+        return bytes([kind, groups] + [0] * 9 + list(tail))
+
+    fuzzer = "model/checkpoint/quantized_tensors_fuzz"
+    write(fuzzer, "shapes", bytes([1, 2]) + linear(1, 1) * 4 + bytes(range(256)))
+    write(fuzzer, "settings", bytes([0, 0, 2, 0, 1, 1, 1]) + linear(0, 1, (0, 0, 0)) + linear(0, 1) * 3)
+    write(fuzzer, "awq", bytes([0, 1, 2, 0, 1, 0, 1]) + linear(0, 0) * 4)
 
 
 def make_messages():
-    """A Step of one sequence, a StepResult and an Assignment, whose first bytes choose among them."""
+    """The fields of a small Step behind each of the first bytes, which choose what the rest is read as."""
     step = field(1, 7) + field(2, 1) + field(3, field(1, 3) + field(2, field(1, 5)))
     for number, name in enumerate(("step", "result", "assignment")):
         write("proto/cluster_codec_fuzz", name, bytes([number]) + step)

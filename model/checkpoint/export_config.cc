@@ -180,8 +180,10 @@ absl::StatusOr<Json> OutputConfig(const CheckpointContents& contents, bool dequa
     BW_ASSIGN_OR_RETURN(Json settings, OutputSettings(contents));
     if (!settings.is_null()) json["quantization_config"] = std::move(settings);
   }
-  const WeightFormat format = contents.tensors.at(TensorKey{TensorRole::kQuery}).info.format.format;
-  if (!IsQuantized(format)) {
+  // Parts of quantised matrices are written as they are, and so is what the source says of its type.
+  const StoredTensor& query = contents.tensors.at(TensorKey{TensorRole::kQuery});
+  const WeightFormat format = query.info.format.format;
+  if (dequantized || query.linear == nullptr) {
     json[json.contains("dtype") ? "dtype" : "torch_dtype"] = format == WeightFormat::kF32    ? "float32"
                                                              : format == WeightFormat::kBF16 ? "bfloat16"
                                                                                              : "float16";

@@ -153,6 +153,17 @@ TEST(ExportSafetensorsTest, SettingsOfFilesThatHaveNone) {
   EXPECT_EQ(ReadJsonFile(dir.path() + "/config.json")["quantization_config"], settings);
 }
 
+// A matrix of integers has no type of floats of its own; reading it in another order does not make it one.
+TEST(ExportSafetensorsTest, TheTypeIsTheSourcesUntilItIsDequantised) {
+  const std::string path = PathOf("gptq-act-order-llama");
+  const TemporaryDirectory packed, whole;
+  ASSERT_TRUE(Export(path, {}, {.directory = packed.path()}).ok());
+  ASSERT_TRUE(Export(path, {}, {.directory = whole.path(), .dequantize = DType::kF32}).ok());
+  EXPECT_EQ(ReadJsonFile(path + "/config.json")["torch_dtype"], "float16");
+  EXPECT_EQ(ReadJsonFile(packed.path() + "/config.json")["torch_dtype"], "float16");
+  EXPECT_EQ(ReadJsonFile(whole.path() + "/config.json")["torch_dtype"], "float32");
+}
+
 // GGUF stores the frequencies that Llama 3's scaling gives, config.json the scaling.
 void ExpectSameConfig(ModelConfig copy, ModelConfig source) {
   if (copy.rope_scaling.has_value() && !source.rope_factors.empty()) {

@@ -5,6 +5,8 @@
 
 #include "absl/strings/match.h"
 #include "model/checkpoint/ggml.h"
+#include "model/checkpoint/gguf.h"
+#include "model/checkpoint/safetensors.h"
 
 namespace bellwether {
 namespace {
@@ -17,7 +19,6 @@ struct Kind {
 };
 constexpr char kPacked[] = "a packed archive: unpack it first";
 constexpr Kind kKinds[] = {
-    {"GGUF"sv, "a GGUF file, whatever it is called: give --model its path"},
     {"\x89HDF\r\n\x1a\n"sv, "an HDF5 file, as TensorFlow and Keras write: convert it to safetensors"},
     {"\x93NUMPY"sv, "an array of NumPy: convert it to safetensors"},
     {"\x1f\x8b"sv, kPacked},  // gzip
@@ -43,9 +44,11 @@ bool IsWebPage(std::string_view text) {
 std::string DescribeForeignFile(absl::Span<const std::byte> file) {
   constexpr size_t kBytesSeen = 512;
   const std::string_view text(reinterpret_cast<const char*>(file.data()), std::min(file.size(), kBytesSeen));
+  if (IsSafetensors(file)) return "";  // whose length may begin like something else
   if (IsGgml(file)) {
     return "a GGML file, of llama.cpp before GGUF, whatever it is called: give --model its path";
   }
+  if (IsGguf(file)) return "a GGUF file, whatever it is called: give --model its path";
   if (IsWebPage(text)) return "a web page that was saved instead of the file: fetch it anew";
   for (const Kind& kind : kKinds) {
     if (text.starts_with(kind.beginning)) return kind.means;

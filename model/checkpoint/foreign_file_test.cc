@@ -95,6 +95,9 @@ TEST(ForeignFileTest, SafetensorsAndOtherBytesAreNotTakenForOthers) {
   EXPECT_EQ(describe(""), "");
   EXPECT_EQ(describe("GGU"), "");
   EXPECT_EQ(describe(testing_files::Safetensors("{}", "")), "");
+  const std::string braced = testing_files::Safetensors("{" + std::string(0x7b - 2, ' ') + "}", "");
+  ASSERT_EQ(braced[0], '{');  // the length of its header
+  EXPECT_EQ(describe(braced), "");
   EXPECT_EQ(describe(std::string(4096, '\0')), "");
 }
 

@@ -305,6 +305,10 @@ absl::StatusOr<GgufFile> GgufParser::Parse() {
   return std::move(result_);
 }
 
+bool IsGguf(absl::Span<const std::byte> file) {
+  return file.size() >= sizeof(kMagic) && LoadAt<uint32_t>(file.data()) == kMagic;
+}
+
 absl::StatusOr<GgufFile> GgufFile::Parse(absl::Span<const std::byte> file) {
   return GgufParser(file).Parse();
 }

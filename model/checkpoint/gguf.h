@@ -47,6 +47,9 @@ struct GgufValue {
   absl::Span<const std::byte> bytes;  // of the value, or of the array's elements; strings with their lengths
 };
 
+// By its first bytes.
+bool IsGguf(absl::Span<const std::byte> file);
+
 // The header of a GGUF file: metadata and tensor table, with every length checked against the file.
 class GgufFile {
  public:

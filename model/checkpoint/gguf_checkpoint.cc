@@ -106,11 +106,8 @@ absl::Status AddTensor(const BlockTensor& tensor, const std::shared_ptr<const Fi
 
 // What a file is that is not GGUF, by its first bytes.
 absl::Status RefuseOtherFiles(const FileMapping& file) {
-  uint32_t magic = 0;
-  if (file.bytes().size() >= sizeof(magic)) std::memcpy(&magic, file.bytes().data(), sizeof(magic));
-  constexpr uint32_t kGguf = 0x46554747;
   const std::string& path = file.path();
-  if (magic == kGguf) return absl::OkStatus();
+  if (IsGguf(file.bytes())) return absl::OkStatus();
   if (absl::EndsWith(path, ".enc")) {
     return absl::InvalidArgumentError(
         absl::StrCat(path,

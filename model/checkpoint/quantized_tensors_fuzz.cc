@@ -102,7 +102,7 @@ void Run(Input input) {
     if (config.group == 0) return;
   }
   std::vector<NamedTensor> tensors;
-  const int bits = config.bits.value_or(kBits[input.Byte() % 4]);
+  const int bits = config.bits.has_value() ? *config.bits : kBits[input.Byte() % 4];
   AddLinear(TensorRole::kQuery, 64, 64, bits, input, tensors);
   AddLinear(TensorRole::kKey, 64, 64, bits, input, tensors);
   AddLinear(TensorRole::kUp, 96, 64, bits, input, tensors);

@@ -218,6 +218,13 @@ absl::Status CheckCoverage(std::vector<FileTensor>& entries, uint64_t data_bytes
 
 }  // namespace
 
+bool IsSafetensors(absl::Span<const std::byte> file) {
+  uint64_t header_bytes = 0;
+  if (file.size() <= sizeof(header_bytes)) return false;
+  std::memcpy(&header_bytes, file.data(), sizeof(header_bytes));
+  return header_bytes <= kSafetensorsHeaderBytesMax && file[sizeof(header_bytes)] == std::byte{'{'};
+}
+
 absl::StatusOr<std::vector<FileTensor>> ParseSafetensors(absl::Span<const std::byte> file) {
   uint64_t header_bytes = 0;
   if (file.size() < kLengthBytes) return absl::InvalidArgumentError("shorter than a safetensors header");

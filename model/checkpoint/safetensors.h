@@ -14,6 +14,10 @@ namespace bellwether {
 inline constexpr uint64_t kSafetensorsHeaderBytesMax = 100'000'000;
 inline constexpr size_t kSafetensorsTensorsMax = size_t{1} << 20;
 
+// By its first bytes: a length and its JSON. The length tells it from GGUF, whose count of tensors may look
+// like a brace.
+bool IsSafetensors(absl::Span<const std::byte> file);
+
 // The table of a whole .safetensors file, in the order of the data, checked strictly: the header is JSON in
 // UTF-8 of the format's structure with no key twice, the data is covered exactly once, and every size is that
 // of shape and type. InvalidArgument says what is wrong and with which tensor.

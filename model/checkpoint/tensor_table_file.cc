@@ -1,6 +1,5 @@
 #include "model/checkpoint/tensor_table_file.h"
 
-#include <cstring>
 #include <memory>
 #include <string_view>
 #include <utility>
@@ -19,18 +18,9 @@ namespace {
 // Of torch before 0.1.10.
 constexpr std::string_view kTar = "ustar";
 constexpr size_t kTarPlace = 257;
-constexpr size_t kSafetensorsBrace = 8;  // where its JSON begins
 
 std::string_view Text(absl::Span<const std::byte> file) {
   return {reinterpret_cast<const char*>(file.data()), file.size()};
-}
-
-// A length and its JSON. The length tells it from GGUF, whose count of tensors may look like a brace.
-bool IsSafetensors(absl::Span<const std::byte> file) {
-  uint64_t header_bytes = 0;
-  if (file.size() <= kSafetensorsBrace) return false;
-  std::memcpy(&header_bytes, file.data(), sizeof(header_bytes));
-  return header_bytes <= kSafetensorsHeaderBytesMax && Text(file)[kSafetensorsBrace] == '{';
 }
 
 bool IsTar(absl::Span<const std::byte> file) {
@@ -55,7 +45,7 @@ absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file
   } else if (IsTorchLegacy(file)) {
     result.container = TensorContainer::kTorch;
     BW_ASSIGN_OR_RETURN(result.tensors, ParseTorchLegacy(file));
-  } else if (const std::string other = DescribeForeignFile(file); !IsSafetensors(file) && !other.empty()) {
+  } else if (const std::string other = DescribeForeignFile(file); !other.empty()) {
     return absl::InvalidArgumentError(other);
   } else {
     BW_ASSIGN_OR_RETURN(result.tensors, ParseSafetensors(file));
