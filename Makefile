@@ -4,7 +4,7 @@
 #   make test    builds everything and runs the tests (packages and the demo model too, where missing)
 #   make chat    talk to the demo model
 #   make monitor the demo cluster with Prometheus, and Grafana where it is installed: says which pages to open
-#   make check   everything that is slow: format, tidy, sanitizers, fuzz smoke
+#   make check   everything that is slow: tools/check.sh lists it; some of it needs PyPI
 #   make gpu-check  on a machine with a GPU: what no emulator can show (also tools/gpu_check.sh)
 #   make bench-gpu  there: how fast, as shares of what the card can do
 #   make bench   how fast, as shares of what this machine can do

@@ -2,7 +2,7 @@
 # make_certificates.sh DIR [NAME ...]: certificates for TLS without an authority of one's own (docs/security.md). Makes
 # DIR/authority.pem and its key where there is none yet, and for each NAME (a host's name or address, or any other word)
 # DIR/NAME.pem and DIR/NAME.key; run again, it renews them, and what is there stays as it is until the new ones are whole.
-# Keep authority.key away from the machines that serve. DAYS is how long they are good (365).
+# Keep authority.key away from the machines that serve. DAYS is how long they are good (365); the authority is for ten years.
 set -euo pipefail
 
 directory="${1:?usage: tools/make_certificates.sh DIR [NAME ...]}"
@@ -20,7 +20,7 @@ openssl_quietly() {
 }
 
 if [[ ! -e authority.pem ]]; then
-  openssl_quietly req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days "$days" \
+  openssl_quietly req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 \
     -subj "/CN=Bellwether authority" -keyout "$work/key" -out "$work/pem"
   mv "$work/key" authority.key
   mv "$work/pem" authority.pem

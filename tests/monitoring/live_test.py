@@ -2,7 +2,7 @@
 a worker killed and back. Each must parse and answer with numbers, asked as Grafana asks.
 
 Needs Prometheus (tools/check.sh monitoring unpacks Debian's and names it in BELLWETHER_PROMETHEUS); skipped without. With BELLWETHER_SAVE,
-all answers are written there, for monitoring/pictures.py.
+all answers are written there, for monitoring/grafana/pictures.py.
 """
 
 import collections
