@@ -8,7 +8,7 @@ find_package(OpenSSL REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 CONFIG REQUIRED)
 find_package(spdlog CONFIG REQUIRED)
-find_package(CURL REQUIRED)  # for `bellwether load`
+find_package(CURL 7.87 REQUIRED)  # for `bellwether load`
 find_package(Boost 1.74 REQUIRED)  # headers: Beast and Asio
 find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(GTest REQUIRED)

@@ -26,13 +26,17 @@ struct TlsOptions {
   }
 };
 
+// Whether an address is more than this machine's own.
+inline bool OthersCanReach(const std::string& address) {
+  const absl::StatusOr<HostPort> parsed = ParseHostPort(address, /*any_port=*/true);
+  return parsed.ok() && !parsed->IsLoopback();  // who uses the address says what is wrong with it
+}
+
 // What is said in clear to other machines must have been asked for: InvalidArgument, with the flags that are
 // missing, unless `address`, which `flag` gave, is this machine's own. `prefix` is that of the flags for TLS.
 inline absl::Status CheckPlaintext(std::string_view flag, const std::string& address,
                                    std::string_view prefix) {
-  const absl::StatusOr<HostPort> parsed = ParseHostPort(address, /*any_port=*/true);
-  if (!parsed.ok() || parsed->IsLoopback())
-    return absl::OkStatus();  // who uses the address says what is wrong with it
+  if (!OthersCanReach(address)) return absl::OkStatus();
   const std::string tls = absl::StrCat("--", std::string(prefix), "tls");
   return absl::InvalidArgumentError(absl::StrCat(
       std::string(flag), " ", address,

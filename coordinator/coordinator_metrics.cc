@@ -169,7 +169,8 @@ void CoordinatorMetrics::AddEngine(MetricSamples& samples) const {
 
 void CoordinatorMetrics::AddCluster(MetricSamples& samples) const {
   const std::shared_ptr<const ClusterSnapshot> cluster = options_.cluster();
-  samples.Add(Metric::kServing, {options_.model.name}, cluster->serving ? 1 : 0);
+  samples.Add(Metric::kServing, {options_.model.name},
+              cluster->serving && !options_.engine().draining ? 1 : 0);
   samples.Add(Metric::kNotServingTime, absl::ToDoubleSeconds(cluster->not_serving));
   samples.Add(Metric::kEpoch, static_cast<double>(cluster->epoch.value));
   for (size_t i = 0; i < kEpochEnds; ++i) {

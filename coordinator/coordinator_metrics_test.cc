@@ -114,6 +114,7 @@ TEST_F(CoordinatorMetricsTest, RequestsMakeNoSeries) {
   CoordinatorMetrics metrics(Options("odd \"name\"\n\xff"));
   const size_t before = SeriesIn(metrics.Text()).size();
   class Nobody : public RequestObserver {
+    void OnAccepted() override {}
     void OnTokens(TokenChunk) override {}
     void OnScores(std::vector<float>, std::vector<TokenLogprob>) override {}
     void OnDone(const absl::Status&, const Usage&, uint64_t) override {}

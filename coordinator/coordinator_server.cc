@@ -63,13 +63,12 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, 
 
 // HTTP has no TLS of its own.
 absl::Status CheckPlainHttp(const std::string& address) {
-  const absl::StatusOr<HostPort> parsed = ParseHostPort(address, /*any_port=*/true);
-  if (!parsed.ok() || parsed->IsLoopback()) return absl::OkStatus();
+  if (!OthersCanReach(address)) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("--http-listen ", address,
                    " is not this machine alone, and HTTP is not encrypted: let a proxy that speaks TLS stand "
-                   "before an address "
-                   "of this machine, or give --insecure where everybody on the network may read and answer"));
+                   "before an address of this machine, or give --insecure where everybody on the network may "
+                   "read and answer"));
 }
 
 absl::Status CheckSecurity(const CoordinatorOptions& options) {
@@ -330,7 +329,7 @@ InferenceService::Options CoordinatorServer::InferenceOptions() {
   options.model.authors_options = checkpoint_->generation_defaults();
   if (chat_template_ != nullptr) FillIn(chat_template_->CardOptions(), options.model.authors_options);
   options.requests = requests_.get();
-  options.cluster_status = [this] { return cluster_->status(); };
+  options.cluster_status = [this] { return ClusterStatus(); };
   return options;
 }
 
@@ -403,8 +402,7 @@ absl::Status CoordinatorServer::ListenForMonitoring() {
 }
 
 absl::Status CoordinatorServer::Ready() const {
-  if (draining_) return absl::UnavailableError("shutting down");
-  const ClusterService::Status cluster = cluster_->status();
+  const ClusterService::Status cluster = ClusterStatus();
   return cluster.serving ? absl::OkStatus() : absl::UnavailableError(cluster.not_serving_reason);
 }
 

@@ -190,6 +190,7 @@ class CoordinatorServerTest : public ::testing::Test {
                                .listen = "127.0.0.1:0",
                                .worker_listen = "127.0.0.1:0",
                                .http_listen = "127.0.0.1:0",
+                               .metrics_listen = "127.0.0.1:0",
                                .workers = 2,
                                .tensor_parallel = 2,
                                .sequences_max = sequences_max_,

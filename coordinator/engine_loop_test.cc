@@ -16,6 +16,7 @@ constexpr TokenId kToken = 1;
 // What a request was told, for whoever waits for its end.
 class Answer : public RequestObserver {
  public:
+  void OnAccepted() override {}
   void OnTokens(TokenChunk chunk) override {
     MutexLock lock(&mutex_);
     EXPECT_FALSE(end_) << "nothing follows the end";

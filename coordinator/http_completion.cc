@@ -113,8 +113,10 @@ void HttpCompletion::SubmitAll(const OpenAiRequest& asked, std::vector<EngineReq
   const auto submit = [&](EngineRequest request, size_t prompt) {
     const auto observer = std::make_shared<Observer>(self, prompt, request.score);
     const absl::Status status = Submit(std::move(request), observer);
-    if (!status.ok()) Fail(status);
-    return status.ok();
+    if (status.ok()) return true;
+    service().CountRefused(status);
+    Fail(status);
+    return false;
   };
   for (size_t i = 0; i < requests.size(); ++i) {
     if (asked.echo && asked.options.logprobs) {
@@ -154,27 +156,20 @@ void HttpCompletion::OnTokens(size_t prompt, const TokenChunk& chunk) {
 
 void HttpCompletion::OnScores(size_t prompt, const std::vector<float>& logprobs,
                               const std::vector<TokenLogprob>& best) {
+  const Tokenizer& tokenizer = *service().tokenizer();  // else nothing could have been echoed
   MutexLock lock(&mutex_);
   Prompt& state = prompts_[prompt];
+  // The first text of a prompt lacks the space that the tokenizer has put before it.
+  bool strip = tokenizer.strips_leading_space();
   for (size_t i = 0; i < state.ids.size(); ++i) {
-    ShownToken token{.output = {.token = state.ids[i]}, .bytes = EchoedBytes(state.ids, i)};
+    std::string_view bytes = tokenizer.TokenBytes(state.ids[i]);
+    if (!bytes.empty() && std::exchange(strip, false) && bytes.starts_with(' ')) bytes.remove_prefix(1);
+    ShownToken token{.output = {.token = state.ids[i]}, .bytes = std::string(bytes)};
     // Nothing precedes the first token, so nothing is known of it.
     token.output.logprob = i == 0 ? std::numeric_limits<float>::quiet_NaN() : logprobs[i - 1];
     if (i > 0 && !best.empty()) token.output.top = {best[i - 1]};
     state.echoed.push_back(std::move(token));
   }
-}
-
-// The first text of a prompt lacks the space that the tokenizer has put before it.
-std::string HttpCompletion::EchoedBytes(const std::vector<TokenId>& ids, size_t index) const {
-  const Tokenizer* const tokenizer = service().tokenizer();
-  if (tokenizer == nullptr) return {};
-  std::string_view bytes = tokenizer->TokenBytes(ids[index]);
-  if (!bytes.starts_with(' ') || !tokenizer->strips_leading_space()) return std::string(bytes);
-  const auto is_text = [tokenizer](TokenId id) { return !tokenizer->TokenBytes(id).empty(); };
-  if (std::find_if(ids.begin(), ids.end(), is_text) - ids.begin() == static_cast<ptrdiff_t>(index))
-    bytes.remove_prefix(1);
-  return std::string(bytes);
 }
 
 void HttpCompletion::OnDone(size_t prompt, bool score, const absl::Status& status, const Usage& usage,

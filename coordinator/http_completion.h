@@ -54,7 +54,6 @@ class HttpCompletion : public HttpCall {
   void OnScores(size_t prompt, const std::vector<float>& logprobs, const std::vector<TokenLogprob>& best);
   void OnDone(size_t prompt, bool score, const absl::Status& status, const Usage& usage, uint64_t seed);
   void AllDone();
-  std::string EchoedBytes(const std::vector<TokenId>& ids, size_t index) const;
 
   // Ends the call and what the engine still does for it.
   void Fail(const absl::Status& status);

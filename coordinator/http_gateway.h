@@ -21,7 +21,7 @@ class HttpGateway {
     std::vector<std::string> model_names;  // at least one; requests name one of them
     std::string weights;                   // "bf16", "int8" ...
     std::string version;                   // of the program
-    RequestService* requests = nullptr;    // outlives the gateway
+    RequestService* requests = nullptr;    // its threads end before the gateway does
     std::function<ClusterService::Status()> cluster_status;
   };
   explicit HttpGateway(Options options);

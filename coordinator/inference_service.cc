@@ -150,8 +150,9 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
                     GrpcTimeLeft(context->deadline())),
         message_(message) {
     context->AddInitialMetadata(kRequestIdKey, request_id());
-    stream_ = std::make_shared<TokenStream>(
-        TokenStream::Options{.writer = &writer_, .cancel = [this] { CancelSubmitted(); }});
+    // By number, as the engine knows the stream longer than there is a call.
+    stream_ = std::make_shared<TokenStream>(TokenStream::Options{
+        .writer = &writer_, .cancel = [service, id = first_id()] { service->engine().Cancel(id); }});
   }
   void KeepUntilDone(std::shared_ptr<GenerateCall> self) { self_ = std::move(self); }
 
@@ -230,6 +231,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, publi
   // The call outlives the request, as only OnDone here ends it.
   struct Observer : RequestObserver {
     explicit Observer(ScoreCall* call_in) : call(call_in) {}
+    void OnAccepted() override {}
     void OnTokens(TokenChunk) override {}
     void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob>) override {
       call->response_->mutable_logprobs()->Add(logprobs.begin(), logprobs.end());

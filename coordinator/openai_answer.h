@@ -30,8 +30,7 @@ class OpenAiAnswer {
   struct Options {
     bool chat = false;
     bool stream = false;
-    bool logprobs = false;     // were asked for
-    int32_t top_logprobs = 0;  // so many beside each token
+    bool logprobs = false;  // were asked for
     bool usage_in_pieces = false;
     std::string id;           // of the request
     int64_t created = 0;      // seconds since 1970

@@ -43,7 +43,7 @@ void RequestCall::Start(size_t reading_bytes) {
 }
 
 void RequestCall::Cancel() {
-  cancelled_ = true;
+  cancelled_ = true;  // whoever reads looks at it
   if (Take()) return Refuse(CancelledByClient());
   CancelSubmitted();
 }
@@ -67,6 +67,7 @@ absl::Status RequestCall::Submit(EngineRequest request, std::shared_ptr<RequestO
 }
 
 void RequestCall::CancelSubmitted() {
+  cancelled_ = true;
   MutexLock lock(&mutex_);
   for (const RequestId id : submitted_) service_->engine().Cancel(id);
 }

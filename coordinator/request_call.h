@@ -51,12 +51,14 @@ class RequestCall : public std::enable_shared_from_this<RequestCall> {
   }
 
   RequestService& service() const { return *service_; }
+  // Of the first request that is submitted.
+  RequestId first_id() const { return first_id_; }
   // Why reading is of no use any more.
   absl::Status GivenUp() const;
   // Hands a request to the engine, with the call's deadline. Errors are EngineLoop::Submit's; else the
   // observer hears of the end.
   absl::Status Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer);
-  // Has the engine end what was submitted.
+  // Has the engine end what was submitted, and what still will be.
   void CancelSubmitted();
   // With the request's name in front.
   absl::Status Named(const absl::Status& status) const;

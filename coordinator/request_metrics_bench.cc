@@ -13,6 +13,7 @@ namespace {
 
 class Nobody : public RequestObserver {
  public:
+  void OnAccepted() override {}
   void OnTokens(TokenChunk) override {}
   void OnScores(std::vector<float>, std::vector<TokenLogprob>) override {}
   void OnDone(const absl::Status&, const Usage&, uint64_t) override {}

@@ -14,7 +14,7 @@ class RequestObserver {
   virtual ~RequestObserver() = default;
   // The request waits or runs, so that it will not be refused any more. Before anything else, and not at all
   // where it is refused or done at once.
-  virtual void OnAccepted() {}
+  virtual void OnAccepted() = 0;
   virtual void OnTokens(TokenChunk chunk) = 0;
   // As EmitScores has it.
   virtual void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) = 0;

@@ -8,6 +8,16 @@
 #include "common/status.h"
 
 namespace bellwether {
+namespace {
+
+// Of texts that nobody asks the model about; what a client can send may be far more.
+constexpr size_t kTextTokensMax = size_t{1} << 20;
+absl::Status TooManyTokens() {
+  return absl::InvalidArgumentError(
+      absl::StrCat("more than ", kTextTokensMax, " tokens at once: send the text in parts"));
+}
+
+}  // namespace
 
 RequestService::RequestService(Options options)
     : options_(std::move(options)), pool_({.threads = options_.tokenizer_threads}) {}
@@ -91,12 +101,16 @@ absl::StatusOr<std::vector<TokenId>> RequestService::Tokenize(std::string_view t
                                                               const EncodeOptions& options,
                                                               const StopReading& stop) const {
   BW_RETURN_IF_ERROR(NeedTokenizer());
-  return options_.tokenizer->Encode(text, options, {.stop = stop});
+  absl::StatusOr<std::vector<TokenId>> ids =
+      options_.tokenizer->Encode(text, options, {.tokens_max = kTextTokensMax, .stop = stop});
+  if (absl::IsOutOfRange(ids.status())) return TooManyTokens();
+  return ids;
 }
 
 absl::StatusOr<std::string> RequestService::Detokenize(absl::Span<const TokenId> ids,
                                                        bool skip_special) const {
   BW_RETURN_IF_ERROR(NeedTokenizer());
+  if (ids.size() > kTextTokensMax) return TooManyTokens();
   for (const TokenId id : ids) {
     if (id >= 0 && id < options_.limits.vocab) continue;
     return absl::InvalidArgumentError(

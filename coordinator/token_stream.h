@@ -45,6 +45,7 @@ class TokenStream : public RequestObserver {
   };
   explicit TokenStream(Options options);
 
+  void OnAccepted() override {}
   void OnTokens(TokenChunk chunk) override;
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override;
   void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) override;

@@ -165,11 +165,11 @@ WorkerFailed FromProto(WorkerId id, const v1::Failure& failure) {
 std::string ReachableAddress(const std::string& address, const std::string& peer) {
   absl::StatusOr<HostPort> own = ParseHostPort(address);
   if (!own.ok()) return "";
+  const size_t scheme = std::min(peer.find(':'), peer.size());
+  const std::string called_from = absl::StrReplaceAll(peer.substr(scheme), {{"%5B", "["}, {"%5D", "]"}});
+  const absl::StatusOr<HostPort> other = ParseHostPort(called_from.empty() ? "" : called_from.substr(1));
+  if (own->IsLoopback() && other.ok() && !other->IsLoopback()) return "";  // another machine's own
   if (own->host != "0.0.0.0" && own->host != "::") return address;
-  const size_t scheme = peer.find(':');
-  if (scheme == std::string::npos) return "";
-  const std::string called_from = absl::StrReplaceAll(peer.substr(scheme + 1), {{"%5B", "["}, {"%5D", "]"}});
-  const absl::StatusOr<HostPort> other = ParseHostPort(called_from);
   if (!other.ok()) return "";
   own->host = other->host;
   return own->ToString();

@@ -24,7 +24,8 @@ WorkerFailed FromProto(WorkerId id, const v1::Failure& failure);
 bool TokensInRange(const StepResult& result, int32_t vocab);
 
 // Of a worker that listens on all of its addresses: the one that it called from, of `peer` as gRPC writes it
-// ("ipv4:10.0.0.1:4711", "ipv6:%5B::1%5D:4711"). Empty if there is none.
+// ("ipv4:10.0.0.1:4711", "ipv6:%5B::1%5D:4711"). Empty if there is
+// none, or if it listens on the loopback of another machine.
 std::string ReachableAddress(const std::string& address, const std::string& peer);
 
 }  // namespace bellwether

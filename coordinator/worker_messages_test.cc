@@ -15,6 +15,13 @@ TEST(ReachableAddress, IsTheWorkersOwn) {
   EXPECT_EQ(ReachableAddress("", "ipv4:10.0.0.1:4711"), "");
 }
 
+// Prometheus would ask its own machine.
+TEST(ReachableAddress, OfAnotherMachineIsNotItsLoopback) {
+  EXPECT_EQ(ReachableAddress("127.0.0.1:7491", "ipv4:10.0.0.1:4711"), "");
+  EXPECT_EQ(ReachableAddress("127.0.0.1:7491", "ipv4:127.0.0.1:4711"), "127.0.0.1:7491");
+  EXPECT_EQ(ReachableAddress("127.0.0.1:7491", "unix:/tmp/x"), "127.0.0.1:7491");
+}
+
 // "0.0.0.0" is no place that Prometheus could ask.
 TEST(ReachableAddress, OfAllAddressesIsTheOneItCalledFrom) {
   EXPECT_EQ(ReachableAddress("0.0.0.0:7491", "ipv4:10.0.0.1:4711"), "10.0.0.1:7491");

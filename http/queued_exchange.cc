@@ -65,7 +65,8 @@ void QueuedExchange::BeginStream(HttpStream stream) {
 bool QueuedExchange::Write(std::string_view piece) {
   MutexLock lock(&mutex_);
   if (state_ != State::kStreaming) return false;
-  if (pending_.size() + piece.size() > options_.stream_bytes_max) {
+  // Not by what comes now: a piece may be as long as it likes for who takes it.
+  if (pending_.size() > options_.stream_bytes_max) {
     Break(absl::StrCat("it reads too slowly: more than ", options_.stream_bytes_max,
                        " bytes are waiting for it"));
     return false;

@@ -85,7 +85,4 @@ class Metrics {
   std::vector<Source> sources_ ABSL_GUARDED_BY(mutex_);
 };
 
-// What Content-Type says of Text().
-inline constexpr char kMetricsContentType[] = "text/plain; version=0.0.4; charset=utf-8";
-
 }  // namespace bellwether

@@ -13,8 +13,8 @@ namespace bellwether {
 // cannot be read, is no PEM, the key is not the certificate's, or the certificate has ended or not begun.
 
 // Of a listener: presents the certificate; with an authority it asks who connects for one of that. The files
-// are read again when they change, every kTlsRenewal: connections that are there go on, new ones see the new
-// files.
+// are read again when they change, every kTlsRenewalSeconds: connections that are there go on, new ones see
+// the new files.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(const TlsOptions& options);
 inline constexpr unsigned kTlsRenewalSeconds = 3;
 

@@ -516,9 +516,10 @@ class RestartingSession : public WorkerSession {
     }
     if (const auto session = Current()) session->Stop();
   }
+  // Under the lock: a session that is to end must not be held by who looks at it.
   Snapshot snapshot() const override {
-    const auto session = Current();
-    return session != nullptr ? session->snapshot() : Snapshot{.name = options_.name};
+    MutexLock lock(&mutex_);
+    return session_ != nullptr ? session_->snapshot() : Snapshot{.name = options_.name};
   }
 
  private:

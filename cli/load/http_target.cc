@@ -41,7 +41,8 @@ Handle NewHandle(const std::string& url, curl_slist* headers) {
   curl_easy_setopt(handle.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers);
   curl_easy_setopt(handle.get(), CURLOPT_PROTOCOLS_STR, "http,https");
-  curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);  // there are other threads
+  curl_easy_setopt(handle.get(), CURLOPT_NOPROXY, "localhost,127.0.0.1,::1");  // as gRPC's calls of ours
+  curl_easy_setopt(handle.get(), CURLOPT_NOSIGNAL, 1L);                        // there are other threads
   curl_easy_setopt(handle.get(), CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
   curl_easy_setopt(handle.get(), CURLOPT_LOW_SPEED_LIMIT, 1L);  // bytes a second
   curl_easy_setopt(handle.get(), CURLOPT_LOW_SPEED_TIME, kSilenceSeconds);

@@ -39,10 +39,10 @@ double OwnCpuSeconds() {
 // What goes out in clear, a key perhaps, must be asked for here too.
 absl::Status CheckUrl(const LoadOptions& options) {
   constexpr std::string_view kPlain = "http://", kEncrypted = "https://";
-  if (options.url.empty() || options.url.starts_with(kEncrypted) || options.session.insecure)
-    return absl::OkStatus();
+  if (options.url.empty() || options.url.starts_with(kEncrypted)) return absl::OkStatus();
   if (!options.url.starts_with(kPlain))
     return absl::InvalidArgumentError("--url begins with http:// or https://");
+  if (options.session.insecure) return absl::OkStatus();
   std::string address = options.url.substr(kPlain.size());
   address.resize(std::min(address.size(), address.find('/')));
   if (!ParseHostPort(address).ok()) address += ":80";

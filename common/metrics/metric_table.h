@@ -105,7 +105,7 @@ struct MetricSpec {
   absl::Span<const double> buckets = {};  // of a histogram: upper bounds, ascending; +Inf follows
 };
 
-// All values that a label of a metric takes, in the order in which a handle's are created.
+// All values that a label of a metric takes, in the order in which docs/metrics.md has them.
 struct MetricLabelValues {
   Metric metric;
   absl::string_view label;

@@ -45,7 +45,7 @@ class OverGrpc(unittest.TestCase):
         # Which requests are sent does not depend on how many are under way.
         self.assertEqual(len({(report["prompt_tokens"], report["generated_tokens"]) for report in answer["loads"]}), 1)
 
-    def test_nothing_that_the_model_can_answer_is_an_error(self):
+    def test_a_load_without_one_answer_fails(self):
         done = load("--model", self.model, "--threads", 1, "--requests", 2, "--warm-up", 0, "--prompt-tokens", 100000)
         self.assertNotEqual(done.returncode, 0)
         self.assertIn("no request was answered, 2 failed: INVALID_ARGUMENT", done.stderr)

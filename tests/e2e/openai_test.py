@@ -7,6 +7,7 @@ import json
 import pathlib
 import struct
 import tempfile
+import time
 import unittest
 
 from tests.e2e import processes
@@ -31,6 +32,12 @@ def a_model(test, positions=2048):
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"max_position_embeddings": positions}))
     return model
+
+
+def wait_for(happened):
+    end = time.monotonic() + processes.PATIENCE
+    while not happened():
+        assert time.monotonic() < end, "it has not happened"
 
 
 class Door:
@@ -64,8 +71,7 @@ class Door:
         return answer
 
     def wait_until_serving(self):
-        while self.get("/health")[0] != 200:
-            pass
+        wait_for(lambda: self.get("/health")[0] == 200)
 
     def events(self, path, headers=(), **body):
         """What the events of a stream carry, one by one."""
@@ -350,8 +356,7 @@ class Keys(unittest.TestCase):
                     self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
                 self.assertTrue(stub.Tokenize(request, metadata=[("authorization", "Bearer first-key")]).token_ids)
         write("second-key")
-        while ask("first-key")[0] != 401:
-            pass
+        wait_for(lambda: ask("first-key")[0] == 401)
         self.assertEqual(ask("second-key")[0], 200)
         self.assertIn(" of team-a", cluster.logs())
         for key in ("first-key", "second-key", "another-key"):
@@ -383,9 +388,14 @@ class Limits(unittest.TestCase):
         self.assertEqual(headers["Retry-After"], "1")
         response.close()
         connection.close()
-        while self.door.ask("POST", "/v1/completions", self.LONG | {"max_tokens": 1})[0] == 429:
-            pass  # until the engine has heard of it, which takes a step
+        # Until the engine has heard of it, which takes a step.
+        wait_for(lambda: self.door.ask("POST", "/v1/completions", self.LONG | {"max_tokens": 1})[0] != 429)
         self.assertEqual(self.door.ask("POST", "/v1/completions", self.LONG | {"max_tokens": 1})[0], 200)
+
+    def test_of_several_prompts_none_runs_on_when_one_is_refused(self):
+        status, _, answer = self.door.ask("POST", "/v1/completions", self.LONG | {"prompt": [[5], [6], [7], [8]]})
+        self.assertEqual((status, answer["error"]["code"]), (429, "rate_limit_exceeded"))
+        wait_for(lambda: self.door.ask("POST", "/v1/completions", self.LONG | {"max_tokens": 1})[0] == 200)
 
     def test_deadlines(self):
         timeout = {"X-Request-Timeout": "0.5"}
@@ -422,9 +432,8 @@ class Ends(unittest.TestCase):
         events = door.events("/v1/completions", model="m", prompt=[5], max_tokens=59000, ignore_eos=True)
         next(events)
         coordinator.terminate()
-        while (health := door.get("/health"))[0] == 200:
-            pass  # until it has heard
-        self.assertIn("stopping", health[2]["error"]["message"])
+        wait_for(lambda: door.get("/health")[0] != 200)
+        self.assertIn("stopping", door.get("/health")[2]["error"]["message"])
         status, _, answer = door.ask("POST", "/v1/completions", {"model": "m", "prompt": [5], "max_tokens": 1})
         self.assertEqual((status, answer["error"]["type"]), (503, "service_unavailable_error"))
         *_, last = events
