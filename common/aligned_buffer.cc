@@ -13,7 +13,6 @@ namespace bellwether {
 namespace {
 constexpr int64_t kHugePageBytes = int64_t{2} << 20;
 constexpr int64_t kPageBytes = 4096;
-constexpr int64_t kCacheLineBytes = 64;
 }  // namespace
 
 class MemoryMapping {
@@ -54,6 +53,13 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes) {
   return buffer;
 }
 
+AlignedBuffer AlignedBuffer::View(std::byte* data, int64_t bytes) {
+  AlignedBuffer buffer;
+  buffer.data_ = data;
+  buffer.size_ = bytes;
+  return buffer;
+}
+
 absl::StatusOr<BufferArena> BufferArena::Create(int64_t bytes) {
   BW_ASSIGN_OR_RETURN(AlignedBuffer memory, AlignedBuffer::Allocate(bytes));
   BufferArena arena;
@@ -67,7 +73,7 @@ absl::StatusOr<AlignedBuffer> BufferArena::Allocate(int64_t bytes) {
   buffer.data_ = memory_.data() + used_;
   buffer.size_ = bytes;
   buffer.mapping_ = memory_.mapping_;
-  used_ = std::min(RoundUp(used_ + bytes, kCacheLineBytes), memory_.size());
+  used_ = std::min(RoundUp(used_ + bytes, kAlignment), memory_.size());
   return buffer;
 }
 

@@ -22,6 +22,8 @@ class AlignedBuffer {
   // Aligned to 2 MiB and on huge pages if it is as large. ResourceExhausted, naming the size, when the system
   // has not that much.
   static absl::StatusOr<AlignedBuffer> Allocate(int64_t bytes);
+  // Bytes that somebody else owns, who outlives this.
+  static AlignedBuffer View(std::byte* data, int64_t bytes);
 
   std::byte* data() const { return data_; }
   int64_t size() const { return size_; }
@@ -43,11 +45,16 @@ class AlignedBuffer {
 // lie on huge pages. The buffers may outlive the arena. One thread at a time.
 class BufferArena {
  public:
+  static constexpr int64_t kAlignment = 64;  // a cache line
   // Room for buffers of `bytes` together; what does not fit gets memory of its own. Nothing is resident
   // before it is written. ResourceExhausted as above.
   static absl::StatusOr<BufferArena> Create(int64_t bytes);
 
   absl::StatusOr<AlignedBuffer> Allocate(int64_t bytes);
+
+  // All of it, whatever has been given out.
+  std::byte* data() const { return memory_.data(); }
+  int64_t size() const { return memory_.size(); }
 
  private:
   AlignedBuffer memory_;

@@ -37,6 +37,9 @@
 
 namespace bellwether::kernels {
 
+// Of this form: what is kept in files must be packed anew when it changes.
+inline constexpr int kPackedVersion = 1;
+
 inline constexpr int kPanelRows = 64;
 // Limits of a matrix; with them no size below overflows.
 inline constexpr int64_t kMatrixRowsMax = int64_t{1} << 31;
@@ -111,12 +114,17 @@ class PackedMatrix {
   };
   void GetQuantizedRow(int64_t row, absl::FunctionRef<void(const QuantizedBlock&)> use) const;
 
+  // From now on its bytes are those at `data`, bytes() of them and aligned to 64, which somebody else owns;
+  // what it had is given back. Null: nowhere, until the next call.
+  void MoveTo(std::byte* data) { buffer_ = AlignedBuffer::View(data, buffer_.size()); }
+
   const MatrixSpec& spec() const { return spec_; }
   int64_t rows() const { return spec_.rows; }
   int64_t cols() const { return spec_.cols; }
   WeightFormat format() const { return spec_.format; }
   int lowest_q() const { return spec_.format == WeightFormat::kInt8 ? -128 : spec_.has_offset ? 0 : -8; }
   int64_t bytes() const { return buffer_.size(); }
+  std::byte* data() const { return buffer_.data(); }
   int64_t packed_cols() const { return packed_cols_; }
   absl::Span<const Segment> segments() const { return segments_; }
   absl::Span<const Block> blocks() const { return blocks_; }

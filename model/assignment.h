@@ -22,6 +22,7 @@ struct Assignment {
   int32_t context_tokens = 0;  // of a sequence, at most
   int32_t step_tokens = 0;     // of a step, at most
   absl::Duration step_deadline;
+  int32_t streamed_layers = 0;  // of this worker's: their weights come from its drive, step after step
   // The workers of this host have more threads than cores: who waits had better sleep than spin.
   bool cores_are_short = false;
   // Of every stage, which tells those of GPUs; empty: all as `numeric` says.

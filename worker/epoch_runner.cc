@@ -174,13 +174,14 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   const Assignment& assignment = task.assignment;
   if (shard_ == nullptr || !shard_->Serves(assignment)) {
     SetHeld(std::nullopt);
-    shard_.reset();  // before the new one takes its place in memory
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
     BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment, *options_.device,
                                           {.threads = options_.threads,
                                            .cpus = options_.cpus,
-                                           .cancelled = [&] { return !Wanted(assignment.epoch); }},
+                                           .cancelled = [&] { return !Wanted(assignment.epoch); },
+                                           .cache = options_.cache,
+                                           .previous = std::move(shard_)},  // what stays is taken over
                                           &progress_));
   }
   SetHeld(HeldPart{.model_id = assignment.model_id,

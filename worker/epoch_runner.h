@@ -18,6 +18,7 @@
 #include "worker/link/connector.h"
 #include "worker/model_source.h"
 #include "worker/stage_executor.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 
@@ -43,9 +44,10 @@ class EpochRunner {
     ModelSource* models = nullptr;  // outlive the runner
     LinkListener* links = nullptr;
     std::shared_ptr<Device> device;
-    int threads = 1;        // that load
-    std::vector<int> cpus;  // of the runner's thread (the first), and of those that load
-    NcclUse nccl;           // between GPUs
+    int threads = 1;                    // that load
+    std::vector<int> cpus;              // of the runner's thread (the first), and of those that load
+    NcclUse nccl;                       // between GPUs
+    const ShardCache* cache = nullptr;  // of packed layers; outlives the runner
     const Clock* clock = Clock::Real();
     Events events;
   };

@@ -10,6 +10,7 @@
 #include "worker/device/device.h"
 #include "worker/sequence_table.h"
 #include "worker/stage_links.h"
+#include "worker/weights/layer_source.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -35,7 +36,10 @@ class Executor : public StageExecutor {
 
   absl::Status Start() override { return links_->Start(); }
   absl::StatusOr<StepResult> Run(const Step& step) override;
-  void Abort(const absl::Status& reason) override { links_->Abort(reason); }
+  void Abort(const absl::Status& reason) override {
+    layers_->Abort(reason);
+    links_->Abort(reason);
+  }
   int64_t kv_bytes() const override { return ops_->kv_bytes(); }
 
  private:
@@ -52,6 +56,7 @@ class Executor : public StageExecutor {
   ExecutorProgress* const progress_;
   const std::unique_ptr<DeviceOps> ops_;
   std::unique_ptr<StageLinks> links_;  // end before the memory of ops_, which NCCL may be using
+  std::unique_ptr<LayerSource> layers_;
   std::unique_ptr<DecoderLayer> layer_;
   std::unique_ptr<OutputHead> head_;  // last stage only
   SequenceTable sequences_;
@@ -85,6 +90,10 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
                                                   .in_place = ops_->HostView(residual_) != nullptr,
                                                   .links = std::move(links),
                                                   .nccl = nccl}));
+  BW_ASSIGN_OR_RETURN(layers_, LayerSource::Create({.shard = shard_,
+                                                    .ops = ops_.get(),
+                                                    .wait_limit = assignment_.step_deadline,
+                                                    .progress = progress_}));
   TensorParallelGroup* const group = &links_->group();
   BW_ASSIGN_OR_RETURN(layer_, DecoderLayer::Create({.config = &config_,
                                                     .slices = assignment_.rank_layout().slices,
@@ -142,7 +151,9 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
     progress_->layer = tag.layer;
     progress_->counter.fetch_add(1, std::memory_order_relaxed);
     const int64_t local = layer - layers.begin;
-    BW_RETURN_IF_ERROR(layer_->Run(shard_->layer_weights[local], local, tag, residual));
+    BW_ASSIGN_OR_RETURN(const LayerWeights* weights, layers_->Acquire(local));
+    BW_RETURN_IF_ERROR(layer_->Run(*weights, local, tag, residual));
+    BW_RETURN_IF_ERROR(layers_->Release(local));
   }
   tag.layer = -1;
   BW_RETURN_IF_ERROR(assignment_.last_stage() ? head_->Run(step, batch, tag, AsConst(residual), result)

@@ -13,8 +13,8 @@
 namespace bellwether {
 
 // What a worker's thread spends its time on. `kAway`: it has no layout that is up.
-enum class StepPart : uint8_t { kAway, kCompute, kCollectiveWait, kLinkWait, kIdle };
-inline constexpr size_t kStepParts = 5;
+enum class StepPart : uint8_t { kAway, kCompute, kCollectiveWait, kLinkWait, kWeightsWait, kIdle };
+inline constexpr size_t kStepParts = 6;
 
 // Where the time of a worker's steps goes, and what it says to others: counts since the worker began. The
 // executor's thread writes and never waits; anybody may read at any time.

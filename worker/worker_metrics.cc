@@ -18,6 +18,7 @@ constexpr struct {
 } kParts[] = {{StepPart::kCompute, "compute"},
               {StepPart::kCollectiveWait, "collective_wait"},
               {StepPart::kLinkWait, "link_wait"},
+              {StepPart::kWeightsWait, "weights_wait"},
               {StepPart::kIdle, "idle"}};
 constexpr absl::string_view kUses[StepMeter::kUses] = {"collective", "pipeline"};
 

@@ -1,8 +1,10 @@
 #include "model/checkpoint/checkpoint.h"
 
+#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/status.h"
 #include "model/checkpoint/contents.h"
 #include "model/checkpoint/expected_tensors.h"
@@ -63,6 +65,14 @@ int64_t Checkpoint::StoredBytes() const {
     bytes += BytesOf(tensor);
   }
   return bytes;
+}
+
+std::string Checkpoint::SourceFiles() const {
+  std::set<std::string> files;
+  for (const auto& [key, tensor] : contents_->tensors) {
+    ForEachFile(tensor, [&](const FileMapping& file) { files.insert(file.identity()); });
+  }
+  return absl::StrJoin(files, ", ");
 }
 
 std::vector<TensorKey> Checkpoint::Keys() const {

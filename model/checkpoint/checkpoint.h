@@ -109,6 +109,9 @@ class Checkpoint {
   const std::string& container() const;
   // What it was opened with, as far as that changes what is read.
   const ReadingText& reading() const;
+  // Which files its tensors are read from, by what tells whether one of them has changed
+  // (FileMapping::identity); empty for random weights. The model id rests on samples, this on every file.
+  std::string SourceFiles() const;
   // Bytes that its tensors take in their files, tables left out; 0 for random weights.
   int64_t StoredBytes() const;
 

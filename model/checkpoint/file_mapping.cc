@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "common/check.h"
 #include "common/status.h"
 
@@ -31,6 +32,11 @@ class Descriptor {
  private:
   const int fd_;
 };
+
+std::string IdentityOf(const struct stat& info) {
+  return absl::StrCat(info.st_size, " bytes ", info.st_dev, ":", info.st_ino, " ",
+                      absl::ToUnixNanos(absl::TimeFromTimespec(info.st_mtim)));
+}
 
 // Git LFS leaves a few lines of text, at most 1,024 bytes by its specification, where the real file was not
 // fetched.
@@ -53,7 +59,7 @@ absl::StatusOr<std::shared_ptr<const FileMapping>> FileMapping::Open(const std::
   void* data = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.get(), 0);
   if (data == MAP_FAILED) return absl::ErrnoToStatus(errno, absl::StrCat("cannot map ", path));
   const std::shared_ptr<const FileMapping> mapping(
-      new FileMapping(path, static_cast<const std::byte*>(data), size));
+      new FileMapping(path, IdentityOf(info), static_cast<const std::byte*>(data), size));
   if (IsLfsPointer(mapping->bytes())) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is a Git LFS pointer: fetch the real file (git lfs pull)"));

@@ -23,14 +23,16 @@ class FileMapping {
 
   const std::string& path() const { return path_; }
   absl::Span<const std::byte> bytes() const { return {data_, size_}; }
+  // Size, time of the last change and place on its drive, as words: another if the file has changed since.
+  const std::string& identity() const { return identity_; }
   // Gives the pages of a byte range (within the file) back; they are read again if touched again.
   void DropPages(uint64_t offset, uint64_t size) const;
 
  private:
-  FileMapping(std::string path, const std::byte* data, size_t size)
-      : path_(std::move(path)), data_(data), size_(size) {}
+  FileMapping(std::string path, std::string identity, const std::byte* data, size_t size)
+      : path_(std::move(path)), identity_(std::move(identity)), data_(data), size_(size) {}
 
-  const std::string path_;
+  const std::string path_, identity_;
   const std::byte* const data_;
   const size_t size_;
 };

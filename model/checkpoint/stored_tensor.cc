@@ -164,6 +164,19 @@ int64_t BytesOf(const StoredTensor& tensor) {
   return static_cast<int64_t>(whole) / linear.outputs * tensor.info.rows;
 }
 
+void ForEachFile(const StoredTensor& tensor, absl::FunctionRef<void(const FileMapping&)> use) {
+  if (tensor.file != nullptr) use(*tensor.file);
+  for (const StoredTensor& part : tensor.parts) ForEachFile(part, use);
+  for (const auto& adjustment : tensor.adjustments) {
+    for (const StoredTensor* input : adjustment->inputs()) ForEachFile(*input, use);
+  }
+  if (tensor.linear == nullptr) return;
+  const QuantizedLinear& linear = *tensor.linear;
+  for (const FilePiece* piece : {&linear.weights, &linear.zeros, &linear.scales, &linear.index}) {
+    if (piece->file != nullptr) use(*piece->file);
+  }
+}
+
 void DropStored(const StoredTensor& tensor) {
   if (tensor.file != nullptr) tensor.file->DropPages(tensor.offset, tensor.bytes);
   for (const StoredTensor& part : tensor.parts) DropStored(part);

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "model/checkpoint/block_tensor.h"
@@ -32,6 +33,8 @@ absl::Status ReadStored(const StoredTensor& tensor, const TensorWindow& window, 
 // As Checkpoint::ReadQuantized, of a window that cuts no group.
 absl::StatusOr<QuantizedRows> ReadStoredQuantized(const StoredTensor& tensor, const TensorWindow& window);
 
+// Everything that it is read from, what adjusts it included; a file may come several times.
+void ForEachFile(const StoredTensor& tensor, absl::FunctionRef<void(const FileMapping&)> use);
 // Of files, without what adjusts it; 0 if it is made up.
 int64_t BytesOf(const StoredTensor& tensor);
 // Gives back the pages of everything that it is read from.

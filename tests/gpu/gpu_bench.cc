@@ -60,7 +60,8 @@ class RandomShard {
 
   absl::StatusOr<std::shared_ptr<const LoadedShard>> Make(const Layout& layout) {
     auto shard = std::make_shared<LoadedShard>();
-    BW_ASSIGN_OR_RETURN(shard->store, GpuWeightStore::Create(runtime_, 2));
+    BW_ASSIGN_OR_RETURN(auto staging, GpuWeightStore::NewStaging(runtime_));
+    shard->store = std::make_shared<GpuWeightStore>(runtime_, 2, std::move(staging));
     shard->config = config_;
     shard->layers = layout.stages[0].layers;
     shard->rank = layout.stages[0].ranks[0];
@@ -71,7 +72,8 @@ class RandomShard {
                         Columns(kVocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
     BW_RETURN_IF_ERROR(Norm(*shard, shard->final_norm));
     for (int32_t i = 0; i < config_.layers; ++i) {
-      LayerWeights& layer = shard->layer_weights.emplace_back();
+      auto weights = std::make_shared<LayerWeights>();
+      LayerWeights& layer = *weights;
       BW_RETURN_IF_ERROR(Norm(*shard, layer.attention_norm));
       BW_RETURN_IF_ERROR(Norm(*shard, layer.mlp_norm));
       BW_ASSIGN_OR_RETURN(layer.query, Columns(query, format_));
@@ -83,6 +85,7 @@ class RandomShard {
       BW_ASSIGN_OR_RETURN(layer.gate, Columns(config_.ffn, format_));
       BW_ASSIGN_OR_RETURN(layer.up, Columns(config_.ffn, format_));
       BW_ASSIGN_OR_RETURN(layer.down, Rows([&](int slice) { return SliceFfn(config_, {0, slice}).end; }));
+      shard->layer_weights.push_back(std::move(weights));
     }
     (void)hidden;
     return shard;

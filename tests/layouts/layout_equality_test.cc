@@ -10,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/kernels.h"
+#include "model/checkpoint/testing_files.h"
 #include "model/row_limits.h"
 #include "tests/layouts/engine_driver.h"
 #include "worker/device/testing/far_device.h"
@@ -87,6 +88,8 @@ struct Variant {
   std::vector<StageLayout> uneven;  // instead of stages x ranks
   size_t far_every = 0;             // so many workers from one on a far device to the next; 0: none are
   int64_t far_operations = -1;      // after which a far device fails
+  int32_t streamed_layers = 0;      // of each stage
+  const ShardCache* cache = nullptr;
 };
 
 absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
@@ -104,13 +107,17 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
     }
     return std::make_shared<CpuDevice>(variant.threads);
   };
-  BW_ASSIGN_OR_RETURN(auto cluster, LocalCluster::Start(checkpoint, {.layout = std::move(layout),
-                                                                     .numeric = {.kernel_level = level,
-                                                                                 .quantize = subject.quantize,
-                                                                                 .kv_type = subject.kv_type},
-                                                                     .kv_blocks = variant.kv_blocks,
-                                                                     .threads = variant.threads,
-                                                                     .device_of = device_of}));
+  BW_ASSIGN_OR_RETURN(
+      auto cluster,
+      LocalCluster::Start(
+          checkpoint,
+          {.layout = std::move(layout),
+           .numeric = {.kernel_level = level, .quantize = subject.quantize, .kv_type = subject.kv_type},
+           .kv_blocks = variant.kv_blocks,
+           .threads = variant.threads,
+           .device_of = device_of,
+           .streamed_layers = variant.streamed_layers,
+           .cache = variant.cache}));
   DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 1024;
@@ -206,6 +213,30 @@ TEST_P(LayoutEquality, FarDevices) {
   ExpectEqual({.stages = 2, .ranks = 3, .far_every = 1}, "far, 2 stages x 3 ranks");
   ExpectEqual({.stages = 3, .ranks = 2, .far_every = 2}, "one far rank in each of 3 stages");
   ExpectEqual({.stages = 3, .step_tokens = 11, .far_every = 2}, "far and near stages");
+}
+
+// Weights that come from a drive are the same weights: packed now or by somebody before, all layers or some,
+// whichever ranks read them, and on a device that is behind the host.
+TEST_P(LayoutEquality, StreamedLayers) {
+  const testing_files::TemporaryDirectory directory;
+  const auto cache = ShardCache::Open({.directory = directory.path()});
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  const int ranks_max = std::min(3, SliceCount(checkpoint_->config()));
+  for (int ranks = 1; ranks <= ranks_max; ++ranks) {
+    for (int stages = 1; stages <= 2; ++stages) {
+      for (const int32_t streamed : {1, 2, 99}) {
+        ExpectEqual({.stages = stages,
+                     .ranks = ranks,
+                     .step_tokens = streamed == 1 ? 7 : 512,
+                     .streamed_layers = streamed,
+                     .cache = cache->get()},
+                    absl::StrCat(stages, " stages x ", ranks, " ranks, ", streamed, " layers streamed"));
+      }
+    }
+  }
+  ExpectEqual({.ranks = 2, .far_every = 1, .streamed_layers = 99, .cache = cache->get()},
+              "streamed to far devices");
+  EXPECT_GT(ListShardCache(directory.path())->size(), 0u);
 }
 
 TEST_P(LayoutEquality, AnOperationThatFailsIsAnErrorOfItsStep) {

@@ -16,16 +16,19 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
   std::vector<Assignment> assignments;
   for (size_t stage = 0; stage < options.layout.stages.size(); ++stage) {
     for (size_t rank = 0; rank < options.layout.stages[stage].ranks.size(); ++rank) {
-      assignments.push_back({.epoch = Epoch{1},
-                             .model_id = "test",
-                             .layout = options.layout,
-                             .stage = static_cast<int>(stage),
-                             .rank = static_cast<int>(rank),
-                             .numeric = options.numeric,
-                             .kv_blocks = options.kv_blocks,
-                             .context_tokens = options.context_tokens,
-                             .step_tokens = options.step_tokens,
-                             .step_deadline = absl::Seconds(60)});
+      assignments.push_back(
+          {.epoch = Epoch{1},
+           .model_id = "test",
+           .layout = options.layout,
+           .stage = static_cast<int>(stage),
+           .rank = static_cast<int>(rank),
+           .numeric = options.numeric,
+           .kv_blocks = options.kv_blocks,
+           .context_tokens = options.context_tokens,
+           .step_tokens = options.step_tokens,
+           .step_deadline = absl::Seconds(60),
+           .streamed_layers = std::min<int32_t>(
+               options.streamed_layers, static_cast<int32_t>(options.layout.stages[stage].layers.size()))});
     }
   }
   const size_t count = assignments.size();
@@ -45,8 +48,9 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
   for (size_t i = 0; i < count; ++i) {
     auto worker = std::make_unique<Worker>();
     worker->device = options.device_of ? options.device_of(i) : std::make_shared<CpuDevice>(options.threads);
-    BW_ASSIGN_OR_RETURN(worker->shard, LoadShard(checkpoint, assignments[i], *worker->device,
-                                                 {.threads = options.threads}, &worker->progress));
+    BW_ASSIGN_OR_RETURN(worker->shard,
+                        LoadShard(checkpoint, assignments[i], *worker->device,
+                                  {.threads = options.threads, .cache = options.cache}, &worker->progress));
     BW_ASSIGN_OR_RETURN(worker->executor, StageExecutor::Create({.assignment = assignments[i],
                                                                  .device = worker->device,
                                                                  .shard = worker->shard,

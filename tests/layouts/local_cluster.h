@@ -12,6 +12,7 @@
 #include "model/checkpoint/checkpoint.h"
 #include "worker/device/device.h"
 #include "worker/stage_executor.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 
@@ -28,7 +29,9 @@ class LocalCluster {
     int threads = 1;  // of each worker
     // The device of each worker, by flat index; if empty, CPUs of `threads` threads.
     std::function<std::shared_ptr<Device>(size_t)> device_of;
-    NcclUse nccl;  // between GPUs
+    NcclUse nccl;                       // between GPUs
+    int32_t streamed_layers = 0;        // of each stage, or all of its layers if those are fewer
+    const ShardCache* cache = nullptr;  // where they lie
   };
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint,
                                                              const Options& options);

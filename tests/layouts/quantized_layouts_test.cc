@@ -185,7 +185,7 @@ TEST_P(QuantizedLayouts, RanksHoldPartsOfTheWhole) {
       EXPECT_EQ((*shard)->bytes, ShardBytes(config, CheckpointFormats(*checkpoint_), Quantize::kNone,
                                             assignment.stage_layout(), assignment.rank, {true, true}));
       EXPECT_EQ((*shard)->reordered, GetParam().act_order);
-      const LayerWeights& layer = (*shard)->layer_weights[1];
+      const LayerWeights& layer = *(*shard)->layer_weights[1];
       const SliceRange slices = assignment.rank_layout().slices;
       const Range heads = SliceHeads(config, slices), ffn = SliceFfn(config, slices);
       const Range query = {heads.begin * kHeadDim, heads.end * kHeadDim}, all = {0, kHidden};

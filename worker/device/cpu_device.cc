@@ -18,28 +18,45 @@ class CpuMatrix : public DeviceMatrix {
   int64_t rows() const override { return packed_.rows(); }
   int64_t bytes() const override { return packed_.bytes(); }
   const kernels::PackedMatrix& packed() const { return packed_; }
+  void MoveTo(std::byte* data) { packed_.MoveTo(data); }
 
  private:
-  const kernels::PackedMatrix packed_;
+  kernels::PackedMatrix packed_;
 };
 
 class CpuWeightStore : public WeightStore {
  public:
-  explicit CpuWeightStore(BufferArena arena) : arena_(std::move(arena)) {}
+  explicit CpuWeightStore(BufferArena arena) : arena_(std::move(arena)), begin_(arena_.data()) {}
 
   absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override {
     return kernels::PackedMatrix::Create(std::move(spec), &arena_);
   }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override {
-    return std::make_unique<CpuMatrix>(std::move(matrix));
+    const std::byte* const at = matrix.data();
+    auto kept = std::make_unique<CpuMatrix>(std::move(matrix));
+    if (kept->bytes() > 0) matrices_.push_back({kept.get(), at - begin_});
+    return kept;
   }
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override {
     const std::vector<float>& kept = vectors_.emplace_back(std::move(values));
     return DeviceVector{kept.data(), static_cast<int64_t>(kept.size())};
   }
 
+  absl::Span<std::byte> image() override { return {arena_.data(), static_cast<size_t>(arena_.size())}; }
+  void MoveTo(std::byte* image) override {
+    for (const auto& [matrix, offset] : matrices_)
+      matrix->MoveTo(image == nullptr ? nullptr : image + offset);
+    arena_ = BufferArena();
+  }
+
  private:
+  struct Placed {
+    CpuMatrix* matrix;  // whoever has it outlives the use of this
+    int64_t offset;     // in the image
+  };
   BufferArena arena_;
+  const std::byte* const begin_;  // of the image at first
+  std::vector<Placed> matrices_;
   std::deque<std::vector<float>> vectors_;
 };
 

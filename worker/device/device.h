@@ -55,7 +55,7 @@ class DeviceMatrix {
   virtual int64_t bytes() const = 0;  // of device memory
 };
 
-// Takes the weights of one shard to the device. One thread at a time.
+// Takes weights to the device: those of a layer, or those outside the layers. One thread at a time.
 class WeightStore {
  public:
   virtual ~WeightStore() = default;
@@ -65,6 +65,15 @@ class WeightStore {
   virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) = 0;
   // Lives as long as the store.
   virtual absl::StatusOr<DeviceVector> Keep(std::vector<float> values) = 0;
+
+  // -- Where the bytes of the matrices may come and go, while their shapes and the vectors stay
+
+  // The bytes of all matrices as a file may keep them: of the size that the store was made for, on a page's
+  // border. Empty on a device whose weights do not come and go, or while they are elsewhere.
+  virtual absl::Span<std::byte> image() { return {}; }
+  // From now on the matrices have their bytes at `image`, laid out as in image(), whose memory is given back;
+  // null: nowhere. Not while an operation uses them.
+  virtual void MoveTo(std::byte* /*image*/) {}
 };
 
 // One of several products of the same input: y = x W^T + bias. A row-parallel matrix yields a partial sum for
@@ -170,7 +179,7 @@ class Device {
   virtual std::string Describe() const = 0;
   // Rows of a batch that a layer takes at once (model/row_limits.h).
   virtual int64_t layer_rows_max() const = 0;
-  // `bytes`: what the shard's weights take, as the planner counts it.
+  // `bytes`: what its matrices take together, each on a cache line's border.
   virtual absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) = 0;
   // ResourceExhausted, saying what for, if the KV cache or scratch does not fit; InvalidArgument or
   // FailedPrecondition if this device cannot compute as `kernel_level` says.

@@ -6,6 +6,7 @@
 #include "kernels/gpu/runtime.h"
 #include "model/row_limits.h"
 #include "worker/device/device.h"
+#include "worker/device/gpu_weights.h"
 
 namespace bellwether {
 
@@ -29,6 +30,7 @@ class GpuDevice : public Device {
  private:
   const std::shared_ptr<gpu::Runtime> runtime_;
   const int threads_;
+  std::weak_ptr<const PinnedMemory> staging_;  // of the stores there are
 };
 
 }  // namespace bellwether

@@ -76,7 +76,12 @@ std::string GpuDevice::Describe() const {
 }
 
 absl::StatusOr<std::shared_ptr<WeightStore>> GpuDevice::NewWeightStore(int64_t) {
-  return GpuWeightStore::Create(runtime_, threads_);
+  std::shared_ptr<const PinnedMemory> staging = staging_.lock();
+  if (staging == nullptr) {
+    BW_ASSIGN_OR_RETURN(staging, GpuWeightStore::NewStaging(runtime_));
+    staging_ = staging;
+  }
+  return std::make_shared<GpuWeightStore>(runtime_, threads_, std::move(staging));
 }
 
 absl::StatusOr<std::unique_ptr<DeviceOps>> GpuDevice::NewOps(const OpsOptions& options) {

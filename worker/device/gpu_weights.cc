@@ -182,10 +182,10 @@ absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedM
   return runtime.Synchronize();
 }
 
-absl::StatusOr<std::shared_ptr<WeightStore>> GpuWeightStore::Create(std::shared_ptr<gpu::Runtime> runtime,
-                                                                    int threads) {
+absl::StatusOr<std::shared_ptr<const PinnedMemory>> GpuWeightStore::NewStaging(
+    const std::shared_ptr<gpu::Runtime>& runtime) {
   BW_ASSIGN_OR_RETURN(PinnedMemory staging, PinnedMemory::Allocate(runtime, kStagingBytes));
-  return std::shared_ptr<WeightStore>(new GpuWeightStore(std::move(runtime), threads, std::move(staging)));
+  return std::make_shared<const PinnedMemory>(std::move(staging));
 }
 
 absl::StatusOr<kernels::PackedMatrix> GpuWeightStore::NewMatrix(kernels::MatrixSpec spec) {
@@ -193,7 +193,7 @@ absl::StatusOr<kernels::PackedMatrix> GpuWeightStore::NewMatrix(kernels::MatrixS
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::Keep(kernels::PackedMatrix matrix) {
-  return GpuMatrix::Create(runtime_, matrix, threads_, staging_);
+  return GpuMatrix::Create(runtime_, matrix, threads_, *staging_);
 }
 
 absl::StatusOr<DeviceVector> GpuWeightStore::Keep(std::vector<float> values) {

@@ -88,20 +88,21 @@ class GpuMatrix : public DeviceMatrix {
 
 class GpuWeightStore : public WeightStore {
  public:
-  static absl::StatusOr<std::shared_ptr<WeightStore>> Create(std::shared_ptr<gpu::Runtime> runtime,
-                                                             int threads);
+  // By way of `staging`, which stores may share that are not filled at once.
+  GpuWeightStore(std::shared_ptr<gpu::Runtime> runtime, int threads,
+                 std::shared_ptr<const PinnedMemory> staging)
+      : runtime_(std::move(runtime)), threads_(threads), staging_(std::move(staging)) {}
+  static absl::StatusOr<std::shared_ptr<const PinnedMemory>> NewStaging(
+      const std::shared_ptr<gpu::Runtime>& runtime);
 
   absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override;
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override;
 
  private:
-  GpuWeightStore(std::shared_ptr<gpu::Runtime> runtime, int threads, PinnedMemory staging)
-      : runtime_(std::move(runtime)), threads_(threads), staging_(std::move(staging)) {}
-
   const std::shared_ptr<gpu::Runtime> runtime_;
   const int threads_;
-  const PinnedMemory staging_;
+  const std::shared_ptr<const PinnedMemory> staging_;
   std::vector<GpuMemory> vectors_;
 };
 

@@ -1,5 +1,7 @@
 #include "worker/weights/loaded_shard.h"
 
+#include <algorithm>
+
 #include "common/check.h"
 
 namespace bellwether {
@@ -39,7 +41,10 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
 
 bool LoadedShard::Serves(const Assignment& assignment) const {
   return model_id == assignment.model_id && layers == assignment.stage_layout().layers &&
-         rank == assignment.rank_layout() && quantize == assignment.numeric.quantize;
+         rank == assignment.rank_layout() && quantize == assignment.numeric.quantize &&
+         streamed_layers == assignment.streamed_layers &&
+         std::none_of(layer_weights.begin(), layer_weights.end(),
+                      [](const auto& layer) { return layer->file != nullptr && layer->file->discarded(); });
 }
 
 }  // namespace bellwether

@@ -10,11 +10,17 @@
 #include "model/layout.h"
 #include "model/weight_hash.h"
 #include "worker/device/device.h"
+#include "worker/weights/layer_file.h"
 
 namespace bellwether {
 
 // What one rank holds of one layer. Biases are empty where the model has none.
 struct LayerWeights {
+  std::shared_ptr<WeightStore> store;     // has all that follows; first, so that it outlives the matrices
+  std::shared_ptr<const LayerFile> file;  // where the matrices lie; null: in memory
+  std::vector<WeightHash> hashes;         // of what was read
+  int64_t bytes = 0;                      // of matrices and vectors
+
   NormWeights attention_norm;
   DeviceVector attention_order;              // [hidden], if the columns of the next three are reordered
   std::unique_ptr<DeviceMatrix> query;       // [own query heads * head_dim, hidden]
@@ -44,7 +50,8 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role);
 // Weights of one rank of one stage, on its device. Immutable once loaded.
 class LoadedShard {
  public:
-  std::shared_ptr<WeightStore> store;  // has the vectors below; first, so that it outlives the matrices
+  std::shared_ptr<WeightStore>
+      store;  // of what is outside the layers; first, so that it outlives the matrices
 
   ModelConfig config;
   // What it was loaded for.
@@ -52,12 +59,14 @@ class LoadedShard {
   Range layers;
   RankLayout rank;
   Quantize quantize = Quantize::kNone;
-  std::vector<WeightHash> hashes;  // of what was read
-  int64_t bytes = 0;               // of device memory, in all
+  int64_t streamed_layers = 0;
+  std::vector<WeightHash> hashes;  // of what was read, in all
+  int64_t bytes = 0;               // of matrices and vectors, in all
+  int64_t streamed_bytes = 0;      // of those on a drive
 
   std::unique_ptr<DeviceMatrix> embedding;  // first stage: own rows
   NormWeights embedding_norm;               // first stage, BLOOM
-  std::vector<LayerWeights> layer_weights;
+  std::vector<std::shared_ptr<const LayerWeights>> layer_weights;
   NormWeights final_norm;              // last stage
   std::unique_ptr<DeviceMatrix> head;  // last stage: own rows, unless `head_is_embedding`
   bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once

@@ -7,12 +7,14 @@
 #include <utility>
 
 #include "common/check.h"
+#include "common/log.h"
 #include "common/mutex.h"
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "model/layer_tensors.h"
 #include "model/shard_size.h"
 #include "worker/thread_pool.h"
+#include "worker/weights/layer_source.h"
 #include "worker/weights/piece_hashes.h"
 
 namespace bellwether {
@@ -57,24 +59,55 @@ std::vector<int64_t> RowBounds(Range rows, int64_t step) {
   return bounds;
 }
 
+// Matrices that are packed, kept in one file and streamed together: those of a layer, or those outside the
+// layers.
+struct Section {
+  struct Matrix {
+    Part part;
+    std::unique_ptr<DeviceMatrix>* out = nullptr;
+  };
+  std::string name;  // "layer 3"
+  std::vector<Matrix> matrices;
+  bool streamed = false;
+};
+
 class Loader {
  public:
-  Loader(const Checkpoint& checkpoint, const Assignment& assignment, const LoadOptions& options,
-         WeightStore& store, ExecutorProgress* progress)
+  Loader(const Checkpoint& checkpoint, const Assignment& assignment, Device& device, LoadOptions options,
+         ExecutorProgress* progress)
       : checkpoint_(checkpoint),
         config_(checkpoint.config()),
         assignment_(assignment),
         rank_(assignment.rank_layout()),
-        store_(store),
+        device_(device),
+        options_(std::move(options)),
         progress_(progress),
-        cancelled_(options.cancelled),
-        pool_({.threads = options.threads, .cpus = options.cpus, .spin_pauses = 0}) {}  // it waits for files
+        pool_({.threads = options_.threads, .cpus = options_.cpus, .spin_pauses = 0}) {
+  }  // it waits for files
 
   absl::Status Load(LoadedShard& shard);
 
  private:
   absl::Status LoadLayer(int32_t layer, LayerWeights& weights);
   absl::Status LoadEnds(LoadedShard& shard);
+  // The same layers of what was loaded before, null where there is none; of the rest nothing is kept.
+  std::vector<std::shared_ptr<const LayerWeights>> TakePrevious();
+
+  // Its matrices, packed or from the cache; `file` is where a streamed one lies from now on. From now on
+  // vectors go to its store, and hashes to `hashes`.
+  absl::Status LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
+                           std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes);
+  absl::StatusOr<std::shared_ptr<WeightStore>> NewStore(const std::vector<MatrixSpec>& specs) const;
+  std::string KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const;
+  // The section's file if the cache has it, read to `image` unless it is streamed. Null: it is to be packed,
+  // and `image` is full of zeros.
+  absl::StatusOr<std::shared_ptr<const LayerFile>> FindImage(const Section& section, const std::string& key,
+                                                             absl::Span<std::byte> image);
+  absl::Status ReadImage(const LayerFile& file, absl::Span<std::byte> image);
+  // What streams must be in the file; of the rest it is only a pity if it is not.
+  absl::StatusOr<std::shared_ptr<const LayerFile>> WriteImage(const Section& section, const std::string& key,
+                                                              absl::Span<const std::byte> image,
+                                                              const std::vector<WeightHash>& hashes);
 
   // Vectors stay fp32.
   absl::Status LoadVector(const TensorKey& key, Range range, DeviceVector& out);
@@ -82,15 +115,16 @@ class Loader {
   // Where the matrix has one.
   absl::Status LoadInputOrder(const TensorKey& key, DeviceVector& out);
   absl::Status LoadNorm(TensorRole role, NormWeights& norm);  // of the ends
-  absl::Status LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out);
-  absl::Status PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix);
-  MatrixSpec SpecOf(const Part& part, const TensorInfo& info) const;
+  absl::StatusOr<MatrixSpec> SpecOf(const Part& part) const;
+  absl::Status PackMatrix(const Part& part, PackedMatrix& matrix);
   absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix,
                         PieceHashes::Part& hashes) const;
   absl::Status PackFloats(const Part& part, Range rows, PackedMatrix& matrix,
                           PieceHashes::Part& hashes) const;
   absl::Status PackQuantized(const Part& part, bool stored_quantized, Range rows, PackedMatrix& matrix,
                              PieceHashes::Part& hashes) const;
+  absl::Status InTime() const;  // Cancelled, if it is
+  void CountLoaded(int64_t bytes);
 
   Part LayerPart(const LayerTensor& tensor, int32_t layer) const;
   Part VocabularyPart(TensorRole role, Range rows) const;
@@ -99,12 +133,16 @@ class Loader {
   const ModelConfig& config_;
   const Assignment& assignment_;
   const RankLayout& rank_;
-  WeightStore& store_;
+  Device& device_;
+  LoadOptions options_;
   ExecutorProgress* progress_;
-  const std::function<bool()> cancelled_;
   ThreadPool pool_;
-  std::vector<WeightHash> hashes_;
+  // Of the section that is being loaded.
+  WeightStore* store_ = nullptr;
+  std::vector<WeightHash>* hashes_ = nullptr;
   int64_t bytes_ = 0;
+  std::vector<bool> streamed_;  // by layer of the stage
+  bool warned_ = false;         // that the cache cannot be written
 };
 
 Part Loader::LayerPart(const LayerTensor& tensor, int32_t layer) const {
@@ -151,8 +189,8 @@ absl::Status Loader::KeepVector(const TensorKey& key, Range range, std::vector<f
   sum.AddRow(0, range.begin, range.end,
              [&](int64_t, int64_t, uint64_t seed) { return HashFloats(values, seed); });
   hashes.Add(sum);
-  hashes.AppendTo(&hashes_);
-  absl::StatusOr<DeviceVector> kept = store_.Keep(std::move(values));
+  hashes.AppendTo(hashes_);
+  absl::StatusOr<DeviceVector> kept = store_->Keep(std::move(values));
   if (!kept.ok()) return Annotate(kept.status(), Name(key));
   out = *kept;
   bytes_ += range.size() * static_cast<int64_t>(sizeof(float));
@@ -227,7 +265,7 @@ absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range ro
   if (part.cols.size() == 0) return absl::OkStatus();
   const int64_t rows_per_read = std::max<int64_t>(1, kValuesPerRead / part.cols.size());
   for (int64_t begin = rows.begin; begin < rows.end; begin += rows_per_read) {
-    if (cancelled_ && cancelled_()) return absl::CancelledError("the weights are no longer wanted");
+    BW_RETURN_IF_ERROR(InTime());
     const Range some = {begin, std::min(begin + rows_per_read, rows.end)};
     if (IsQuantized(matrix.format())) {
       BW_RETURN_IF_ERROR(PackQuantized(part, IsQuantized(info.format.format), some, matrix, hashes));
@@ -239,8 +277,11 @@ absl::Status Loader::PackRows(const Part& part, const TensorInfo& info, Range ro
   return absl::OkStatus();
 }
 
-MatrixSpec Loader::SpecOf(const Part& part, const TensorInfo& info) const {
-  const TensorFormat format = PackedFormat(part.key, info.format, assignment_.numeric.quantize);
+absl::StatusOr<MatrixSpec> Loader::SpecOf(const Part& part) const {
+  const TensorInfo* info = checkpoint_.Find(part.key);
+  if (info == nullptr)
+    return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
+  const TensorFormat format = PackedFormat(part.key, info->format, assignment_.numeric.quantize);
   MatrixSpec spec{.rows = part.rows.size(),
                   .cols = part.cols.size(),
                   .format = format.format,
@@ -254,7 +295,8 @@ MatrixSpec Loader::SpecOf(const Part& part, const TensorInfo& info) const {
   return spec;
 }
 
-absl::Status Loader::PackMatrix(const Part& part, const TensorInfo& info, PackedMatrix& matrix) {
+absl::Status Loader::PackMatrix(const Part& part, PackedMatrix& matrix) {
+  const TensorInfo& info = *checkpoint_.Find(part.key);
   PieceHashes hashes = part.NewHashes();
   Mutex mutex;
   absl::Status status;
@@ -267,33 +309,152 @@ absl::Status Loader::PackMatrix(const Part& part, const TensorInfo& info, Packed
     status.Update(packed);
   });
   checkpoint_.DropPages(part.key);
-  hashes.AppendTo(&hashes_);
+  hashes.AppendTo(hashes_);
   return status;
 }
 
-absl::Status Loader::LoadMatrix(const Part& part, std::unique_ptr<DeviceMatrix>& out) {
-  const TensorInfo* info = checkpoint_.Find(part.key);
-  if (info == nullptr)
-    return absl::InvalidArgumentError(absl::StrCat(checkpoint_.path(), ": no ", Name(part.key)));
-  absl::StatusOr<PackedMatrix> matrix = store_.NewMatrix(SpecOf(part, *info));
-  absl::Status status = matrix.status();
-  if (status.ok()) status = PackMatrix(part, *info, *matrix);
-  if (!status.ok()) return Annotate(status, Name(part.key));
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> kept = store_.Keep(*std::move(matrix));
-  if (!kept.ok()) return Annotate(kept.status(), Name(part.key));
-  out = *std::move(kept);
-  bytes_ += out->bytes();
-  if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(out->bytes());
+absl::Status Loader::InTime() const {
+  if (options_.cancelled && options_.cancelled())
+    return absl::CancelledError("the weights are no longer wanted");
+  return absl::OkStatus();
+}
+
+void Loader::CountLoaded(int64_t bytes) {
+  bytes_ += bytes;
+  if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(bytes);
+}
+
+absl::StatusOr<std::shared_ptr<WeightStore>> Loader::NewStore(const std::vector<MatrixSpec>& specs) const {
+  int64_t bytes = 0;
+  for (const MatrixSpec& spec : specs) {
+    BW_ASSIGN_OR_RETURN(const int64_t packed, PackedMatrix::PackedBytes(spec));
+    bytes += RoundUp(packed, BufferArena::kAlignment);
+  }
+  return device_.NewWeightStore(RoundUp(bytes, kLayerPageBytes));
+}
+
+// All that decides on the bytes of an image, in words.
+std::string Loader::KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const {
+  std::string key = absl::StrCat("packed ", kernels::kPackedVersion, "\nmodel ", assignment_.model_id,
+                                 "\nfiles ", checkpoint_.SourceFiles(), "\n", section.name, "\n");
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const Part& part = section.matrices[i].part;
+    const MatrixSpec& spec = specs[i];
+    absl::StrAppend(&key, Name(part.key), " rows ", part.rows.begin, "-", part.rows.end, " columns ",
+                    part.cols.begin, "-", part.cols.end, " slices ", spec.slices.begin, "-", spec.slices.end,
+                    " of ", spec.slices_total, " as ", std::string(Name(spec.format)));
+    if (IsQuantized(spec.format)) {
+      absl::StrAppend(&key, " groups of ", spec.group, spec.has_offset ? " with offsets" : "",
+                      spec.half_scales ? ", fp16" : "");
+    }
+    key += '\n';
+  }
+  return key;
+}
+
+absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::FindImage(const Section& section,
+                                                                   const std::string& key,
+                                                                   absl::Span<std::byte> image) {
+  std::shared_ptr<const LayerFile> file = options_.cache->Find(key);
+  if (file == nullptr || section.streamed) return file;
+  const absl::Status read = ReadImage(*file, image);
+  if (read.ok()) return file;
+  if (absl::IsCancelled(read)) return read;
+  file->Discard();
+  LogWarning("shard cache: ", read.message(), "; ", section.name, " is packed again");
+  std::fill(image.begin(), image.end(), std::byte{0});
+  return std::shared_ptr<const LayerFile>();
+}
+
+absl::Status Loader::ReadImage(const LayerFile& file, absl::Span<std::byte> image) {
+  Mutex mutex;
+  absl::Status status;
+  pool_.ParallelForDynamic(file.blocks(), /*grain=*/1, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      absl::Status read = InTime();
+      if (read.ok()) read = file.ReadBlock(block, /*check=*/true, image.data());
+      if (progress_ != nullptr) progress_->counter.fetch_add(1);
+      MutexLock lock(&mutex);
+      status.Update(read);
+    }
+  });
+  return status;
+}
+
+absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::WriteImage(const Section& section,
+                                                                    const std::string& key,
+                                                                    absl::Span<const std::byte> image,
+                                                                    const std::vector<WeightHash>& hashes) {
+  auto file = options_.cache->Write(DescribeImage(key, image, hashes), image);
+  if (file.ok()) return file;
+  if (section.streamed) return Annotate(file.status(), absl::StrCat("shard cache: ", section.name));
+  if (!std::exchange(warned_, true))
+    LogWarning("shard cache: ", file.status().message(), "; loading goes on without");
+  return std::shared_ptr<const LayerFile>();
+}
+
+absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
+                                 std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes) {
+  std::vector<MatrixSpec> specs;
+  for (const Section::Matrix& matrix : section.matrices) {
+    BW_ASSIGN_OR_RETURN(specs.emplace_back(), SpecOf(matrix.part));
+  }
+  BW_ASSIGN_OR_RETURN(store, NewStore(specs));
+  store_ = store.get();
+  hashes_ = &hashes;
+  const bool keeps_image = options_.cache != nullptr && !store->image().empty();
+  if (section.streamed && !keeps_image) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(section.name, " is to be streamed, for which this worker has no ",
+                     options_.cache == nullptr ? "shard cache" : "way on its device"));
+  }
+  const std::string key = keeps_image ? KeyOf(section, specs) : "";
+  std::vector<PackedMatrix> matrices;
+  for (size_t i = 0; i < specs.size(); ++i) {
+    absl::StatusOr<PackedMatrix> matrix = store->NewMatrix(specs[i]);
+    if (!matrix.ok()) return Annotate(matrix.status(), Name(section.matrices[i].part.key));
+    matrices.push_back(*std::move(matrix));
+  }
+  std::shared_ptr<const LayerFile> cached;
+  if (keeps_image) {
+    BW_ASSIGN_OR_RETURN(cached, FindImage(section, key, store->image()));
+  }
+  if (cached != nullptr) hashes = cached->info().hashes;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    const auto& [part, out] = section.matrices[i];
+    if (cached == nullptr) {
+      if (const absl::Status packed = PackMatrix(part, matrices[i]); !packed.ok())
+        return Annotate(packed, Name(part.key));
+    }
+    absl::StatusOr<std::unique_ptr<DeviceMatrix>> kept = store->Keep(std::move(matrices[i]));
+    if (!kept.ok()) return Annotate(kept.status(), Name(part.key));
+    *out = *std::move(kept);
+    CountLoaded((*out)->bytes());
+  }
+  if (cached == nullptr && keeps_image) {
+    BW_ASSIGN_OR_RETURN(cached, WriteImage(section, key, store->image(), hashes));
+  }
+  if (section.streamed) {
+    store->MoveTo(nullptr);
+    file = std::move(cached);
+  }
   return absl::OkStatus();
 }
 
 absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
-  for (const LayerTensor& tensor : LayerTensors(config_)) {
+  const std::vector<LayerTensor> tensors = LayerTensors(config_);
+  Section section{.name = absl::StrCat("layer ", layer),
+                  .streamed = streamed_[layer - assignment_.stage_layout().layers.begin]};
+  for (const LayerTensor& tensor : tensors) {
+    if (auto* const matrix = FieldOf(weights, tensor.role).matrix; matrix != nullptr)
+      section.matrices.push_back({LayerPart(tensor, layer), matrix});
+  }
+  BW_RETURN_IF_ERROR(LoadSection(section, weights.store, weights.file, weights.hashes));
+  for (const LayerTensor& tensor : tensors) {
     const LayerField field = FieldOf(weights, tensor.role);
     const Part part = LayerPart(tensor, layer);
     const Range bias = IsNorm(tensor.role) ? part.cols : part.rows;
     if (field.vector != nullptr) BW_RETURN_IF_ERROR(LoadVector(part.key, part.cols, *field.vector));
-    if (field.matrix != nullptr) BW_RETURN_IF_ERROR(LoadMatrix(part, *field.matrix));
     if (tensor.bias) BW_RETURN_IF_ERROR(LoadVector({tensor.role, layer, /*bias=*/true}, bias, *field.bias));
     if (field.input_order != nullptr) BW_RETURN_IF_ERROR(LoadInputOrder(part.key, *field.input_order));
   }
@@ -301,33 +462,61 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
 }
 
 absl::Status Loader::LoadEnds(LoadedShard& shard) {
-  if (assignment_.first_stage()) {
-    BW_RETURN_IF_ERROR(
-        LoadMatrix(VocabularyPart(TensorRole::kEmbedding, rank_.embedding_rows), shard.embedding));
-    if (config_.embedding_norm)
-      BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, shard.embedding_norm));
+  const bool first = assignment_.first_stage(), last = assignment_.last_stage();
+  shard.head_is_embedding = config_.tied_head && first && last && rank_.embedding_rows == rank_.head_rows;
+  Section section{.name = "outside the layers"};
+  if (first)
+    section.matrices.push_back(
+        {VocabularyPart(TensorRole::kEmbedding, rank_.embedding_rows), &shard.embedding});
+  if (last && !shard.head_is_embedding)
+    section.matrices.push_back({VocabularyPart(TensorRole::kHead, rank_.head_rows), &shard.head});
+  std::shared_ptr<const LayerFile> file;
+  BW_RETURN_IF_ERROR(LoadSection(section, shard.store, file, shard.hashes));
+  if (first && config_.embedding_norm)
+    BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, shard.embedding_norm));
+  return last ? LoadNorm(TensorRole::kFinalNorm, shard.final_norm) : absl::OkStatus();
+}
+
+std::vector<std::shared_ptr<const LayerWeights>> Loader::TakePrevious() {
+  const Range layers = assignment_.stage_layout().layers;
+  std::vector<std::shared_ptr<const LayerWeights>> taken(layers.size());
+  const std::shared_ptr<const LoadedShard> shard = std::move(options_.previous);
+  if (shard == nullptr || shard->model_id != assignment_.model_id || shard->rank.slices != rank_.slices ||
+      shard->quantize != assignment_.numeric.quantize) {
+    return taken;
   }
-  if (assignment_.last_stage()) {
-    BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, shard.final_norm));
-    shard.head_is_embedding =
-        config_.tied_head && assignment_.first_stage() && rank_.embedding_rows == rank_.head_rows;
-    if (!shard.head_is_embedding) {
-      BW_RETURN_IF_ERROR(LoadMatrix(VocabularyPart(TensorRole::kHead, rank_.head_rows), shard.head));
-    }
+  const int64_t begin = std::max(layers.begin, shard->layers.begin),
+                end = std::min(layers.end, shard->layers.end);
+  for (int64_t layer = begin; layer < end; ++layer) {
+    const auto& weights = shard->layer_weights[layer - shard->layers.begin];
+    const bool in_file = weights->file != nullptr;
+    if (in_file == streamed_[layer - layers.begin] && !(in_file && weights->file->discarded()))
+      taken[layer - layers.begin] = weights;
   }
-  return absl::OkStatus();
+  return taken;
 }
 
 absl::Status Loader::Load(LoadedShard& shard) {
   const Range layers = assignment_.stage_layout().layers;
-  shard.layer_weights.resize(layers.size());
-  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
-    LayerWeights& weights = shard.layer_weights[layer - layers.begin];
-    BW_RETURN_IF_ERROR(LoadLayer(static_cast<int32_t>(layer), weights));
-    shard.reordered |= !weights.attention_order.empty() || !weights.mlp_order.empty();
-  }
+  streamed_ = StreamedLayers(layers.size(), assignment_.streamed_layers);
+  std::vector<std::shared_ptr<const LayerWeights>> previous = TakePrevious();
   BW_RETURN_IF_ERROR(LoadEnds(shard));
-  shard.hashes = std::move(hashes_);
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+    std::shared_ptr<const LayerWeights> weights = std::move(previous[layer - layers.begin]);
+    if (weights != nullptr) {
+      CountLoaded(weights->bytes);
+    } else {
+      auto loaded = std::make_shared<LayerWeights>();
+      const int64_t before = bytes_;
+      BW_RETURN_IF_ERROR(LoadLayer(static_cast<int32_t>(layer), *loaded));
+      loaded->bytes = bytes_ - before;
+      weights = std::move(loaded);
+    }
+    shard.reordered |= !weights->attention_order.empty() || !weights->mlp_order.empty();
+    if (weights->file != nullptr) shard.streamed_bytes += weights->file->info().image_bytes;
+    shard.hashes.insert(shard.hashes.end(), weights->hashes.begin(), weights->hashes.end());
+    shard.layer_weights.push_back(std::move(weights));
+  }
   shard.bytes = bytes_;
   return absl::OkStatus();
 }
@@ -336,7 +525,7 @@ absl::Status Loader::Load(LoadedShard& shard) {
 
 absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
                                                              const Assignment& assignment, Device& device,
-                                                             const LoadOptions& options,
+                                                             LoadOptions options,
                                                              ExecutorProgress* progress) {
   BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint.config()));
   const int64_t bytes = ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint),
@@ -347,13 +536,13 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
     progress->total_bytes = bytes;
   }
   auto shard = std::make_shared<LoadedShard>();
-  BW_ASSIGN_OR_RETURN(shard->store, device.NewWeightStore(bytes));
   shard->config = checkpoint.config();
   shard->model_id = assignment.model_id;
   shard->layers = assignment.stage_layout().layers;
   shard->rank = assignment.rank_layout();
   shard->quantize = assignment.numeric.quantize;
-  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, options, *shard->store, progress).Load(*shard));
+  shard->streamed_layers = assignment.streamed_layers;
+  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, device, std::move(options), progress).Load(*shard));
   return shard;
 }
 

@@ -11,6 +11,7 @@
 #include "worker/device/device.h"
 #include "worker/executor_progress.h"
 #include "worker/weights/loaded_shard.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 
@@ -19,13 +20,17 @@ struct LoadOptions {
   std::vector<int> cpus;  // of the threads; empty: wherever the system likes
   // From those threads, before each read: true ends the loading with Cancelled. Empty: never.
   std::function<bool()> cancelled;
+  // Where packed layers are kept, and streamed from; null: nowhere.
+  const ShardCache* cache = nullptr;
+  // What was loaded before: layers of it that are the same stay as they are. Null: nothing.
+  std::shared_ptr<const LoadedShard> previous;
 };
 
-// Reads and packs what `assignment` gives this worker, and takes it to `device`, which outlives the shard.
-// Errors name file and tensor.
+// Reads and packs what `assignment` gives this worker, and takes it to `device`, which outlives the shard;
+// layers that the cache has are not packed again. Errors name file and tensor. FailedPrecondition: layers are
+// to be streamed, and there is no cache, or the device's weights do not come and go.
 absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
                                                              const Assignment& assignment, Device& device,
-                                                             const LoadOptions& options,
-                                                             ExecutorProgress* progress);
+                                                             LoadOptions options, ExecutorProgress* progress);
 
 }  // namespace bellwether

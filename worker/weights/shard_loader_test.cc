@@ -10,8 +10,10 @@
 
 #include "common/packed_row.h"
 #include "gtest/gtest.h"
+#include "model/checkpoint/testing_files.h"
 #include "model/shard_size.h"
 #include "worker/device/cpu_device.h"
+#include "worker/weights/layer_source.h"
 
 namespace bellwether {
 namespace {
@@ -61,7 +63,7 @@ TEST(LoadShard, TakesTheBytesThatThePlannerCounts) {
                 << model << " stages " << stages << " ranks " << ranks << " stage " << assignment.stage;
             EXPECT_TRUE((*shard)->Serves(assignment));
             // The matrices follow each other in one arena.
-            const LayerWeights& layer = (*shard)->layer_weights[0];
+            const LayerWeights& layer = *(*shard)->layer_weights[0];
             EXPECT_EQ(PackedOf(*layer.key).panel_data(0),
                       PackedOf(*layer.query).panel_data(0) + RoundUp(layer.query->bytes(), 64));
             EXPECT_LE(progress.loaded_bytes, progress.total_bytes);
@@ -86,18 +88,18 @@ TEST(LoadShard, RanksHoldPartsOfTheWhole) {
       const auto part = LoadShard(**checkpoint, assignment, device, {}, nullptr);
       ASSERT_TRUE(part.ok()) << part.status();
       const Range ffn = SliceFfn(config, assignment.rank_layout().slices);
-      const auto& down = PackedOf(*(*part)->layer_weights[1].down);
+      const auto& down = PackedOf(*(*part)->layer_weights[1]->down);
       std::vector<float> own(down.cols()), all(config.ffn);
       for (int64_t row = 0; row < config.hidden; ++row) {
         down.GetRow(row, absl::MakeSpan(own));
-        PackedOf(*(*whole)->layer_weights[1].down).GetRow(row, absl::MakeSpan(all));
+        PackedOf(*(*whole)->layer_weights[1]->down).GetRow(row, absl::MakeSpan(all));
         ASSERT_EQ(own, std::vector<float>(all.begin() + ffn.begin, all.begin() + ffn.end)) << "row " << row;
       }
-      const auto& up = PackedOf(*(*part)->layer_weights[1].up);
+      const auto& up = PackedOf(*(*part)->layer_weights[1]->up);
       std::vector<float> row_own(config.hidden), row_all(config.hidden);
       for (int64_t row = 0; row < ffn.size(); ++row) {
         up.GetRow(row, absl::MakeSpan(row_own));
-        PackedOf(*(*whole)->layer_weights[1].up).GetRow(ffn.begin + row, absl::MakeSpan(row_all));
+        PackedOf(*(*whole)->layer_weights[1]->up).GetRow(ffn.begin + row, absl::MakeSpan(row_all));
         ASSERT_EQ(row_own, row_all);
       }
     }
@@ -210,6 +212,133 @@ TEST(LoadShard, TiedHeadIsStoredOnce) {
   EXPECT_TRUE((*one)->head_is_embedding);
   EXPECT_EQ((*one)->head, nullptr);
   EXPECT_EQ(&(*one)->head_matrix(), (*one)->embedding.get());
+}
+
+// -- With a cache of packed layers
+
+constexpr char kModelOfFour[] = "random:llama?hidden=96,layers=4,heads=6,kv_heads=3,ffn=172,vocab=160:bf16";
+
+class CachedShard : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    checkpoint_ = *Checkpoint::Open(kModelOfFour);
+    cache_ = *ShardCache::Open({.directory = directory_.path()});
+  }
+  Assignment MakeStreamed(int32_t streamed) const {
+    Assignment assignment = MakeAssignment(checkpoint_->config(), 1, 1, Quantize::kInt8);
+    assignment.streamed_layers = streamed;
+    return assignment;
+  }
+  absl::StatusOr<std::shared_ptr<const LoadedShard>> Load(const Assignment& assignment,
+                                                          LoadOptions options = {}) {
+    if (options.cache == nullptr) options.cache = cache_.get();
+    return LoadShard(*checkpoint_, assignment, device_, std::move(options), &progress_);
+  }
+  size_t files() const { return ListShardCache(directory_.path())->size(); }
+
+  testing_files::TemporaryDirectory directory_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  std::unique_ptr<ShardCache> cache_;
+  CpuDevice device_{/*threads=*/1};
+  ExecutorProgress progress_;
+};
+
+std::vector<std::byte> ImageOf(const LayerWeights& layer) {
+  const auto image = layer.store->image();
+  return {image.begin(), image.end()};
+}
+
+TEST_F(CachedShard, TheSecondTimeNothingIsPackedAndAllIsTheSame) {
+  const auto packed = Load(MakeStreamed(0));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  EXPECT_EQ(files(), 5u) << "four layers, and what is outside them";
+  const auto read = Load(MakeStreamed(0));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(HashesOf(**read), HashesOf(**packed));
+  EXPECT_EQ((*read)->bytes, (*packed)->bytes);
+  for (int layer = 0; layer < 4; ++layer) {
+    EXPECT_EQ(ImageOf(*(*read)->layer_weights[layer]), ImageOf(*(*packed)->layer_weights[layer]));
+  }
+}
+
+TEST_F(CachedShard, AnotherPartOrFormIsAnotherFile) {
+  ASSERT_TRUE(Load(MakeStreamed(0)).ok());
+  Assignment other = MakeAssignment(checkpoint_->config(), 1, 1, Quantize::kInt4);
+  ASSERT_TRUE(Load(other).ok());
+  EXPECT_EQ(files(), 9u) << "int4 has an embedding and a head of int8 too";
+  other = MakeAssignment(checkpoint_->config(), 1, 2, Quantize::kInt8);
+  ASSERT_TRUE(Load(other).ok());
+  EXPECT_EQ(files(), 14u);
+}
+
+TEST_F(CachedShard, ADamagedLayerIsPackedAgain) {
+  const auto packed = Load(MakeStreamed(0));
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  const auto layers = ListShardCache(directory_.path());
+  ASSERT_TRUE(layers.ok()) << layers.status();
+  for (const CachedLayer& layer : *layers) {
+    std::fstream file(layer.path, std::ios::in | std::ios::out | std::ios::binary);
+    file.seekp(-100, std::ios::end);
+    file.write("damage", 6);
+  }
+  const auto again = Load(MakeStreamed(0));
+  ASSERT_TRUE(again.ok()) << again.status();
+  for (int layer = 0; layer < 4; ++layer) {
+    EXPECT_EQ(ImageOf(*(*again)->layer_weights[layer]), ImageOf(*(*packed)->layer_weights[layer]));
+  }
+  EXPECT_EQ(files(), 5u);
+}
+
+TEST_F(CachedShard, StreamedLayersAreEvenlySpreadAndNotInMemory) {
+  EXPECT_EQ(StreamedLayers(4, 0), std::vector<bool>({false, false, false, false}));
+  EXPECT_EQ(StreamedLayers(4, 1), std::vector<bool>({false, false, false, true}));
+  EXPECT_EQ(StreamedLayers(4, 2), std::vector<bool>({false, true, false, true}));
+  EXPECT_EQ(StreamedLayers(4, 4), std::vector<bool>({true, true, true, true}));
+  const auto shard = Load(MakeStreamed(2));
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  for (int layer = 0; layer < 4; ++layer) {
+    const LayerWeights& weights = *(*shard)->layer_weights[layer];
+    EXPECT_EQ(weights.file != nullptr, layer % 2 == 1);
+    EXPECT_EQ(weights.store->image().empty(), layer % 2 == 1);
+  }
+  EXPECT_EQ((*shard)->streamed_bytes, (*shard)->layer_weights[1]->file->info().image_bytes +
+                                          (*shard)->layer_weights[3]->file->info().image_bytes);
+  EXPECT_TRUE((*shard)->Serves(MakeStreamed(2)));
+  EXPECT_FALSE((*shard)->Serves(MakeStreamed(1)));
+  (*shard)->layer_weights[3]->file->Discard();
+  EXPECT_FALSE((*shard)->Serves(MakeStreamed(2))) << "it is to be written anew";
+}
+
+TEST_F(CachedShard, LayersThatStayAreTakenOver) {
+  auto whole = Load(MakeStreamed(2));
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  (*whole)->layer_weights[1]->file->Discard();
+  const std::vector<std::shared_ptr<const LayerWeights>> before = (*whole)->layer_weights;
+  Assignment later = MakeStreamed(1);
+  later.layout = *EvenLayout(checkpoint_->config(), 2, 1);
+  later.stage = 1;
+  const auto half = Load(later, {.previous = *std::move(whole)});
+  ASSERT_TRUE(half.ok()) << half.status();
+  EXPECT_EQ((*half)->layer_weights[0], before[2]);
+  EXPECT_EQ((*half)->layer_weights[1], before[3]);
+  later.stage = 0;
+  const auto other = Load(later, {.previous = *half});
+  ASSERT_TRUE(other.ok()) << other.status();
+  EXPECT_NE((*other)->layer_weights[1], before[1]);
+}
+
+TEST_F(CachedShard, WhatCannotBeWrittenIsOnlyAPityUnlessItIsToBeStreamed) {
+  const auto full = *ShardCache::Open({.directory = directory_.path(), .room_for = [](int64_t) {
+                                         return absl::ResourceExhaustedError("the drive is full");
+                                       }});
+  EXPECT_TRUE(Load(MakeStreamed(0), {.cache = full.get()}).ok());
+  EXPECT_EQ(files(), 0u);
+  const auto streamed = Load(MakeStreamed(1), {.cache = full.get()});
+  EXPECT_TRUE(absl::IsResourceExhausted(streamed.status())) << streamed.status();
+  EXPECT_NE(std::string(streamed.status().message()).find("layer 3: the drive is full"), std::string::npos)
+      << streamed.status();
+  const auto nowhere = LoadShard(*checkpoint_, MakeStreamed(1), device_, {}, nullptr);
+  EXPECT_TRUE(absl::IsFailedPrecondition(nowhere.status())) << nowhere.status();
 }
 
 }  // namespace

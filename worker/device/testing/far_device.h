@@ -57,6 +57,8 @@ class FarWeightStore : public WeightStore {
     BW_ASSIGN_OR_RETURN(DeviceVector vector, cpu_->Keep(std::move(values)));
     return DeviceVector{FarDevice::Far(vector.data), vector.size};
   }
+  absl::Span<std::byte> image() override { return cpu_->image(); }
+  void MoveTo(std::byte* image) override { cpu_->MoveTo(image); }
 
  private:
   const std::shared_ptr<WeightStore> cpu_;

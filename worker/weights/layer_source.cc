@@ -1,0 +1,54 @@
+#include "worker/weights/layer_source.h"
+
+#include <utility>
+
+#include "common/status.h"
+
+namespace bellwether {
+
+absl::StatusOr<std::unique_ptr<LayerSource>> LayerSource::Create(Options options) {
+  ReadAhead::Options ahead{.wait_limit = options.wait_limit};
+  for (const auto& layer : options.shard->layer_weights) {
+    if (layer->file != nullptr) ahead.files.push_back(layer->file);
+  }
+  auto source = std::unique_ptr<LayerSource>(new LayerSource(std::move(options)));
+  if (!ahead.files.empty()) {
+    BW_ASSIGN_OR_RETURN(source->ahead_, ReadAhead::Create(std::move(ahead)));
+  }
+  return source;
+}
+
+absl::StatusOr<const LayerWeights*> LayerSource::Acquire(int64_t layer) {
+  const LayerWeights& weights = WeightsOf(layer);
+  if (weights.file == nullptr) return &weights;
+  StepMeter& meter = options_.progress->meter;
+  const StepPart before = meter.Enter(StepPart::kWeightsWait).before;
+  absl::StatusOr<std::byte*> image = ahead_->Take();
+  meter.Enter(before);
+  if (!image.ok()) return Annotate(image.status(), "weights of a layer");
+  weights.store->MoveTo(*image);
+  options_.progress->streamed_bytes.fetch_add(weights.file->info().image_bytes, std::memory_order_relaxed);
+  return &weights;
+}
+
+absl::Status LayerSource::Release(int64_t layer) {
+  const LayerWeights& weights = WeightsOf(layer);
+  if (weights.file == nullptr) return absl::OkStatus();
+  BW_RETURN_IF_ERROR(options_.ops->Finish());
+  weights.store->MoveTo(nullptr);
+  ahead_->Release();
+  return absl::OkStatus();
+}
+
+void LayerSource::Abort(const absl::Status& reason) {
+  if (ahead_ != nullptr) ahead_->Abort(reason);
+}
+
+std::vector<bool> StreamedLayers(int64_t layers, int64_t streamed) {
+  std::vector<bool> result;
+  for (int64_t layer = 0; layer < layers; ++layer)
+    result.push_back((layer + 1) * streamed / layers > layer * streamed / layers);
+  return result;
+}
+
+}  // namespace bellwether

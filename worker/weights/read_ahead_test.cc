@@ -1,0 +1,178 @@
+#include "worker/weights/read_ahead.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <map>
+#include <string>
+
+#include "common/random.h"
+#include "model/checkpoint/testing_files.h"
+#include "worker/weights/shard_cache.h"
+#include "worker/weights/testing_image.h"
+
+namespace bellwether {
+namespace {
+
+using testing_image::BytesOf;
+
+constexpr int64_t kImageBytes = 3 * kLayerBlockBytes + kLayerPageBytes;
+
+class ReadAheadTest : public ::testing::Test {
+ protected:
+  // Layer i is full of i.
+  std::vector<std::shared_ptr<const LayerFile>> Files(int count, ReadAt read_at = nullptr) {
+    auto cache = ShardCache::Open({.directory = directory_.path(), .read_at = std::move(read_at)});
+    EXPECT_TRUE(cache.ok()) << cache.status();
+    std::vector<std::shared_ptr<const LayerFile>> files;
+    for (int i = 0; i < count; ++i) {
+      const std::string key = "layer " + std::to_string(i);
+      const AlignedBuffer image = testing_image::Make(kImageBytes - i % 2 * kLayerBlockBytes, i);
+      auto file = (*cache)->Write(DescribeImage(key, BytesOf(image), {}), BytesOf(image));
+      EXPECT_TRUE(file.ok()) << file.status();
+      files.push_back(*std::move(file));
+    }
+    return files;
+  }
+  // Takes `images` of them, each of which must be there whole and stay so until it is released.
+  static void ExpectInOrder(ReadAhead& ahead, size_t files, int images) {
+    for (int i = 0; i < images; ++i) {
+      const int layer = i % static_cast<int>(files);
+      const auto image = ahead.Take();
+      ASSERT_TRUE(image.ok()) << image.status();
+      const AlignedBuffer expected = testing_image::Make(kImageBytes - layer % 2 * kLayerBlockBytes, layer);
+      ASSERT_TRUE(std::equal(expected.data(), expected.data() + expected.size(), *image)) << "image " << i;
+      ahead.Release();
+    }
+  }
+
+  testing_files::TemporaryDirectory directory_;
+};
+
+TEST_F(ReadAheadTest, LayersComeInOrderRoundAfterRound) {
+  for (const int layers : {1, 2, 3, 5}) {
+    for (const int buffers : {2, 3, 7}) {
+      for (const int threads : {1, 4}) {
+        auto ahead = ReadAhead::Create({.files = Files(layers), .buffers = buffers, .threads = threads});
+        ASSERT_TRUE(ahead.ok()) << ahead.status();
+        ExpectInOrder(**ahead, layers, 4 * layers + 1);
+      }
+    }
+  }
+}
+
+// Drives answer in any order: here a read is held back until others have overtaken it, by a seed.
+TEST_F(ReadAheadTest, TheOrderInWhichBlocksArriveShowsNowhere) {
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    Mutex mutex;
+    int reading = 0;
+    int64_t reads = 0;
+    const auto shuffled = [&](int fd, void* to, size_t bytes, off_t offset) -> ssize_t {
+      {
+        MutexLock lock(&mutex);
+        ++reading;
+        const auto alone = [&] { return reading > 1; };
+        if (UniformFromCounter(seed, 0, ++reads) < 0.3) mutex.AwaitFor(alone, absl::Milliseconds(1));
+      }
+      const ssize_t read = pread(fd, to, bytes, offset);
+      MutexLock lock(&mutex);
+      --reading;
+      return read;
+    };
+    auto ahead = ReadAhead::Create({.files = Files(3, shuffled), .buffers = 3, .threads = 3});
+    ASSERT_TRUE(ahead.ok()) << ahead.status();
+    ExpectInOrder(**ahead, 3, 7);
+  }
+}
+
+// Never further than there are buffers: what is in use is not written to.
+TEST_F(ReadAheadTest, ReadsAsFarAsThereAreBuffersAndNoFurther) {
+  Mutex mutex;
+  int64_t blocks = 0;
+  const auto counting = [&](int fd, void* to, size_t bytes, off_t offset) {
+    const ssize_t read = pread(fd, to, bytes, offset);
+    MutexLock lock(&mutex);
+    ++blocks;
+    return read;
+  };
+  const auto files = Files(4, counting);
+  auto ahead = ReadAhead::Create({.files = files, .buffers = 2, .threads = 2});
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  const int64_t ring = files[0]->blocks() + files[1]->blocks();
+  {
+    MutexLock lock(&mutex);
+    const auto full = [&] { return blocks >= ring; };
+    ASSERT_TRUE(mutex.AwaitFor(full, absl::Seconds(60)));
+  }
+  ASSERT_TRUE((*ahead)->Take().ok());
+  ASSERT_TRUE((*ahead)->Take().ok());
+  {
+    MutexLock lock(&mutex);
+    EXPECT_EQ(blocks, ring);
+  }
+  EXPECT_EQ((*ahead)->bytes_read(), files[0]->info().image_bytes + files[1]->info().image_bytes);
+  (*ahead)->Release();
+  MutexLock lock(&mutex);
+  const auto next = [&] { return blocks == ring + files[2]->blocks(); };
+  EXPECT_TRUE(mutex.AwaitFor(next, absl::Seconds(60)));
+}
+
+TEST_F(ReadAheadTest, AReadThatFailsIsToldAndTheFileWrittenAnew) {
+  const auto failing = [](int fd, void* to, size_t bytes, off_t offset) -> ssize_t {
+    if (offset < kLayerBlockBytes) return pread(fd, to, bytes, offset);
+    errno = EIO;
+    return -1;
+  };
+  const auto files = Files(2, failing);
+  auto ahead = ReadAhead::Create({.files = files});
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  const auto image = (*ahead)->Take();
+  ASSERT_FALSE(image.ok());
+  EXPECT_NE(std::string(image.status().message()).find(files[0]->path()), std::string::npos)
+      << image.status();
+  EXPECT_TRUE(files[0]->discarded());
+}
+
+TEST_F(ReadAheadTest, ADriveThatStallsIsGivenUp) {
+  Mutex mutex;
+  bool over = false;
+  const auto stalled = [&](int, void*, size_t, off_t) -> ssize_t {
+    MutexLock lock(&mutex);
+    mutex.Await([&] { return over; });
+    errno = EIO;
+    return -1;
+  };
+  const auto files = Files(1, stalled);
+  auto ahead = ReadAhead::Create({.files = files, .wait_limit = absl::Milliseconds(20)});
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  const auto image = (*ahead)->Take();
+  EXPECT_TRUE(absl::IsDeadlineExceeded(image.status())) << image.status();
+  EXPECT_NE(std::string(image.status().message()).find(files[0]->path()), std::string::npos)
+      << image.status();
+  MutexLock lock(&mutex);
+  over = true;
+}
+
+TEST_F(ReadAheadTest, WhoWaitsIsToldOfTheEnd) {
+  Mutex mutex;
+  bool over = false;
+  const auto stalled = [&](int fd, void* to, size_t bytes, off_t offset) {
+    MutexLock lock(&mutex);
+    mutex.Await([&] { return over; });
+    return pread(fd, to, bytes, offset);
+  };
+  auto ahead = ReadAhead::Create({.files = Files(1, stalled)});
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  std::thread other([&] {
+    (*ahead)->Abort(absl::CancelledError("the epoch is over"));
+    MutexLock lock(&mutex);
+    over = true;
+  });
+  EXPECT_TRUE(absl::IsCancelled((*ahead)->Take().status()));
+  other.join();
+}
+
+}  // namespace
+}  // namespace bellwether

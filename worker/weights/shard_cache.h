@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "worker/weights/layer_file.h"
+
+namespace bellwether {
+
+// A directory of layer files (layer_file.h), each named by a hash of its key. Files appear whole or not at
+// all, so that workers may share a directory and be killed at any time; one that is damaged is taken away
+// when it is found out. From any thread.
+class ShardCache {
+ public:
+  struct Options {
+    std::string directory;  // made, for this user alone, if it is not there
+    ReadAt read_at;         // of the files; null: pread
+    // Of the file system `directory` lies in; tests have drives that are full. Null: what the system says.
+    std::function<absl::StatusOr<int64_t>(int64_t bytes)> room_for;
+  };
+  // Errors name the directory.
+  static absl::StatusOr<std::unique_ptr<ShardCache>> Open(Options options);
+
+  // $XDG_CACHE_HOME/bellwether/shards, or below $HOME/.cache; empty where neither is set.
+  static std::string DefaultDirectory();
+
+  const std::string& directory() const { return options_.directory; }
+
+  // Null if it has none, or only a damaged one, which is gone now.
+  std::shared_ptr<const LayerFile> Find(const std::string& key) const;
+  // Writes one and opens it. ResourceExhausted: it would leave less than a tenth of the drive free.
+  absl::StatusOr<std::shared_ptr<const LayerFile>> Write(const LayerFileInfo& info,
+                                                         absl::Span<const std::byte> image) const;
+
+ private:
+  explicit ShardCache(Options options) : options_(std::move(options)) {}
+  absl::StatusOr<std::string> PathOf(const std::string& key) const;
+
+  const Options options_;
+};
+
+// A file of a directory of layer files, as people see it.
+struct CachedLayer {
+  std::string path;
+  std::string key;  // empty: it cannot be read
+  int64_t bytes = 0;
+  absl::Time used;  // last
+};
+// Least recently used first.
+absl::StatusOr<std::vector<CachedLayer>> ListShardCache(const std::string& directory);
+// Takes away the least recently used until the rest takes at most `bytes_max`; what it took away.
+absl::StatusOr<std::vector<CachedLayer>> PruneShardCache(const std::string& directory, int64_t bytes_max);
+
+}  // namespace bellwether
