@@ -57,6 +57,14 @@ std::string CheckDevices(const std::string& list) {
   return "";
 }
 
+constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
+constexpr char kOffloadHelp[] =
+    "layers that do not fit in memory: auto and nvme read them from the drive in every step, off refuses the "
+    "model";
+
+constexpr char kPlanForBatchHelp[] =
+    "sequences at once to plan for where layers are streamed: their KV cache takes memory from layers";
+
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   app.option_defaults()->group(kClusterGroup);
   Add(app, "--model", options.model,
@@ -77,6 +85,16 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--device-memory-fraction", options.device_memory_fraction,
       "of what a GPU has free, how much to plan with")
       ->check(CLI::Range(0.01, 1.0));
+  Add(app, "--memory-mib", options.memory_mib,
+      "memory of this machine to plan with, in MiB (default: what is available)")
+      ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
+  Add(app, "--offload", options.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "off"}));
+  Add(app, "--plan-for-batch", options.plan_for_batch, kPlanForBatchHelp)
+      ->check(CLI::Range(1, kSequencesMax));
+  Add(app, "--shard-cache", options.shard_cache,
+      "where packed layers are kept: a directory on a fast drive, off, or auto (only for layers that are "
+      "streamed; "
+      "below $XDG_CACHE_HOME or ~/.cache)");
   Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)")
       ->check(CLI::Range(0, kWorkerThreadsMax));
   Add(app, "--quantize", options.quantize, "round float weights at load: none, int8 or int4")
@@ -287,11 +305,16 @@ void AddPlan(CLI::App& app, CommandLine& line) {
   plan->add_option(
       "--worker", line.plan.workers,
       "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
-      "share its memory. With gpu=80GB it computes on a GPU of that memory. Default: this machine, measured");
+      "share its memory. With gpu=80GB it computes on a GPU of that memory. With drive=2GB/s it may stream "
+      "layers that do "
+      "not fit. Default: this machine, measured");
   plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");
   Add(*plan, "--device-memory-fraction", line.plan.device_memory_fraction,
       "of what a GPU has free, how much to plan with")
       ->check(CLI::Range(0.01, 1.0));
+  Add(*plan, "--offload", line.plan.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "off"}));
+  Add(*plan, "--plan-for-batch", line.plan.plan_for_batch, kPlanForBatchHelp)
+      ->check(CLI::Range(1, kSequencesMax));
   Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine")
       ->check(CLI::Range(0, kWorkersMax));
   plan->add_flag("--json", line.plan.json, "one JSON object");
@@ -437,6 +460,18 @@ void AddConvert(CLI::App& app, CommandLine& line) {
   AddReadFlags(convert, &line.convert.read);
 }
 
+void AddCache(CLI::App& app, CommandLine& line) {
+  CLI::App* cache =
+      app.add_subcommand("cache", "the packed layers that workers keep on a drive (--shard-cache)");
+  Add(*cache, "--action,action", line.cache.action, "list, or prune: take away those used longest ago")
+      ->required()
+      ->check(CLI::IsMember({"list", "prune"}));
+  Add(*cache, "--directory", line.cache.directory,
+      "which cache (default: below $XDG_CACHE_HOME or ~/.cache)");
+  Add(*cache, "--max-bytes", line.cache.max_bytes, "prune: what may stay, such as 20GB");
+  cache->add_flag("--json", line.cache.json, "one JSON array");
+}
+
 void AddDevices(CLI::App& app, CommandLine& line) {
   CLI::App* devices = app.add_subcommand("devices", "what can compute on this machine: its GPUs and its CPU");
   devices->add_flag("--json", line.devices.json, "one JSON object");
@@ -461,6 +496,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddInspect(app, line);
   AddConvert(app, line);
   AddDevices(app, line);
+  AddCache(app, line);
   AddBench(app, line);
   AddLoad(app, line);
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);

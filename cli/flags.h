@@ -3,6 +3,7 @@
 #include "cli/answers.h"
 #include "cli/batch/batch.h"
 #include "cli/bench.h"
+#include "cli/cache.h"
 #include "cli/convert.h"
 #include "cli/devices.h"
 #include "cli/inspect.h"
@@ -27,6 +28,7 @@ struct CommandLine {
   InspectOptions inspect;
   ConvertOptions convert;
   DevicesOptions devices;
+  CacheOptions cache;
   BenchOptions bench;
   LoadOptions load;
   std::string prompt_file;  // of generate and score: has been read into their prompt

@@ -28,6 +28,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   if (line.command == "perplexity") return RunPerplexity(line.perplexity);
   if (line.command == "plan") return RunPlan(line.plan);
   if (line.command == "devices") return RunDevices(line.devices);
+  if (line.command == "cache") return RunCache(line.cache);
   if (line.command == "inspect") return RunInspect(line.inspect);
   if (line.command == "convert") return RunConvert(line.convert);
   if (line.command == "load") return RunLoad(line.load);

@@ -140,6 +140,8 @@ absl::Status ManagedCluster::StartCoordinator() {
   if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
     AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);
   if (DevicesMix(devices_)) arguments.emplace_back("--mix-devices");
+  arguments.insert(arguments.end(), {"--offload", options_.offload, "--plan-for-batch",
+                                     absl::StrCat(options_.plan_for_batch)});
   if (options_.insecure) arguments.emplace_back("--insecure");
   BW_ASSIGN_OR_RETURN(
       coordinator_, ChildProcess::Start(
@@ -183,6 +185,9 @@ absl::Status ManagedCluster::StartWorker(int index) {
                                         "--device",      devices_[index],
                                         "--threads",     std::to_string(threads),
                                         "--log-level",   options_.log_level};
+  if (options_.memory_mib > 0)
+    arguments.insert(arguments.end(), {"--memory-mib", absl::StrCat(options_.memory_mib)});
+  arguments.insert(arguments.end(), {"--shard-cache", options_.shard_cache});
   // They take free ports beside each other, which the coordinator knows.
   if (options_.metrics_listen.empty()) arguments.insert(arguments.end(), {"--metrics-listen", ""});
   AppendTo(arguments, FlagsOf(options_.read));

@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"
+#include "cli/parse_bytes.h"
 #include "common/defaults.h"
 #include "common/format_bytes.h"
 #include "common/json.h"
@@ -12,6 +13,7 @@
 #include "common/output.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/context_tokens.h"
 #include "model/option_names.h"
 #include "model/shard_size.h"
 #include "worker/inventory.h"
@@ -22,26 +24,6 @@ namespace {
 constexpr double kMeasureSeconds = 0.3;
 constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
 constexpr char kAssumedGpuLevel[] = "cuda_sm90";
-constexpr double kBytesMax = 1e15;  // of a worker; sums over kWorkersMax of them fit an int64
-
-// "16GB", "512MB", "1e9", "40GB/s"; at least 1.
-absl::StatusOr<double> ParseBytes(absl::string_view text) {
-  absl::string_view digits = text.substr(0, text.find_first_not_of("0123456789.e+"));
-  absl::string_view unit = text.substr(digits.size());
-  double value = 0;
-  const std::pair<absl::string_view, double> units[] = {
-      {"", 1},      {"B", 1},        {"kB", 1e3},        {"MB", 1e6},          {"GB", 1e9},
-      {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
-  for (const auto& [name, factor] : units) {
-    if (unit != name && unit != absl::StrCat(name, "/s")) continue;
-    if (!absl::SimpleAtod(digits, &value)) break;
-    if (value * factor >= 1 && value * factor <= kBytesMax) return value * factor;
-    return absl::InvalidArgumentError(absl::StrCat("\"", text, "\": allowed is 1B to 1000TB"));
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is not a size: write 16GB, 512MiB or 40GB/s"));
-}
-
 int64_t LoadedBytes(const Plan& plan) {
   int64_t bytes = 0;
   for (const PlannedWorker& worker : plan.workers) bytes += worker.weight_bytes;
@@ -64,6 +46,10 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int
                                             {"stage", worker.stage},
                                             {"rank", worker.rank},
                                             {"weight_bytes", worker.weight_bytes},
+                                            {"resident_bytes", worker.resident_bytes},
+                                            {"streamed_layers", worker.streamed_layers},
+                                            {"streamed_bytes", worker.streamed_bytes},
+                                            {"drive_seconds", worker.drive_seconds},
                                             {"kv_bytes", worker.kv_bytes},
                                             {"activation_bytes", worker.activation_bytes},
                                             {"bytes_read_per_token", worker.bytes_read_per_token},
@@ -96,6 +82,8 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
       worker.memory_bytes = static_cast<int64_t>(bytes);
     } else if (key == "bandwidth") {
       BW_ASSIGN_OR_RETURN(worker.read_bytes_per_second, ParseBytes(value));
+    } else if (key == "drive") {
+      BW_ASSIGN_OR_RETURN(worker.drive_bytes_per_second, ParseBytes(value));
     } else if (key == "gpu") {
       BW_ASSIGN_OR_RETURN(const double bytes, ParseBytes(value));
       worker.gpu = {.name = "GPU", .uuid = absl::StrCat(index)};
@@ -104,7 +92,7 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
     } else if (key != "threads" || !absl::SimpleAtoi(value, &worker.threads) || worker.threads < 1) {
       return absl::InvalidArgumentError(
           absl::StrCat("worker \"", text, "\": \"", field,
-                       "\" is none of name=, host=, memory=, threads=, bandwidth=, gpu="));
+                       "\" is none of name=, host=, memory=, threads=, bandwidth=, drive=, gpu="));
     }
   }
   if (worker.memory_bytes == 0) {
@@ -135,6 +123,8 @@ absl::Status RunPlan(const PlanOptions& options) {
                          .device_memory_share = options.device_memory_fraction};
   if (!options.kernel_level.empty()) planner.kernel_levels = {options.kernel_level};
   BW_ASSIGN_OR_RETURN(planner.quantize, ParseQuantize(options.quantize));
+  planner.plan_for_batch = options.plan_for_batch;
+  BW_ASSIGN_OR_RETURN(planner.offload, ParseOffload(options.offload));
   const CheckpointFormats formats(*checkpoint);
   planner.kv_type = DefaultKvType(formats, planner.quantize);
   if (options.kv_type != "auto") {

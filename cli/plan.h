@@ -19,6 +19,8 @@ struct PlanOptions {
   std::string kernel_level;
   int tensor_parallel = 0, pipeline_parallel = 0;
   int context_tokens = 0;
+  std::string offload = "auto";
+  int plan_for_batch = kDefaultPlanForBatch;
   bool mix_devices = false;
   double device_memory_fraction = kDefaultDeviceMemoryFraction;
   // Each "name=a,host=h1,memory=16GB,threads=8,bandwidth=40GB"; all but memory may be left out. With

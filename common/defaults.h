@@ -39,6 +39,7 @@ inline constexpr double kDefaultDeviceMemoryFraction = 0.9;
 inline constexpr int32_t kDefaultContextTokens = 4096;  // or what the model can, if less
 inline constexpr int32_t kDefaultStepTokens = 512;
 inline constexpr int32_t kDefaultSequences = 256;
+inline constexpr int32_t kDefaultPlanForBatch = 16;
 inline constexpr int32_t kDefaultQueuedRequests = 256;
 inline constexpr int32_t kDefaultMaxTokens = 4096;
 inline constexpr absl::Duration kDefaultDrain = absl::Seconds(30);

@@ -381,6 +381,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
     message.assignment.numeric = layout.plan.numeric(member.stage);
     message.assignment.cores_are_short = CoresAreShort(member.worker.inventory, inventories);
     message.assignment.stage_kernel_levels = layout.plan.kernel_levels;
+    message.assignment.streamed_layers = member.streamed_layers;
     v1::CoordinatorMessage out;
     Encode(message, out.mutable_assignment());
     SendTo(member.id, std::move(out));
@@ -409,7 +410,7 @@ void ClusterService::Impl::Do(const StartServing& action) {
   LogInfo("serving in epoch ", layout.epoch.value);
   options_.post(LayoutUp{.epoch = layout.epoch,
                          .kv_blocks = layout.plan.kv_blocks,
-                         .stages = static_cast<int32_t>(layout.plan.layout.stages.size()),
+                         .stages = layout.plan.StepsInFlight(),
                          .reporter = std::move(reporter)});
   options_.serving_changed(true);
 }

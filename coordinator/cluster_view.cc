@@ -541,7 +541,8 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
                                  .worker = worker.info,
                                  .stage = planned.stage,
                                  .rank = planned.rank,
-                                 .keeps = planned.keeps};
+                                 .keeps = planned.keeps,
+                                 .streamed_layers = planned.streamed_layers};
     member.worker.inventory.held.reset();  // or layouts would keep each other
     layout->members.push_back(std::move(member));
   }
@@ -558,9 +559,12 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
 
 absl::Duration ClusterView::StepDeadline(const Plan& plan) const {
   if (options_.step_deadline > absl::ZeroDuration()) return options_.step_deadline;
-  // A full step takes no longer than its tokens one by one; twice that covers a machine that others use too.
+  // A full step takes no longer than its tokens one by one, and a token no longer than one that waits for the
+  // drives; twice that covers a machine that others use too.
   const double token_seconds = plan.decode_tokens_per_second > 0 ? 1 / plan.decode_tokens_per_second : 0;
-  return std::max(kDefaultStepDeadline, absl::Seconds(2 * options_.step_tokens * token_seconds));
+  const double computing = std::max(0.0, token_seconds - plan.drive_seconds);
+  return std::max(kDefaultStepDeadline,
+                  absl::Seconds(2 * (options_.step_tokens * computing + plan.drive_seconds)));
 }
 
 const ClusterLayout::Member* ClusterView::FindMember(WorkerId id) const {

@@ -49,6 +49,7 @@ struct ClusterLayout {
     int stage = 0;
     int rank = 0;
     bool keeps = false;  // it holds its weights already
+    int32_t streamed_layers = 0;
   };
   Epoch epoch;
   Plan plan;

@@ -36,6 +36,8 @@ struct CoordinatorOptions {
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;
+  std::string offload = "auto";  // as ParseOffload has it
+  int32_t plan_for_batch = kDefaultPlanForBatch;
   bool mix_devices = false;  // stages of GPUs and of CPUs may follow each other
   double device_memory_fraction = kDefaultDeviceMemoryFraction;  // of what a GPU has free
   std::string chat_template;

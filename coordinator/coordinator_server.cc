@@ -24,6 +24,7 @@
 #include "http/operations_server.h"
 #include "http/server.h"
 #include "model/chat_template/chat_template_hints.h"
+#include "model/context_tokens.h"
 #include "model/generation_defaults.h"
 #include "model/layout_text.h"
 #include "model/option_names.h"
@@ -195,6 +196,8 @@ absl::Status CoordinatorServer::CheckOptions() {
   }
   if (!options_.kernel_level.empty()) planner_.kernel_levels = {options_.kernel_level};
   planner_.mix_devices = options_.mix_devices;
+  planner_.plan_for_batch = options_.plan_for_batch;
+  BW_ASSIGN_OR_RETURN(planner_.offload, ParseOffload(options_.offload));
   planner_.device_memory_share = options_.device_memory_fraction;
   planner_.stages = options_.pipeline_parallel;
   planner_.ranks = options_.tensor_parallel;

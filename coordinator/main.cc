@@ -28,6 +28,33 @@ struct Flags {
   bool print_config = false;
 };
 
+// How the model is spread over the workers, and what they compute.
+void AddPlanFlags(CLI::App* app, CoordinatorOptions* options) {
+  AddFlag(app, "--workers", options->workers, "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
+  AddFlag(app, "--tensor-parallel", options->tensor_parallel,
+          "Ranks of each stage; 0 lets the planner choose");
+  AddFlag(app, "--pipeline-parallel", options->pipeline_parallel, "Stages; 0 lets the planner choose");
+  AddFlag(app, "--layout", options->layout,
+          "The layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
+  AddFlag(app, "--quantize", options->quantize, "Round float weights at load: none, int8 or int4");
+  AddFlag(app, "--kv-type", options->kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
+  AddFlag(
+      app, "--kernel-level", options->kernel_level,
+      "What all workers compute as: reference, portable, avx2, avx512, avx512_bf16, or a GPU's class such "
+      "as cuda_sm90 (default: the highest they share)");
+  app->add_flag(
+      "--mix-devices", options->mix_devices,
+      "GPUs and CPUs may serve together, stage by stage; answers then depend on which computes what");
+  AddFlag(app, "--offload", options->offload,
+          "Layers that do not fit in memory: auto and nvme let each worker read them from its drive in every "
+          "step, off refuses the model");
+  AddFlag(app, "--plan-for-batch", options->plan_for_batch,
+          "Sequences at once to plan for where layers are streamed: their KV cache takes memory from layers")
+      ->check(CLI::Range(1, kSequencesMax));
+  AddFlag(app, "--device-memory-fraction", options->device_memory_fraction,
+          "Of what a GPU has free, how much to plan with; the rest is for whatever else runs on it");
+}
+
 void AddFlags(CLI::App* app, Flags* flags) {
   CoordinatorOptions& options = flags->options;
   AddFlag(app, "--model", options.model, kModelHelp);
@@ -54,23 +81,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddTlsFlags(app, "", &options.tls, "clients");
   AddTlsFlags(app, "cluster-", &options.cluster_tls, "workers");
   app->add_flag("--insecure", options.insecure, kInsecureHelp);
-  AddFlag(app, "--workers", options.workers, "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
-  AddFlag(app, "--tensor-parallel", options.tensor_parallel,
-          "Ranks of each stage; 0 lets the planner choose");
-  AddFlag(app, "--pipeline-parallel", options.pipeline_parallel, "Stages; 0 lets the planner choose");
-  AddFlag(app, "--layout", options.layout,
-          "The layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
-  AddFlag(app, "--quantize", options.quantize, "Round float weights at load: none, int8 or int4");
-  AddFlag(app, "--kv-type", options.kv_type, "Type of the KV cache: auto, fp32, bf16 or fp16");
-  AddFlag(
-      app, "--kernel-level", options.kernel_level,
-      "What all workers compute as: reference, portable, avx2, avx512, avx512_bf16, or a GPU's class such "
-      "as cuda_sm90 (default: the highest they share)");
-  app->add_flag(
-      "--mix-devices", options.mix_devices,
-      "GPUs and CPUs may serve together, stage by stage; answers then depend on which computes what");
-  AddFlag(app, "--device-memory-fraction", options.device_memory_fraction,
-          "Of what a GPU has free, how much to plan with; the rest is for whatever else runs on it");
+  AddPlanFlags(app, &options);
   AddFlag(app, "--chat-template", options.chat_template,
           "Family of the chat template (default: by the checkpoint)");
   AddFlag(app, "--context-tokens", options.context_tokens,

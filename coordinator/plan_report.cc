@@ -37,7 +37,7 @@ std::string PoolLine(const Plan& plan, const MemoryPool& pool, int32_t context_b
   int64_t weights = 0, activations = pool.process_bytes, block = 0;
   for (const PlannedWorker& worker : plan.workers) {
     if (std::find(pool.workers.begin(), pool.workers.end(), worker.inventory) == pool.workers.end()) continue;
-    weights += worker.weight_bytes;
+    weights += worker.resident_bytes;
     activations += worker.activation_bytes;
     block += worker.kv_block_bytes;
   }
@@ -49,6 +49,18 @@ std::string PoolLine(const Plan& plan, const MemoryPool& pool, int32_t context_b
   if (least > pool.usable_bytes)
     line += absl::StrFormat(": %s too much", FormatBytes(least - pool.usable_bytes));
   return line + "\n";
+}
+
+// What the worker reads from its drive in every step; empty if it has all in memory.
+std::string StreamingLine(const Plan& plan, const PlannedWorker& planned, const WorkerInventory& worker) {
+  if (planned.streamed_layers == 0) return "";
+  return absl::StrFormat(
+      "%s streams %d of %d layers, %s a step; its host's drive gives %.2f GB/s: %.2f s a step; %s of weights "
+      "and "
+      "buffers in memory\n",
+      worker.name, planned.streamed_layers, plan.layout.stages[planned.stage].layers.size(),
+      FormatBytes(planned.streamed_bytes), worker.drive_bytes_per_second / 1e9, planned.drive_seconds,
+      FormatBytes(planned.resident_bytes));
 }
 
 std::string LeftOver(const Plan& plan, absl::Span<const WorkerInventory> workers) {
@@ -72,6 +84,8 @@ std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> w
                           "rank", "layers", "weights", "activation", "KV", "read/token", "GB/s", "ms");
   for (const PlannedWorker& planned : plan.workers)
     text += WorkerLine(plan, planned, workers[planned.inventory]);
+  for (const PlannedWorker& planned : plan.workers)
+    text += StreamingLine(plan, planned, workers[planned.inventory]);
   for (const MemoryPool& pool : pools) text += PoolLine(plan, pool, context_blocks);
   text += LeftOver(plan, workers);
   text += absl::StrFormat("KV cache: %d blocks, %d tokens; bound by %s\n", plan.kv_blocks,

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/check.h"
@@ -15,6 +17,7 @@
 #include "coordinator/held_layout.h"
 #include "coordinator/layer_split.h"
 #include "coordinator/memory_pool.h"
+#include "coordinator/offload.h"
 #include "coordinator/plan_report.h"
 #include "model/gpu_size.h"
 #include "model/row_limits.h"
@@ -26,6 +29,8 @@ constexpr int64_t kProcessBytes = int64_t{48} << 20;  // code, connections and b
 constexpr int kAllReducesPerLayer = 2;
 // Predictions rest on a short measurement: less than this is not worth loading the weights again.
 constexpr double kGainToMove = 1.1;
+// A quarter of the memory of a host that streams.
+constexpr int64_t kKvShareOfStreaming = 4;
 
 class Planner {
  public:
@@ -66,6 +71,8 @@ class Planner {
   std::vector<std::vector<RankCosts>> StageCosts(const std::vector<std::vector<size_t>>& stages,
                                                  const Layout& layout) const;
   bool OneClassEach(const std::vector<std::vector<size_t>>& stages) const;
+  bool CanStream() const;
+  double DriveRate(const MemoryPool& pool) const;
   bool OnOneHost(const std::vector<size_t>& stage) const;
   double AllReduceSeconds(const std::vector<size_t>& stage) const;
   // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
@@ -75,7 +82,9 @@ class Planner {
   int64_t ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const;
   int32_t ContextBlocks() const;
   void FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
+  void StreamWhatDoesNotFit(Plan* plan) const;
   bool FillKv(Plan* plan) const;
+  void PredictDrives(Plan* plan) const;
   void Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
 
   const ModelConfig& config_;
@@ -130,14 +139,19 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
   Plan plan{.layout = std::move(layout), .quantize = options_.quantize, .kv_type = options_.kv_type};
   for (const std::vector<size_t>& stage : stages) plan.kernel_levels.push_back(levels_[stage[0]]);
   FillWorkers(stages, &plan);
+  StreamWhatDoesNotFit(&plan);
   const bool fits = FillKv(&plan);
   Predict(stages, &plan);
   plan.arithmetic = PlanArithmetic(plan, workers_, pools_, ContextBlocks());
   if (!fits) {
-    return absl::FailedPreconditionError(
-        absl::StrFormat("the model does not fit. Add memory or workers, shorten the context of %d tokens, or "
-                        "use --quantize.\n%s",
-                        options_.context_tokens, plan.arithmetic));
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "the model does not fit. Add memory or workers, shorten the context of %d tokens, %suse "
+        "--quantize.\n%s",
+        options_.context_tokens,
+        CanStream() ? "or "
+                    : "let workers stream it from a drive (--offload "
+                      "auto, and a --shard-cache on every worker), or ",
+        plan.arithmetic));
   }
   return plan;
 }
@@ -306,8 +320,10 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
   // Memory of a host or GPU that serves several stages is first shared out by workers, then left to whoever
   // needs it (the sum is checked at the end), and at last not looked at: then the refusal shows by how much
   // it does not fit.
-  enum class Memory { kShared, kWhole, kIgnored };
-  for (const Memory memory : {Memory::kShared, Memory::kWhole, Memory::kIgnored}) {
+  // Where layers may be streamed, what does not fit takes time instead.
+  enum class Memory { kShared, kWhole, kStreamed, kIgnored };
+  for (const Memory memory : {Memory::kShared, Memory::kWhole, Memory::kStreamed, Memory::kIgnored}) {
+    if (memory == Memory::kStreamed && !CanStream()) continue;
     const auto time = [&](int stage, Range layers) -> std::optional<double> {
       double slowest = 0;
       std::vector<int64_t> needed(pools_.size(), 0);
@@ -324,7 +340,10 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
         if (present[pool] == 0) continue;
         const int64_t usable = pools_[pool].usable_bytes - pools_[pool].process_bytes;
         const int64_t share = usable / workers_used[pool] * present[pool];
-        if (needed[pool] > (memory == Memory::kShared ? share : usable)) return std::nullopt;
+        const int64_t lacking = needed[pool] - (memory == Memory::kWhole ? usable : share);
+        if (lacking <= 0) continue;
+        if (memory != Memory::kStreamed || pools_[pool].gpu) return std::nullopt;
+        slowest = std::max(slowest, static_cast<double>(lacking) / DriveRate(pools_[pool]));
       }
       return slowest +
              static_cast<double>(layers.size()) * kAllReducesPerLayer * AllReduceSeconds(stages[stage]);
@@ -362,6 +381,20 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
     }
   }
   return result;
+}
+
+bool Planner::CanStream() const {
+  return options_.offload == Offload::kAuto &&
+         std::all_of(workers_.begin(), workers_.end(), [](const WorkerInventory& worker) {
+           return worker.gpu || worker.drive_bytes_per_second > 0;
+         });
+}
+
+// Of the drive that the workers of a host share: the slowest that one of them has seen.
+double Planner::DriveRate(const MemoryPool& pool) const {
+  double rate = std::numeric_limits<double>::infinity();
+  for (const size_t worker : pool.workers) rate = std::min(rate, workers_[worker].drive_bytes_per_second);
+  return rate;
 }
 
 bool Planner::OnOneHost(const std::vector<size_t>& stage) const {
@@ -428,6 +461,7 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
       worker.keeps =
           HoldsPart(workers_[worker.inventory], options_.quantize, plan->layout, worker.stage, rank);
       worker.weight_bytes = WeightBytes(worker.inventory, stage, rank, {s == 0, last});
+      worker.resident_bytes = worker.weight_bytes;
       worker.activation_bytes = ActivationBytes(worker.inventory, stage, rank, last);
       worker.kv_block_bytes = KvBytes(worker.inventory, stage, rank);
       worker.bytes_read_per_token =
@@ -439,6 +473,36 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
   }
 }
 
+// Of each host alone. What it streams leaves room for one whole context, and for as many as are asked for
+// unless they take more than a quarter of its memory: every sequence more makes the same reading worth more.
+void Planner::StreamWhatDoesNotFit(Plan* plan) const {
+  if (!CanStream()) return;
+  for (const MemoryPool& pool : pools_) {
+    std::vector<OffloadCandidate> candidates;
+    int64_t block = 0;
+    for (PlannedWorker& worker : plan->workers) {
+      if (&pools_[pool_of_[worker.inventory]] != &pool || pool.gpu) continue;
+      OffloadCandidate& candidate = candidates.emplace_back();
+      candidate.worker = &worker;
+      StageLayout stage = plan->layout.stages[worker.stage];
+      const Range layers = stage.layers;
+      for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+        stage.layers = {layer, layer + 1};
+        candidate.layer_bytes.push_back(WeightBytes(worker.inventory, stage, worker.rank, {}));
+      }
+      block += worker.kv_block_bytes;
+    }
+    if (candidates.empty()) continue;
+    const int64_t usable = pool.usable_bytes - pool.process_bytes;
+    const bool fits = StreamToFit(candidates, usable, ContextBlocks());
+    if (!fits || candidates[0].worker->streamed_layers == 0) continue;  // what does not fit even so is told
+    const int64_t quarter = usable / kKvShareOfStreaming / std::max<int64_t>(1, block);
+    const int64_t wanted = std::min<int64_t>(
+        {options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(), quarter});
+    if (wanted > ContextBlocks()) (void)StreamToFit(candidates, usable, wanted);
+  }
+}
+
 // As many blocks as the tightest memory holds. False if that is less than one whole context, or if a host has
 // no room for the processes of its GPUs.
 bool Planner::FillKv(Plan* plan) const {
@@ -447,7 +511,7 @@ bool Planner::FillKv(Plan* plan) const {
   std::vector<int> used(pools_.size(), 0);
   for (const PlannedWorker& worker : plan->workers) {
     const size_t pool = pool_of_[worker.inventory];
-    fixed[pool] += worker.weight_bytes + worker.activation_bytes;
+    fixed[pool] += worker.resident_bytes + worker.activation_bytes;
     block[pool] += worker.kv_block_bytes;
     ++used[pool];
   }
@@ -471,18 +535,32 @@ bool Planner::FillKv(Plan* plan) const {
   return fits && plan->kv_blocks >= ContextBlocks();
 }
 
+void Planner::PredictDrives(Plan* plan) const {
+  std::vector<int64_t> streamed(pools_.size(), 0);
+  for (const PlannedWorker& worker : plan->workers)
+    streamed[pool_of_[worker.inventory]] += worker.streamed_bytes;
+  for (PlannedWorker& worker : plan->workers) {
+    const size_t pool = pool_of_[worker.inventory];
+    if (worker.streamed_bytes > 0)
+      worker.drive_seconds = static_cast<double>(streamed[pool]) / DriveRate(pools_[pool]);
+  }
+}
+
 void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const {
+  PredictDrives(plan);
   double read_sum = 0, slowest_read = 0, all_reads = 0;
   double latency = options_.step_seconds, slowest_stage = 0;
   const PlannedWorker* slowest = nullptr;
   auto worker = plan->workers.begin();
   for (size_t s = 0; s < stages.size(); ++s) {
-    double read = 0;
+    double read = 0, drive = 0;
     for (size_t r = 0; r < stages[s].size(); ++r, ++worker) {
-      read = std::max(read, worker->read_seconds);
-      all_reads += worker->read_seconds;
-      if (slowest == nullptr || worker->read_seconds > slowest->read_seconds) slowest = &*worker;
+      read = std::max(read, worker->step_seconds());
+      drive = std::max(drive, worker->drive_seconds);
+      all_reads += worker->step_seconds();
+      if (slowest == nullptr || worker->step_seconds() > slowest->step_seconds()) slowest = &*worker;
     }
+    if (drive >= read) plan->drive_seconds += drive;
     const auto layers = static_cast<double>(plan->layout.stages[s].layers.size());
     double links = layers * kAllReducesPerLayer * AllReduceSeconds(stages[s]);
     if (s > 0) {
@@ -493,12 +571,15 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
     latency += links;
     slowest_stage = std::max(slowest_stage, read + links);
   }
-  slowest_read = slowest->read_seconds;
+  slowest_read = slowest->step_seconds();
   plan->decode_tokens_per_second = 1 / (read_sum + latency);
   plan->pipeline_tokens_per_second = stages.size() == 1 ? plan->decode_tokens_per_second
                                                         : 1 / std::max(slowest_stage, options_.step_seconds);
-  plan->bound_by =
-      latency > read_sum ? "link latency" : "memory bandwidth of worker " + workers_[slowest->inventory].name;
+  const bool drive = slowest->drive_seconds > slowest->read_seconds;
+  plan->bound_by = latency > read_sum
+                       ? "link latency"
+                       : absl::StrCat(drive ? "the drive of worker " : "memory bandwidth of worker ",
+                                      workers_[slowest->inventory].name);
   plan->imbalance = slowest_read * static_cast<double>(plan->workers.size()) / all_reads;
 }
 
@@ -509,16 +590,6 @@ std::string Plan::KernelLevelText() const {
                     kernel_levels.end();
   if (same) return kernel_levels.empty() ? "" : kernel_levels[0];
   return absl::StrJoin(kernel_levels, ", ");
-}
-
-absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted) {
-  if (wanted == 0) wanted = std::min(kDefaultContextTokens, config.max_positions);
-  if (wanted > config.max_positions && !config.alibi) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "context-tokens is ", wanted, ", the model knows positions up to ", config.max_positions));
-  }
-  if (wanted < 2) return absl::InvalidArgumentError("context-tokens must be 2 or more");
-  return wanted;
 }
 
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,

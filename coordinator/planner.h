@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -12,6 +13,7 @@
 #include "model/config.h"
 #include "model/layout.h"
 #include "model/shard_size.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 
@@ -24,9 +26,11 @@ struct WorkerInventory {
   std::string cpu_type;      // workers of one host and type are equally fast
   int64_t memory_bytes = 0;  // free on its host; workers of one host report the same memory, counted once
   int32_t threads = 1;
-  std::vector<int32_t> cpus;               // that its threads may run on; empty: unknown
-  double cpu_quota = 0;                    // cores' worth of time that its control group may use; 0: no limit
-  double read_bytes_per_second = 0;        // measured, of the device that computes; > 0
+  std::vector<int32_t> cpus;         // that its threads may run on; empty: unknown
+  double cpu_quota = 0;              // cores' worth of time that its control group may use; 0: no limit
+  double read_bytes_per_second = 0;  // measured, of the device that computes; > 0
+  double drive_bytes_per_second =
+      0;  // of the drive that it streams from, which its host shares; 0: it cannot
   std::vector<std::string> kernel_levels;  // ascending
   std::optional<HeldPart> held;            // of this model
   // A card with memory of its own, where weights and KV cache lie.
@@ -45,6 +49,8 @@ struct PlannerOptions {
   // Those to compute as, one a device class (coordinator/device_class.h); empty = the highest that all have.
   std::vector<std::string> kernel_levels;
   bool mix_devices = false;  // stages of different device classes may follow each other
+  Offload offload = Offload::kAuto;
+  int32_t plan_for_batch = kDefaultPlanForBatch;  // sequences that run at once, where layers are streamed
   // 0 = the planner chooses. One of them alone is allowed; ranks * stages workers must be there.
   int stages = 0;
   int ranks = 0;
@@ -69,13 +75,20 @@ struct PlannedWorker {
   size_t inventory = 0;  // index of what was given
   int stage = 0;
   int rank = 0;
-  bool keeps = false;  // it holds these weights already
-  int64_t weight_bytes = 0;
+  bool keeps = false;           // it holds these weights already
+  int64_t weight_bytes = 0;     // in memory or not
+  int32_t streamed_layers = 0;  // whose weights are not
+  int64_t streamed_bytes = 0;   // of those, read from the drive in every step
+  int64_t resident_bytes = 0;   // of weights in memory, with the buffers for those that are not
   int64_t activation_bytes = 0;
   int64_t kv_block_bytes = 0;
   int64_t kv_bytes = 0;              // kv_blocks * kv_block_bytes
   int64_t bytes_read_per_token = 0;  // weights alone
   double read_seconds = 0;           // bytes_read_per_token at its bandwidth
+  double drive_seconds = 0;          // what its host streams in a step, at its drive's rate
+
+  // Reading from memory and from the drive go on at the same time.
+  double step_seconds() const { return std::max(read_seconds, drive_seconds); }
 };
 
 struct Plan {
@@ -90,19 +103,19 @@ struct Plan {
   double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
   std::string bound_by;                   // "memory bandwidth of worker a", "link latency"
   double imbalance = 1;                   // slowest worker's read time over the mean
+  double drive_seconds = 0;               // of a step, in stages that wait for their drives
   std::vector<std::string> warnings;      // what people will not have meant
   std::string arithmetic;                 // all of this as a table for people
 
   NumericOptions numeric(int stage) const {
     return {.kernel_level = kernel_levels[stage], .quantize = quantize, .kv_type = kv_type};
   }
+  // Steps that are best under way at once: one a stage, or one alone where a stage waits for its drive, since
+  // every further one reads all streamed layers again.
+  int32_t StepsInFlight() const { return drive_seconds > 0 ? 1 : static_cast<int32_t>(layout.stages.size()); }
   // "avx512", or of stages that differ "cuda_sm90, avx512".
   std::string KernelLevelText() const;
 };
-
-// Longest prompt and answer together: `wanted`, or for 0 what the model can, at most kDefaultContextTokens.
-// InvalidArgument: below 2, or beyond the positions that the model knows (with ALiBi there is no such end).
-absl::StatusOr<int32_t> ContextTokens(const ModelConfig& config, int32_t wanted);
 
 // Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage
 // (with the embedding or the head that it also holds) is as fast as memory allows. The ranks of a stage are

@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/context_tokens.h"
 #include "model/shapes.h"
 
 namespace bellwether {

@@ -65,6 +65,9 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
     return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
   }
+  if (!(join.drive_bytes_per_second() >= 0 && std::isfinite(join.drive_bytes_per_second()))) {
+    return absl::InvalidArgumentError("drive_bytes_per_second is below 0");
+  }
   if (join.has_gpu()) {
     if (join.gpu().uuid().empty()) return absl::InvalidArgumentError("gpu.uuid is empty");
     for (const int64_t bytes : {join.gpu().memory_bytes(), join.gpu().free_bytes()}) {
@@ -87,6 +90,7 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
                     .cpus = {join.cpus().begin(), join.cpus().end()},
                     .cpu_quota = join.cpu_quota(),
                     .read_bytes_per_second = join.read_bytes_per_second(),
+                    .drive_bytes_per_second = join.drive_bytes_per_second(),
                     .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
       .unix_socket = join.unix_socket(),
       .link_address = join.link_address(),

@@ -43,4 +43,15 @@ absl::StatusOr<DType> ParseDType(std::string_view name) {
       absl::StrCat("type is \"", std::string(name), "\", allowed: fp32, bf16, fp16"));
 }
 
+absl::StatusOr<Offload> ParseOffload(std::string_view name) {
+  if (name == "auto" || name == "nvme") return Offload::kAuto;
+  if (name == "off") return Offload::kOff;
+  if (name == "host") {
+    return absl::InvalidArgumentError(
+        "offload is \"host\": a CPU's weights are in the host's memory anyway, and GPUs do not stream yet");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("offload is \"", std::string(name), "\", allowed: auto, nvme, off"));
+}
+
 }  // namespace bellwether

@@ -7,6 +7,7 @@
 #include "common/dtype.h"
 #include "model/config.h"
 #include "model/layout.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 
@@ -20,5 +21,7 @@ std::optional<Architecture> FindArchitecture(std::string_view name);
 std::string_view Name(Quantize quantize);  // "none", "int8", "int4"
 absl::StatusOr<Quantize> ParseQuantize(std::string_view name);
 absl::StatusOr<DType> ParseDType(std::string_view name);  // "fp32", "bf16", "fp16"
+
+absl::StatusOr<Offload> ParseOffload(std::string_view name);  // "auto", "nvme" (the same, as yet), "off"
 
 }  // namespace bellwether

@@ -164,6 +164,7 @@ void Encode(const AssignmentMessage& message, v1::Assignment* out) {
   out->set_step_tokens(assignment.step_tokens);
   out->set_step_deadline_seconds(absl::ToDoubleSeconds(assignment.step_deadline));
   out->set_cores_are_short(assignment.cores_are_short);
+  out->set_streamed_layers(assignment.streamed_layers);
   out->set_link_secret(message.link_secret);
   for (const AssignedPeer& peer : message.peers) {
     v1::Peer* peer_out = out->add_peers();
@@ -191,6 +192,8 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   for (const std::string& level : message.stage_kernel_levels()) {
     BW_RETURN_IF_ERROR(CheckText("stage_kernel_levels", level));
   }
+  const Range layers = assignment.layout.stages[message.stage()].layers;
+  BW_RETURN_IF_ERROR(CheckRange("streamed_layers", message.streamed_layers(), 0, layers.size()));
   BW_RETURN_IF_ERROR(CheckRange("kv_blocks", message.kv_blocks(), 1, kKvBlocksMax));
   BW_RETURN_IF_ERROR(CheckRange("context_tokens", message.context_tokens(), 1, 1 << 24));
   BW_RETURN_IF_ERROR(CheckRange("step_tokens", message.step_tokens(), 1, 1 << 20));
@@ -208,6 +211,7 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   assignment.context_tokens = message.context_tokens();
   assignment.step_tokens = message.step_tokens();
   assignment.cores_are_short = message.cores_are_short();
+  assignment.streamed_layers = message.streamed_layers();
   decoded.link_secret = message.link_secret();
   return decoded;
 }

@@ -20,7 +20,10 @@ constexpr int kSpinPauses = 1000;
 
 }  // namespace
 
-EpochRunner::EpochRunner(Options options) : options_(std::move(options)), thread_([this] { Run(); }) {}
+EpochRunner::EpochRunner(Options options)
+    : options_(std::move(options)),
+      write_behind_(options_.cache == nullptr ? nullptr : std::make_unique<WriteBehind>(options_.cache)),
+      thread_([this] { Run(); }) {}
 
 EpochRunner::~EpochRunner() {
   {
@@ -69,6 +72,7 @@ EpochRunner::Progress EpochRunner::progress() const {
                     .counter = progress_.counter,
                     .weight_bytes = weight_bytes_,
                     .kv_bytes = kv_bytes_,
+                    .streamed_bytes = progress_.streamed_bytes,
                     .times = progress_.meter.Read()};
   if (up_ != nullptr) {
     progress.last_stage = up_->stage;
@@ -115,7 +119,7 @@ std::optional<HeldPart> EpochRunner::held() const {
 void EpochRunner::SetHeld(std::optional<HeldPart> held) {
   MutexLock lock(&mutex_);
   held_ = std::move(held);
-  weight_bytes_ = held_ ? shard_->bytes : 0;
+  weight_bytes_ = held_ ? shard_->ResidentBytes() : 0;
 }
 
 bool EpochRunner::Wanted(Epoch epoch) const {
@@ -176,13 +180,17 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
     SetHeld(std::nullopt);
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
+    std::vector<UnwrittenImage> unwritten;
+    const bool cached = options_.cache_all || assignment.streamed_layers > 0;
     BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment, *options_.device,
                                           {.threads = options_.threads,
                                            .cpus = options_.cpus,
                                            .cancelled = [&] { return !Wanted(assignment.epoch); },
-                                           .cache = options_.cache,
+                                           .cache = cached ? options_.cache : nullptr,
+                                           .unwritten = &unwritten,
                                            .previous = std::move(shard_)},  // what stays is taken over
                                           &progress_));
+    if (write_behind_ != nullptr) write_behind_->Add(std::move(unwritten));
   }
   SetHeld(HeldPart{.model_id = assignment.model_id,
                    .quantize = assignment.numeric.quantize,
@@ -224,7 +232,8 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
     progress_.meter.Enter(StepPart::kIdle);
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
-          ", ", shard_->bytes >> 20, " MiB of weights, ", kv_bytes >> 20, " MiB of KV cache");
+          ", ", shard_->bytes >> 20, " MiB of weights, ", shard_->streamed_bytes >> 20,
+          " of them on the drive, ", kv_bytes >> 20, " MiB of KV cache");
   options_.events.ready(assignment.epoch, *shard_, kv_bytes);
   return absl::OkStatus();
 }

@@ -19,6 +19,7 @@
 #include "worker/model_source.h"
 #include "worker/stage_executor.h"
 #include "worker/weights/shard_cache.h"
+#include "worker/weights/write_behind.h"
 
 namespace bellwether {
 
@@ -44,10 +45,12 @@ class EpochRunner {
     ModelSource* models = nullptr;  // outlive the runner
     LinkListener* links = nullptr;
     std::shared_ptr<Device> device;
-    int threads = 1;                    // that load
-    std::vector<int> cpus;              // of the runner's thread (the first), and of those that load
-    NcclUse nccl;                       // between GPUs
-    const ShardCache* cache = nullptr;  // of packed layers; outlives the runner
+    int threads = 1;        // that load
+    std::vector<int> cpus;  // of the runner's thread (the first), and of those that load
+    NcclUse nccl;           // between GPUs
+    // Of packed layers; outlives the runner. Null: none, and then no layer can be streamed.
+    const ShardCache* cache = nullptr;
+    bool cache_all = false;  // also of shards that are in memory whole
     const Clock* clock = Clock::Real();
     Events events;
   };
@@ -82,7 +85,8 @@ class EpochRunner {
 
     // Also between epochs.
     int last_stage = -1, last_rank = -1;     // of the layout that came up last, -1 before
-    int64_t weight_bytes = 0, kv_bytes = 0;  // that it holds
+    int64_t weight_bytes = 0, kv_bytes = 0;  // that it holds in memory
+    int64_t streamed_bytes = 0;              // of weights, that steps have taken from its drive
     StepMeter::Reading times;
   };
   Progress progress() const;
@@ -109,7 +113,8 @@ class EpochRunner {
 
   // The thread's own.
   std::shared_ptr<const LoadedShard> shard_;
-  bool reports_ = false;  // this worker's results count
+  std::unique_ptr<WriteBehind> write_behind_;  // null without a cache
+  bool reports_ = false;                       // this worker's results count
 
   mutable Mutex mutex_;                   // never held while links or the executor are called
   Epoch wanted_ ABSL_GUARDED_BY(mutex_);  // 0: none

@@ -76,6 +76,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
       "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes");
   AddFlag(app, "--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
       ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
+  AddFlag(app, "--shard-cache", session.shard_cache,
+          "Where packed layers are kept for the next start, and streamed from: a directory on a fast drive, "
+          "off, or auto "
+          "(below $XDG_CACHE_HOME or ~/.cache, for layers that are streamed alone)");
   AddFlag(app, "--link-listen", session.link_listen,
           "HOST:PORT for workers on other machines, which must reach it; empty: this machine only")
       ->check(Address({.any_port = true, .empty = true}));

@@ -8,6 +8,8 @@
 #include "absl/strings/str_join.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "model/layout.h"
+#include "model/shard_size.h"
 
 namespace bellwether {
 
@@ -38,6 +40,16 @@ absl::StatusOr<ReadingText> ModelSource::Reading() {
   const absl::StatusOr<Opened>& opened = *opening_.get();
   if (!opened.ok()) return opened.status();
   return opened->checkpoint->reading();
+}
+
+absl::StatusOr<int64_t> ModelSource::WholeBytes() {
+  if (model_.empty()) return int64_t{0};
+  const absl::StatusOr<Opened>& opened = *opening_.get();
+  if (!opened.ok()) return opened.status();
+  const Checkpoint& checkpoint = *opened->checkpoint;
+  BW_ASSIGN_OR_RETURN(const Layout whole, EvenLayout(checkpoint.config(), /*stages=*/1, /*ranks=*/1));
+  return ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint), Quantize::kNone, whole.stages[0],
+                    /*rank=*/0, {.first_stage = true, .last_stage = true});
 }
 
 absl::StatusOr<const Checkpoint*> ModelSource::Find(const std::string& model_id) {

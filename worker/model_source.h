@@ -23,6 +23,9 @@ class ModelSource {
   // The options that it is read with, likewise.
   absl::StatusOr<ReadingText> Reading();
 
+  // Bytes of all its weights in memory, as they are stored; 0 with model_root. Waits for the opening.
+  absl::StatusOr<int64_t> WholeBytes();
+
   // The checkpoint with this id; kept open. FailedPrecondition if there is another one, NotFound if there is
   // none.
   absl::StatusOr<const Checkpoint*> Find(const std::string& model_id);

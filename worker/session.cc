@@ -23,7 +23,9 @@
 #include "proto/step_codec.h"
 #include "proto/worker_state_codec.h"
 #include "worker/inventory.h"
+#include "worker/weights/drive_rate.h"
 #include "worker/weights/loaded_shard.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 namespace {
@@ -61,7 +63,8 @@ void Encode(const GpuInventory& gpu, v1::Gpu* out) {
 
 class GrpcSession : public WorkerSession {
  public:
-  GrpcSession(Options options, ChannelSecurity security, std::unique_ptr<LinkListener> links);
+  GrpcSession(Options options, ChannelSecurity security, std::unique_ptr<LinkListener> links,
+              std::unique_ptr<const ShardCache> cache);
 
   absl::Status Run() override;
   void Leave() override;
@@ -73,6 +76,7 @@ class GrpcSession : public WorkerSession {
   // From join to the end of the stream. Whether the coordinator took this worker is in joined_.
   absl::Status RunStream();
   absl::StatusOr<v1::JoinRequest> MakeJoin();
+  absl::StatusOr<double> DriveRateFor(int64_t memory_bytes);
   // Errors end the session for good.
   absl::Status Handle(const v1::CoordinatorMessage& message);
   void TakeJoined(const v1::Joined& message);
@@ -96,6 +100,7 @@ class GrpcSession : public WorkerSession {
   const Options options_;
   const ChannelSecurity security_;
   const std::unique_ptr<LinkListener> links_;
+  const std::unique_ptr<const ShardCache> cache_;  // null: no layer can be streamed
   ModelSource models_;
   std::optional<v1::JoinRequest> join_;
   std::atomic<bool> joined_{false};  // by the stream under way
@@ -117,10 +122,12 @@ class GrpcSession : public WorkerSession {
   std::unique_ptr<EpochRunner> runner_;  // last: its events use the rest
 };
 
-GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_ptr<LinkListener> links)
+GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_ptr<LinkListener> links,
+                         std::unique_ptr<const ShardCache> cache)
     : options_(std::move(options)),
       security_(std::move(security)),
       links_(std::move(links)),
+      cache_(std::move(cache)),
       models_(options_.model, options_.model_root, options_.read),
       name_(options_.name) {
   EpochRunner::Options runner;
@@ -130,6 +137,8 @@ GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_
   runner.threads = options_.threads;
   runner.cpus = options_.cpus;
   runner.nccl = options_.nccl;
+  runner.cache = cache_.get();
+  runner.cache_all = options_.shard_cache != kShardCacheAuto;
   runner.events.ready = [this](Epoch epoch, const LoadedShard& shard, int64_t kv_bytes) {
     v1::WorkerMessage message;
     message.mutable_ready()->set_epoch(epoch.value);
@@ -260,6 +269,10 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   if (device.gpu) Encode(*device.gpu, join.mutable_gpu());
   join.set_read_bytes_per_second(device.gpu ? device.gpu->read_bytes_per_second
                                             : SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
+  if (!device.gpu && cache_ != nullptr) {
+    BW_ASSIGN_OR_RETURN(const double rate, DriveRateFor(join.memory_bytes()));
+    join.set_drive_bytes_per_second(rate);
+  }
   for (const std::string& level : device.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
@@ -269,6 +282,20 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   BW_ASSIGN_OR_RETURN(const ReadingText reading, models_.Reading());
   join.mutable_read_options()->insert(reading.begin(), reading.end());
   return join;
+}
+
+// Measured only where the model as a whole does not fit: else nobody will ask.
+absl::StatusOr<double> GrpcSession::DriveRateFor(int64_t memory_bytes) {
+  BW_ASSIGN_OR_RETURN(const int64_t whole, models_.WholeBytes());
+  if (whole <= memory_bytes) return kAssumedDriveRate;
+  absl::Status status = cache_->MakeDirectory();
+  absl::StatusOr<double> rate = status.ok() ? DriveRate(cache_->directory()) : status;
+  if (rate.ok()) {
+    LogInfo("the drive of ", Printable(cache_->directory()), " reads ", *rate / 1e9, " GB/s");
+    return rate;
+  }
+  LogWarning("no layer can be streamed: ", rate.status().message());
+  return 0.0;
 }
 
 absl::Status GrpcSession::RunStream() {
@@ -486,7 +513,8 @@ absl::StatusOr<std::shared_ptr<GrpcSession>> StartSession(const WorkerSession::O
   BW_ASSIGN_OR_RETURN(std::unique_ptr<LinkListener> links,
                       LinkListener::Start({.grpc_listen_address = options.link_listen, .tls = options.tls}));
   BW_ASSIGN_OR_RETURN(ChannelSecurity security, TlsClient(options.tls, /*follow_files=*/true));
-  return std::make_shared<GrpcSession>(options, std::move(security), std::move(links));
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<const ShardCache> cache, FindShardCache(options.shard_cache));
+  return std::make_shared<GrpcSession>(options, std::move(security), std::move(links), std::move(cache));
 }
 
 // A session after the other: where the coordinator says so, a new one begins that has seen no epoch.

@@ -48,6 +48,7 @@ void AddWorker(const WorkerSession::Snapshot& worker, MetricSamples& samples) {
   add(Metric::kLoadRead, progress.loaded_bytes);
   add(Metric::kLoadSize, progress.total_bytes);
   add(Metric::kWeightsResident, progress.weight_bytes);
+  add(Metric::kWeightsStreamed, progress.streamed_bytes);
   add(Metric::kKvCacheSize, progress.kv_bytes);
 }
 

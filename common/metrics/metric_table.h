@@ -78,6 +78,7 @@ enum class Metric : uint8_t {
   kLoadRead,
   kLoadSize,
   kWeightsResident,
+  kWeightsStreamed,
   kKvCacheSize,
 
   kBuildInfo,
@@ -331,7 +332,9 @@ inline constexpr MetricSpec kRows[] = {
     {Metric::kLoadSize, kWorker, kGauge, "bellwether_load_size_bytes", "bytes", kByRank,
      "Bytes that it reads in all; 0 if it kept its weights."},
     {Metric::kWeightsResident, kWorker, kGauge, "bellwether_weights_resident_bytes", "bytes", kByRank,
-     "Weights that it holds in memory."},
+     "Memory of weights, with the buffers of layers that are streamed."},
+    {Metric::kWeightsStreamed, kWorker, kCounter, "bellwether_weights_streamed_bytes_total", "bytes", kByRank,
+     "Weights that steps have taken from the worker's drive."},
     {Metric::kKvCacheSize, kWorker, kGauge, "bellwether_kv_cache_bytes", "bytes", kByRank,
      "Memory of its KV cache; 0 without a layout."},
 
@@ -380,7 +383,8 @@ inline constexpr absl::string_view kFinishedReasons[] = {"stop",     "length",  
                                                          "deadline", "unavailable", "error"};
 inline constexpr absl::string_view kCauses[] = {"worker_lost", "worker_stuck", "worker_failed", "worker_left",
                                                 "bad_result"};
-inline constexpr absl::string_view kParts[] = {"compute", "collective_wait", "link_wait", "idle"};
+inline constexpr absl::string_view kParts[] = {"compute", "collective_wait", "link_wait", "weights_wait",
+                                                "idle"};
 inline constexpr absl::string_view kKinds[] = {"collective", "pipeline"};
 inline constexpr absl::string_view kConcurrencies[] = {"one_sequence", "one_sequence_per_stage"};
 inline constexpr absl::string_view kStates[] = {"joined", "loading", "linking", "ready", "step"};

@@ -225,10 +225,12 @@ CLUSTER = dashboard("Cluster", "What the machines do: the layout, its workers, w
     )),
     ("Steps: who computes, who waits", (
         Panel("Share of time by part", "Of all chosen workers' time. Under load, idle is the pipeline's bubble; collective_wait is for the other ranks "
-              "of the stage, link_wait for the stage before.", "percentunit",
+              "of the stage, link_wait for the stage before, weights_wait for the drive that layers are streamed from.", "percentunit",
               ((f"{rate('bellwether_worker_seconds_total', CHOSEN, 'part')} / on () group_left () "
                 f"(sum (rate(bellwether_worker_seconds_total{{{CHOSEN}}}[$__rate_interval])) > 0)", "{{part}}"),),
               stacked=True, least=0, most=1),
+        Panel("Weights from drives, by rank", "Bytes a second that steps take from the worker's drive; nothing where all weights are in memory.", "Bps",
+              ((rate("bellwether_weights_streamed_bytes_total", CHOSEN, "stage, rank, worker"), RANK),), least=0),
         Panel("Computing, by rank", "Share of a worker's time in which it computed. The highest is the bottleneck.", "percentunit",
               ((f"{rate('bellwether_worker_seconds_total', CHOSEN + ', part=' + chr(34) + 'compute' + chr(34), 'stage, rank, worker')} "
                 f"/ ({ALL_TIME} > 0)", RANK),), least=0, most=1),

@@ -38,8 +38,8 @@ AT_EDGES = {"proto": EDGES, "http": HTTP_EDGES, "metrics": METRICS_EDGES}
 EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
 # What the tool may use of the coordinator's insides: the pure planner, for `plan`.
 CLI_COORDINATOR = {"coordinator/planner.h"}
-# And of the worker's: what a process may use of its machine.
-CLI_WORKER = {"worker/inventory.h"}
+# And of the worker's: what a process may use of its machine, and the files that workers leave on it.
+CLI_WORKER = {"worker/inventory.h", "worker/weights/shard_cache.h"}
 
 LIBM = re.compile(
     r"(?<![\w.>:])(?:std::|__builtin_|::)?"

@@ -3,11 +3,12 @@
 #include <utility>
 
 #include "common/status.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 
 absl::StatusOr<std::unique_ptr<LayerSource>> LayerSource::Create(Options options) {
-  ReadAhead::Options ahead{.wait_limit = options.wait_limit};
+  ReadAhead::Options ahead{.buffers = kLayerBuffers, .wait_limit = options.wait_limit};
   for (const auto& layer : options.shard->layer_weights) {
     if (layer->file != nullptr) ahead.files.push_back(layer->file);
   }
@@ -42,13 +43,6 @@ absl::Status LayerSource::Release(int64_t layer) {
 
 void LayerSource::Abort(const absl::Status& reason) {
   if (ahead_ != nullptr) ahead_->Abort(reason);
-}
-
-std::vector<bool> StreamedLayers(int64_t layers, int64_t streamed) {
-  std::vector<bool> result;
-  for (int64_t layer = 0; layer < layers; ++layer)
-    result.push_back((layer + 1) * streamed / layers > layer * streamed / layers);
-  return result;
 }
 
 }  // namespace bellwether

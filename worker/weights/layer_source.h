@@ -43,8 +43,4 @@ class LayerSource {
   std::unique_ptr<ReadAhead> ahead_;  // null if no layer is streamed
 };
 
-// Which of `layers` layers are streamed when `streamed` are: evenly spread, so that the drive reads while
-// those between them are computed. 0 <= streamed <= layers.
-std::vector<bool> StreamedLayers(int64_t layers, int64_t streamed);
-
 }  // namespace bellwether

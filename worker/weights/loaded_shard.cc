@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "common/check.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 
@@ -37,6 +38,14 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
   }
   BW_CHECK(false);  // not of a layer
   return {};
+}
+
+int64_t LoadedShard::ResidentBytes() const {
+  int64_t largest = 0;
+  for (const auto& layer : layer_weights) {
+    if (layer->file != nullptr) largest = std::max(largest, layer->file->info().image_bytes);
+  }
+  return bytes - streamed_bytes + kLayerBuffers * largest;
 }
 
 bool LoadedShard::Serves(const Assignment& assignment) const {

@@ -73,6 +73,8 @@ class LoadedShard {
 
   bool reordered = false;  // some layer has an input order
   const DeviceMatrix& head_matrix() const { return head_is_embedding ? *embedding : *head; }
+  // Of weights and of the buffers that those on a drive need.
+  int64_t ResidentBytes() const;
   // Whether it can serve `assignment` as it is.
   bool Serves(const Assignment& assignment) const;
 };

@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -17,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/config.h"
 #include "common/format_bytes.h"
 #include "common/log.h"
 #include "common/new_file.h"
@@ -64,19 +64,26 @@ void Touch(const std::string& path) { (void)utimensat(AT_FDCWD, path.c_str(), nu
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ShardCache>> ShardCache::Open(Options options) {
+  auto cache = std::make_unique<ShardCache>(std::move(options));
+  BW_RETURN_IF_ERROR(cache->MakeDirectory());
+  return cache;
+}
+
+absl::Status ShardCache::MakeDirectory() const {
+  const std::string& directory = options_.directory;
   std::error_code error;
-  fs::create_directories(fs::path(options.directory).parent_path(), error);
-  if (mkdir(options.directory.c_str(), 0700) != 0 && errno != EEXIST)
-    return absl::ErrnoToStatus(errno, absl::StrCat("shard cache: cannot make ", options.directory));
-  if (access(options.directory.c_str(), R_OK | W_OK | X_OK) != 0)
-    return absl::ErrnoToStatus(errno, absl::StrCat("shard cache: cannot use ", options.directory));
-  RemoveLeftovers(options.directory);
-  return std::unique_ptr<ShardCache>(new ShardCache(std::move(options)));
+  fs::create_directories(fs::path(directory).parent_path(), error);
+  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST)
+    return absl::ErrnoToStatus(errno, absl::StrCat("shard cache: cannot make ", directory));
+  if (access(directory.c_str(), R_OK | W_OK | X_OK) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("shard cache: cannot use ", directory));
+  std::call_once(cleared_, [&] { RemoveLeftovers(directory); });
+  return absl::OkStatus();
 }
 
 std::string ShardCache::DefaultDirectory() {
   const auto directory = [](const char* variable) -> std::string {
-    const char* value = std::getenv(variable);
+    const char* const value = EnvironmentVariable(variable);
     return value != nullptr && value[0] == '/' ? value : "";
   };
   if (const std::string cache = directory("XDG_CACHE_HOME"); !cache.empty())
@@ -110,6 +117,7 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(const LayerFi
                                                                    absl::Span<const std::byte> image) const {
   BW_ASSIGN_OR_RETURN(const std::string path, PathOf(info.key));
   const std::string header = WriteLayerHeader(info);
+  BW_RETURN_IF_ERROR(MakeDirectory());
   BW_RETURN_IF_ERROR(CheckRoom(options_, static_cast<int64_t>(header.size() + image.size())));
   // Under a name of its own: another worker may be writing the same, and whoever is last takes the name.
   uint64_t random = 0;
@@ -127,6 +135,14 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(const LayerFi
     return absl::ErrnoToStatus(error, absl::StrCat("cannot name ", path));
   }
   return LayerFile::Open(path, info.key, options_.read_at);
+}
+
+absl::StatusOr<std::unique_ptr<ShardCache>> FindShardCache(const std::string& option) {
+  if (option == kShardCacheOff) return nullptr;
+  if (option != kShardCacheAuto) return ShardCache::Open({.directory = option});
+  std::string directory = ShardCache::DefaultDirectory();
+  if (directory.empty()) return nullptr;
+  return std::make_unique<ShardCache>(ShardCache::Options{.directory = std::move(directory)});
 }
 
 absl::StatusOr<std::vector<CachedLayer>> ListShardCache(const std::string& directory) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -19,18 +20,24 @@ namespace bellwether {
 class ShardCache {
  public:
   struct Options {
-    std::string directory;  // made, for this user alone, if it is not there
-    ReadAt read_at;         // of the files; null: pread
+    std::string directory;
+    ReadAt read_at;  // of the files; null: pread
     // Of the file system `directory` lies in; tests have drives that are full. Null: what the system says.
     std::function<absl::StatusOr<int64_t>(int64_t bytes)> room_for;
   };
-  // Errors name the directory.
+  // Makes no directory before it writes.
+  explicit ShardCache(Options options) : options_(std::move(options)) {}
+  // With its directory. Errors name it.
   static absl::StatusOr<std::unique_ptr<ShardCache>> Open(Options options);
 
   // $XDG_CACHE_HOME/bellwether/shards, or below $HOME/.cache; empty where neither is set.
   static std::string DefaultDirectory();
 
   const std::string& directory() const { return options_.directory; }
+
+  // The directory, made for this user alone if it is not there, without what writers that were killed have
+  // left.
+  absl::Status MakeDirectory() const;
 
   // Null if it has none, or only a damaged one, which is gone now.
   std::shared_ptr<const LayerFile> Find(const std::string& key) const;
@@ -39,11 +46,17 @@ class ShardCache {
                                                          absl::Span<const std::byte> image) const;
 
  private:
-  explicit ShardCache(Options options) : options_(std::move(options)) {}
   absl::StatusOr<std::string> PathOf(const std::string& key) const;
 
   const Options options_;
+  mutable std::once_flag cleared_;  // of what writers have left
 };
+
+// What a program was told: a directory, which is made; "off": null; "auto": the default one, which need not
+// be there, or null where there is none.
+inline constexpr char kShardCacheAuto[] = "auto";
+inline constexpr char kShardCacheOff[] = "off";
+absl::StatusOr<std::unique_ptr<ShardCache>> FindShardCache(const std::string& option);
 
 // A file of a directory of layer files, as people see it.
 struct CachedLayer {

@@ -13,8 +13,8 @@
 #include "common/status.h"
 #include "model/layer_tensors.h"
 #include "model/shard_size.h"
+#include "model/streamed_layers.h"
 #include "worker/thread_pool.h"
-#include "worker/weights/layer_source.h"
 #include "worker/weights/piece_hashes.h"
 
 namespace bellwether {
@@ -431,7 +431,10 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
     *out = *std::move(kept);
     CountLoaded((*out)->bytes());
   }
-  if (cached == nullptr && keeps_image) {
+  const bool later = options_.unwritten != nullptr && !section.streamed;
+  if (cached == nullptr && keeps_image && later) {
+    options_.unwritten->push_back({.key = key, .hashes = hashes, .store = store});
+  } else if (cached == nullptr && keeps_image) {
     BW_ASSIGN_OR_RETURN(cached, WriteImage(section, key, store->image(), hashes));
   }
   if (section.streamed) {

@@ -12,6 +12,7 @@
 #include "worker/executor_progress.h"
 #include "worker/weights/loaded_shard.h"
 #include "worker/weights/shard_cache.h"
+#include "worker/weights/write_behind.h"
 
 namespace bellwether {
 
@@ -22,6 +23,8 @@ struct LoadOptions {
   std::function<bool()> cancelled;
   // Where packed layers are kept, and streamed from; null: nowhere.
   const ShardCache* cache = nullptr;
+  // Gets what is in memory and not in the cache yet, for who writes it later. Null: it is written at once.
+  std::vector<UnwrittenImage>* unwritten = nullptr;
   // What was loaded before: layers of it that are the same stay as they are. Null: nothing.
   std::shared_ptr<const LoadedShard> previous;
 };

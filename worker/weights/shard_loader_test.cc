@@ -12,8 +12,8 @@
 #include "gtest/gtest.h"
 #include "model/checkpoint/testing_files.h"
 #include "model/shard_size.h"
+#include "model/streamed_layers.h"
 #include "worker/device/cpu_device.h"
-#include "worker/weights/layer_source.h"
 
 namespace bellwether {
 namespace {
@@ -339,6 +339,33 @@ TEST_F(CachedShard, WhatCannotBeWrittenIsOnlyAPityUnlessItIsToBeStreamed) {
       << streamed.status();
   const auto nowhere = LoadShard(*checkpoint_, MakeStreamed(1), device_, {}, nullptr);
   EXPECT_TRUE(absl::IsFailedPrecondition(nowhere.status())) << nowhere.status();
+}
+
+// Serving does not wait for the drive; what has gone before its turn is passed over.
+TEST_F(CachedShard, WhatIsInMemoryIsWrittenBehind) {
+  std::vector<UnwrittenImage> unwritten;
+  auto shard = Load(MakeStreamed(1), {.unwritten = &unwritten});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ(files(), 1u) << "the one that is streamed";
+  ASSERT_EQ(unwritten.size(), 4u);
+  const std::vector<UnwrittenImage> copy = unwritten;
+  {
+    WriteBehind behind(cache_.get());
+    behind.Add(std::move(unwritten));
+    behind.Wait();
+  }
+  EXPECT_EQ(files(), 5u);
+  const auto read = Load(MakeStreamed(1));
+  ASSERT_TRUE(read.ok()) << read.status();
+  for (int layer = 0; layer < 3; ++layer) {
+    EXPECT_EQ(ImageOf(*(*read)->layer_weights[layer]), ImageOf(*(*shard)->layer_weights[layer]));
+  }
+  ASSERT_TRUE(PruneShardCache(directory_.path(), 0).ok());
+  shard->reset();
+  WriteBehind behind(cache_.get());
+  behind.Add(copy);
+  behind.Wait();
+  EXPECT_EQ(files(), 0u);
 }
 
 }  // namespace

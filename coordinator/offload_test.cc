@@ -1,0 +1,132 @@
+#include "coordinator/offload.h"
+
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/shapes.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::HasSubstr;
+
+PlannedWorker Planned(int64_t weights) {
+  return {.weight_bytes = weights, .activation_bytes = 10, .kv_block_bytes = 1};
+}
+
+TEST(OffloadTest, BuffersCountAndNothingIsStreamedForNothing) {
+  PlannedWorker worker = Planned(/*weights=*/500);  // 4 layers of 100, and 100 outside
+  const OffloadCandidate candidate{&worker, {100, 100, 100, 100}};
+  EXPECT_EQ(ResidentBytes(candidate, 0), 500);
+  EXPECT_EQ(ResidentBytes(candidate, 1), 600) << "two buffers for one layer";
+  EXPECT_EQ(ResidentBytes(candidate, 4), 300);
+  ASSERT_TRUE(StreamToFit({candidate}, 515, /*kv_blocks=*/5));
+  EXPECT_EQ(worker.streamed_layers, 0);
+  EXPECT_EQ(worker.resident_bytes, 500);
+  ASSERT_TRUE(StreamToFit({candidate}, 514, /*kv_blocks=*/5));
+  EXPECT_EQ(worker.streamed_layers, 3);
+  EXPECT_EQ(worker.streamed_bytes, 300);
+  EXPECT_EQ(worker.resident_bytes, 400);
+  EXPECT_FALSE(StreamToFit({candidate}, 314, /*kv_blocks=*/5));
+  EXPECT_EQ(worker.streamed_layers, 3) << "unchanged";
+}
+
+TEST(OffloadTest, WorkersOfAHostStreamTheSameShare) {
+  PlannedWorker large = Planned(800), small = Planned(400);
+  const std::vector<OffloadCandidate> both = {{&large, std::vector<int64_t>(8, 100)},
+                                              {&small, std::vector<int64_t>(4, 100)}};
+  ASSERT_TRUE(StreamToFit(both, 1020, /*kv_blocks=*/0));
+  EXPECT_EQ(large.streamed_layers, 2 * small.streamed_layers);
+  EXPECT_LE(large.resident_bytes + small.resident_bytes, 1000);
+}
+
+// -- In a plan
+
+constexpr int64_t kGiB = int64_t{1} << 30;
+const UniformFormats kBF16({.format = WeightFormat::kBF16});
+
+WorkerInventory Worker(const std::string& name, const std::string& host, double gib, double drive) {
+  return {.name = name,
+          .host = host,
+          .memory_bytes = static_cast<int64_t>(gib * kGiB),
+          .threads = 4,
+          .read_bytes_per_second = 20e9,
+          .drive_bytes_per_second = drive,
+          .kernel_levels = {"reference", "portable", "avx2"}};
+}
+
+TEST(OffloadTest, WhatFitsIsNotStreamed) {
+  const auto plan =
+      MakePlan(*ParseShape("llama-7b"), kBF16, {Worker("a", "h", 32, 2e9)}, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->workers[0].streamed_layers, 0);
+  EXPECT_EQ(plan->drive_seconds, 0);
+}
+
+TEST(OffloadTest, WhatDoesNotFitIsStreamedAndThePlanSaysHowFast) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const std::vector<WorkerInventory> workers = {Worker("a", "h", 8, 2e9)};
+  const auto plan = MakePlan(config, kBF16, workers, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const PlannedWorker& worker = plan->workers[0];
+  EXPECT_GT(worker.streamed_layers, config.layers / 2);
+  EXPECT_LE(worker.resident_bytes + worker.activation_bytes + worker.kv_bytes,
+            static_cast<int64_t>(8 * 0.9 * kGiB));
+  EXPECT_NEAR(worker.drive_seconds, static_cast<double>(worker.streamed_bytes) / 2e9, 1e-9);
+  EXPECT_NEAR(plan->decode_tokens_per_second, 1 / worker.drive_seconds, 0.01 / worker.drive_seconds);
+  EXPECT_EQ(plan->bound_by, "the drive of worker a");
+  EXPECT_THAT(plan->arithmetic, HasSubstr("a streams "));
+  // Half of the drive's rate, half of the speed.
+  const auto slower = MakePlan(config, kBF16, {Worker("a", "h", 8, 1e9)}, {.kv_type = DType::kBF16});
+  EXPECT_NEAR(slower->decode_tokens_per_second * 2, plan->decode_tokens_per_second,
+              0.01 * plan->decode_tokens_per_second);
+}
+
+TEST(OffloadTest, ASecondHostAddsItsDriveAndItsMemory) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const auto one = MakePlan(config, kBF16, {Worker("a", "h", 8, 1e9)}, {.kv_type = DType::kBF16});
+  const auto two = MakePlan(config, kBF16, {Worker("a", "h", 8, 1e9), Worker("b", "g", 8, 1e9)},
+                            {.kv_type = DType::kBF16});
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_LT(two->workers[0].streamed_bytes, one->workers[0].streamed_bytes / 2);
+  EXPECT_EQ(one->StepsInFlight(), 1);
+  EXPECT_EQ(two->StepsInFlight(), 1) << "every step more reads all streamed layers again";
+}
+
+// A host with a faster drive takes more layers than its memory holds.
+TEST(OffloadTest, LayersFollowTheDrives) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const auto plan = MakePlan(config, kBF16, {Worker("slow", "h", 4, 0.5e9), Worker("fast", "g", 4, 3e9)},
+                             {.kv_type = DType::kBF16});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_GT(plan->layout.stages[1].layers.size(), 2 * plan->layout.stages[0].layers.size());
+}
+
+TEST(OffloadTest, MoreSequencesAtOnceTakeMemoryFromLayers) {
+  const ModelConfig config = *ParseShape("llama-7b");
+  PlannerOptions options{.kv_type = DType::kBF16, .plan_for_batch = 1, .context_tokens = 512};
+  const auto one = MakePlan(config, kBF16, {Worker("a", "h", 8, 2e9)}, options);
+  options.plan_for_batch = 4;
+  const auto four = MakePlan(config, kBF16, {Worker("a", "h", 8, 2e9)}, options);
+  ASSERT_TRUE(one.ok() && four.ok()) << one.status() << four.status();
+  EXPECT_GE(four->kv_blocks, 4 * 16);
+  EXPECT_LT(one->workers[0].streamed_layers, four->workers[0].streamed_layers);
+}
+
+TEST(OffloadTest, WhoMayNotStreamIsToldHowToAllowIt) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  for (const auto& [drive, offload] : {std::pair{0.0, Offload::kAuto}, {1e9, Offload::kOff}}) {
+    const absl::Status refused =
+        MakePlan(config, kBF16, {Worker("a", "h", 8, drive)}, {.offload = offload}).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("--offload auto"));
+  }
+  // Not even the ends, which are not streamed, and one context fit.
+  EXPECT_THAT(std::string(MakePlan(config, kBF16, {Worker("a", "h", 1, 1e9)}, {}).status().message()),
+              HasSubstr("too much"));
+}
+
+}  // namespace
+}  // namespace bellwether

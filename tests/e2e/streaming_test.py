@@ -1,0 +1,152 @@
+"""Weights that do not fit: real processes with little memory stream layers from a drive and give the same answers."""
+
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import unittest
+import urllib.request
+
+from tests.e2e import processes
+
+# 6 layers of 6.3 MB, and 2 MB outside them.
+MODEL = "random:llama?hidden=512,layers=6,heads=8,ffn=1376,vocab=512,positions=2048:bf16"
+WHOLE_MIB, LITTLE_MIB = 4000, 80
+# Of a machine for so many workers, so that some and so that all layers are streamed.
+SOME_MIB, ALL_MIB = {1: 98, 2: 160}, {1: LITTLE_MIB, 2: 140}
+
+
+def generate(*arguments, max_tokens=12):
+    return subprocess.run(
+        [processes.BIN / "bellwether", "generate", "--prompt-ids", "1,2,3,4,5", "--max-tokens", str(max_tokens), "--seed", "7",
+         "--json", *map(str, arguments)], capture_output=True, text=True, timeout=processes.PATIENCE)
+
+
+class Streaming(unittest.TestCase):
+    def setUp(self):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.cache = self.directory / "shards"
+
+    def private(self, memory_mib, *flags):
+        done = generate("--model", MODEL, "--context-tokens", 64, "--plan-for-batch", 1, "--memory-mib", memory_mib,
+                        "--shard-cache", self.cache, *flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)["token_ids"]
+
+    def layers(self):
+        done = subprocess.run([processes.BIN / "bellwether", "cache", "list", "--directory", self.cache, "--json"],
+                              capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return json.loads(done.stdout)
+
+    def test_the_same_answers_with_a_part_of_the_memory(self):
+        expected = self.private(WHOLE_MIB)
+        for memory in SOME_MIB, ALL_MIB:
+            for ranks in 1, 2:
+                self.assertEqual(self.private(memory[ranks], "--tensor-parallel", ranks), expected, (memory, ranks))
+        self.assertEqual(self.private(SOME_MIB[2], "--pipeline-parallel", 2), expected)
+
+    def test_a_model_that_does_not_fit_is_refused_where_nothing_may_be_streamed(self):
+        for flags in (["--offload", "off"], ["--shard-cache", "off"]):
+            done = generate("--model", MODEL, "--context-tokens", 64, "--memory-mib", LITTLE_MIB, "--give-up-seconds", 5,
+                            *flags)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn("does not fit", done.stderr)
+
+    def test_the_plan_tells_what_is_streamed(self):
+        done = subprocess.run(
+            [processes.BIN / "bellwether", "plan", "--model", MODEL, "--context-tokens", "64", "--json", "--worker",
+             f"memory={LITTLE_MIB}MiB,drive=100MB/s"], capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        plan = json.loads(done.stdout)
+        worker = plan["workers"][0]
+        self.assertGreater(worker["streamed_layers"], 0)
+        self.assertAlmostEqual(worker["drive_seconds"], worker["streamed_bytes"] / 100e6, delta=1e-4)
+        self.assertLess(worker["resident_bytes"], worker["weight_bytes"])
+        self.assertIn("drive", plan["bound_by"])
+
+    def test_the_cache_is_listed_and_pruned(self):
+        self.private(LITTLE_MIB)
+        layers = self.layers()
+        self.assertEqual(len(layers), 7)  # and what is outside the layers
+        self.assertEqual({re.search(r"^(layer \d+|outside the layers)$", layer["key"], re.M).group() for layer in layers},
+                         {f"layer {i}" for i in range(6)} | {"outside the layers"})
+        done = subprocess.run([processes.BIN / "bellwether", "cache", "prune", "--directory", self.cache, "--max-bytes", "20MB"],
+                              capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLessEqual(sum(layer["bytes"] for layer in self.layers()), 20e6)
+
+    def cluster(self, memory_mib):
+        cluster = processes.Cluster(MODEL, coordinator_flags=["--context-tokens", 64, "--plan-for-batch", 1],
+                                    worker_flags=["--memory-mib", memory_mib, "--shard-cache", self.cache])
+        self.addCleanup(cluster.close)
+        return cluster
+
+    def ask(self, cluster, max_tokens=12):
+        end = time.monotonic() + processes.PATIENCE
+        done = generate("--connect", cluster.address, max_tokens=max_tokens)
+        while done.returncode != 0 and time.monotonic() < end:  # until it serves
+            done = generate("--connect", cluster.address, max_tokens=max_tokens)
+        self.assertEqual(done.returncode, 0, done.stderr + cluster.logs())
+        return json.loads(done.stdout)["token_ids"]
+
+    def metric(self, cluster, name):
+        with urllib.request.urlopen(f"http://{cluster.addresses['metrics']}/http_sd", timeout=60) as answer:
+            targets = [target for group in json.load(answer) for target in group["targets"]]
+        for target in targets:
+            with urllib.request.urlopen(f"http://{target}/metrics", timeout=60) as answer:
+                for line in answer.read().decode().splitlines():
+                    if line.startswith(name + "{"):
+                        return float(line.split()[-1])
+        self.fail(f"no {name} at {targets}")
+
+    # Passes over the drive are what a step costs, so they are counted.
+    def test_every_step_reads_every_streamed_layer_once(self):
+        cluster = self.cluster(LITTLE_MIB)
+        self.ask(cluster, max_tokens=1)
+        streamed = "bellwether_weights_streamed_bytes_total"
+        first = self.metric(cluster, streamed)  # of one step
+        self.assertGreater(first, 0)
+        self.ask(cluster, max_tokens=9)
+        self.assertEqual(self.metric(cluster, streamed), 10 * first)
+
+    # A byte that has changed on the drive ends the epoch, and the layer is written anew.
+    def test_a_damaged_layer_gives_no_wrong_token(self):
+        expected = self.private(LITTLE_MIB)
+        for layer in self.layers():
+            with open(layer["path"], "r+b") as file:
+                file.seek(-5000, os.SEEK_END)
+                file.write(b"damage")
+        cluster = self.cluster(LITTLE_MIB)
+        self.assertEqual(self.ask(cluster), expected)
+        self.assertIn("damaged", cluster.logs())
+
+    # Killed while it writes: the next one packs what is missing.
+    def test_a_worker_that_is_killed_while_it_packs_is_followed_by_one_that_goes_on(self):
+        expected = self.private(WHOLE_MIB, "--shard-cache", "off")
+        cluster = self.cluster(LITTLE_MIB)
+        end = time.monotonic() + processes.PATIENCE
+        with contextlib.suppress(FileNotFoundError):
+            while not list(self.cache.glob("*.layer")) and time.monotonic() < end:
+                pass
+        cluster.processes[1].kill()
+        cluster.start_worker("--model", MODEL, "--name", "next", "--memory-mib", LITTLE_MIB, "--shard-cache", self.cache)
+        self.assertEqual(self.ask(cluster), expected)
+        self.assertEqual(list(self.cache.glob("*.partial")), [])
+
+    def test_a_directory_that_cannot_be_used_is_named(self):
+        (self.directory / "file").write_text("x")
+        done = subprocess.run([processes.BIN / "bellwether-worker", "--model", MODEL, "--shard-cache", self.directory / "file/x"],
+                              capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn("file/x", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()

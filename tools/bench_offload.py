@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Weights that are streamed from a drive, measured: how near a step comes to what the drive allows.
+
+    tools/bench_offload.py [--shape llama-1.1b:bf16] [--drive-mb-s 400] [--cache DIR] [--limit-memory]
+
+Runs clusters of real processes with random weights. Each worker is in a control group of its own (version 1, so root and
+the controllers blkio and memory are needed) that may read so many bytes a second from the drive of --cache; without them it
+says so, and nothing is held back. Prints, each as a share of the limit in the same run:
+
+    a step of one sequence   to the bytes that it streams at the drive's rate
+    16 sequences at once     to one alone
+    two ranks                to one, all layers streamed, each rank with a drive of its own
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BIN = ROOT / "build/release/bin"
+GROUPS = pathlib.Path("/sys/fs/cgroup")
+PATIENCE = 3600
+
+
+class Group:
+    """A control group; `enter` is what a program does first to be in it."""
+
+    def __init__(self, name, device, drive_bytes, memory_bytes):
+        self.paths = []
+        limits = {"blkio": {"blkio.throttle.read_bps_device": f"{device} {drive_bytes}"} if drive_bytes else {},
+                  "memory": {"memory.limit_in_bytes": str(memory_bytes)} if memory_bytes else {}}
+        for controller, files in limits.items():
+            if not files:
+                continue
+            path = GROUPS / controller / f"bellwether-bench-{os.getpid()}-{name}"
+            path.mkdir()
+            self.paths.append(path)
+            for file, value in files.items():
+                (path / file).write_text(value)
+
+    def enter(self):
+        for path in self.paths:
+            (path / "tasks").write_text(str(os.getpid()))
+
+    def peak_bytes(self):
+        for path in self.paths:
+            if (path / "memory.max_usage_in_bytes").exists():
+                return int((path / "memory.max_usage_in_bytes").read_text())
+        return None
+
+    def close(self):
+        for path in self.paths:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def device_of(directory):
+    """The whole drive's "major:minor"."""
+    number = os.stat(directory).st_dev
+    block = pathlib.Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}").resolve()
+    while (block / "partition").exists():
+        block = block.parent
+    return (block / "dev").read_text().strip()
+
+
+class Cluster:
+    """A coordinator and its workers, each in its group and with a cache of its own."""
+
+    def __init__(self, options, memory_mib, ranks, limit_memory=False):
+        self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-bench."))
+        self.processes, self.groups = [], []
+        model = f"random:{options.shape}"
+        ports = self.directory / "ports"
+        self.start(None, "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
+                   "--metrics-listen", "127.0.0.1:0", "--port-file", ports, "--workers", ranks, "--tensor-parallel", ranks,
+                   "--context-tokens", options.context, "--plan-for-batch", 16, "--step-tokens", 256)
+        self.wait(ports.exists, "no coordinator")
+        self.addresses = dict(line.split() for line in ports.read_text().splitlines())
+        cores = sorted(os.sched_getaffinity(0))
+        for rank in range(ranks):
+            cache = pathlib.Path(options.cache) / f"rank-{rank}-of-{ranks}"
+            cache.mkdir(parents=True, exist_ok=True)
+            rate = cache / "drive-bytes-per-second"
+            if options.throttled:
+                rate.write_text(f"{options.drive_mb_s * 1e6}\n")
+            group = Group(str(rank), options.device, options.throttled and int(options.drive_mb_s * 1e6),
+                          limit_memory and (memory_mib << 20))
+            self.groups.append(group)
+            mine = cores[rank * len(cores) // ranks:(rank + 1) * len(cores) // ranks] or cores
+            self.start(group, "bellwether-worker", "--model", model, "--coordinator", self.addresses["worker"], "--name",
+                       f"rank-{rank}", "--metrics-listen", "127.0.0.1:0", "--memory-mib", memory_mib, "--shard-cache", cache,
+                       "--cpus", ",".join(map(str, mine)), *(["--host-id", f"host-{rank}"] if ranks > 1 else []),
+                       *(["--link-listen", "127.0.0.1:0"] if ranks > 1 else []))
+        self.wait(lambda: self.load(1, 1, 2) is not None, "not served")
+
+    def start(self, group, program, *arguments):
+        log = open(self.directory / f"{len(self.processes)}.log", "wb")
+        self.processes.append(subprocess.Popen([BIN / program, *map(str, arguments)], stdout=log, stderr=log,
+                                               preexec_fn=group.enter if group else None))
+
+    def wait(self, done, what):
+        end = time.monotonic() + PATIENCE
+        while not done():
+            if time.monotonic() > end or any(process.poll() is not None for process in self.processes):
+                raise SystemExit(what + "\n" + "\n".join(path.read_text() for path in sorted(self.directory.glob("*.log"))))
+            time.sleep(0.5)
+
+    def load(self, concurrency, requests, tokens):
+        """Tokens a second of all and between the tokens of one; None while it does not serve."""
+        done = subprocess.run([BIN / "bellwether", "load", "--connect", self.addresses["client"], "--concurrency", str(concurrency),
+                               "--requests", str(requests), "--warm-up", "0", "--prompt-tokens", "8", "--output-tokens", str(tokens),
+                               "--json"], capture_output=True, text=True)
+        return json.loads(done.stdout) if done.returncode == 0 else None
+
+    def counter(self, name):
+        with urllib.request.urlopen(f"http://{self.addresses['metrics']}/http_sd") as answer:
+            targets = [target for group in json.load(answer) for target in group["targets"]]
+        total = []
+        for target in targets:
+            with urllib.request.urlopen(f"http://{target}/metrics") as answer:
+                total += [float(line.split()[-1]) for line in answer.read().decode().splitlines() if line.startswith(name + "{")]
+        return total
+
+    def plan(self):
+        text = (self.directory / "0.log").read_text()
+        return re.findall(r"^.* streams .*$", text, re.M)[-1:], re.findall(r"^decode: .*$", text, re.M)[-1:]
+
+    def close(self):
+        for process in reversed(self.processes):
+            process.kill()
+            process.wait()
+        for group in self.groups:
+            group.close()
+        shutil.rmtree(self.directory)
+
+
+def step_seconds(cluster, tokens):
+    """Of a step with one sequence, and the bytes that the slowest worker streams in it."""
+    before, begin = cluster.counter("bellwether_weights_streamed_bytes_total"), cluster.counter("bellwether_worker_steps_total")
+    start = time.monotonic()
+    report = cluster.load(1, 1, tokens)
+    seconds = time.monotonic() - start
+    after, end = cluster.counter("bellwether_weights_streamed_bytes_total"), cluster.counter("bellwether_worker_steps_total")
+    steps = end[0] - begin[0]
+    streamed = max((b - a) / steps for a, b in zip(before, after))
+    return seconds / steps, streamed, report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="llama-1.1b:bf16")
+    parser.add_argument("--memory-mib", type=int, help="of one worker; default: half of the weights, by the plan")
+    parser.add_argument("--drive-mb-s", type=float, default=400)
+    parser.add_argument("--cache", default=str(ROOT / "build/bench-shards"))
+    parser.add_argument("--context", type=int, default=64)
+    parser.add_argument("--tokens", type=int, default=12)
+    parser.add_argument("--limit-memory", action="store_true", help="hold workers to their memory by a control group too")
+    options = parser.parse_args()
+    pathlib.Path(options.cache).mkdir(parents=True, exist_ok=True)
+    options.device = device_of(options.cache)
+    options.throttled = (GROUPS / "blkio").is_dir() and os.geteuid() == 0
+    if not options.throttled:
+        print("no control groups of version 1, or not root: the drive is not held back", file=sys.stderr)
+    weights = json.loads(subprocess.run([BIN / "bellwether", "plan", "--model", f"random:{options.shape}", "--worker", "memory=1TB",
+                                         "--context-tokens", str(options.context), "--json"], capture_output=True, text=True,
+                                        check=True).stdout)["loaded_bytes"]
+    memory = options.memory_mib or int(weights / 2 / 0.9) >> 20
+
+    cluster = Cluster(options, memory, 1, options.limit_memory)
+    try:
+        print("\n".join(line for lines in cluster.plan() for line in lines))
+        seconds, streamed, _ = step_seconds(cluster, options.tokens)
+        rate = options.drive_mb_s * 1e6 if options.throttled else None
+        print(f"one sequence: {seconds:.3f} s a step, {streamed / 1e6:.0f} MB streamed, {streamed / seconds / 1e6:.0f} MB/s"
+              + (f": {seconds * rate / streamed:.3f} of what the drive takes" if rate else ""))
+        many = cluster.load(16, 16, options.tokens)
+        print(f"16 sequences: {many['generated_tokens_per_second'] * seconds:.1f} x the tokens/s of one")
+        if options.limit_memory:
+            print(f"memory: {cluster.groups[0].peak_bytes() / 2**20:.0f} of {memory} MiB at most")
+    finally:
+        cluster.close()
+
+
+if __name__ == "__main__":
+    main()
