@@ -119,7 +119,7 @@ class Cluster:
         done = subprocess.run([BIN / "bellwether", "load", "--connect", self.addresses["client"], "--concurrency", str(concurrency),
                                "--requests", str(requests), "--warm-up", "0", "--prompt-tokens", "8", "--output-tokens", str(tokens),
                                "--json"], capture_output=True, text=True)
-        return json.loads(done.stdout) if done.returncode == 0 else None
+        return json.loads(done.stdout)["loads"][0] if done.returncode == 0 else None
 
     def counter(self, name):
         with urllib.request.urlopen(f"http://{self.addresses['metrics']}/http_sd") as answer:
@@ -155,11 +155,56 @@ def step_seconds(cluster, tokens):
     return seconds / steps, streamed, report
 
 
+def rate_text(options):
+    return options.drive_mb_s * 1e6 if options.throttled else None
+
+
+def measure_one(options, memory, rate):
+    """One worker with a part of the layers in memory."""
+    cluster = Cluster(options, memory, 1, options.limit_memory)
+    try:
+        print("\n".join(line.strip() for lines in cluster.plan() for line in lines))
+        seconds, streamed, _ = step_seconds(cluster, options.tokens)
+        print(f"one sequence: {seconds:.3f} s a step, {streamed / 1e6:.0f} MB streamed, {streamed / seconds / 1e6:.0f} MB/s"
+              + (f": {seconds * rate / streamed:.3f} of what the drive takes" if rate else ""))
+        many = cluster.load(16, 16, options.tokens)
+        together = many["inter_token_seconds"]["mean"]
+        print(f"16 sequences: {together:.3f} s a step, {16 * seconds / together:.1f} x the tokens/s of one")
+        if options.limit_memory:
+            print(f"memory: {cluster.groups[0].peak_bytes() / 2**20:.0f} of {memory} MiB at most")
+        return seconds
+    finally:
+        cluster.close()
+
+
+def least_memory(options, ranks):
+    """MiB of each of so many machines with which all layers are streamed, the plan says."""
+    for mib in range(64, 1 << 20, 16):
+        done = subprocess.run([BIN / "bellwether", "plan", "--model", f"random:{options.shape}", "--context-tokens",
+                               str(options.context), "--json", "--tensor-parallel", str(ranks),
+                               *[word for i in range(ranks) for word in ("--worker", f"host={i},memory={mib}MiB,drive=1GB/s")]],
+                              capture_output=True, text=True)
+        if done.returncode == 0:
+            return mib
+    raise SystemExit("no plan")
+
+
+def measure_all_streamed(options, memory, ranks, rate):
+    cluster = Cluster(options, memory, ranks)
+    try:
+        seconds, streamed, _ = step_seconds(cluster, options.tokens)
+        print(f"{ranks} rank{'s' * (ranks > 1)} with {memory} MiB: {seconds:.3f} s a step, {streamed / 1e6:.0f} MB streamed by each"
+              + (f": {seconds * rate / streamed:.3f} of what the drive takes" if rate else ""))
+        return seconds
+    finally:
+        cluster.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama-1.1b:bf16")
     parser.add_argument("--memory-mib", type=int, help="of one worker; default: half of the weights, by the plan")
-    parser.add_argument("--drive-mb-s", type=float, default=400)
+    parser.add_argument("--drive-mb-s", type=float, default=400, help="0: as fast as it is")
     parser.add_argument("--cache", default=str(ROOT / "build/bench-shards"))
     parser.add_argument("--context", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=12)
@@ -167,27 +212,20 @@ def main():
     options = parser.parse_args()
     pathlib.Path(options.cache).mkdir(parents=True, exist_ok=True)
     options.device = device_of(options.cache)
-    options.throttled = (GROUPS / "blkio").is_dir() and os.geteuid() == 0
-    if not options.throttled:
+    options.throttled = options.drive_mb_s > 0 and (GROUPS / "blkio").is_dir() and os.geteuid() == 0
+    if options.drive_mb_s > 0 and not options.throttled:
         print("no control groups of version 1, or not root: the drive is not held back", file=sys.stderr)
     weights = json.loads(subprocess.run([BIN / "bellwether", "plan", "--model", f"random:{options.shape}", "--worker", "memory=1TB",
                                          "--context-tokens", str(options.context), "--json"], capture_output=True, text=True,
                                         check=True).stdout)["loaded_bytes"]
     memory = options.memory_mib or int(weights / 2 / 0.9) >> 20
 
-    cluster = Cluster(options, memory, 1, options.limit_memory)
-    try:
-        print("\n".join(line for lines in cluster.plan() for line in lines))
-        seconds, streamed, _ = step_seconds(cluster, options.tokens)
-        rate = options.drive_mb_s * 1e6 if options.throttled else None
-        print(f"one sequence: {seconds:.3f} s a step, {streamed / 1e6:.0f} MB streamed, {streamed / seconds / 1e6:.0f} MB/s"
-              + (f": {seconds * rate / streamed:.3f} of what the drive takes" if rate else ""))
-        many = cluster.load(16, 16, options.tokens)
-        print(f"16 sequences: {many['generated_tokens_per_second'] * seconds:.1f} x the tokens/s of one")
-        if options.limit_memory:
-            print(f"memory: {cluster.groups[0].peak_bytes() / 2**20:.0f} of {memory} MiB at most")
-    finally:
-        cluster.close()
+    held = rate_text(options)
+    seconds = measure_one(options, memory, held)
+    least = least_memory(options, 1), least_memory(options, 2)
+    one = measure_all_streamed(options, least[0], 1, held)
+    two = measure_all_streamed(options, least[1], 2, held)
+    print(f"two ranks, all layers streamed: {one / two:.2f} x one ({two:.3f} s a step to {one:.3f} s)")
 
 
 if __name__ == "__main__":

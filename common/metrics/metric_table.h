@@ -384,7 +384,7 @@ inline constexpr absl::string_view kFinishedReasons[] = {"stop",     "length",  
 inline constexpr absl::string_view kCauses[] = {"worker_lost", "worker_stuck", "worker_failed", "worker_left",
                                                 "bad_result"};
 inline constexpr absl::string_view kParts[] = {"compute", "collective_wait", "link_wait", "weights_wait",
-                                                "idle"};
+                                               "idle"};
 inline constexpr absl::string_view kKinds[] = {"collective", "pipeline"};
 inline constexpr absl::string_view kConcurrencies[] = {"one_sequence", "one_sequence_per_stage"};
 inline constexpr absl::string_view kStates[] = {"joined", "loading", "linking", "ready", "step"};
