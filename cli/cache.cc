@@ -67,7 +67,10 @@ absl::Status RunCache(const CacheOptions& options) {
   if (directory.empty())
     return absl::InvalidArgumentError("there is no home directory: name the cache's with --directory");
   const bool prune = options.action == "prune";
-  BW_ASSIGN_OR_RETURN(const double bytes_max, ParseBytes(options.max_bytes, /*least=*/0));
+  if (prune && options.max_bytes.empty())
+    return absl::InvalidArgumentError(
+        "--max-bytes is missing: what may stay, such as 20GB; 0 takes all away");
+  BW_ASSIGN_OR_RETURN(const double bytes_max, ParseBytes(prune ? options.max_bytes : "0", /*least=*/0));
   BW_ASSIGN_OR_RETURN(
       const std::vector<CachedLayer> layers,
       prune ? PruneShardCache(directory, static_cast<int64_t>(bytes_max)) : ListShardCache(directory));

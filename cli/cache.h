@@ -8,9 +8,9 @@
 namespace bellwether {
 
 struct CacheOptions {
-  std::string action;           // "list" or "prune"
-  std::string directory;        // empty: the default one
-  std::string max_bytes = "0";  // prune: what may stay, "20GB"
+  std::string action;     // "list" or "prune"
+  std::string directory;  // empty: the default one
+  std::string max_bytes;  // prune: what may stay, "20GB"
   bool json = false;
 };
 // Prints the packed layers that workers keep on a drive, or takes away those used longest ago.

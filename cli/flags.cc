@@ -92,9 +92,8 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--plan-for-batch", options.plan_for_batch, kPlanForBatchHelp)
       ->check(CLI::Range(1, kSequencesMax));
   Add(app, "--shard-cache", options.shard_cache,
-      "where packed layers are kept: a directory on a fast drive, off, or auto (only for layers that are "
-      "streamed; "
-      "below $XDG_CACHE_HOME or ~/.cache)");
+      "where packed layers are kept: a directory on a fast drive, off, or auto (below $XDG_CACHE_HOME or "
+      "~/.cache, and only while some layers are streamed)");
   Add(app, "--threads", options.threads, "threads of each worker (default: the cores, shared out)")
       ->check(CLI::Range(0, kWorkerThreadsMax));
   Add(app, "--quantize", options.quantize, "round float weights at load: none, int8 or int4")
@@ -468,7 +467,7 @@ void AddCache(CLI::App& app, CommandLine& line) {
       ->check(CLI::IsMember({"list", "prune"}));
   Add(*cache, "--directory", line.cache.directory,
       "which cache (default: below $XDG_CACHE_HOME or ~/.cache)");
-  Add(*cache, "--max-bytes", line.cache.max_bytes, "prune: what may stay, such as 20GB");
+  Add(*cache, "--max-bytes", line.cache.max_bytes, "prune: what may stay, such as 20GB; 0 takes all");
   cache->add_flag("--json", line.cache.json, "one JSON array");
 }
 

@@ -17,6 +17,8 @@
 #include "model/option_names.h"
 #include "model/shard_size.h"
 #include "worker/inventory.h"
+#include "worker/weights/drive_rate.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 namespace {
@@ -110,6 +112,7 @@ absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count) {
   worker.read_bytes_per_second =
       SampleReadBandwidth(std::min(cores, threads * count), kMeasureSeconds) / count;
   worker.kernel_levels = KernelLevelNames();
+  worker.drive_bytes_per_second = ShardCache::DefaultDirectory().empty() ? 0 : kAssumedDriveRate;
   std::vector<WorkerInventory> workers(count, worker);
   for (int i = 0; i < count; ++i) workers[i].name = absl::StrCat("worker-", i);
   return workers;

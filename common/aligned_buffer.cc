@@ -40,7 +40,8 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes) {
   if (bytes == 0) return buffer;
   // Large buffers start on a huge page: with 4 KiB pages reading them is up to a tenth slower.
   const int64_t alignment = bytes >= kHugePageBytes ? kHugePageBytes : kPageBytes;
-  const size_t mapping_bytes = static_cast<size_t>(bytes + alignment);
+  const int64_t whole = RoundUp(bytes, alignment);  // the end lies on a huge page too
+  const size_t mapping_bytes = static_cast<size_t>(whole + alignment);
   void* mapping = mmap(nullptr, mapping_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapping == MAP_FAILED) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
@@ -48,7 +49,7 @@ absl::StatusOr<AlignedBuffer> AlignedBuffer::Allocate(int64_t bytes) {
   buffer.mapping_ = std::make_shared<const MemoryMapping>(mapping, mapping_bytes);
   const auto begin = reinterpret_cast<intptr_t>(mapping);
   buffer.data_ = static_cast<std::byte*>(mapping) + (RoundUp(begin, alignment) - begin);
-  if (alignment == kHugePageBytes) madvise(buffer.data_, bytes, MADV_HUGEPAGE);
+  if (alignment == kHugePageBytes) madvise(buffer.data_, whole, MADV_HUGEPAGE);
   buffer.size_ = bytes;
   return buffer;
 }

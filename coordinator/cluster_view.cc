@@ -559,12 +559,10 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
 
 absl::Duration ClusterView::StepDeadline(const Plan& plan) const {
   if (options_.step_deadline > absl::ZeroDuration()) return options_.step_deadline;
-  // A full step takes no longer than its tokens one by one, and a token no longer than one that waits for the
-  // drives; twice that covers a machine that others use too.
-  const double token_seconds = plan.decode_tokens_per_second > 0 ? 1 / plan.decode_tokens_per_second : 0;
-  const double computing = std::max(0.0, token_seconds - plan.drive_seconds);
+  // A full step takes no longer than its tokens one by one, and what drives take once; twice that covers a
+  // machine that others use too.
   return std::max(kDefaultStepDeadline,
-                  absl::Seconds(2 * (options_.step_tokens * computing + plan.drive_seconds)));
+                  absl::Seconds(2 * (options_.step_tokens * plan.token_seconds + plan.drive_seconds)));
 }
 
 const ClusterLayout::Member* ClusterView::FindMember(WorkerId id) const {

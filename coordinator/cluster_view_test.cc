@@ -344,6 +344,7 @@ TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
   const auto plan = [](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
     absl::StatusOr<Plan> plan = PlanRanks(workers, level);
     plan->decode_tokens_per_second = 0.75;
+    plan->token_seconds = 1 / 0.75;
     return plan;
   };
   ClusterView view(options, plan);
@@ -357,6 +358,26 @@ TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
   patient.Handle(WorkerJoined{{1}, Joining("a")}, now_);
   actions_ = patient.Handle(WorkerJoined{{2}, Joining("b")}, now_);
   EXPECT_TRUE(Has<AssignLayout>());
+}
+
+// Layers are streamed once a step, tokens are computed one by one: a deadline that forgot either ended every
+// long prompt.
+TEST_F(ClusterViewTest, AStepMayTakeItsTokensAndTheDrivesTime) {
+  ClusterViewOptions options = Options();
+  options.step_deadline = absl::ZeroDuration();
+  options.step_tokens = 512;
+  const auto plan = [](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
+    absl::StatusOr<Plan> plan = PlanRanks(workers, level);
+    plan->decode_tokens_per_second = 1.0 / 7;
+    plan->token_seconds = 0.5;
+    plan->drive_seconds = 6.5;
+    return plan;
+  };
+  ClusterView view(options, plan);
+  view.Handle(WorkerJoined{{1}, Joining("a")}, now_);
+  actions_ = view.Handle(WorkerJoined{{2}, Joining("b")}, now_);
+  ASSERT_TRUE(Has<AssignLayout>());
+  EXPECT_EQ(All<AssignLayout>()[0].layout->step_deadline, absl::Seconds(2 * (512 * 0.5 + 6.5)));
 }
 
 TEST_F(ClusterViewTest, AFailureOfAnOldEpochMeansNothing) {

@@ -57,7 +57,7 @@ struct ReadTimes {
 ReadTimes ReadTimesOf(const Plan& plan) {
   std::vector<double> stages(plan.layout.stages.size());
   for (const PlannedWorker& worker : plan.workers) {
-    stages[worker.stage] = std::max(stages[worker.stage], worker.read_seconds);
+    stages[worker.stage] = std::max(stages[worker.stage], worker.step_seconds());
   }
   ReadTimes times;
   for (const double seconds : stages) {

@@ -63,6 +63,11 @@ std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, c
   std::vector<MemoryPool> all = pools.Take();
   for (MemoryPool& pool : all) {
     const double share = pool.gpu ? options.device_memory_share : options.memory_share;
+    for (const size_t worker : pool.workers) {
+      const double rate = pool.gpu ? 0 : workers[worker].drive_bytes_per_second;
+      pool.drive_bytes_per_second =
+          worker == pool.workers[0] ? rate : std::min(pool.drive_bytes_per_second, rate);
+    }
     pool.usable_bytes = static_cast<int64_t>(static_cast<double>(pool.free_bytes) * share);
   }
   return all;

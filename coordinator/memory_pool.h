@@ -18,6 +18,9 @@ struct MemoryPool {
   int64_t process_bytes = 0;    // that go to workers whose weights lie on a GPU
   std::vector<size_t> workers;  // indices of those whose weights and KV cache lie here
   bool gpu = false;
+  // Of the drive that these workers share, the least that one of them has seen; 0 if one of them cannot
+  // stream.
+  double drive_bytes_per_second = 0;
 };
 
 // What a worker that computes on a GPU takes of its host's memory.

@@ -63,6 +63,7 @@ TEST(OffloadTest, WhatFitsIsNotStreamed) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->workers[0].streamed_layers, 0);
   EXPECT_EQ(plan->drive_seconds, 0);
+  EXPECT_NEAR(plan->token_seconds, 1 / plan->decode_tokens_per_second, 1e-9);
 }
 
 TEST(OffloadTest, WhatDoesNotFitIsStreamedAndThePlanSaysHowFast) {
@@ -76,6 +77,8 @@ TEST(OffloadTest, WhatDoesNotFitIsStreamedAndThePlanSaysHowFast) {
             static_cast<int64_t>(8 * 0.9 * kGiB));
   EXPECT_NEAR(worker.drive_seconds, static_cast<double>(worker.streamed_bytes) / 2e9, 1e-9);
   EXPECT_NEAR(plan->decode_tokens_per_second, 1 / worker.drive_seconds, 0.01 / worker.drive_seconds);
+  EXPECT_TRUE(plan->drive_bound);
+  EXPECT_LT(plan->token_seconds, worker.drive_seconds) << "what a token takes of a step that holds many";
   EXPECT_EQ(plan->bound_by, "the drive of worker a");
   EXPECT_THAT(plan->arithmetic, HasSubstr("a streams "));
   // Half of the drive's rate, half of the speed.
@@ -121,7 +124,8 @@ TEST(OffloadTest, WhoMayNotStreamIsToldHowToAllowIt) {
     const absl::Status refused =
         MakePlan(config, kBF16, {Worker("a", "h", 8, drive)}, {.offload = offload}).status();
     EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(std::string(refused.message()), HasSubstr("--offload auto"));
+    EXPECT_THAT(std::string(refused.message()),
+                HasSubstr(offload == Offload::kOff ? "--offload auto" : "worker a stream layers"));
   }
   // Not even the ends, which are not streamed, and one context fit.
   EXPECT_THAT(std::string(MakePlan(config, kBF16, {Worker("a", "h", 1, 1e9)}, {}).status().message()),

@@ -1,9 +1,11 @@
 #include "coordinator/plan_report.h"
 
 #include <algorithm>
+#include <functional>
 #include <string_view>
 
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "common/dtype.h"
 #include "common/format_bytes.h"
 #include "common/step.h"
@@ -74,6 +76,13 @@ std::string LeftOver(const Plan& plan, absl::Span<const WorkerInventory> workers
 }
 
 }  // namespace
+
+std::string Plan::KernelLevelText() const {
+  const bool same = std::adjacent_find(kernel_levels.begin(), kernel_levels.end(), std::not_equal_to<>()) ==
+                    kernel_levels.end();
+  if (same) return kernel_levels.empty() ? "" : kernel_levels[0];
+  return absl::StrJoin(kernel_levels, ", ");
+}
 
 std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> workers,
                            const std::vector<MemoryPool>& pools, int32_t context_blocks) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <functional>
-#include <limits>
 #include <numeric>
 #include <utility>
 
@@ -71,8 +70,8 @@ class Planner {
   std::vector<std::vector<RankCosts>> StageCosts(const std::vector<std::vector<size_t>>& stages,
                                                  const Layout& layout) const;
   bool OneClassEach(const std::vector<std::vector<size_t>>& stages) const;
-  bool CanStream() const;
-  double DriveRate(const MemoryPool& pool) const;
+  bool CanStream(const MemoryPool& pool) const;
+  std::string StreamingAdvice() const;
   bool OnOneHost(const std::vector<size_t>& stage) const;
   double AllReduceSeconds(const std::vector<size_t>& stage) const;
   // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
@@ -144,14 +143,10 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
   Predict(stages, &plan);
   plan.arithmetic = PlanArithmetic(plan, workers_, pools_, ContextBlocks());
   if (!fits) {
-    return absl::FailedPreconditionError(absl::StrFormat(
-        "the model does not fit. Add memory or workers, shorten the context of %d tokens, %suse "
-        "--quantize.\n%s",
-        options_.context_tokens,
-        CanStream() ? "or "
-                    : "let workers stream it from a drive (--offload "
-                      "auto, and a --shard-cache on every worker), or ",
-        plan.arithmetic));
+    return absl::FailedPreconditionError(
+        absl::StrFormat("the model does not fit. Add memory or workers, shorten the context of %d tokens, or "
+                        "use --quantize%s.\n%s",
+                        options_.context_tokens, StreamingAdvice(), plan.arithmetic));
   }
   return plan;
 }
@@ -323,7 +318,6 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
   // Where layers may be streamed, what does not fit takes time instead.
   enum class Memory { kShared, kWhole, kStreamed, kIgnored };
   for (const Memory memory : {Memory::kShared, Memory::kWhole, Memory::kStreamed, Memory::kIgnored}) {
-    if (memory == Memory::kStreamed && !CanStream()) continue;
     const auto time = [&](int stage, Range layers) -> std::optional<double> {
       double slowest = 0;
       std::vector<int64_t> needed(pools_.size(), 0);
@@ -342,8 +336,8 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
         const int64_t share = usable / workers_used[pool] * present[pool];
         const int64_t lacking = needed[pool] - (memory == Memory::kWhole ? usable : share);
         if (lacking <= 0) continue;
-        if (memory != Memory::kStreamed || pools_[pool].gpu) return std::nullopt;
-        slowest = std::max(slowest, static_cast<double>(lacking) / DriveRate(pools_[pool]));
+        if (memory != Memory::kStreamed || !CanStream(pools_[pool])) return std::nullopt;
+        slowest = std::max(slowest, static_cast<double>(lacking) / pools_[pool].drive_bytes_per_second);
       }
       return slowest +
              static_cast<double>(layers.size()) * kAllReducesPerLayer * AllReduceSeconds(stages[stage]);
@@ -383,18 +377,19 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
   return result;
 }
 
-bool Planner::CanStream() const {
-  return options_.offload == Offload::kAuto &&
-         std::all_of(workers_.begin(), workers_.end(), [](const WorkerInventory& worker) {
-           return worker.gpu || worker.drive_bytes_per_second > 0;
-         });
+// Who would have to be able to, where it might help.
+std::string Planner::StreamingAdvice() const {
+  if (options_.offload != Offload::kAuto) return ", or let layers be streamed from drives: --offload auto";
+  for (const WorkerInventory& worker : workers_) {
+    if (!worker.gpu && worker.drive_bytes_per_second == 0)
+      return absl::StrCat(", or let worker ", worker.name,
+                          " stream layers from a drive: give it a --shard-cache");
+  }
+  return "";
 }
 
-// Of the drive that the workers of a host share: the slowest that one of them has seen.
-double Planner::DriveRate(const MemoryPool& pool) const {
-  double rate = std::numeric_limits<double>::infinity();
-  for (const size_t worker : pool.workers) rate = std::min(rate, workers_[worker].drive_bytes_per_second);
-  return rate;
+bool Planner::CanStream(const MemoryPool& pool) const {
+  return options_.offload == Offload::kAuto && pool.drive_bytes_per_second > 0;
 }
 
 bool Planner::OnOneHost(const std::vector<size_t>& stage) const {
@@ -476,12 +471,12 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
 // Of each host alone. What it streams leaves room for one whole context, and for as many as are asked for
 // unless they take more than a quarter of its memory: every sequence more makes the same reading worth more.
 void Planner::StreamWhatDoesNotFit(Plan* plan) const {
-  if (!CanStream()) return;
   for (const MemoryPool& pool : pools_) {
+    if (!CanStream(pool)) continue;
     std::vector<OffloadCandidate> candidates;
     int64_t block = 0;
     for (PlannedWorker& worker : plan->workers) {
-      if (&pools_[pool_of_[worker.inventory]] != &pool || pool.gpu) continue;
+      if (&pools_[pool_of_[worker.inventory]] != &pool) continue;
       OffloadCandidate& candidate = candidates.emplace_back();
       candidate.worker = &worker;
       StageLayout stage = plan->layout.stages[worker.stage];
@@ -496,10 +491,10 @@ void Planner::StreamWhatDoesNotFit(Plan* plan) const {
     const int64_t usable = pool.usable_bytes - pool.process_bytes;
     const bool fits = StreamToFit(candidates, usable, ContextBlocks());
     if (!fits || candidates[0].worker->streamed_layers == 0) continue;  // what does not fit even so is told
-    const int64_t quarter = usable / kKvShareOfStreaming / std::max<int64_t>(1, block);
-    const int64_t wanted = std::min<int64_t>(
-        {options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(), quarter});
-    if (wanted > ContextBlocks()) (void)StreamToFit(candidates, usable, wanted);
+    int64_t wanted =
+        std::min<int64_t>({options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(),
+                           usable / kKvShareOfStreaming / std::max<int64_t>(1, block)});
+    while (wanted > ContextBlocks() && !StreamToFit(candidates, usable, wanted)) wanted /= 2;
   }
 }
 
@@ -542,25 +537,28 @@ void Planner::PredictDrives(Plan* plan) const {
   for (PlannedWorker& worker : plan->workers) {
     const size_t pool = pool_of_[worker.inventory];
     if (worker.streamed_bytes > 0)
-      worker.drive_seconds = static_cast<double>(streamed[pool]) / DriveRate(pools_[pool]);
+      worker.drive_seconds = static_cast<double>(streamed[pool]) / pools_[pool].drive_bytes_per_second;
   }
 }
 
 void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const {
   PredictDrives(plan);
-  double read_sum = 0, slowest_read = 0, all_reads = 0;
+  double read_sum = 0, memory_sum = 0, slowest_read = 0, all_reads = 0;
   double latency = options_.step_seconds, slowest_stage = 0;
   const PlannedWorker* slowest = nullptr;
   auto worker = plan->workers.begin();
   for (size_t s = 0; s < stages.size(); ++s) {
-    double read = 0, drive = 0;
+    double read = 0, drive = 0, memory = 0;
     for (size_t r = 0; r < stages[s].size(); ++r, ++worker) {
       read = std::max(read, worker->step_seconds());
       drive = std::max(drive, worker->drive_seconds);
+      memory = std::max(memory, worker->read_seconds);
       all_reads += worker->step_seconds();
       if (slowest == nullptr || worker->step_seconds() > slowest->step_seconds()) slowest = &*worker;
     }
-    if (drive >= read) plan->drive_seconds += drive;
+    plan->drive_seconds += drive;
+    plan->drive_bound |= drive > memory;
+    memory_sum += memory;
     const auto layers = static_cast<double>(plan->layout.stages[s].layers.size());
     double links = layers * kAllReducesPerLayer * AllReduceSeconds(stages[s]);
     if (s > 0) {
@@ -573,6 +571,7 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
   }
   slowest_read = slowest->step_seconds();
   plan->decode_tokens_per_second = 1 / (read_sum + latency);
+  plan->token_seconds = memory_sum + latency;
   plan->pipeline_tokens_per_second = stages.size() == 1 ? plan->decode_tokens_per_second
                                                         : 1 / std::max(slowest_stage, options_.step_seconds);
   const bool drive = slowest->drive_seconds > slowest->read_seconds;
@@ -584,13 +583,6 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
 }
 
 }  // namespace
-
-std::string Plan::KernelLevelText() const {
-  const bool same = std::adjacent_find(kernel_levels.begin(), kernel_levels.end(), std::not_equal_to<>()) ==
-                    kernel_levels.end();
-  if (same) return kernel_levels.empty() ? "" : kernel_levels[0];
-  return absl::StrJoin(kernel_levels, ", ");
-}
 
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options) {

@@ -103,7 +103,9 @@ struct Plan {
   double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
   std::string bound_by;                   // "memory bandwidth of worker a", "link latency"
   double imbalance = 1;                   // slowest worker's read time over the mean
-  double drive_seconds = 0;               // of a step, in stages that wait for their drives
+  double token_seconds = 0;               // that a token takes beside what drives take
+  double drive_seconds = 0;               // that drives take of a step, however many tokens it has
+  bool drive_bound = false;               // some stage waits for its drive
   std::vector<std::string> warnings;      // what people will not have meant
   std::string arithmetic;                 // all of this as a table for people
 
@@ -112,7 +114,7 @@ struct Plan {
   }
   // Steps that are best under way at once: one a stage, or one alone where a stage waits for its drive, since
   // every further one reads all streamed layers again.
-  int32_t StepsInFlight() const { return drive_seconds > 0 ? 1 : static_cast<int32_t>(layout.stages.size()); }
+  int32_t StepsInFlight() const { return drive_bound ? 1 : static_cast<int32_t>(layout.stages.size()); }
   // "avx512", or of stages that differ "cuda_sm90, avx512".
   std::string KernelLevelText() const;
 };

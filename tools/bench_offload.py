@@ -90,6 +90,7 @@ class Cluster:
             cache = pathlib.Path(options.cache) / f"rank-{rank}-of-{ranks}"
             cache.mkdir(parents=True, exist_ok=True)
             rate = cache / "drive-bytes-per-second"
+            rate.unlink(missing_ok=True)
             if options.throttled:
                 rate.write_text(f"{options.drive_mb_s * 1e6}\n")
             group = Group(str(rank), options.device, options.throttled and int(options.drive_mb_s * 1e6),
@@ -209,6 +210,7 @@ def main():
     parser.add_argument("--context", type=int, default=64)
     parser.add_argument("--tokens", type=int, default=12)
     parser.add_argument("--limit-memory", action="store_true", help="hold workers to their memory by a control group too")
+    parser.add_argument("--only-one", action="store_true", help="leave out the two ranks")
     options = parser.parse_args()
     pathlib.Path(options.cache).mkdir(parents=True, exist_ok=True)
     options.device = device_of(options.cache)
@@ -222,6 +224,8 @@ def main():
 
     held = rate_text(options)
     seconds = measure_one(options, memory, held)
+    if options.only_one:
+        return
     least = least_memory(options, 1), least_memory(options, 2)
     one = measure_all_streamed(options, least[0], 1, held)
     two = measure_all_streamed(options, least[1], 2, held)

@@ -296,6 +296,14 @@ def make_requests():
     write("http/message_fuzz", "absolute", "http://host:80/healthz")
 
 
+def make_layers():
+    """Of a layer file of two pages, its description; the hash before it is right in none but the tool's own files."""
+    info = json.dumps({"key": "packed 1\nmodel m\nlayer 3\n", "image_bytes": 8192, "checksums": ["0123456789abcdef"],
+                       "hashes": [["layer 3 query weight, rows 0-7", "fedcba9876543210"]]}, separators=(",", ":"))
+    write("worker/weights/layer_file_fuzz", "description", info)
+    write("worker/weights/layer_file_fuzz", "header", f"bellwether layer 1\n{len(info):016x}{0:016x}\n{info}")
+
+
 def main():
     shutil.rmtree(CORPORA, ignore_errors=True)
     make_torch()
@@ -307,6 +315,7 @@ def main():
     make_quantized_tensors()
     make_messages()
     make_requests()
+    make_layers()
 
 
 if __name__ == "__main__":

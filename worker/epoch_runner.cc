@@ -203,7 +203,8 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
                                  .device = options_.device,
                                  .shard = shard_,
                                  .progress = &progress_,
-                                 .nccl = options_.nccl};
+                                 .nccl = options_.nccl,
+                                 .cpus = options_.cpus};
   BW_ASSIGN_OR_RETURN(options.links, Connect(task));
   BW_ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> made, StageExecutor::Create(std::move(options)));
   StageExecutor* const executor = made.get();

@@ -79,7 +79,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--shard-cache", session.shard_cache,
           "Where packed layers are kept for the next start, and streamed from: a directory on a fast drive, "
           "off, or auto "
-          "(below $XDG_CACHE_HOME or ~/.cache, for layers that are streamed alone)");
+          "(below $XDG_CACHE_HOME or ~/.cache, and only while some layers are streamed)");
   AddFlag(app, "--link-listen", session.link_listen,
           "HOST:PORT for workers on other machines, which must reach it; empty: this machine only")
       ->check(Address({.any_port = true, .empty = true}));

@@ -284,11 +284,12 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   return join;
 }
 
-// Measured only where the model as a whole does not fit: else nobody will ask.
+// Measured where a plan may ask for it: where the model takes a good part of the memory, or nobody knows yet
+// which it is.
 absl::StatusOr<double> GrpcSession::DriveRateFor(int64_t memory_bytes) {
   BW_ASSIGN_OR_RETURN(const int64_t whole, models_.WholeBytes());
-  if (whole <= memory_bytes) return kAssumedDriveRate;
-  absl::Status status = cache_->MakeDirectory();
+  if (whole > 0 && whole <= memory_bytes / 4) return kAssumedDriveRate;
+  const absl::Status status = cache_->MakeDirectory();
   absl::StatusOr<double> rate = status.ok() ? DriveRate(cache_->directory()) : status;
   if (rate.ok()) {
     LogInfo("the drive of ", Printable(cache_->directory()), " reads ", *rate / 1e9, " GB/s");

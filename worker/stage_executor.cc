@@ -54,9 +54,10 @@ class Executor : public StageExecutor {
   const std::shared_ptr<const LoadedShard> shard_;
   const ModelConfig& config_;
   ExecutorProgress* const progress_;
+  const std::vector<int> cpus_;
+  std::unique_ptr<LayerSource> layers_;  // ends after ops_, which may be reading its buffers
   const std::unique_ptr<DeviceOps> ops_;
   std::unique_ptr<StageLinks> links_;  // end before the memory of ops_, which NCCL may be using
-  std::unique_ptr<LayerSource> layers_;
   std::unique_ptr<DecoderLayer> layer_;
   std::unique_ptr<OutputHead> head_;  // last stage only
   SequenceTable sequences_;
@@ -72,6 +73,7 @@ Executor::Executor(Options options, std::unique_ptr<DeviceOps> ops)
       shard_(std::move(options.shard)),
       config_(shard_->config),
       progress_(options.progress),
+      cpus_(std::move(options.cpus)),
       ops_(std::move(ops)),
       sequences_({.vocab = config_.vocab,
                   .kv_blocks = assignment_.kv_blocks,
@@ -92,6 +94,7 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
                                                   .nccl = nccl}));
   BW_ASSIGN_OR_RETURN(layers_, LayerSource::Create({.shard = shard_,
                                                     .ops = ops_.get(),
+                                                    .cpus = cpus_,
                                                     .wait_limit = assignment_.step_deadline,
                                                     .progress = progress_}));
   TensorParallelGroup* const group = &links_->group();

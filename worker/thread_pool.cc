@@ -22,11 +22,15 @@ void Pause() {
 
 }  // namespace
 
-void PinCurrentThread(int cpu) {
-  if (cpu < 0 || cpu >= CPU_SETSIZE) return;
+void PinCurrentThread(int cpu) { LetCurrentThreadRunOn({cpu}); }
+
+void LetCurrentThreadRunOn(const std::vector<int>& cpus) {
   cpu_set_t set;
   CPU_ZERO(&set);
-  CPU_SET(cpu, &set);
+  for (const int cpu : cpus) {
+    if (0 <= cpu && cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
+  }
+  if (CPU_COUNT(&set) == 0) return;
   (void)sched_setaffinity(0, sizeof(set), &set);  // a CPU outside our mask leaves the mask as it was
 }
 

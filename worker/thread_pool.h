@@ -73,5 +73,7 @@ class ThreadPool {
 // Ties the calling thread, and those that it starts from now on, to one CPU. Does nothing where the CPU is
 // not ours to use.
 void PinCurrentThread(int cpu);
+// Lets it run on any of `cpus`, where it was tied to one of them; empty: as it is.
+void LetCurrentThreadRunOn(const std::vector<int>& cpus);
 
 }  // namespace bellwether

@@ -34,8 +34,10 @@ class Descriptor {
 };
 
 std::string IdentityOf(const struct stat& info) {
-  return absl::StrCat(info.st_size, " bytes ", info.st_dev, ":", info.st_ino, " ",
-                      absl::ToUnixNanos(absl::TimeFromTimespec(info.st_mtim)));
+  // Not its device's number, which changes with every mount of some file systems.
+  return absl::StrCat(info.st_size, " bytes ", info.st_ino, " ",
+                      absl::ToUnixNanos(absl::TimeFromTimespec(info.st_mtim)), " ",
+                      absl::ToUnixNanos(absl::TimeFromTimespec(info.st_ctim)));
 }
 
 // Git LFS leaves a few lines of text, at most 1,024 bytes by its specification, where the real file was not

@@ -23,7 +23,7 @@ class FileMapping {
 
   const std::string& path() const { return path_; }
   absl::Span<const std::byte> bytes() const { return {data_, size_}; }
-  // Size, time of the last change and place on its drive, as words: another if the file has changed since.
+  // Size, inode and times of the last changes, as words: another if the file has changed since.
   const std::string& identity() const { return identity_; }
   // Gives the pages of a byte range (within the file) back; they are read again if touched again.
   void DropPages(uint64_t offset, uint64_t size) const;

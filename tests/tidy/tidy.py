@@ -39,7 +39,7 @@ EDGE_INCLUDE = re.compile(r'^#include [<"](grpc|proto/|google/protobuf)')
 # What the tool may use of the coordinator's insides: the pure planner, for `plan`.
 CLI_COORDINATOR = {"coordinator/planner.h"}
 # And of the worker's: what a process may use of its machine, and the files that workers leave on it.
-CLI_WORKER = {"worker/inventory.h", "worker/weights/shard_cache.h"}
+CLI_WORKER = {"worker/inventory.h", "worker/weights/drive_rate.h", "worker/weights/shard_cache.h"}
 
 LIBM = re.compile(
     r"(?<![\w.>:])(?:std::|__builtin_|::)?"

@@ -32,9 +32,11 @@ class CpuWeightStore : public WeightStore {
     return kernels::PackedMatrix::Create(std::move(spec), &arena_);
   }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override {
-    const std::byte* const at = matrix.data();
+    const int64_t offset = matrix.data() - begin_;
+    if (matrix.bytes() > 0 && (offset < 0 || offset + matrix.bytes() > arena_.size()))
+      return absl::InternalError("the store was made for fewer bytes of matrices");
     auto kept = std::make_unique<CpuMatrix>(std::move(matrix));
-    if (kept->bytes() > 0) matrices_.push_back({kept.get(), at - begin_});
+    if (kept->bytes() > 0) matrices_.push_back({kept.get(), offset});
     return kept;
   }
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override {

@@ -1,6 +1,7 @@
 #include "worker/weights/drive_rate.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -60,9 +61,9 @@ absl::StatusOr<UniqueFd> MakeSample(const std::string& directory, const AlignedB
 }
 
 absl::StatusOr<double> Measure(const std::string& directory) {
-  std::vector<AlignedBuffer> blocks;
-  for (int i = 0; i < kThreads; ++i) {
-    BW_ASSIGN_OR_RETURN(blocks.emplace_back(), AlignedBuffer::Allocate(kLayerBlockBytes));
+  std::vector<AlignedBuffer> blocks(kThreads);
+  for (AlignedBuffer& block : blocks) {
+    BW_ASSIGN_OR_RETURN(block, AlignedBuffer::Allocate(kLayerBlockBytes));
   }
   BW_ASSIGN_OR_RETURN(const UniqueFd fd, MakeSample(directory, blocks[0]));
   std::atomic<int64_t> next{0}, bytes{0};
@@ -86,6 +87,11 @@ absl::StatusOr<double> Measure(const std::string& directory) {
 
 absl::StatusOr<double> DriveRate(const std::string& directory) {
   const std::string path = directory + "/drive-bytes-per-second";
+  if (const absl::StatusOr<double> rate = Remembered(path); rate.ok()) return *rate;
+  // One after the other: workers that start together would each see a part of the drive.
+  const UniqueFd lock(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!lock.valid() || flock(lock.get(), LOCK_EX) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot lock ", directory));
   if (const absl::StatusOr<double> rate = Remembered(path); rate.ok()) return *rate;
   BW_ASSIGN_OR_RETURN(const double rate, Measure(directory));
   // Only a pity if it cannot be remembered.

@@ -1,6 +1,7 @@
 #include "worker/weights/layer_file.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/aligned_buffer.h"
 #include "common/fast_hash.h"
 #include "common/json.h"
 #include "common/packed_row.h"
@@ -49,29 +51,6 @@ absl::StatusOr<Preamble> ParsePreamble(absl::string_view header) {
   return Preamble{static_cast<int64_t>(bytes), hash};
 }
 
-absl::StatusOr<LayerFileInfo> ParseInfo(absl::string_view text) {
-  const absl::Status damaged = absl::DataLossError("its description is not one of ours");
-  BW_ASSIGN_OR_RETURN(const Json json, ParseJson({text.data(), text.size()}));
-  LayerFileInfo info{.key = json["key"].get<std::string>(),
-                     .image_bytes = json["image_bytes"].get<int64_t>()};
-  if (info.image_bytes <= 0 || info.image_bytes > kImageBytesMax || info.image_bytes % kLayerPageBytes != 0)
-    return damaged;
-  for (const Json& checksum : json["checksums"]) {
-    if (!ParseHex(checksum.text(), &info.checksums.emplace_back())) return damaged;
-  }
-  const int64_t blocks = (info.image_bytes + kLayerBlockBytes - 1) / kLayerBlockBytes;
-  if (static_cast<int64_t>(info.checksums.size()) != blocks) return damaged;
-  for (const Json& pair : json["hashes"]) {
-    WeightHash& hash = info.hashes.emplace_back();
-    hash.what = pair[0].text();
-    if (info.hashes.size() > kWeightHashesMax || hash.what.size() > kWeightHashNameBytesMax ||
-        !ParseHex(pair[1].text(), &hash.hash)) {
-      return damaged;
-    }
-  }
-  return info;
-}
-
 // `bytes` at most from the file's begin; the system's cache is good enough for a few pages.
 absl::StatusOr<std::string> ReadBeginning(int fd, int64_t bytes) {
   std::string text(static_cast<size_t>(bytes), '\0');
@@ -92,6 +71,12 @@ absl::StatusOr<std::string> ReadHeader(int fd) {
   BW_ASSIGN_OR_RETURN(const int64_t bytes, LayerHeaderBytes(header));
   if (bytes > kLayerPageBytes) return ReadBeginning(fd, bytes);
   return header;
+}
+
+// Some file systems take the flag and refuse the read.
+bool ReadsDirectly(int fd) {
+  const absl::StatusOr<AlignedBuffer> page = AlignedBuffer::Allocate(kLayerPageBytes);
+  return page.ok() && pread(fd, page->data(), kLayerPageBytes, 0) == kLayerPageBytes;
 }
 
 }  // namespace
@@ -119,6 +104,31 @@ std::string WriteLayerHeader(const LayerFileInfo& info) {
   return header;
 }
 
+absl::StatusOr<LayerFileInfo> ParseLayerInfo(absl::string_view text) {
+  const absl::Status damaged = absl::DataLossError("its description is not one of ours");
+  const absl::StatusOr<Json> parsed = ParseJson({text.data(), text.size()});
+  if (!parsed.ok()) return absl::DataLossError(parsed.status().message());
+  const Json& json = *parsed;
+  LayerFileInfo info{.key = json["key"].get<std::string>(),
+                     .image_bytes = json["image_bytes"].get<int64_t>()};
+  if (info.image_bytes <= 0 || info.image_bytes > kImageBytesMax || info.image_bytes % kLayerPageBytes != 0)
+    return damaged;
+  for (const Json& checksum : json["checksums"]) {
+    if (!ParseHex(checksum.text(), &info.checksums.emplace_back())) return damaged;
+  }
+  const int64_t blocks = (info.image_bytes + kLayerBlockBytes - 1) / kLayerBlockBytes;
+  if (static_cast<int64_t>(info.checksums.size()) != blocks) return damaged;
+  for (const Json& pair : json["hashes"]) {
+    WeightHash& hash = info.hashes.emplace_back();
+    hash.what = pair[0].text();
+    if (info.hashes.size() > kWeightHashesMax || hash.what.size() > kWeightHashNameBytesMax ||
+        !ParseHex(pair[1].text(), &hash.hash)) {
+      return damaged;
+    }
+  }
+  return info;
+}
+
 absl::StatusOr<int64_t> LayerHeaderBytes(absl::string_view beginning) {
   BW_ASSIGN_OR_RETURN(const Preamble preamble, ParsePreamble(beginning));
   return RoundUp(static_cast<int64_t>(kPreambleBytes) + preamble.text_bytes, kLayerPageBytes);
@@ -129,9 +139,7 @@ absl::StatusOr<LayerFileInfo> ParseLayerHeader(absl::string_view header) {
   const absl::string_view text = header.substr(kPreambleBytes, preamble.text_bytes);
   if (static_cast<int64_t>(text.size()) != preamble.text_bytes || HashText(text) != preamble.text_hash)
     return absl::DataLossError("its description is damaged");
-  absl::StatusOr<LayerFileInfo> info = ParseInfo(text);
-  if (!info.ok()) return absl::DataLossError(info.status().message());
-  return info;
+  return ParseLayerInfo(text);
 }
 
 absl::StatusOr<std::string> ReadLayerKey(const std::string& path) {
@@ -158,9 +166,16 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> LayerFile::Open(const std::stri
     return absl::DataLossError(absl::StrCat(path, ": holds another layer than its name says"));
   file->info_ = *std::move(info);
   BW_ASSIGN_OR_RETURN(file->image_begin_, LayerHeaderBytes(*header));
+  struct stat status;
+  if (fstat(fd, &status) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot stat ", path));
+  if (status.st_size != file->image_begin_ + file->info_.image_bytes)
+    return absl::DataLossError(
+        absl::StrCat(path, ": has ", status.st_size, " bytes, and not those that it describes"));
   // What was just written still lies in the system's cache, where nobody needs it.
   (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-  file->direct_ = fcntl(fd, F_SETFL, O_DIRECT) == 0;
+  file->direct_ = fcntl(fd, F_SETFL, O_DIRECT) == 0 && ReadsDirectly(fd);
+  if (!file->direct_ && fcntl(fd, F_SETFL, 0) != 0)
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   return std::shared_ptr<const LayerFile>(std::move(file));
 }
 

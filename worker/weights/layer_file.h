@@ -37,6 +37,9 @@ struct LayerFileInfo {
 LayerFileInfo DescribeImage(std::string key, absl::Span<const std::byte> image,
                             std::vector<WeightHash> hashes);
 
+// The text of the description alone; DataLoss if it is none of ours.
+absl::StatusOr<LayerFileInfo> ParseLayerInfo(absl::string_view text);
+
 // All that stands before the image. `header` as it was written, or more of the file; DataLoss with the
 // reason.
 std::string WriteLayerHeader(const LayerFileInfo& info);

@@ -8,7 +8,7 @@
 namespace bellwether {
 
 absl::StatusOr<std::unique_ptr<LayerSource>> LayerSource::Create(Options options) {
-  ReadAhead::Options ahead{.buffers = kLayerBuffers, .wait_limit = options.wait_limit};
+  ReadAhead::Options ahead{.buffers = kLayerBuffers, .cpus = options.cpus, .wait_limit = options.wait_limit};
   for (const auto& layer : options.shard->layer_weights) {
     if (layer->file != nullptr) ahead.files.push_back(layer->file);
   }
@@ -24,11 +24,13 @@ absl::StatusOr<const LayerWeights*> LayerSource::Acquire(int64_t layer) {
   if (weights.file == nullptr) return &weights;
   StepMeter& meter = options_.progress->meter;
   const StepPart before = meter.Enter(StepPart::kWeightsWait).before;
-  absl::StatusOr<std::byte*> image = ahead_->Take();
+  absl::StatusOr<std::byte*> image = ahead_->Take(*weights.file);
   meter.Enter(before);
   if (!image.ok()) return Annotate(image.status(), "weights of a layer");
   weights.store->MoveTo(*image);
-  options_.progress->streamed_bytes.fetch_add(weights.file->info().image_bytes, std::memory_order_relaxed);
+  const int64_t read = ahead_->bytes_read();
+  options_.progress->streamed_bytes.fetch_add(read - counted_, std::memory_order_relaxed);
+  counted_ = read;
   return &weights;
 }
 

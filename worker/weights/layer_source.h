@@ -21,6 +21,7 @@ class LayerSource {
   struct Options {
     std::shared_ptr<const LoadedShard> shard;
     DeviceOps* ops = nullptr;              // outlives this
+    std::vector<int> cpus;                 // of threads that read; empty: wherever the system likes
     absl::Duration wait_limit;             // for the drive
     ExecutorProgress* progress = nullptr;  // likewise; told of waits and bytes
   };
@@ -41,6 +42,7 @@ class LayerSource {
 
   const Options options_;
   std::unique_ptr<ReadAhead> ahead_;  // null if no layer is streamed
+  int64_t counted_ = 0;               // of the bytes it has read, those that progress knows of
 };
 
 }  // namespace bellwether

@@ -1,97 +1,170 @@
 #include "worker/weights/read_ahead.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/aligned_buffer.h"
 #include "common/check.h"
+#include "common/mutex.h"
 #include "common/status.h"
+#include "worker/thread_pool.h"
 
 namespace bellwether {
+namespace {
 
-absl::StatusOr<std::unique_ptr<ReadAhead>> ReadAhead::Create(Options options) {
-  BW_CHECK(!options.files.empty() && options.buffers >= 2 && options.threads >= 1);
+// A read that the drive answers is over long before.
+constexpr absl::Duration kJoinLimit = absl::Seconds(2);
+
+}  // namespace
+
+// Images are numbered as they are read, from 0 over all rounds.
+class ReadAhead::Ring {
+ public:
+  explicit Ring(Options options) : options_(std::move(options)), blocks_left_(options_.buffers, 0) {}
+  absl::Status Allocate();
+
+  absl::StatusOr<std::byte*> Take(const LayerFile& file);
+  void Release();
+  void Abort(const absl::Status& reason);
+  int64_t bytes_read() const;
+
+  void Read();  // a thread's life
+  // Whether all threads have ended.
+  bool Ended(absl::Duration limit);
+
+ private:
+  const LayerFile& FileOf(int64_t image) const { return *options_.files[image % options_.files.size()]; }
+  size_t BufferOf(int64_t image) const { return static_cast<size_t>(image) % buffers_.size(); }
+  struct Block {
+    int64_t image = 0, block = 0;
+  };
+  // Nothing once it is over.
+  std::optional<Block> Next();
+  void Finish(const Block& block, const absl::Status& read);
+
+  const Options options_;
+  std::vector<AlignedBuffer> buffers_;
+
+  mutable Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  int64_t taken_ ABSL_GUARDED_BY(mutex_) = 0;                 // images
+  int64_t released_ ABSL_GUARDED_BY(mutex_) = 0;              // likewise
+  Block next_ ABSL_GUARDED_BY(mutex_);                        // to be read
+  std::vector<int64_t> blocks_left_ ABSL_GUARDED_BY(mutex_);  // of each buffer's image
+  int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
+  int ended_ ABSL_GUARDED_BY(mutex_) = 0;  // threads
+};
+
+absl::Status ReadAhead::Ring::Allocate() {
   int64_t largest = 0;
-  for (const auto& file : options.files) largest = std::max(largest, file->info().image_bytes);
-  auto ahead = std::unique_ptr<ReadAhead>(new ReadAhead(std::move(options)));
-  for (int i = 0; i < ahead->options_.buffers; ++i) {
+  for (const auto& file : options_.files) largest = std::max(largest, file->info().image_bytes);
+  for (int i = 0; i < options_.buffers; ++i) {
     absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(largest);
     if (!buffer.ok()) return Annotate(buffer.status(), "buffers for layers that are read ahead");
-    ahead->buffers_.push_back(*std::move(buffer));
+    buffers_.push_back(*std::move(buffer));
   }
-  for (int i = 0; i < ahead->options_.threads; ++i)
-    ahead->threads_.emplace_back([&ahead = *ahead] { ahead.Run(); });
-  return ahead;
+  return absl::OkStatus();
 }
 
-ReadAhead::ReadAhead(Options options) : options_(std::move(options)), blocks_left_(options_.buffers, 0) {}
-
-ReadAhead::~ReadAhead() {
-  Abort(absl::CancelledError("the layers are no longer wanted"));
-  for (std::thread& thread : threads_) thread.join();
-}
-
-absl::StatusOr<std::byte*> ReadAhead::Take() {
+absl::StatusOr<std::byte*> ReadAhead::Ring::Take(const LayerFile& file) {
   MutexLock lock(&mutex_);
   const int64_t image = taken_;
-  BW_CHECK(image < released_ + options_.buffers);
+  BW_CHECK(image < released_ + options_.buffers && &file == &FileOf(image));
   const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !status_.ok() || (next_image_ > image && blocks_left_[BufferOf(image)] == 0);
+    return !status_.ok() || (next_.image > image && blocks_left_[BufferOf(image)] == 0);
   };
   if (!mutex_.AwaitFor(there, options_.wait_limit)) {
     return absl::DeadlineExceededError(
-        absl::StrCat(FileOf(image).path(), ": not read within ", absl::FormatDuration(options_.wait_limit)));
+        absl::StrCat(file.path(), ": not read within ", absl::FormatDuration(options_.wait_limit)));
   }
   BW_RETURN_IF_ERROR(status_);
   ++taken_;
   return buffers_[BufferOf(image)].data();
 }
 
-void ReadAhead::Release() {
+void ReadAhead::Ring::Release() {
   MutexLock lock(&mutex_);
   BW_CHECK_LT(released_, taken_);
   ++released_;
 }
 
-void ReadAhead::Abort(const absl::Status& reason) {
+void ReadAhead::Ring::Abort(const absl::Status& reason) {
   MutexLock lock(&mutex_);
   status_.Update(reason);
 }
 
-int64_t ReadAhead::bytes_read() const {
+int64_t ReadAhead::Ring::bytes_read() const {
   MutexLock lock(&mutex_);
   return bytes_read_;
 }
 
-// Blocks are begun in order, one after the other, by whichever thread is free.
-void ReadAhead::Run() {
-  const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !status_.ok() || next_image_ < released_ + options_.buffers;
-  };
-  while (true) {
-    int64_t image = 0, block = 0;
-    {
-      MutexLock lock(&mutex_);
-      mutex_.Await(wanted);
-      if (!status_.ok()) return;
-      image = next_image_;
-      block = next_block_++;
-      const int64_t blocks = FileOf(image).blocks();
-      if (block == 0) blocks_left_[BufferOf(image)] = blocks;
-      if (next_block_ == blocks) {
-        ++next_image_;
-        next_block_ = 0;
-      }
-    }
-    const LayerFile& file = FileOf(image);
-    const bool check = options_.check_always || image < static_cast<int64_t>(options_.files.size());
-    const absl::Status read = file.ReadBlock(block, check, buffers_[BufferOf(image)].data());
-    if (!read.ok()) file.Discard();
-    MutexLock lock(&mutex_);
-    status_.Update(read);
-    --blocks_left_[BufferOf(image)];
-    bytes_read_ += file.BytesOf(block);
-  }
+bool ReadAhead::Ring::Ended(absl::Duration limit) {
+  MutexLock lock(&mutex_);
+  const auto all = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return ended_ == options_.threads; };
+  return mutex_.AwaitFor(all, limit);
 }
+
+// Blocks are begun in order, one after the other, by whichever thread is free.
+void ReadAhead::Ring::Read() {
+  while (const std::optional<Block> it = Next()) {
+    const LayerFile& file = FileOf(it->image);
+    const bool check = options_.check_always || it->image < static_cast<int64_t>(options_.files.size());
+    const absl::Status read = file.ReadBlock(it->block, check, buffers_[BufferOf(it->image)].data());
+    if (!read.ok()) file.Discard();
+    Finish(*it, read);
+  }
+  MutexLock lock(&mutex_);
+  ++ended_;
+}
+
+std::optional<ReadAhead::Ring::Block> ReadAhead::Ring::Next() {
+  MutexLock lock(&mutex_);
+  const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !status_.ok() || next_.image < released_ + options_.buffers;
+  };
+  mutex_.Await(wanted);
+  if (!status_.ok()) return std::nullopt;
+  const Block next = next_;
+  const int64_t blocks = FileOf(next.image).blocks();
+  if (next.block == 0) blocks_left_[BufferOf(next.image)] = blocks;
+  next_ = next.block + 1 < blocks ? Block{next.image, next.block + 1} : Block{next.image + 1, 0};
+  return next;
+}
+
+void ReadAhead::Ring::Finish(const Block& block, const absl::Status& read) {
+  MutexLock lock(&mutex_);
+  status_.Update(read);
+  --blocks_left_[BufferOf(block.image)];
+  bytes_read_ += FileOf(block.image).BytesOf(block.block);
+}
+
+absl::StatusOr<std::unique_ptr<ReadAhead>> ReadAhead::Create(Options options) {
+  BW_CHECK(!options.files.empty() && options.buffers >= 2 && options.threads >= 1);
+  const int threads = options.threads;
+  const std::vector<int> cpus = options.cpus;
+  const auto ring = std::make_shared<Ring>(std::move(options));
+  BW_RETURN_IF_ERROR(ring->Allocate());
+  auto ahead = std::unique_ptr<ReadAhead>(new ReadAhead(ring));
+  for (int i = 0; i < threads; ++i) {
+    ahead->threads_.emplace_back([ring, cpus] {
+      LetCurrentThreadRunOn(cpus);
+      ring->Read();
+    });
+  }
+  return ahead;
+}
+
+ReadAhead::~ReadAhead() {
+  ring_->Abort(absl::CancelledError("the layers are no longer wanted"));
+  const bool ended = ring_->Ended(kJoinLimit);
+  for (std::thread& thread : threads_) ended ? thread.join() : thread.detach();
+}
+
+absl::StatusOr<std::byte*> ReadAhead::Take(const LayerFile& file) { return ring_->Take(file); }
+void ReadAhead::Release() { ring_->Release(); }
+void ReadAhead::Abort(const absl::Status& reason) { ring_->Abort(reason); }
+int64_t ReadAhead::bytes_read() const { return ring_->bytes_read(); }
 
 }  // namespace bellwether

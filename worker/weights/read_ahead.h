@@ -8,8 +8,6 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/aligned_buffer.h"
-#include "common/mutex.h"
 #include "worker/weights/layer_file.h"
 
 namespace bellwether {
@@ -23,21 +21,24 @@ class ReadAhead {
     std::vector<std::shared_ptr<const LayerFile>> files;  // at least one
     int buffers = 2;                                      // at least 2, each as large as the largest image
     int threads = 4;                                      // that read: blocks on the way to the drive at once
-    bool check_always = false;                            // checksums
+    std::vector<int> cpus;      // of those threads; empty: wherever the system likes
+    bool check_always = false;  // checksums
     absl::Duration wait_limit = absl::InfiniteDuration();
   };
   // ResourceExhausted if there is no memory for the buffers.
   static absl::StatusOr<std::unique_ptr<ReadAhead>> Create(Options options);
+  // Does not wait for a drive that does not answer: its thread ends, and gives the buffers back, when it
+  // does.
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
 
   // -- One thread
 
-  // The image of the next file, until Release. Waits for the drive: DeadlineExceeded beyond the limit, naming
-  // the file. Errors of reading are LayerFile::ReadBlock's, and final: a file that cannot be read is taken
-  // away, so that it is written anew.
-  absl::StatusOr<std::byte*> Take();
+  // The image of `file`, which must be the next one, until Release. Waits for the drive: DeadlineExceeded
+  // beyond the limit, naming the file. Errors of reading are LayerFile::ReadBlock's, and final: a file that
+  // cannot be read is taken away, so that it is written anew.
+  absl::StatusOr<std::byte*> Take(const LayerFile& file);
   // The buffer taken first may be filled anew.
   void Release();
 
@@ -45,29 +46,14 @@ class ReadAhead {
 
   // Whoever waits, or would, gets `reason`.
   void Abort(const absl::Status& reason);
-  // Since the beginning.
+  // From the drive, since the beginning.
   int64_t bytes_read() const;
 
  private:
-  explicit ReadAhead(Options options);
-  // Images are numbered as they are read, from 0 over all rounds.
-  const LayerFile& FileOf(int64_t image) const { return *options_.files[image % options_.files.size()]; }
-  size_t BufferOf(int64_t image) const { return static_cast<size_t>(image) % buffers_.size(); }
-  void Run();
+  class Ring;
+  explicit ReadAhead(std::shared_ptr<Ring> ring) : ring_(std::move(ring)) {}
 
-  const Options options_;
-  std::vector<AlignedBuffer> buffers_;
-
-  mutable Mutex mutex_;
-  absl::Status status_ ABSL_GUARDED_BY(mutex_);
-  int64_t taken_ ABSL_GUARDED_BY(mutex_) = 0;     // images
-  int64_t released_ ABSL_GUARDED_BY(mutex_) = 0;  // likewise
-  // What is read next.
-  int64_t next_image_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t next_block_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<int64_t> blocks_left_ ABSL_GUARDED_BY(mutex_);  // of each buffer's image
-  int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
-
+  const std::shared_ptr<Ring> ring_;  // its threads have it too
   std::vector<std::thread> threads_;
 };
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "common/mutex.h"
 #include "common/random.h"
 #include "model/checkpoint/testing_files.h"
 #include "worker/weights/shard_cache.h"
@@ -37,10 +38,11 @@ class ReadAheadTest : public ::testing::Test {
     return files;
   }
   // Takes `images` of them, each of which must be there whole and stay so until it is released.
-  static void ExpectInOrder(ReadAhead& ahead, size_t files, int images) {
+  static void ExpectInOrder(ReadAhead& ahead, const std::vector<std::shared_ptr<const LayerFile>>& files,
+                            int images) {
     for (int i = 0; i < images; ++i) {
-      const int layer = i % static_cast<int>(files);
-      const auto image = ahead.Take();
+      const int layer = i % static_cast<int>(files.size());
+      const auto image = ahead.Take(*files[layer]);
       ASSERT_TRUE(image.ok()) << image.status();
       const AlignedBuffer expected = testing_image::Make(kImageBytes - layer % 2 * kLayerBlockBytes, layer);
       ASSERT_TRUE(std::equal(expected.data(), expected.data() + expected.size(), *image)) << "image " << i;
@@ -55,9 +57,10 @@ TEST_F(ReadAheadTest, LayersComeInOrderRoundAfterRound) {
   for (const int layers : {1, 2, 3, 5}) {
     for (const int buffers : {2, 3, 7}) {
       for (const int threads : {1, 4}) {
-        auto ahead = ReadAhead::Create({.files = Files(layers), .buffers = buffers, .threads = threads});
+        const auto files = Files(layers);
+        auto ahead = ReadAhead::Create({.files = files, .buffers = buffers, .threads = threads});
         ASSERT_TRUE(ahead.ok()) << ahead.status();
-        ExpectInOrder(**ahead, layers, 4 * layers + 1);
+        ExpectInOrder(**ahead, files, 4 * layers + 1);
       }
     }
   }
@@ -81,9 +84,10 @@ TEST_F(ReadAheadTest, TheOrderInWhichBlocksArriveShowsNowhere) {
       --reading;
       return read;
     };
-    auto ahead = ReadAhead::Create({.files = Files(3, shuffled), .buffers = 3, .threads = 3});
+    const auto files = Files(3, shuffled);
+    auto ahead = ReadAhead::Create({.files = files, .buffers = 3, .threads = 3});
     ASSERT_TRUE(ahead.ok()) << ahead.status();
-    ExpectInOrder(**ahead, 3, 7);
+    ExpectInOrder(**ahead, files, 7);
   }
 }
 
@@ -106,8 +110,8 @@ TEST_F(ReadAheadTest, ReadsAsFarAsThereAreBuffersAndNoFurther) {
     const auto full = [&] { return blocks >= ring; };
     ASSERT_TRUE(mutex.AwaitFor(full, absl::Seconds(60)));
   }
-  ASSERT_TRUE((*ahead)->Take().ok());
-  ASSERT_TRUE((*ahead)->Take().ok());
+  ASSERT_TRUE((*ahead)->Take(*files[0]).ok());
+  ASSERT_TRUE((*ahead)->Take(*files[1]).ok());
   {
     MutexLock lock(&mutex);
     EXPECT_EQ(blocks, ring);
@@ -128,31 +132,44 @@ TEST_F(ReadAheadTest, AReadThatFailsIsToldAndTheFileWrittenAnew) {
   const auto files = Files(2, failing);
   auto ahead = ReadAhead::Create({.files = files});
   ASSERT_TRUE(ahead.ok()) << ahead.status();
-  const auto image = (*ahead)->Take();
+  const auto image = (*ahead)->Take(*files[0]);
   ASSERT_FALSE(image.ok());
   EXPECT_NE(std::string(image.status().message()).find(files[0]->path()), std::string::npos)
       << image.status();
   EXPECT_TRUE(files[0]->discarded());
 }
 
+// Whoever waited once hung for good when it ended: with threads in a read that never came back.
 TEST_F(ReadAheadTest, ADriveThatStallsIsGivenUp) {
-  Mutex mutex;
-  bool over = false;
-  const auto stalled = [&](int, void*, size_t, off_t) -> ssize_t {
-    MutexLock lock(&mutex);
-    mutex.Await([&] { return over; });
+  struct Drive {
+    Mutex mutex;
+    bool answers ABSL_GUARDED_BY(mutex) = false;
+    int reads ABSL_GUARDED_BY(mutex) = 0;
+  };
+  const auto drive = std::make_shared<Drive>();
+  const auto stalled = [drive](int, void*, size_t, off_t) -> ssize_t {
+    MutexLock lock(&drive->mutex);
+    ++drive->reads;
+    const auto answers = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(drive->mutex) { return drive->answers; };
+    drive->mutex.Await(answers);
+    --drive->reads;
     errno = EIO;
     return -1;
   };
-  const auto files = Files(1, stalled);
-  auto ahead = ReadAhead::Create({.files = files, .wait_limit = absl::Milliseconds(20)});
-  ASSERT_TRUE(ahead.ok()) << ahead.status();
-  const auto image = (*ahead)->Take();
-  EXPECT_TRUE(absl::IsDeadlineExceeded(image.status())) << image.status();
-  EXPECT_NE(std::string(image.status().message()).find(files[0]->path()), std::string::npos)
-      << image.status();
-  MutexLock lock(&mutex);
-  over = true;
+  {
+    const auto files = Files(1, stalled);
+    auto ahead = ReadAhead::Create({.files = files, .wait_limit = absl::Milliseconds(20)});
+    ASSERT_TRUE(ahead.ok()) << ahead.status();
+    const auto image = (*ahead)->Take(*files[0]);
+    EXPECT_TRUE(absl::IsDeadlineExceeded(image.status())) << image.status();
+    EXPECT_NE(std::string(image.status().message()).find(files[0]->path()), std::string::npos)
+        << image.status();
+  }
+  MutexLock lock(&drive->mutex);
+  EXPECT_GT(drive->reads, 0) << "it has not answered yet";
+  drive->answers = true;
+  const auto over = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(drive->mutex) { return drive->reads == 0; };
+  EXPECT_TRUE(drive->mutex.AwaitFor(over, absl::Seconds(60)));
 }
 
 TEST_F(ReadAheadTest, WhoWaitsIsToldOfTheEnd) {
@@ -163,14 +180,15 @@ TEST_F(ReadAheadTest, WhoWaitsIsToldOfTheEnd) {
     mutex.Await([&] { return over; });
     return pread(fd, to, bytes, offset);
   };
-  auto ahead = ReadAhead::Create({.files = Files(1, stalled)});
+  const auto files = Files(1, stalled);
+  auto ahead = ReadAhead::Create({.files = files});
   ASSERT_TRUE(ahead.ok()) << ahead.status();
   std::thread other([&] {
     (*ahead)->Abort(absl::CancelledError("the epoch is over"));
     MutexLock lock(&mutex);
     over = true;
   });
-  EXPECT_TRUE(absl::IsCancelled((*ahead)->Take().status()));
+  EXPECT_TRUE(absl::IsCancelled((*ahead)->Take(*files[0]).status()));
   other.join();
 }
 

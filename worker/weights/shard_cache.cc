@@ -16,6 +16,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "common/config.h"
 #include "common/format_bytes.h"
 #include "common/log.h"
@@ -42,9 +43,14 @@ absl::Status CheckRoom(const ShardCache::Options& options, int64_t bytes) {
   const int64_t free = static_cast<int64_t>(drive.f_bavail) * static_cast<int64_t>(drive.f_frsize);
   const int64_t all = static_cast<int64_t>(drive.f_blocks) * static_cast<int64_t>(drive.f_frsize);
   if (free - bytes >= all / kDriveShareLeftFree) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrCat(options.directory, ": ", FormatBytes(free),
-                                                   " are free of ", FormatBytes(all),
-                                                   ", and a tenth is left free"));
+  return absl::ResourceExhaustedError(
+      absl::StrCat(options.directory, ": ", FormatBytes(free), " are free of ", FormatBytes(all),
+                   ", and a tenth is left free; bellwether cache prune makes room"));
+}
+
+bool OlderThan(const std::string& path, absl::Duration age) {
+  struct stat info;
+  return stat(path.c_str(), &info) == 0 && absl::Now() - absl::TimeFromTimespec(info.st_mtim) > age;
 }
 
 // What a writer that was killed has left; one that lives holds a lock (common/new_file.h).
@@ -52,7 +58,11 @@ void RemoveLeftovers(const std::string& directory) {
   std::error_code error;
   for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
     const std::string path = entry->path().string();
-    if (!absl::EndsWith(path, ".partial")) continue;
+    const bool partial = absl::EndsWith(path, ".partial");
+    // Complete, but killed before it got its name.
+    const bool unnamed =
+        !partial && absl::StrContains(path, absl::StrCat(kSuffix, ".")) && OlderThan(path, absl::Hours(1));
+    if (!partial && !unnamed) continue;
     const UniqueFd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (file.valid() && flock(file.get(), LOCK_EX | LOCK_NB) == 0) (void)unlink(path.c_str());
   }
@@ -70,7 +80,9 @@ absl::StatusOr<std::unique_ptr<ShardCache>> ShardCache::Open(Options options) {
 }
 
 absl::Status ShardCache::MakeDirectory() const {
-  const std::string& directory = options_.directory;
+  std::string directory = options_.directory;
+  while (directory.size() > 1 && directory.back() == '/')
+    directory.pop_back();  // or it would be its own parent
   std::error_code error;
   fs::create_directories(fs::path(directory).parent_path(), error);
   if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST)
@@ -156,6 +168,7 @@ absl::StatusOr<std::vector<CachedLayer>> ListShardCache(const std::string& direc
     layer = {.path = path, .bytes = info.st_size, .used = absl::TimeFromTimespec(info.st_mtim)};
     layer.key = ReadLayerKey(path).value_or("");
   }
+  if (error == std::errc::no_such_file_or_directory) return layers;  // nobody has written one yet
   if (error) return absl::ErrnoToStatus(error.value(), absl::StrCat("cannot read ", directory));
   std::sort(layers.begin(), layers.end(),
             [](const CachedLayer& a, const CachedLayer& b) { return a.used < b.used; });
@@ -169,7 +182,7 @@ absl::StatusOr<std::vector<CachedLayer>> PruneShardCache(const std::string& dire
   std::vector<CachedLayer> pruned;
   for (const CachedLayer& layer : layers) {
     if (bytes <= bytes_max) break;
-    if (unlink(layer.path.c_str()) != 0)
+    if (unlink(layer.path.c_str()) != 0 && errno != ENOENT)
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot remove ", layer.path));
     bytes -= layer.bytes;
     pruned.push_back(layer);

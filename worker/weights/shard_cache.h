@@ -65,7 +65,7 @@ struct CachedLayer {
   int64_t bytes = 0;
   absl::Time used;  // last
 };
-// Least recently used first.
+// Least recently used first; none where there is no such directory.
 absl::StatusOr<std::vector<CachedLayer>> ListShardCache(const std::string& directory);
 // Takes away the least recently used until the rest takes at most `bytes_max`; what it took away.
 absl::StatusOr<std::vector<CachedLayer>> PruneShardCache(const std::string& directory, int64_t bytes_max);

@@ -123,14 +123,8 @@ TEST_F(ShardCacheTest, AFileThatWasCutOffIsDamaged) {
   for (const int64_t size :
        {static_cast<int64_t>(fs::file_size(path)) - kLayerPageBytes, int64_t{60}, int64_t{0}}) {
     fs::resize_file(path, size);
-    const auto file = cache->Find("a");
-    if (file == nullptr) {
-      EXPECT_FALSE(fs::exists(path));
-    } else {
-      AlignedBuffer image = *AlignedBuffer::Allocate(kImageBytes);
-      EXPECT_TRUE(absl::IsDataLoss(ReadAll(*file, image)));
-      file->Discard();
-    }
+    EXPECT_EQ(cache->Find("a"), nullptr);
+    EXPECT_FALSE(fs::exists(path));
     Write(*cache, "a", 1);
   }
 }
@@ -206,7 +200,7 @@ TEST_F(ShardCacheTest, TheLeastRecentlyUsedGoFirst) {
   EXPECT_EQ(cache->Find("b"), nullptr);
   EXPECT_NE(cache->Find("a"), nullptr);
   EXPECT_EQ(PruneShardCache(cache->directory(), 0)->size(), 1u);
-  EXPECT_FALSE(ListShardCache(cache->directory() + "/nowhere").ok());
+  EXPECT_TRUE(ListShardCache(cache->directory() + "/nowhere")->empty());
 }
 
 TEST_F(ShardCacheTest, ADirectoryThatCannotBeMadeIsNamed) {

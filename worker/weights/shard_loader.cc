@@ -356,6 +356,11 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::FindImage(const Section
                                                                    const std::string& key,
                                                                    absl::Span<std::byte> image) {
   std::shared_ptr<const LayerFile> file = options_.cache->Find(key);
+  if (file != nullptr && file->info().image_bytes != static_cast<int64_t>(image.size())) {
+    LogWarning("shard cache: ", file->path(), ": of another size; ", section.name, " is packed again");
+    file->Discard();
+    file = nullptr;
+  }
   if (file == nullptr || section.streamed) return file;
   const absl::Status read = ReadImage(*file, image);
   if (read.ok()) return file;

@@ -341,6 +341,22 @@ TEST_F(CachedShard, WhatCannotBeWrittenIsOnlyAPityUnlessItIsToBeStreamed) {
   EXPECT_TRUE(absl::IsFailedPrecondition(nowhere.status())) << nowhere.status();
 }
 
+// Another build's arithmetic of sizes must not lead beyond a buffer.
+TEST_F(CachedShard, AFileOfAnotherSizeIsNotUsed) {
+  ASSERT_TRUE(Load(MakeStreamed(0)).ok());
+  for (int32_t streamed : {0, 4}) {
+    const auto layers = ListShardCache(directory_.path());
+    ASSERT_TRUE(layers.ok()) << layers.status();
+    for (const CachedLayer& layer : *layers) {
+      const std::vector<std::byte> image(2 * kLayerPageBytes);
+      ASSERT_TRUE(cache_->Write(DescribeImage(layer.key, image, {}), image).ok());
+    }
+    const auto again = Load(MakeStreamed(streamed));
+    ASSERT_TRUE(again.ok()) << again.status();
+    EXPECT_GT((*again)->hashes.size(), 10u);
+  }
+}
+
 // Serving does not wait for the drive; what has gone before its turn is passed over.
 TEST_F(CachedShard, WhatIsInMemoryIsWrittenBehind) {
   std::vector<UnwrittenImage> unwritten;
