@@ -37,8 +37,8 @@
 
 namespace bellwether::kernels {
 
-// Of all that decides on the bytes of packed weights: this form, how floats are rounded and quantised, and how the
-// matrices of a layer follow each other. What is kept in files is packed anew when it changes.
+// Of all that decides on the bytes of packed weights: this form, rounding, how matrices of a layer follow
+// each other. What is kept in files is packed anew when it changes.
 inline constexpr int kPackedVersion = 1;
 
 inline constexpr int kPanelRows = 64;
