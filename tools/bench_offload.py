@@ -9,6 +9,7 @@ says so, and nothing is held back. Prints, each as a share of the limit in the s
 
     a step of one sequence   to the bytes that it streams at the drive's rate
     16 sequences at once     to one alone
+    a second start           to the reading of all layers, which fit in memory
     two ranks                to one, all layers streamed, each rank with a drive of its own
 """
 
@@ -113,7 +114,7 @@ class Cluster:
         while not done():
             if time.monotonic() > end or any(process.poll() is not None for process in self.processes):
                 raise SystemExit(what + "\n" + "\n".join(path.read_text() for path in sorted(self.directory.glob("*.log"))))
-            time.sleep(0.5)
+            time.sleep(0.1)
 
     def load(self, concurrency, requests, tokens):
         """Tokens a second of all and between the tokens of one; None while it does not serve."""
@@ -156,7 +157,7 @@ def step_seconds(cluster, tokens):
     return seconds / steps, streamed, report
 
 
-def rate_text(options):
+def rate_of(options):
     return options.drive_mb_s * 1e6 if options.throttled else None
 
 
@@ -201,6 +202,26 @@ def measure_all_streamed(options, memory, ranks, rate):
         cluster.close()
 
 
+def measure_second_start(options, rate):
+    """From the start of a worker that has all layers in files to the first token, where all of them fit in memory."""
+    memory, cache = 1 << 20, pathlib.Path(options.cache) / "rank-0-of-1"
+    cluster = Cluster(options, memory, 1)
+    try:
+        layers = int(re.search(r"layers 0-(\d+)", (cluster.directory / "0.log").read_text()).group(1)) + 1
+        cluster.wait(lambda: len(list(cache.glob("*.layer"))) == layers + 1, "layers are not written")
+    finally:
+        cluster.close()
+    start = time.monotonic()
+    cluster = Cluster(options, memory, 1)
+    try:
+        seconds = time.monotonic() - start
+        read = sum(path.stat().st_size for path in cache.glob("*.layer"))
+        print(f"second start: {seconds:.2f} s to the end of an answer of 2 tokens, {read / 1e6:.0f} MB read"
+              + (f": {seconds * rate / read:.2f} of what the drive takes" if rate else ""))
+    finally:
+        cluster.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama-1.1b:bf16")
@@ -222,8 +243,9 @@ def main():
                                         check=True).stdout)["loaded_bytes"]
     memory = options.memory_mib or int(weights / 2 / 0.9) >> 20
 
-    held = rate_text(options)
-    seconds = measure_one(options, memory, held)
+    held = rate_of(options)
+    measure_one(options, memory, held)
+    measure_second_start(options, held)
     if options.only_one:
         return
     least = least_memory(options, 1), least_memory(options, 2)

@@ -45,7 +45,7 @@ tsan() {
   TSAN_OPTIONS="ignore_noninstrumented_modules=1 suppressions=$PWD/tests/tsan.supp" run tsan "^($1)_test$"
 }
 handover='common/(bounded_queue|mutex)|coordinator/(token_stream|engine_loop|text_pool)|worker/(epoch_runner|thread_pool)'
-handover+='|worker/link/(rendezvous|connector)'
+handover+='|worker/link/(rendezvous|connector)|worker/weights/(read_ahead|shard_loader)'
 threaded='common/.*|http/.*|metrics/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum))'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
 

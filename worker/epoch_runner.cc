@@ -181,16 +181,20 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
     BW_ASSIGN_OR_RETURN(const Checkpoint* checkpoint, options_.models->Find(assignment.model_id));
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
     std::vector<UnwrittenImage> unwritten;
+    std::shared_ptr<const LoadedShard> unfinished;
     const bool cached = options_.cache_all || assignment.streamed_layers > 0;
-    BW_ASSIGN_OR_RETURN(shard_, LoadShard(*checkpoint, assignment, *options_.device,
-                                          {.threads = options_.threads,
-                                           .cpus = options_.cpus,
-                                           .cancelled = [&] { return !Wanted(assignment.epoch); },
-                                           .cache = cached ? options_.cache : nullptr,
-                                           .unwritten = &unwritten,
-                                           .previous = std::move(shard_)},  // what stays is taken over
-                                          &progress_));
+    auto loaded = LoadShard(*checkpoint, assignment, *options_.device,
+                            {.threads = options_.threads,
+                             .cpus = options_.cpus,
+                             .cancelled = [&] { return !Wanted(assignment.epoch); },
+                             .cache = cached ? options_.cache : nullptr,
+                             .unwritten = &unwritten,
+                             .previous = std::move(shard_),  // what stays is taken over
+                             .unfinished = &unfinished},
+                            &progress_);
+    shard_ = loaded.ok() ? *loaded : std::move(unfinished);
     if (write_behind_ != nullptr) write_behind_->Add(std::move(unwritten));
+    if (!loaded.ok()) return loaded.status();
   }
   SetHeld(HeldPart{.model_id = assignment.model_id,
                    .quantize = assignment.numeric.quantize,

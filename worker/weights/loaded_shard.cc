@@ -49,7 +49,7 @@ int64_t LoadedShard::ResidentBytes() const {
 }
 
 bool LoadedShard::Serves(const Assignment& assignment) const {
-  return model_id == assignment.model_id && layers == assignment.stage_layout().layers &&
+  return complete && model_id == assignment.model_id && layers == assignment.stage_layout().layers &&
          rank == assignment.rank_layout() && quantize == assignment.numeric.quantize &&
          streamed_layers == assignment.streamed_layers &&
          std::none_of(layer_weights.begin(), layer_weights.end(),

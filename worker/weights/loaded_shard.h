@@ -72,6 +72,7 @@ class LoadedShard {
   bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once
 
   bool reordered = false;  // some layer has an input order
+  bool complete = true;    // else it serves nothing: loading has ended after the last of its layers
   const DeviceMatrix& head_matrix() const { return head_is_embedding ? *embedding : *head; }
   // Of weights and of the buffers that those on a drive need.
   int64_t ResidentBytes() const;

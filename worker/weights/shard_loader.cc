@@ -550,8 +550,14 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   shard->rank = assignment.rank_layout();
   shard->quantize = assignment.numeric.quantize;
   shard->streamed_layers = assignment.streamed_layers;
-  BW_RETURN_IF_ERROR(Loader(checkpoint, assignment, device, std::move(options), progress).Load(*shard));
-  return shard;
+  std::shared_ptr<const LoadedShard>* const unfinished = options.unfinished;
+  const absl::Status loaded =
+      Loader(checkpoint, assignment, device, std::move(options), progress).Load(*shard);
+  if (loaded.ok()) return shard;
+  shard->layers.end = shard->layers.begin + static_cast<int64_t>(shard->layer_weights.size());
+  shard->complete = false;
+  if (unfinished != nullptr && !shard->layer_weights.empty()) *unfinished = std::move(shard);
+  return loaded;
 }
 
 }  // namespace bellwether

@@ -27,6 +27,9 @@ struct LoadOptions {
   std::vector<UnwrittenImage>* unwritten = nullptr;
   // What was loaded before: layers of it that are the same stay as they are. Null: nothing.
   std::shared_ptr<const LoadedShard> previous;
+  // Where loading ends with an error: the layers that were complete by then, which the next one may take
+  // over. It serves nothing. Null: they are dropped.
+  std::shared_ptr<const LoadedShard>* unfinished = nullptr;
 };
 
 // Reads and packs what `assignment` gives this worker, and takes it to `device`, which outlives the shard;

@@ -341,6 +341,27 @@ TEST_F(CachedShard, WhatCannotBeWrittenIsOnlyAPityUnlessItIsToBeStreamed) {
   EXPECT_TRUE(absl::IsFailedPrecondition(nowhere.status())) << nowhere.status();
 }
 
+// While workers came and went every new epoch began from nothing.
+TEST_F(CachedShard, WhatWasLoadedWhenItEndedIsTakenOver) {
+  int asked = 0;
+  std::shared_ptr<const LoadedShard> unfinished;
+  std::vector<UnwrittenImage> unwritten;
+  const auto ended =
+      Load(MakeStreamed(2),
+           {.cancelled = [&] { return ++asked > 20; }, .unwritten = &unwritten, .unfinished = &unfinished});
+  ASSERT_TRUE(absl::IsCancelled(ended.status())) << ended.status();
+  ASSERT_NE(unfinished, nullptr) << "20 reads are more than a layer, or this shows nothing";
+  const std::vector<std::shared_ptr<const LayerWeights>> before = unfinished->layer_weights;
+  ASSERT_LT(before.size(), 4u);
+  Assignment of_these = MakeStreamed(0);
+  EXPECT_FALSE(unfinished->Serves(of_these));
+  EXPECT_EQ(unfinished->layers.size(), static_cast<int64_t>(before.size()));
+  const auto shard = Load(MakeStreamed(2), {.previous = std::move(unfinished)});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  for (size_t i = 0; i < before.size(); ++i) EXPECT_EQ((*shard)->layer_weights[i], before[i]);
+  EXPECT_EQ((*shard)->bytes, (*Load(MakeStreamed(2)))->bytes);
+}
+
 // Another build's arithmetic of sizes must not lead beyond a buffer.
 TEST_F(CachedShard, AFileOfAnotherSizeIsNotUsed) {
   ASSERT_TRUE(Load(MakeStreamed(0)).ok());
