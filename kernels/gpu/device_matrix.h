@@ -23,7 +23,7 @@ inline constexpr int64_t kSegmentColumns = 256;
 inline constexpr int64_t kSliceSegmentColumns = 1024;
 
 // How a matrix of one shape lies on a GPU, the same for all its tiles.
-struct DeviceForm {
+struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that copies `parts`
   WeightFormat format = WeightFormat::kF32;
   bool has_offset = false;
   bool half_scales = false;

@@ -69,6 +69,7 @@ absl::StatusOr<double> Measure(const std::string& directory) {
   std::atomic<int64_t> next{0}, bytes{0};
   const absl::Duration begin = Clock::Real()->Now();
   std::vector<std::thread> threads;
+  threads.reserve(blocks.size());
   for (const AlignedBuffer& block : blocks) {
     threads.emplace_back([&] {
       for (int64_t i = next++; i < kSampleBlocks && Clock::Real()->Now() - begin < kSampleTime; i = next++) {
