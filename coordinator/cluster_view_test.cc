@@ -35,7 +35,7 @@ TEST_F(ClusterViewTest, TellsHowFarLoadingIsInStepsOfTenPercent) {
   Join(1, "a");
   Join(2, "b");
   const Epoch epoch = All<AssignLayout>().at(0).layout->epoch;
-  const auto loading = [epoch](int64_t loaded, int64_t total, Epoch of) {
+  const auto loading = [](int64_t loaded, int64_t total, Epoch of) {
     return WorkerProgress{
         .epoch = of, .state = WorkerState::kLoading, .loaded_bytes = loaded, .total_bytes = total};
   };
