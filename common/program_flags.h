@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <string>
@@ -68,6 +69,8 @@ CLI::Validator WholeNumber(const std::string& instead = "") {
   };
   return {check, ""};
 }
+// Of --memory-mib.
+inline constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
 inline constexpr char kRandomSeedAdvice[] = "leave it out for a random one";
 
 // A flag with its default shown. All programs add theirs by this, so that what a flag takes is the same.

@@ -57,9 +57,8 @@ std::string PoolLine(const Plan& plan, const MemoryPool& pool, int32_t context_b
 std::string StreamingLine(const Plan& plan, const PlannedWorker& planned, const WorkerInventory& worker) {
   if (planned.streamed_layers == 0) return "";
   return absl::StrFormat(
-      "%s streams %d of %d layers, %s a step; its host's drive gives %.2f GB/s: %.2f s a step; %s of weights "
-      "and "
-      "buffers in memory\n",
+      "%s streams %d of %d layers, %s a step, from a drive of %.2f GB/s that its host shares: %.2f s a step; "
+      "%s of weights and buffers in memory\n",
       worker.name, planned.streamed_layers, plan.layout.stages[planned.stage].layers.size(),
       FormatBytes(planned.streamed_bytes), worker.drive_bytes_per_second / 1e9, planned.drive_seconds,
       FormatBytes(planned.resident_bytes));

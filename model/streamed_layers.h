@@ -10,8 +10,8 @@ namespace bellwether {
 // kAuto: those that do not fit.
 enum class Offload : uint8_t { kAuto, kOff };
 
-// Each worker that streams reads this many layers ahead of the step, the one in use included, into buffers as
-// large as the largest of them.
+// Buffers of a worker that streams, each as large as its largest streamed layer: one is in use while the next
+// layer is read into the other.
 inline constexpr int kLayerBuffers = 2;
 
 // Which of `layers` layers are streamed when `streamed` are: evenly spread, so that the drive reads while

@@ -30,8 +30,6 @@
 namespace bellwether {
 namespace {
 
-constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
-
 struct Flags {
   WorkerSession::Options session;
   std::string device = "cpu";

@@ -19,10 +19,12 @@
 namespace bellwether {
 
 // A file with the packed matrices of a layer, as WeightStore::image() has them:
-//   "bellwether layer 1\n", the bytes of the text that follows as 16 hexadecimal digits, its FastHash
-//   likewise, "\n" a text of JSON: LayerFileInfo zeros up to a multiple of kLayerPageBytes the image, whose
-//   size is a multiple of it too
-// so that the image can be read past the system's cache (O_DIRECT), in blocks that each have a checksum.
+//   "bellwether layer 1\n"
+//   the length of the text below in bytes, then its FastHash, 16 hexadecimal digits each, "\n"
+//   the text: LayerFileInfo as JSON
+//   zeros, up to a multiple of kLayerPageBytes
+//   the image, whose size is a multiple of it too
+// So the image can be read past the system's cache (O_DIRECT), in blocks that each have a checksum.
 inline constexpr int64_t kLayerPageBytes = 4096;
 inline constexpr int64_t kLayerBlockBytes = int64_t{2} << 20;
 

@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/log.h"
 #include "common/status.h"
 #include "model/streamed_layers.h"
 
@@ -11,6 +12,10 @@ absl::StatusOr<std::unique_ptr<LayerSource>> LayerSource::Create(Options options
   ReadAhead::Options ahead{.buffers = kLayerBuffers, .cpus = options.cpus, .wait_limit = options.wait_limit};
   for (const auto& layer : options.shard->layer_weights) {
     if (layer->file != nullptr) ahead.files.push_back(layer->file);
+  }
+  if (!ahead.files.empty() && !ahead.files[0]->direct()) {
+    LogWarning(ahead.files[0]->path(),
+               " lies where reads go through the system's cache: layers are streamed more slowly");
   }
   auto source = std::unique_ptr<LayerSource>(new LayerSource(std::move(options)));
   if (!ahead.files.empty()) {

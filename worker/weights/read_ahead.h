@@ -21,8 +21,7 @@ class ReadAhead {
     std::vector<std::shared_ptr<const LayerFile>> files;  // at least one
     int buffers = 2;                                      // at least 2, each as large as the largest image
     int threads = 4;                                      // that read: blocks on the way to the drive at once
-    std::vector<int> cpus;      // of those threads; empty: wherever the system likes
-    bool check_always = false;  // checksums
+    std::vector<int> cpus;  // of those threads; empty: wherever the system likes
     absl::Duration wait_limit = absl::InfiniteDuration();
   };
   // ResourceExhausted if there is no memory for the buffers.

@@ -36,7 +36,7 @@ constexpr int64_t kDriveShareLeftFree = 10;  // a tenth
 constexpr int64_t kWriteBytes = int64_t{8} << 20;
 
 absl::Status CheckRoom(const ShardCache::Options& options, int64_t bytes) {
-  if (options.room_for) return options.room_for(bytes).status();
+  if (options.check_room) return options.check_room(bytes);
   struct statvfs drive;
   if (statvfs(options.directory.c_str(), &drive) != 0)
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", options.directory));

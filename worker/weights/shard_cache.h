@@ -22,8 +22,8 @@ class ShardCache {
   struct Options {
     std::string directory;
     ReadAt read_at;  // of the files; null: pread
-    // Of the file system `directory` lies in; tests have drives that are full. Null: what the system says.
-    std::function<absl::StatusOr<int64_t>(int64_t bytes)> room_for;
+    // Whether so many bytes may be written; tests have drives that are full. Null: by the drive itself.
+    std::function<absl::Status(int64_t bytes)> check_room;
   };
   // Makes no directory before it writes.
   explicit ShardCache(Options options) : options_(std::move(options)) {}

@@ -328,7 +328,7 @@ TEST_F(CachedShard, LayersThatStayAreTakenOver) {
 }
 
 TEST_F(CachedShard, WhatCannotBeWrittenIsOnlyAPityUnlessItIsToBeStreamed) {
-  const auto full = *ShardCache::Open({.directory = directory_.path(), .room_for = [](int64_t) {
+  const auto full = *ShardCache::Open({.directory = directory_.path(), .check_room = [](int64_t) {
                                          return absl::ResourceExhaustedError("the drive is full");
                                        }});
   EXPECT_TRUE(Load(MakeStreamed(0), {.cache = full.get()}).ok());
