@@ -57,11 +57,11 @@ bool OlderThan(const std::string& path, absl::Duration age) {
 void RemoveLeftovers(const std::string& directory) {
   std::error_code error;
   for (fs::directory_iterator entry(directory, error), end; !error && entry != end; entry.increment(error)) {
-    const std::string path = entry->path().string();
-    const bool partial = absl::EndsWith(path, ".partial");
+    const std::string path = entry->path().string(), name = entry->path().filename().string();
+    const bool partial = absl::EndsWith(name, ".partial");
     // Complete, but killed before it got its name.
     const bool unnamed =
-        !partial && absl::StrContains(path, absl::StrCat(kSuffix, ".")) && OlderThan(path, absl::Hours(1));
+        !partial && absl::StrContains(name, absl::StrCat(kSuffix, ".")) && OlderThan(path, absl::Hours(1));
     if (!partial && !unnamed) continue;
     const UniqueFd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
     if (file.valid() && flock(file.get(), LOCK_EX | LOCK_NB) == 0) (void)unlink(path.c_str());

@@ -170,6 +170,16 @@ TEST_F(ShardCacheTest, WhatAKilledWriterHasLeftIsTakenAway) {
   EXPECT_EQ(std::distance(fs::directory_iterator(cache->directory()), {}), 0);
 }
 
+// What the directory is called once decided on the files in it.
+TEST_F(ShardCacheTest, OldLayersStayWhateverTheDirectoryIsCalled) {
+  const std::string directory = directory_.path() + "/my.layer.cache";
+  const auto file = Write(**ShardCache::Open({.directory = directory}), "a", 1);
+  fs::last_write_time(file->path(), fs::file_time_type::clock::now() - std::chrono::hours(2));
+  const auto again = ShardCache::Open({.directory = directory});
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_NE((*again)->Find("a"), nullptr);
+}
+
 TEST_F(ShardCacheTest, TheLeastRecentlyUsedGoFirst) {
   const auto cache = Open();
   const auto now = fs::file_time_type::clock::now();
