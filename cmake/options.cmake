@@ -12,7 +12,8 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  # It must be told that headers compiled before (cmake/precompiled.cmake) are known by their content.
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE})
   set(CMAKE_C_COMPILER_LAUNCHER ${CCACHE})
 endif()
 find_program(MOLD mold)
@@ -28,7 +29,8 @@ add_compile_options(
   -ffp-contract=off
   -fno-fast-math
   -Wall -Wextra -Wno-missing-field-initializers -Werror
-  -fno-omit-frame-pointer)
+  -fno-omit-frame-pointer
+  -pthread)
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   add_compile_options(-Wthread-safety)  # what ABSL_GUARDED_BY says is checked by clang alone
 endif()

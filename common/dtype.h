@@ -19,8 +19,19 @@ enum class WeightFormat : uint8_t { kF32 = 0, kBF16 = 1, kF16 = 2, kInt8 = 3, kI
 
 constexpr bool IsQuantized(WeightFormat format) { return format >= WeightFormat::kInt8; }
 constexpr std::string_view Name(WeightFormat format) {
-  constexpr std::string_view kNames[] = {"fp32", "bf16", "fp16", "int8", "int4"};
-  return kNames[static_cast<int>(format)];
+  switch (format) {
+    case WeightFormat::kF32:
+      return "fp32";
+    case WeightFormat::kBF16:
+      return "bf16";
+    case WeightFormat::kF16:
+      return "fp16";
+    case WeightFormat::kInt8:
+      return "int8";
+    case WeightFormat::kInt4:
+      return "int4";
+  }
+  return "unknown";
 }
 
 // Round to nearest even; NaN stays NaN.

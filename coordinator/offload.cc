@@ -1,7 +1,6 @@
 #include "coordinator/offload.h"
 
 #include <algorithm>
-#include <numeric>
 
 #include "common/check.h"
 #include "model/streamed_layers.h"

@@ -50,8 +50,7 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role);
 // Weights of one rank of one stage, on its device. Immutable once loaded.
 class LoadedShard {
  public:
-  std::shared_ptr<WeightStore>
-      store;  // of what is outside the layers; first, so that it outlives the matrices
+  std::shared_ptr<WeightStore> store;  // of what is outside the layers, which it outlives: so it is first
 
   ModelConfig config;
   // What it was loaded for.

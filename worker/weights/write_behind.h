@@ -21,7 +21,7 @@ struct UnwrittenImage {
 };
 
 // Writes images to a cache while others go on serving: one after the other, on a thread of its own. One whose
-// weights have gone meanwhile is passed over; what cannot be written is told once. Ends at once with the
+// weights have gone meanwhile is passed over; what cannot be written is told once. Its end waits for the
 // image under way.
 class WriteBehind {
  public:
