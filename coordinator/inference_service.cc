@@ -70,14 +70,13 @@ std::string Given(const grpc::CallbackServerContext& context, const char* key) {
   return std::string(given->second.data(), given->second.size());
 }
 
-// Of the texts in a message, which are what takes time.
-size_t TextBytes(const v1::Prompt& message) { return message.text().size(); }
-size_t TextBytes(const v1::GenerateRequest& message) { return TextBytes(message.prompt()); }
-size_t TextBytes(const v1::ScoreRequest& message) { return TextBytes(message.prompt()); }
-size_t TextBytes(const v1::ChatRequest& message) {
-  size_t bytes = 0;
-  for (const v1::ChatMessage& it : message.messages()) bytes += it.content().size();
-  return bytes;
+// The texts in a message, which are what takes time.
+const std::string& TextOf(const v1::GenerateRequest& message) { return message.prompt().text(); }
+const std::string& TextOf(const v1::ScoreRequest& message) { return message.prompt().text(); }
+std::string TextOf(const v1::ChatRequest& message) {
+  std::string text;
+  for (const v1::ChatMessage& it : message.messages()) text += it.content();
+  return text;
 }
 
 absl::StatusOr<GenerateInput> DecodeInput(const v1::GenerateRequest& message) {
@@ -209,7 +208,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* InferenceService::Impl::Stream(
   RequestService* const requests = options_.requests;
   auto call = std::make_shared<GenerateCall<Message>>(requests, context, message);
   call->KeepUntilDone(call);
-  call->Start(requests->ReadingBytes(TextBytes(*message)));
+  call->Start(requests->ReadingBytes(TextOf(*message)));
   return call.get();
 }
 
@@ -270,7 +269,7 @@ grpc::ServerUnaryReactor* InferenceService::Impl::Score(grpc::CallbackServerCont
                                                         v1::ScoreResponse* response) {
   auto call = std::make_shared<ScoreCall>(options_.requests, context, request, response);
   call->KeepUntilDone(call);
-  call->Start(options_.requests->ReadingBytes(TextBytes(*request)));
+  call->Start(options_.requests->ReadingBytes(TextOf(*request)));
   return call.get();
 }
 

@@ -2,7 +2,9 @@
 
 #include "coordinator/inference_service.h"
 
+#include <algorithm>
 #include <atomic>
+#include <deque>
 #include <memory>
 #include <string>
 #include <thread>
@@ -32,7 +34,7 @@ class SlowTokenizer final : public FakeTokenizer {
   SlowTokenizer() : FakeTokenizer({"a"}) {}
   absl::StatusOr<std::vector<TokenId>> EncodePieces(absl::Span<const TextPiece> pieces, bool special,
                                                     const EncodeLimits& limits) const override {
-    const size_t fewest = FewestTokens(pieces[0].text.size());
+    const size_t fewest = FewestTokens(pieces[0].text);
     if (fewest > limits.tokens_max) return absl::OutOfRangeError("too long");
     if (!pieces[0].text.starts_with("hold")) {
       ++encoded;
@@ -52,7 +54,9 @@ class SlowTokenizer final : public FakeTokenizer {
     }
     return std::vector<TokenId>{0};
   }
-  size_t FewestTokens(size_t bytes) const override { return bytes / 64; }
+  size_t FewestTokens(std::string_view text) const override {
+    return static_cast<size_t>(std::count(text.begin(), text.end(), 'a')) / 64;  // the rest may vanish
+  }
 
   void WaitUntilHeld(int count) const { WaitFor(&held_, count); }
   void WaitUntilStopped(int count) const { WaitFor(&stopped_, count); }
@@ -180,6 +184,24 @@ TEST_F(InferenceServiceTest, ShortTextsPassLongOnes) {
   tokenizer_.WaitUntilHeld(1);
   Asking second([this](auto* context) { return Ask(kHeldLong, context); });
   for (int i = 0; i < 2 * kShortsAhead; ++i) EXPECT_EQ(Ask("a").error_code(), grpc::StatusCode::UNAVAILABLE);
+  tokenizer_.Release();
+}
+
+// Ten prompts of 3 MB that are all to be refused once held up every text of more than 16 KiB for 46 s.
+TEST_F(InferenceServiceTest, ATextOf17KilobytesPassesTenOfThreeMegabytes) {
+  const std::string three_megabytes = "hold" + std::string(3 << 20, ' ');
+  std::deque<Asking> asking;
+  for (int i = 0; i < 10; ++i) {
+    asking.emplace_back([&](auto* context) { return Ask(three_megabytes, context); });
+  }
+  tokenizer_.WaitUntilHeld(1);
+  for (int i = 0; i < 3; ++i) {
+    grpc::ClientContext context;
+    context.set_deadline(GrpcDeadlineAfter(absl::Seconds(60)));
+    const grpc::Status status = Ask(std::string(17'000, 'a'), &context);  // too long as well, once it is read
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+  }
+  EXPECT_EQ(tokenizer_.encoded, 3) << "while the first of the ten was being read";
   tokenizer_.Release();
 }
 

@@ -34,8 +34,16 @@ absl::Status RequestService::NeedTokenizer() const {
   return absl::FailedPreconditionError("the model has no tokenizer: give token ids instead of text");
 }
 
+StopReading RequestService::Pausing(const StopReading& stop) const {
+  return [this, &stop]() -> absl::Status {
+    BW_RETURN_IF_ERROR(stop());
+    pool_.GiveWay();
+    return absl::OkStatus();
+  };
+}
+
 EncodeLimits RequestService::PromptLimits(bool score, const StopReading& stop) const {
-  return {.tokens_max = static_cast<size_t>(PromptTokensMax(score, options_.limits)), .stop = stop};
+  return {.tokens_max = static_cast<size_t>(PromptTokensMax(score, options_.limits)), .stop = Pausing(stop)};
 }
 
 absl::StatusOr<std::vector<TokenId>> RequestService::PromptTokens(PromptInput prompt, bool score,
@@ -102,7 +110,7 @@ absl::StatusOr<std::vector<TokenId>> RequestService::Tokenize(std::string_view t
                                                               const StopReading& stop) const {
   BW_RETURN_IF_ERROR(NeedTokenizer());
   absl::StatusOr<std::vector<TokenId>> ids =
-      options_.tokenizer->Encode(text, options, {.tokens_max = kTextTokensMax, .stop = stop});
+      options_.tokenizer->Encode(text, options, {.tokens_max = kTextTokensMax, .stop = Pausing(stop)});
   if (absl::IsOutOfRange(ids.status())) return TooManyTokens();
   return ids;
 }
@@ -125,10 +133,10 @@ bool RequestService::TryPost(size_t text_bytes, std::function<void()> task) {
   return pool_.TryPost(text_bytes, std::move(task));
 }
 
-size_t RequestService::ReadingBytes(size_t text_bytes) const {
+size_t RequestService::ReadingBytes(std::string_view text) const {
   if (options_.tokenizer == nullptr) return 0;
-  const size_t fewest = options_.tokenizer->FewestTokens(text_bytes);
-  return fewest > static_cast<size_t>(options_.limits.context_tokens) ? 0 : text_bytes;
+  const size_t fewest = options_.tokenizer->FewestTokens(text);
+  return fewest > static_cast<size_t>(options_.limits.context_tokens) ? 0 : text.size();
 }
 
 void RequestService::LogEnd(const std::string& request_id, const absl::Status& status) {

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -73,8 +74,8 @@ class RequestService {
 
   // `text_bytes`: of the texts that `task` reads. False if too many are waiting.
   [[nodiscard]] bool TryPost(size_t text_bytes, std::function<void()> task);
-  // What reading a prompt of so many bytes costs: nothing where their number alone tells that it is refused.
-  size_t ReadingBytes(size_t text_bytes) const;
+  // What reading a prompt costs, in bytes: nothing where a look tells that it is too long.
+  size_t ReadingBytes(std::string_view text) const;
 
   void CountRefused(const absl::Status& status) const { options_.refused(status); }
   // How a request has ended, for the log.
@@ -82,6 +83,8 @@ class RequestService {
 
  private:
   absl::Status NeedTokenizer() const;
+  // Asks `stop`, and lets shorter texts go ahead.
+  StopReading Pausing(const StopReading& stop) const;
   EncodeLimits PromptLimits(bool score, const StopReading& stop) const;
   absl::StatusOr<std::vector<TokenId>> PromptTokens(PromptInput prompt, bool score,
                                                     const StopReading& stop) const;
@@ -89,7 +92,7 @@ class RequestService {
   const Options options_;
   // Refusals are as many as clients like.
   LogLimiter ends_{20, absl::Seconds(1)};
-  TextPool pool_;
+  mutable TextPool pool_;
 };
 
 }  // namespace bellwether

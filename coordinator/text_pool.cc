@@ -32,21 +32,73 @@ bool TextPool::TryPost(size_t bytes, std::function<void()> task) {
   return true;
 }
 
+struct TextPool::Running {
+  TextPool* pool;
+  size_t bytes;
+  size_t bytes_ahead;  // that it still lets go ahead
+  Running* host;       // that gave way to it, or null
+};
+
+thread_local TextPool::Running* TextPool::running_ = nullptr;
+
 bool TextPool::RunOne() {
   Task task;
   if (!Take(&task)) return false;
-  task.run();
-  task.run = nullptr;  // what it holds goes before the next one is taken
-  if (task.is_long()) {
+  const bool is_long = task.is_long();
+  Run(std::move(task));
+  if (is_long) {
     MutexLock lock(&mutex_);
     --longs_running_;
   }
   return true;
 }
 
+// What the task holds goes before the next one is taken.
+void TextPool::Run(Task task) {
+  Running self{this, task.bytes, task.bytes, running_};
+  running_ = &self;
+  task.run();
+  running_ = self.host;
+}
+
+void TextPool::GiveWay() {
+  if (running_ == nullptr || running_->pool != this || running_->bytes <= kShortTextBytes) return;
+  size_t most = running_->bytes / 2;
+  for (const Running* it = running_; it != nullptr; it = it->host) most = std::min(most, it->bytes_ahead);
+  Task task;
+  if (!TakeOfAtMost(most, &task)) return;
+  for (Running* it = running_; it != nullptr; it = it->host) it->bytes_ahead -= task.bytes;
+  Run(std::move(task));
+}
+
+bool TextPool::LongsTurn() const {
+  return !long_.empty() && (short_.empty() || shorts_ahead_ >= kShortsAhead);
+}
+
 bool TextPool::LongMayRun() const {
-  if (long_.empty() || longs_running_ >= std::max(1, options_.threads - 1)) return false;
-  return short_.empty() || shorts_ahead_ >= kShortsAhead;
+  return LongsTurn() && longs_running_ < std::max(1, options_.threads - 1);
+}
+
+TextPool::Queue::iterator TextPool::ShortestLong() {
+  return std::min_element(long_.begin(), long_.end(),
+                          [](const Task& a, const Task& b) { return a.bytes < b.bytes; });
+}
+
+TextPool::Task TextPool::TakeShort() {
+  shorts_ahead_ = long_.empty() ? 0 : shorts_ahead_ + 1;
+  return TakeFrom(&short_, short_.begin());
+}
+
+TextPool::Task TextPool::TakeLong(Queue::iterator place) {
+  shorts_ahead_ = 0;
+  return TakeFrom(&long_, place);
+}
+
+TextPool::Task TextPool::TakeFrom(Queue* queue, Queue::iterator place) {
+  Task task = std::move(*place);
+  queue->erase(place);
+  bytes_waiting_ -= task.bytes;
+  return task;
 }
 
 bool TextPool::Take(Task* task) {
@@ -54,14 +106,28 @@ bool TextPool::Take(Task* task) {
   mutex_.Await([this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !short_.empty() || LongMayRun() || (ending_ && long_.empty());
   });
-  const bool take_long = LongMayRun();
-  std::deque<Task>& from = take_long ? long_ : short_;
-  if (from.empty()) return false;
-  *task = std::move(from.front());
-  from.pop_front();
-  bytes_waiting_ -= task->bytes;
-  if (take_long) ++longs_running_;
-  shorts_ahead_ = take_long || long_.empty() ? 0 : shorts_ahead_ + 1;
+  if (LongMayRun()) {
+    const Queue::iterator next = longs_ahead_ >= kShortsAhead ? long_.begin() : ShortestLong();
+    longs_ahead_ = next == long_.begin() ? 0 : longs_ahead_ + 1;
+    ++longs_running_;
+    *task = TakeLong(next);
+    return true;
+  }
+  if (short_.empty()) return false;
+  *task = TakeShort();
+  return true;
+}
+
+bool TextPool::TakeOfAtMost(size_t bytes, Task* task) {
+  MutexLock lock(&mutex_);
+  if (LongsTurn()) {
+    const Queue::iterator next = ShortestLong();
+    if (next->bytes > bytes) return false;
+    *task = TakeLong(next);
+    return true;
+  }
+  if (short_.empty() || short_.front().bytes > bytes) return false;
+  *task = TakeShort();
   return true;
 }
 

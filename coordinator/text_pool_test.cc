@@ -59,6 +59,94 @@ TEST(TextPool, ShortTextsRunWhileLongOnesDo) {
   second.opened.Notify();
 }
 
+TEST(TextPool, OfLongTextsTheShortestGoesFirstButTheOldestIsNotForgotten) {
+  std::vector<size_t> order;
+  {
+    Gate gate;
+    TextPool pool({.threads = 1});
+    ASSERT_TRUE(pool.TryPost(1, gate.task()));
+    gate.entered.WaitForNotification();
+    const auto post = [&](size_t bytes) {
+      ASSERT_TRUE(pool.TryPost(bytes, [&order, bytes] { order.push_back(bytes); }));
+    };
+    post(3 * kLong);
+    for (int i = 0; i < 2 * kShortsAhead; ++i) post(i % 2 == 0 ? 2 * kLong : kLong);
+    gate.opened.Notify();
+  }
+  std::vector<size_t> expected(kShortsAhead, kLong);
+  expected.push_back(3 * kLong);
+  expected.insert(expected.end(), kShortsAhead, 2 * kLong);
+  EXPECT_EQ(order, expected);
+}
+
+// A text of 17 kB once waited until ten of 3 MB had been read, 46 s.
+TEST(TextPool, ALongTextThatRunsGivesWayToMuchShorterOnes) {
+  constexpr size_t kBytes = 100 * kLong;
+  std::string order;
+  {
+    Gate gate;
+    TextPool pool({.threads = 1});
+    const auto post = [&](size_t bytes, char name) {
+      ASSERT_TRUE(pool.TryPost(bytes, [&order, name] { order += name; }));
+    };
+    ASSERT_TRUE(pool.TryPost(kBytes, [&] {
+      gate.task()();
+      for (int i = 0; i < 4; ++i) {
+        pool.GiveWay();
+        order += '.';
+      }
+    }));
+    gate.entered.WaitForNotification();
+    for (int i = 0; i < 9; ++i) post(kBytes, 'L');
+    post(kBytes / 2 + 1, 'h');
+    post(kLong, 'm');
+    post(1, 's');
+    gate.opened.Notify();
+  }
+  EXPECT_EQ(order, "s.m...hLLLLLLLLL") << "what is more than half as long waits for its turn";
+}
+
+// What gave way to others is itself let through in the end, and so are those that it gave way to.
+TEST(TextPool, ATextGivesWayToAsManyBytesAsItHas) {
+  constexpr size_t kBytes = 16 * kLong;
+  std::string order;
+  {
+    Gate gate;
+    TextPool pool({.threads = 1});
+    const auto give_way = [&](char name) {
+      for (int i = 0; i < 100; ++i) pool.GiveWay();
+      order += name;
+    };
+    ASSERT_TRUE(pool.TryPost(kBytes, [&] {
+      gate.task()();
+      give_way('L');
+    }));
+    gate.entered.WaitForNotification();
+    for (int i = 0; i < 2; ++i) ASSERT_TRUE(pool.TryPost(kBytes / 2, [&] { give_way('h'); }));
+    for (int i = 0; i < 5; ++i) ASSERT_TRUE(pool.TryPost(kBytes / 4, [&] { give_way('q'); }));
+    gate.opened.Notify();
+  }
+  EXPECT_EQ(order, "qqqqLqhh");
+}
+
+TEST(TextPool, WhoIsNotOfThePoolGivesNoWay) {
+  Gate gate;
+  TextPool pool({.threads = 1}), other({.threads = 1});
+  ASSERT_TRUE(pool.TryPost(kLong, gate.task()));
+  gate.entered.WaitForNotification();
+  bool run = false;
+  ASSERT_TRUE(pool.TryPost(1, [&] { run = true; }));
+  pool.GiveWay();
+  absl::Notification done;
+  ASSERT_TRUE(other.TryPost(kLong, [&] {
+    pool.GiveWay();
+    done.Notify();
+  }));
+  done.WaitForNotification();
+  EXPECT_FALSE(run);
+  gate.opened.Notify();
+}
+
 TEST(TextPool, RefusesMoreTasksAndMoreBytesThanMayWait) {
   Gate gate;
   TextPool pool({.threads = 1, .tasks_max = 2, .bytes_max = 100});

@@ -35,7 +35,7 @@ class FakeTokenizer : public Tokenizer {
     }
     return ids;
   }
-  size_t FewestTokens(size_t /*bytes*/) const override { return 0; }
+  size_t FewestTokens(std::string_view /*text*/) const override { return 0; }
   std::string_view TokenBytes(TokenId id) const override {
     return id >= 0 && id < vocab_size() ? std::string_view(words_[id]) : std::string_view();
   }

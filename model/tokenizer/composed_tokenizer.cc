@@ -75,16 +75,18 @@ class ComposedTokenizer final : public Tokenizer {
     }
     EncodeProgress progress(limits);
     if (add_special_tokens) progress.Push(parts_.prefix);
-    BW_RETURN_IF_ERROR(progress.Advance(0, FewestTokens(bytes)));
-    BW_RETURN_IF_ERROR(EncodeText(JoinedText(pieces), MarksOf(pieces), &progress));
+    const JoinedText joined(pieces);
+    BW_RETURN_IF_ERROR(progress.Advance(0, FewestTokens(joined.text())));
+    BW_RETURN_IF_ERROR(EncodeText(joined, MarksOf(pieces), &progress));
     if (add_special_tokens) progress.Push(parts_.suffix);
     BW_RETURN_IF_ERROR(progress.Advance(0));
     return progress.Take();
   }
 
-  size_t FewestTokens(size_t bytes) const override {
+  size_t FewestTokens(std::string_view text) const override {
     const size_t longest = std::max(parts_.encoder->token_bytes_max(), parts_.added.token_bytes_max());
-    return FewestTokensOf(bytes, std::max(longest, mark_bytes_max_));
+    if (longest == kAnyBytes) return 0;
+    return FewestTokensOf(parts_.encoder->LastingBytes(text), std::max(longest, mark_bytes_max_));
   }
 
   std::string_view TokenBytes(TokenId id) const override {

@@ -44,6 +44,13 @@ class EncodeProgress {
   size_t work_ = 0;  // since limits_.stop was asked
 };
 
+// What a step does to the bytes of a text before they become tokens.
+enum class ByteEffect {
+  kKeeps,     // all of them are still there; there may be more
+  kRewrites,  // others may have taken their place, but not fewer
+  kShrinks,   // there may be fewer
+};
+
 // The most bytes of a text that one token can stand for, where there is no such limit: text may vanish.
 inline constexpr size_t kAnyBytes = SIZE_MAX;
 

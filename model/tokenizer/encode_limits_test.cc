@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/check.h"
+#include "model/tokenizer/ranked_bpe.h"
 #include "model/tokenizer/scored_bpe.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -77,7 +78,7 @@ TEST_P(EncodeLimitsTest, TwiceTheTextIsTwiceTheWork) {
 
 TEST_P(EncodeLimitsTest, WhatIsCertainlyTooLongIsNotEvenBegun) {
   const std::string text = Repeated("hello world ", kLong);
-  const size_t fewest = tokenizer_->FewestTokens(text.size());
+  const size_t fewest = tokenizer_->FewestTokens(text);
   if (fewest == 0) return;  // it can make a text shorter
   size_t asked = 0;
   const auto count = [&asked] {
@@ -94,7 +95,7 @@ TEST_P(EncodeLimitsTest, WhatIsCertainlyTooLongIsNotEvenBegun) {
 TEST_P(EncodeLimitsTest, KnowsWhetherItCanShrinkAText) {
   const std::string name = GetParam();
   const bool shrinks = name == "qwen2" || name == "spm_rules";
-  EXPECT_EQ(tokenizer_->FewestTokens(kLong) == 0, shrinks);
+  EXPECT_EQ(tokenizer_->FewestTokens(std::string(kLong, ' ')) == 0, shrinks);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EncodeLimitsTest,
@@ -110,6 +111,64 @@ TEST(EncodeLimits, AMegabyteOfSpacesCanBeAShortPrompt) {
   const auto ids = (*tokenizer)->Encode("a" + std::string(1 << 20, ' ') + "b", {}, {.tokens_max = 8});
   ASSERT_TRUE(ids.ok()) << ids.status();
   EXPECT_EQ(*ids, *(*tokenizer)->Encode("a b", {}));
+}
+
+// A byte-level vocabulary of "a", "aa" and " ": real ones lack a few bytes, too.
+RankedBpeSpec FewBytes() {
+  RankedBpeSpec spec;
+  spec.byte_level = true;
+  spec.vocabulary = {{"a", 0}, {"aa", 1}, {" ", 2}};
+  spec.merges = {{0, 0, 1}};
+  return spec;
+}
+
+std::unique_ptr<Tokenizer> TokenizerOf(RankedBpeSpec spec) {
+  TokenizerParts parts;
+  for (const char* piece : {"a", "aa", " "}) parts.entries.push_back({.piece = piece, .bytes = piece});
+  parts.encoder = MakeRankedBpe(std::move(spec));
+  return ComposeTokenizer(std::move(parts));
+}
+
+// A vocabulary without a byte for "\x01" once let no text at all be refused before it was read.
+TEST(EncodeLimits, BytesThatAVocabularyLacksAreNotCounted) {
+  const auto tokenizer = TokenizerOf(FewBytes());
+  EXPECT_EQ(tokenizer->FewestTokens("a aa"), 1u);
+  EXPECT_EQ(tokenizer->FewestTokens(std::string(1000, '\x01')), 0u);
+  const std::string text = "aa" + std::string(1000, '\x01') + "aa ";
+  EXPECT_EQ(tokenizer->FewestTokens(text), 2u);
+  EXPECT_EQ(*tokenizer->Encode(text, {}, {.tokens_max = 3}), (std::vector<TokenId>{1, 1, 2}));
+  size_t asked = 0;
+  const auto count = [&asked] {
+    ++asked;
+    return absl::OkStatus();
+  };
+  const std::string words = Repeated("aaa\x02 ", kLong);
+  EXPECT_TRUE(absl::IsOutOfRange(tokenizer->Encode(words, {}, {.tokens_max = 100, .stop = count}).status()));
+  EXPECT_EQ(asked, 0u);
+}
+
+// Where a step puts other bytes in, the text does not tell what is left of it.
+TEST(EncodeLimits, BytesThatAStepMakesMayBeLacking) {
+  RankedBpeSpec vanishing = FewBytes();
+  vanishing.normalizer.Add(TextNormalizer::Replace{.from = "b", .to = "\x01\x02"});
+  RankedBpeSpec marked = FewBytes();
+  marked.pre_tokenizer.Add(PreTokenizer::Metaspace{});
+  RankedBpeSpec prefixed = FewBytes();
+  prefixed.normalizer.Add(TextNormalizer::Prepend{.text = "\x01"});
+  EXPECT_EQ(TokenizerOf(std::move(vanishing))->FewestTokens("aaaa"), 0u);
+  EXPECT_EQ(TokenizerOf(std::move(marked))->FewestTokens("aaaa"), 0u);
+  EXPECT_EQ(TokenizerOf(std::move(prefixed))->FewestTokens("aaaa"), 1u) << "a character has up to four bytes";
+}
+
+// Nor where what is lacking becomes one unknown token.
+TEST(EncodeLimits, ARunOfUnknownBytesMayBeOneToken) {
+  RankedBpeSpec fused = FewBytes();
+  fused.unknown_id = 2;
+  fused.fuse_unknown = true;
+  RankedBpeSpec single = FewBytes();
+  single.unknown_id = 2;
+  EXPECT_EQ(TokenizerOf(std::move(fused))->FewestTokens(std::string(40, '\x01')), 0u);
+  EXPECT_EQ(TokenizerOf(std::move(single))->FewestTokens(std::string(40, '\x01')), 10u);
 }
 
 // A long text is encoded word by word, so to speak, and nobody can tell.

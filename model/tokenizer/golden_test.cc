@@ -53,7 +53,7 @@ std::string DecodeOneByOne(const Tokenizer& tokenizer, const std::vector<TokenId
 // no more than the truth.
 void ExpectLimitsHold(const Tokenizer& tokenizer, const std::string& text,
                       const std::vector<TokenId>& plain) {
-  EXPECT_LE(tokenizer.FewestTokens(text.size()), plain.size());
+  EXPECT_LE(tokenizer.FewestTokens(text), plain.size());
   const auto encode = [&](size_t tokens_max) {
     return tokenizer.Encode(text, {.add_special_tokens = false}, {.tokens_max = tokens_max});
   };

@@ -22,7 +22,7 @@ class FakeTokenizer final : public Tokenizer {
                                                     const EncodeLimits&) const override {
     return absl::UnimplementedError("not needed");
   }
-  size_t FewestTokens(size_t) const override { return 0; }
+  size_t FewestTokens(std::string_view) const override { return 0; }
   std::string_view TokenBytes(TokenId id) const override { return bytes_.at(id); }
   std::string_view TokenPiece(TokenId id) const override { return pieces_.at(id); }
   bool IsSpecial(TokenId id) const override { return bytes_.at(id).empty(); }

@@ -78,18 +78,23 @@ absl::Status ApplyStep(const PreTokenizer::Metaspace& metaspace, std::string_vie
   return absl::OkStatus();
 }
 
-bool CanShrink(const PreTokenizer::Split& split) {
-  return split.behaviour == PreTokenizer::Split::Behaviour::kRemoved;
+ByteEffect EffectOf(const PreTokenizer::Split& split) {
+  return split.behaviour == PreTokenizer::Split::Behaviour::kRemoved ? ByteEffect::kShrinks
+                                                                     : ByteEffect::kKeeps;
 }
-bool CanShrink(const PreTokenizer::PrefixSpace&) { return false; }
-bool CanShrink(const PreTokenizer::Metaspace& metaspace) { return metaspace.mark.empty(); }
+ByteEffect EffectOf(const PreTokenizer::PrefixSpace&) { return ByteEffect::kKeeps; }
+ByteEffect EffectOf(const PreTokenizer::Metaspace& metaspace) {
+  return metaspace.mark.empty() ? ByteEffect::kShrinks : ByteEffect::kRewrites;
+}
 
 }  // namespace
 
-bool PreTokenizer::CanShrink() const {
-  return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
-    return std::visit([](const auto& s) { return bellwether::CanShrink(s); }, step);
-  });
+ByteEffect PreTokenizer::effect() const {
+  ByteEffect worst = ByteEffect::kKeeps;
+  for (const Step& step : steps_) {
+    worst = std::max(worst, std::visit([](const auto& s) { return EffectOf(s); }, step));
+  }
+  return worst;
 }
 
 absl::Status PreTokenizer::Apply(std::string_view text, bool at_start, EncodeProgress* progress,

@@ -45,8 +45,8 @@ class PreTokenizer {
   };
   // `progress` hears of the work, and its error ends it.
   absl::Status Apply(std::string_view text, bool at_start, EncodeProgress* progress, Pieces* pieces) const;
-  // Whether the pieces can have fewer bytes than the text.
-  bool CanShrink() const;
+  // Of all steps together, on the bytes of all pieces.
+  ByteEffect effect() const;
 
  private:
   std::vector<Step> steps_;

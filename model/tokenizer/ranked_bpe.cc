@@ -24,13 +24,22 @@ class RankedBpe final : public TextEncoder {
       const std::string spelling =
           spec_.byte_level ? std::string(1, static_cast<char>(byte)) : absl::StrFormat("<0x%02X>", byte);
       byte_ids_[byte] = Find(spelling);
+      lasts_[byte] = byte_ids_[byte] >= 0 || !spec_.byte_level || !MissingCanShrink();
     }
+    all_last_ = absl::c_all_of(lasts_, [](bool lasts) { return lasts; });
     normalized_token_bytes_max_ = NormalizedTokenBytesMax();
     spec_.merges = {};
   }
 
   size_t token_bytes_max() const override {
-    return spec_.normalizer.CanShrink() ? kAnyBytes : normalized_token_bytes_max_;
+    return StillTellsTokens(spec_.normalizer.effect()) ? normalized_token_bytes_max_ : kAnyBytes;
+  }
+
+  size_t LastingBytes(std::string_view text) const override {
+    if (all_last_) return text.size();
+    size_t lasting = 0;
+    for (const char c : text) lasting += lasts_[static_cast<uint8_t>(c)];
+    return lasting;
   }
 
   absl::Status Encode(std::string_view text, bool at_start, absl::Span<const TokenId> never,
@@ -38,7 +47,7 @@ class RankedBpe final : public TextEncoder {
     const std::string normalized =
         spec_.normalizer.Apply(spec_.byte_level ? std::string(text) : ReplaceEachBrokenByte(text));
     BW_RETURN_IF_ERROR(
-        out->Advance(text.size(), FewestTokensOf(normalized.size(), normalized_token_bytes_max_)));
+        out->Advance(text.size(), FewestTokensOf(LastingBytes(normalized), normalized_token_bytes_max_)));
     PreTokenizer::Pieces pieces;
     BW_RETURN_IF_ERROR(spec_.pre_tokenizer.Apply(normalized, at_start, out, &pieces));
     std::vector<Symbol> symbols;
@@ -74,7 +83,7 @@ class RankedBpe final : public TextEncoder {
 
   // As token_bytes_max, of text that has been normalised.
   size_t NormalizedTokenBytesMax() const {
-    if (spec_.pre_tokenizer.CanShrink() || UnknownCanShrink()) return kAnyBytes;
+    if (!StillTellsTokens(spec_.pre_tokenizer.effect()) || CharactersCanShrink()) return kAnyBytes;
     size_t longest = 4;  // a character that is unknown
     absl::flat_hash_set<TokenId> spelled;
     for (const auto& [piece, id] : spec_.vocabulary) {
@@ -91,11 +100,18 @@ class RankedBpe final : public TextEncoder {
     return longest;
   }
 
-  // Whether characters that the vocabulary lacks vanish, or become fewer tokens than they are.
-  bool UnknownCanShrink() const {
-    const bool all_bytes = std::find(byte_ids_.begin(), byte_ids_.end(), -1) == byte_ids_.end();
-    if (all_bytes && (spec_.byte_level || spec_.byte_fallback)) return false;
-    return !spec_.unknown_id || spec_.fuse_unknown;
+  // Whether the bytes before a step tell how many tokens follow it: where some vanish they must be the same.
+  bool StillTellsTokens(ByteEffect effect) const {
+    return effect == ByteEffect::kKeeps || (effect == ByteEffect::kRewrites && all_last_);
+  }
+
+  // Whether what the vocabulary lacks vanishes, or becomes fewer tokens than it is.
+  bool MissingCanShrink() const { return !spec_.unknown_id || spec_.fuse_unknown; }
+  // Of characters nobody counts which ones are missing.
+  bool CharactersCanShrink() const {
+    if (spec_.byte_level) return false;
+    const bool falls_back = spec_.byte_fallback && !absl::c_linear_search(byte_ids_, -1);
+    return !falls_back && MissingCanShrink();
   }
 
   static uint64_t Key(TokenId left, TokenId right) {
@@ -153,6 +169,8 @@ class RankedBpe final : public TextEncoder {
   absl::flat_hash_map<uint64_t, MergeCandidate<int32_t>> ranks_;
   size_t normalized_token_bytes_max_ = kAnyBytes;
   std::array<TokenId, 256> byte_ids_;  // -1 where the vocabulary has no piece for the byte
+  std::array<bool, 256> lasts_;        // byte by byte, as LastingBytes has it
+  bool all_last_ = false;
 };
 
 }  // namespace

@@ -3,12 +3,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <queue>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "common/status.h"
+#include "model/tokenizer/candidate_queue.h"
 #include "model/tokenizer/encode_limits.h"
 
 namespace bellwether {
@@ -29,60 +28,76 @@ struct MergeCandidate {
   int32_t joined_id;
 };
 
-// Byte-pair merging, shared by both kinds of BPE. The symbols are a row; again and again the adjacent pair of
-// the lowest order is joined, the leftmost among equals, until no pair can be joined. A heap of candidate
-// pairs makes this O(n log n). Symbols only grow, so a candidate is out of date exactly when the lengths no
-// longer add up.
+// The symbols of one stretch of text while their pairs are joined.
 //
 // `candidate(left, right)` returns std::optional<MergeCandidate<Order>>: nothing when the pair cannot be
-// joined. Joined symbols stay in `symbols` with length 0. `progress` hears of the work; an error of its
-// leaves the row half joined.
-template <typename Order, typename CandidateOf>
-absl::Status MergeSymbols(std::vector<Symbol>* symbols, CandidateOf candidate, EncodeProgress* progress) {
-  struct Entry {
-    Order order;
-    int32_t left;
-    int32_t right;
-    int32_t joined_id;
-    uint32_t length;  // of both symbols together when this entry was made
-  };
-  const auto later = [](const Entry& a, const Entry& b) {
-    return b.order < a.order || (!(a.order < b.order) && a.left > b.left);
-  };
-  std::vector<Symbol>& row = *symbols;
-  const int32_t count = static_cast<int32_t>(row.size());
-  for (int32_t i = 0; i < count; ++i) {
-    row[i].previous = i - 1;
-    row[i].next = i + 1 < count ? i + 1 : -1;
+// joined.
+template <typename Order, typename Queue, typename CandidateOf>
+class SymbolRow {
+ public:
+  SymbolRow(std::vector<Symbol>* symbols, const CandidateOf& candidate)
+      : row_(*symbols), candidate_(candidate), count_(static_cast<int32_t>(symbols->size())) {
+    for (int32_t i = 0; i < count_; ++i) {
+      row_[i].previous = i - 1;
+      row_[i].next = i + 1 < count_ ? i + 1 : -1;
+    }
   }
-  const auto propose = [&](int32_t left, int32_t right) -> std::optional<Entry> {
-    if (left < 0 || right < 0 || row[left].fixed || row[right].fixed) return std::nullopt;
-    const std::optional<MergeCandidate<Order>> found = candidate(row[left], row[right]);
-    if (!found) return std::nullopt;
-    return Entry{found->order, left, right, found->joined_id, row[left].length + row[right].length};
-  };
-  std::vector<Entry> first;
-  for (int32_t i = 0; i + 1 < count; ++i) {
-    BW_RETURN_IF_ERROR(progress->Advance(1));
-    if (auto entry = propose(i, i + 1)) first.push_back(*entry);
+
+  absl::Status Merge(EncodeProgress* progress) {
+    for (int32_t i = 0; i + 1 < count_; ++i) {
+      BW_RETURN_IF_ERROR(progress->Advance(1));
+      Propose(i, i + 1);
+    }
+    while (!queue_.empty()) {
+      BW_RETURN_IF_ERROR(progress->Advance(1));
+      Join(queue_.Pop());
+    }
+    return absl::OkStatus();
   }
-  std::priority_queue<Entry, std::vector<Entry>, decltype(later)> queue(later, std::move(first));
-  while (!queue.empty()) {
-    BW_RETURN_IF_ERROR(progress->Advance(1));
-    const Entry top = queue.top();
-    queue.pop();
-    Symbol& left = row[top.left];
-    Symbol& right = row[top.right];
-    if (left.length == 0 || right.length == 0 || left.length + right.length != top.length) continue;
-    left.length = top.length;
-    left.id = top.joined_id;
+
+ private:
+  void Propose(int32_t left, int32_t right) {
+    if (left < 0 || right < 0 || row_[left].fixed || row_[right].fixed) return;
+    const std::optional<MergeCandidate<Order>> found = candidate_(row_[left], row_[right]);
+    if (!found) return;
+    queue_.Push({found->order, left, right, found->joined_id, row_[left].length + row_[right].length});
+  }
+
+  // Unless the entry is out of date.
+  void Join(const MergeEntry<Order>& entry) {
+    Symbol& left = row_[entry.left];
+    Symbol& right = row_[entry.right];
+    if (left.length == 0 || right.length == 0 || left.length + right.length != entry.length) return;
+    left.length = entry.length;
+    left.id = entry.joined_id;
     left.next = right.next;
-    if (right.next >= 0) row[right.next].previous = top.left;
+    if (right.next >= 0) row_[right.next].previous = entry.left;
     right.length = 0;
-    if (auto entry = propose(left.previous, top.left)) queue.push(*entry);
-    if (auto entry = propose(top.left, left.next)) queue.push(*entry);
+    Propose(left.previous, entry.left);
+    Propose(entry.left, left.next);
   }
-  return absl::OkStatus();
+
+  std::vector<Symbol>& row_;
+  const CandidateOf& candidate_;
+  const int32_t count_;
+  Queue queue_;
+};
+
+// Byte-pair merging, shared by both kinds of BPE. The symbols are a row; again and again the adjacent pair of
+// the lowest order is joined, the leftmost among equals, until no pair can be joined. A queue of candidate
+// pairs makes this O(n log n), and nearly O(n) where few kinds of pairs make a long row. Symbols only grow,
+// so a candidate is out of date exactly when the lengths no longer add up.
+//
+// `candidate` is SymbolRow's. Joined symbols stay in `symbols` with length 0. `progress` hears of the work;
+// an error of its leaves the row half joined.
+template <typename Order, typename CandidateOf>
+absl::Status MergeSymbols(std::vector<Symbol>* symbols, const CandidateOf& candidate,
+                          EncodeProgress* progress) {
+  constexpr size_t kWordSymbols = 1024;
+  if (symbols->size() <= kWordSymbols) {
+    return SymbolRow<Order, HeapQueue<Order>, CandidateOf>(symbols, candidate).Merge(progress);
+  }
+  return SymbolRow<Order, LaneQueue<Order>, CandidateOf>(symbols, candidate).Merge(progress);
 }
 
 }  // namespace bellwether

@@ -18,8 +18,11 @@ class TextEncoder {
   // of a text that a pattern cannot split.
   virtual absl::Status Encode(std::string_view text, bool at_start, absl::Span<const TokenId> never,
                               EncodeProgress* out) const = 0;
-  // The most bytes of text that one token can stand for; kAnyBytes if a step can make a text shorter.
+  // The most bytes of text, of those that last, that one token can stand for; kAnyBytes if a step can make a
+  // text shorter.
   virtual size_t token_bytes_max() const = 0;
+  // How many bytes of `text` become part of a token for certain. A vocabulary may lack a few, which vanish.
+  virtual size_t LastingBytes(std::string_view text) const { return text.size(); }
 };
 
 }  // namespace bellwether

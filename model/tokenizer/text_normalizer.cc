@@ -26,16 +26,20 @@ void ApplyStep(const TextNormalizer::Replace& replace, std::string* text) {
 
 void ApplyStep(const TextNormalizer::ComposeNfc&, std::string* text) { *text = ToNfc(*text); }
 
-bool CanShrink(const TextNormalizer::Prepend&) { return false; }
-bool CanShrink(const TextNormalizer::Replace& replace) { return replace.to.size() < replace.from.size(); }
-bool CanShrink(const TextNormalizer::ComposeNfc&) { return true; }
+ByteEffect EffectOf(const TextNormalizer::Prepend&) { return ByteEffect::kKeeps; }
+ByteEffect EffectOf(const TextNormalizer::Replace& replace) {
+  return replace.to.size() < replace.from.size() ? ByteEffect::kShrinks : ByteEffect::kRewrites;
+}
+ByteEffect EffectOf(const TextNormalizer::ComposeNfc&) { return ByteEffect::kShrinks; }
 
 }  // namespace
 
-bool TextNormalizer::CanShrink() const {
-  return std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
-    return std::visit([](const auto& s) { return bellwether::CanShrink(s); }, step);
-  });
+ByteEffect TextNormalizer::effect() const {
+  ByteEffect worst = ByteEffect::kKeeps;
+  for (const Step& step : steps_) {
+    worst = std::max(worst, std::visit([](const auto& s) { return EffectOf(s); }, step));
+  }
+  return worst;
 }
 
 std::string TextNormalizer::Apply(std::string_view text) const {

@@ -6,6 +6,8 @@
 #include <variant>
 #include <vector>
 
+#include "model/tokenizer/encode_limits.h"
+
 namespace bellwether {
 
 // Rewrites a text before it is cut and encoded, step by step.
@@ -26,8 +28,8 @@ class TextNormalizer {
     steps_.emplace_back(std::move(step));
   }
   std::string Apply(std::string_view text) const;
-  // Whether a step can make a text shorter.
-  bool CanShrink() const;
+  // Of all steps together.
+  ByteEffect effect() const;
 
  private:
   std::vector<Step> steps_;

@@ -45,8 +45,9 @@ class Tokenizer {
                                                             const EncodeLimits& limits) const = 0;
   absl::StatusOr<std::vector<TokenId>> Encode(std::string_view text, const EncodeOptions& options,
                                               const EncodeLimits& limits = {}) const;
-  // No text of `bytes` has fewer tokens. 0 where text may vanish, such as spaces that are dropped.
-  virtual size_t FewestTokens(size_t bytes) const = 0;
+  // `text` has no fewer tokens: a quick look that encodes nothing. 0 where text may vanish, such as spaces
+  // that are dropped.
+  virtual size_t FewestTokens(std::string_view text) const = 0;
 
   // The bytes a token stands for in the middle of a text, perhaps only a part of a UTF-8 character. "" for
   // special tokens and for ids outside the vocabulary. The view lives as long as the tokenizer.
