@@ -8,10 +8,10 @@
 #include <atomic>
 #include <cstring>
 #include <ctime>
-#include <mutex>
 
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
+#include "common/mutex.h"
 #include "worker/link/message.h"
 
 namespace bellwether {
@@ -58,7 +58,7 @@ class ShmLink : public Link {
 
   void Abort(const absl::Status& reason) override {
     {
-      std::lock_guard<std::mutex> lock(abort_mutex_);
+      MutexLock lock(&abort_mutex_);
       if (abort_reason_.ok()) abort_reason_ = reason;
     }
     aborted_.store(true, std::memory_order_release);
@@ -94,7 +94,7 @@ class ShmLink : public Link {
            HungUp(socket_.get());
   }
   absl::Status AbortReason() {
-    std::lock_guard<std::mutex> lock(abort_mutex_);
+    MutexLock lock(&abort_mutex_);
     return abort_reason_;
   }
 
@@ -124,8 +124,8 @@ class ShmLink : public Link {
   End in_{&segment_.header().rings[1 - segment_.own_side()], segment_.ring_data(1 - segment_.own_side())};
 
   std::atomic<bool> aborted_{false};
-  std::mutex abort_mutex_;
-  absl::Status abort_reason_;
+  Mutex abort_mutex_;
+  absl::Status abort_reason_ ABSL_GUARDED_BY(abort_mutex_);
 };
 
 absl::Status ShmLink::Wait(const Transfer& transfer, std::atomic<uint32_t>& word, uint32_t seen,
