@@ -83,7 +83,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       ->check(CheckDevices);
   Add(app, "--device-memory-fraction", options.device_memory_fraction,
       "of what a GPU has free, how much to plan with")
-      ->check(CLI::Range(0.01, 1.0));
+      ->check(FloatRange(0.01, 1));
   Add(app, "--memory-mib", options.memory_mib,
       "memory of this machine to plan with, in MiB (default: what is available)")
       ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
@@ -109,7 +109,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       "family of prompts (default: chosen from the checkpoint)");
   Add(app, "--give-up-seconds", options.give_up_seconds,
       "end if the model has come no nearer to being served for so long")
-      ->check(CLI::Range(1.0, 86400.0));
+      ->check(FloatRange(1, 86400));
   AddLogLevelFlag(&app, &options.log_level);
   app.option_defaults()->group("Options");
 }
@@ -159,11 +159,16 @@ Displacements AllDisplacements(const CLI::App& with_cluster) {
   return displacements;
 }
 
-// "1,2,3"; an empty text is an empty list.
+// "1,2,3" or "1 2 3"; an empty text is an empty list, but between two commas there is a number.
 std::optional<std::vector<TokenId>> ParseIds(const std::string& text) {
   std::vector<TokenId> ids;
-  for (absl::string_view part : absl::StrSplit(text, absl::ByAnyChar(", \n"), absl::SkipEmpty())) {
-    if (!absl::SimpleAtoi(part, &ids.emplace_back())) return std::nullopt;
+  const std::vector<absl::string_view> parts = absl::StrSplit(text, ',');
+  for (const absl::string_view part : parts) {
+    const size_t before = ids.size();
+    for (const absl::string_view id : absl::StrSplit(part, absl::ByAnyChar(" \n"), absl::SkipEmpty())) {
+      if (!absl::SimpleAtoi(id, &ids.emplace_back())) return std::nullopt;
+    }
+    if (ids.size() == before && parts.size() > 1) return std::nullopt;
   }
   return ids;
 }
@@ -308,7 +313,7 @@ void AddPlan(CLI::App& app, CommandLine& line) {
   plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");
   Add(*plan, "--device-memory-fraction", line.plan.device_memory_fraction,
       "of what a GPU has free, how much to plan with")
-      ->check(CLI::Range(0.01, 1.0));
+      ->check(FloatRange(0.01, 1));
   Add(*plan, "--offload", line.plan.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "off"}));
   Add(*plan, "--plan-for-batch", line.plan.plan_for_batch, kPlanForBatchHelp)
       ->check(CLI::Range(1, kSequencesMax));
@@ -348,13 +353,13 @@ void AddLoad(CLI::App& app, CommandLine& line) {
       "words");
   Add(*load, "--output-tokens", options.output_tokens, "length of answers, likewise");
   Add(*load, "--temperature", options.temperature, "0 takes the most likely token")
-      ->check(CLI::Range(0.0, 100.0));
+      ->check(FloatRange(0, 100));
   load->add_flag("--stop-at-eos", options.stop_at_eos, "answers may end before their length");
   Add(*load, "--concurrency", options.concurrency, "requests at once; with --rate the most there may be")
       ->check(CLI::Range(1, kLoadConcurrencyMax));
   Add(*load, "--rate", options.rate,
       "requests a second, as a Poisson process; latency counts from when each is due")
-      ->check(CLI::Range(0.0, 1e6));
+      ->check(FloatRange(0, 1e6));
   Add(*load, "--requests", options.requests,
       "how many (default: 10 for each at once, or what --duration lets)")
       ->check(CLI::Range(0, 10'000'000));

@@ -32,16 +32,17 @@ inline std::vector<CLI::Option*> Settings(CLI::App* app) {
   return settings;
 }
 
-// Of the flags that take a time: 0 to a day, where CLI::Range takes NaN too.
-inline CLI::Validator SecondsRange() {
-  constexpr double kSecondsMax = 86400;
-  const auto check = [](const std::string& text) {
-    double seconds = 0;
-    const bool ok = absl::SimpleAtod(text, &seconds) && seconds >= 0 && seconds <= kSecondsMax;
-    return ok ? std::string() : absl::StrCat("Value ", text, " not in range 0 to ", kSecondsMax);
+// Of the flags that take a number with a fraction, where CLI::Range takes NaN too.
+inline CLI::Validator FloatRange(double least, double most) {
+  const auto check = [least, most](const std::string& text) {
+    double value = 0;
+    const bool ok = absl::SimpleAtod(text, &value) && value >= least && value <= most;
+    return ok ? std::string() : absl::StrCat("Value ", text, " not in range ", least, " to ", most);
   };
-  return {check, absl::StrCat("FLOAT in [0 - ", kSecondsMax, "]")};
+  return {check, absl::StrCat("FLOAT in [", least, " - ", most, "]")};
 }
+// Of those that take a time: 0 to a day.
+inline CLI::Validator SecondsRange() { return FloatRange(0, 86400); }
 
 // Of the flags that take an address. Empty stands for none, where `empty` allows it.
 struct AddressRules {
