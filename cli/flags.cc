@@ -107,6 +107,8 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       ->check(CLI::Range(0, kContextTokensMax));
   Add(app, "--chat-template", options.chat_template,
       "family of prompts (default: chosen from the checkpoint)");
+  app.add_flag("--no-template-stop", options.no_template_stop,
+               "chats do not end at the template's own stop strings, such as \"Human:\"");
   Add(app, "--give-up-seconds", options.give_up_seconds,
       "end if the model has come no nearer to being served for so long")
       ->check(FloatRange(1, 86400));

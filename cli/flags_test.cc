@@ -143,6 +143,7 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
                                         "500",
                                         "--chat-template",
                                         "belle",
+                                        "--no-template-stop",
                                         "--log-level",
                                         "error",
                                         "--workers",
@@ -171,6 +172,7 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
   EXPECT_EQ(options.kernel_level, "avx2");
   EXPECT_EQ(options.context_tokens, 500);
   EXPECT_EQ(options.chat_template, "belle");
+  EXPECT_TRUE(options.no_template_stop);
   EXPECT_EQ(options.log_level, "error");
   EXPECT_EQ(options.workers, 7);
   EXPECT_EQ(options.listen, "a:1");

@@ -136,6 +136,7 @@ absl::Status ManagedCluster::StartCoordinator() {
   AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
   AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
+  if (options_.no_template_stop) arguments.emplace_back("--no-template-stop");
   AddUnlessEmpty("--served-model-name", options_.served_model_name, arguments);
   if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
     AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);

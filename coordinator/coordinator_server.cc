@@ -318,6 +318,7 @@ void CoordinatorServer::StartEngine() {
                  .has_tokenizer = tokenizer_ != nullptr},
       .tokenizer = tokenizer_.get(),
       .chat_template = chat_template_,
+      .template_stop = !options_.no_template_stop,
       .engine = engine_.get(),
       .api_keys = api_keys_.get(),
       .refused = [this](const absl::Status& status) { metrics_->requests().CountRejected(status); }});

@@ -84,6 +84,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddPlanFlags(app, &options);
   AddFlag(app, "--chat-template", options.chat_template,
           "Family of the chat template (default: by the checkpoint)");
+  app->add_flag("--no-template-stop", options.no_template_stop,
+                "Chats do not end at the template's own stop strings, such as \"Human:\"");
   AddFlag(app, "--context-tokens", options.context_tokens,
           "Prompt and answer together, at most; 0: what the model can, at most 4096");
   AddFlag(app, "--kv-blocks-max", options.kv_blocks_max,

@@ -87,7 +87,9 @@ absl::StatusOr<EngineRequest> RequestService::MakeRequest(const ChatInput& input
   BW_RETURN_IF_ERROR(ValidatePrompt(request.prompt, /*score=*/false, options_.limits));
   ApplyOptions(input.options, options_.limits, &request);
   BW_RETURN_IF_ERROR(AddStopTokens(*options_.tokenizer, &request));
-  request.stop.insert(request.stop.end(), encoded->stop.begin(), encoded->stop.end());
+  if (options_.template_stop) {
+    request.stop.insert(request.stop.end(), encoded->stop.begin(), encoded->stop.end());
+  }
   // The template's end of a turn is as good as an end-of-sequence token.
   if (!input.options.ignore_eos) {
     request.stop_token_ids.insert(request.stop_token_ids.end(), encoded->stop_token_ids.begin(),

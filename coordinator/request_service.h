@@ -41,6 +41,7 @@ class RequestService {
     RequestLimits limits;
     const Tokenizer* tokenizer = nullptr;         // may be null; outlives the service
     const ChatTemplate* chat_template = nullptr;  // null without a tokenizer
+    bool template_stop = true;                    // a chat ends at the template's own stop strings too
     EngineLoop* engine = nullptr;                 // outlives the service
     ApiKeys* api_keys = nullptr;                  // likewise; null: nobody is asked who he is
     const Clock* clock = Clock::Real();
