@@ -229,7 +229,7 @@ CLUSTER = dashboard("Cluster", "What the machines do: the layout, its workers, w
               ((f"{rate('bellwether_worker_seconds_total', CHOSEN, 'part')} / on () group_left () "
                 f"(sum (rate(bellwether_worker_seconds_total{{{CHOSEN}}}[$__rate_interval])) > 0)", "{{part}}"),),
               stacked=True, least=0, most=1),
-        Panel("Weights from drives, by rank", "Bytes a second that steps take from the worker's drive; nothing where all weights are in memory.", "Bps",
+        Panel("Weights from drives, by rank", "Bytes a second that steps take from the worker's drive; nothing where all weights are in memory.", "binBps",
               ((rate("bellwether_weights_streamed_bytes_total", CHOSEN, "stage, rank, worker"), RANK),), least=0),
         Panel("Computing, by rank", "Share of a worker's time in which it computed. The highest is the bottleneck.", "percentunit",
               ((f"{rate('bellwether_worker_seconds_total', CHOSEN + ', part=' + chr(34) + 'compute' + chr(34), 'stage, rank, worker')} "
