@@ -1,9 +1,13 @@
 #include "cli/plan.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "cli/parse_bytes.h"
 #include "common/defaults.h"
@@ -32,7 +36,8 @@ int64_t LoadedBytes(const Plan& plan) {
   return bytes;
 }
 
-Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int64_t stored_bytes) {
+Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int64_t stored_bytes,
+            const WhatMoreBuys& more) {
   Json json = Json::object({{"layout", Describe(plan.layout)},
                             {"kernel_level", plan.KernelLevelText()},
                             {"stored_bytes", stored_bytes},
@@ -57,15 +62,53 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int
                                             {"bytes_read_per_token", worker.bytes_read_per_token},
                                             {"read_seconds", worker.read_seconds}}));
   }
+  if (more.memory) json["tokens_per_second_with_1gib_more"] = *more.memory;
+  if (more.machine) json["tokens_per_second_with_a_machine_more"] = *more.machine;
   return json;
 }
 
-std::string ToText(const Plan& plan, int64_t stored_bytes) {
-  return absl::StrCat("weights: ", FormatBytes(static_cast<double>(stored_bytes)), " in files, ",
-                      FormatBytes(static_cast<double>(LoadedBytes(plan))), " loaded\n", plan.arithmetic);
+std::string ToText(const Plan& plan, int64_t stored_bytes, const WhatMoreBuys& more) {
+  std::string text =
+      absl::StrCat("weights: ", FormatBytes(static_cast<double>(stored_bytes)), " in files, ",
+                   FormatBytes(static_cast<double>(LoadedBytes(plan))), " loaded\n", plan.arithmetic);
+  const auto add = [&](std::string_view what, const std::optional<double>& tokens_per_second) {
+    if (!tokens_per_second) return;
+    absl::StrAppendFormat(&text, "\nwith %s: %.2f tokens/s, %.2f times as many", what, *tokens_per_second,
+                          *tokens_per_second / plan.decode_tokens_per_second);
+  };
+  add("1 GiB more on each host that streams", more.memory);
+  add("one more host like the first", more.machine);
+  return text;
+}
+
+std::optional<double> TokensPerSecond(const absl::StatusOr<Plan>& plan) {
+  return plan.ok() ? std::optional(plan->decode_tokens_per_second) : std::nullopt;
 }
 
 }  // namespace
+
+WhatMoreBuys PlanWithMore(const ModelConfig& config, const TensorFormats& formats,
+                          const std::vector<WorkerInventory>& workers, const PlannerOptions& options,
+                          const Plan& plan) {
+  constexpr int64_t kGib = int64_t{1} << 30;
+  absl::flat_hash_set<std::string> streaming;  // hosts
+  for (const PlannedWorker& worker : plan.workers) {
+    if (worker.streamed_layers > 0) streaming.insert(workers[worker.inventory].host);
+  }
+  if (streaming.empty()) return {};
+  std::vector<WorkerInventory> larger = workers, more = workers;
+  for (WorkerInventory& worker : larger) worker.memory_bytes += streaming.contains(worker.host) ? kGib : 0;
+  for (const WorkerInventory& worker : workers) {
+    if (worker.host != workers[0].host) continue;
+    WorkerInventory& copy = more.emplace_back(worker);
+    copy.host += ", again";
+    copy.name += ", again";
+  }
+  WhatMoreBuys result{.memory = TokensPerSecond(MakePlan(config, formats, larger, options))};
+  const bool free = options.ranks == 0 && options.stages == 0 && !options.layout;
+  if (free) result.machine = TokensPerSecond(MakePlan(config, formats, more, options));
+  return result;
+}
 
 absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) {
   WorkerInventory worker{.name = absl::StrCat("worker-", index), .host = absl::StrCat("host-", index)};
@@ -147,8 +190,10 @@ absl::Status RunPlan(const PlanOptions& options) {
   BW_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint->config(), formats, workers, planner));
   for (const std::string& warning : plan.warnings) LogWarning(warning);
   const int64_t stored = checkpoint->StoredBytes();
-  return WriteOutput(
-      (options.json ? WriteJson(ToJson(plan, workers, stored), /*indent=*/2) : ToText(plan, stored)) + "\n");
+  const WhatMoreBuys more = PlanWithMore(checkpoint->config(), formats, workers, planner, plan);
+  return WriteOutput((options.json ? WriteJson(ToJson(plan, workers, stored, more), /*indent=*/2)
+                                   : ToText(plan, stored, more)) +
+                     "\n");
 }
 
 }  // namespace bellwether

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,6 +33,17 @@ struct PlanOptions {
 // Prints the layout, bytes per worker, expected tokens/s and what limits them. Fails with the arithmetic if
 // the model does not fit.
 absl::Status RunPlan(const PlanOptions& options);
+
+// Tokens a second of one sequence, where `plan` streams weights: if each host that streams had 1 GiB more
+// memory, and if there were one more like the first with all of its workers. Absent where nothing is
+// streamed, no such plan can be made, or the options say how many workers there are.
+struct WhatMoreBuys {
+  std::optional<double> memory;
+  std::optional<double> machine;
+};
+WhatMoreBuys PlanWithMore(const ModelConfig& config, const TensorFormats& formats,
+                          const std::vector<WorkerInventory>& workers, const PlannerOptions& options,
+                          const Plan& plan);
 
 // What one worker of `count` on this machine would report when it joins.
 absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count);

@@ -1,10 +1,14 @@
 #include "cli/plan.h"
 
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/checkpoint/checkpoint.h"
+#include "model/shard_size.h"
 
 namespace bellwether {
 namespace {
@@ -64,6 +68,40 @@ TEST(RunPlanTest, RefusesTheContextThatACoordinatorRefuses) {
   const absl::Status status = RunPlan(options);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("the model knows positions up to 512"));
+}
+
+// A 7B in bf16 is 13.5 GB.
+class PlanWithMoreTest : public testing::Test {
+ protected:
+  PlanWithMoreTest() : checkpoint_(*Checkpoint::Open("random:llama-7b:bf16", {})), formats_(*checkpoint_) {}
+  WhatMoreBuys With(const std::string& worker) {
+    const std::vector<WorkerInventory> workers = {*ParseWorker(worker, 0)};
+    const auto plan = MakePlan(checkpoint_->config(), formats_, workers, options_);
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    tokens_per_second_ = plan->decode_tokens_per_second;
+    return PlanWithMore(checkpoint_->config(), formats_, workers, options_, *plan);
+  }
+  std::unique_ptr<Checkpoint> checkpoint_;
+  CheckpointFormats formats_;
+  PlannerOptions options_{.plan_for_batch = 1};
+  double tokens_per_second_ = 0;
+};
+
+TEST_F(PlanWithMoreTest, MemoryAndAMachineAreWorthWhatTheyNeedNotRead) {
+  const WhatMoreBuys more = With("memory=8GiB,drive=1GB/s,bandwidth=100GB/s");
+  ASSERT_TRUE(more.memory && more.machine);
+  // Some 7 GB are streamed, of which 0.9 GiB less; a second machine holds nearly all of them.
+  EXPECT_GT(*more.memory, 1.05 * tokens_per_second_);
+  EXPECT_LT(*more.memory, 1.3 * tokens_per_second_);
+  EXPECT_GT(*more.machine, 2 * tokens_per_second_);
+}
+
+TEST_F(PlanWithMoreTest, NothingWhereAllFitsAndNoMachineWhereTheirNumberIsGiven) {
+  EXPECT_FALSE(With("memory=64GiB,drive=1GB/s").memory.has_value());
+  options_.stages = 1;
+  const WhatMoreBuys more = With("memory=8GiB,drive=1GB/s");
+  EXPECT_TRUE(more.memory.has_value());
+  EXPECT_FALSE(more.machine.has_value());
 }
 
 }  // namespace
