@@ -6,6 +6,7 @@
 #include "cli/terminal.h"
 #include "cli/up.h"
 #include "common/build_id.h"
+#include "common/descriptors.h"
 #include "common/log.h"
 #include "common/memory.h"
 #include "common/output.h"
@@ -46,6 +47,7 @@ absl::Status PrintVersion() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  bellwether::FillStandardDescriptors(argv);
   bellwether::SayWhatWasShort();
   bellwether::IgnoreBrokenPipes();  // an answer that nobody reads is an error, told like others
   bellwether::InitLogging("bellwether", bellwether::LogLevel::kWarning);

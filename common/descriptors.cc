@@ -1,10 +1,15 @@
 #include "common/descriptors.h"
 
+#include <fcntl.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
+#include <string>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
@@ -24,6 +29,25 @@ rlimit CurrentLimit() {
 }
 
 }  // namespace
+
+void FillStandardDescriptors(char** argv) {
+  bool filled = false;
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    // What a program is given has outlived an exec; what its libraries open would not.
+    if (fcntl(descriptor, F_GETFD) == 0) continue;
+    const int null = open("/dev/null", O_RDONLY);
+    if (null < 0) return;
+    if (null != descriptor) {
+      dup2(null, descriptor);
+      close(null);
+    }
+    filled = true;
+  }
+  if (!filled) return;
+  std::error_code error;
+  const std::string program = std::filesystem::read_symlink("/proc/self/exe", error).string();
+  execv(program.c_str(), argv);  // where it fails we go on with what there is
+}
 
 absl::Status RaiseDescriptorLimit() {
   rlimit limit = CurrentLimit();

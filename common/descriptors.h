@@ -8,6 +8,12 @@ namespace bellwether {
 // open as many as they like, get ranges of numbers of their own: however many come, the other ports and
 // everything else that needs a file go on.
 
+// For the first line of main, with its argv. Where standard input, output or error is closed (program <&-
+// 2>&-) the next file gets its number and is taken for it: a chat waits for ever at an event of its own, a
+// log goes to a connection. So the null device is put there, to be read: input ends at once, and writing is
+// an error. Then the program begins anew, as libraries open files before main does.
+void FillStandardDescriptors(char** argv);
+
 // Fewer than that and no program of ours can do its work.
 inline constexpr int kDescriptorsMin = 64;
 

@@ -52,7 +52,8 @@ void AddPlanFlags(CLI::App* app, CoordinatorOptions* options) {
           "Sequences at once to plan for where layers are streamed: their KV cache takes memory from layers")
       ->check(CLI::Range(1, kSequencesMax));
   AddFlag(app, "--device-memory-fraction", options->device_memory_fraction,
-          "Of what a GPU has free, how much to plan with; the rest is for whatever else runs on it");
+          "Of what a GPU has free, how much to plan with; the rest is for whatever else runs on it")
+      ->check(FloatRange(0.01, 1));
 }
 
 void AddFlags(CLI::App* app, Flags* flags) {
@@ -137,6 +138,7 @@ int Serve(const Flags& flags) {
 }
 
 int Main(int argc, char** argv) {
+  FillStandardDescriptors(argv);
   SayWhatWasShort();
   BlockStopSignals();
   IgnoreBrokenPipes();

@@ -208,6 +208,7 @@ int Work(const Flags& flags, WorkerSession::Options options) {
 }
 
 int Main(int argc, char** argv) {
+  FillStandardDescriptors(argv);
   SayWhatWasShort();
   BlockStopSignals();
   IgnoreBrokenPipes();

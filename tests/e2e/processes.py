@@ -15,6 +15,9 @@ BIN = pathlib.Path(os.environ["BELLWETHER_BIN"])
 PATIENCE = 120  # seconds: the longest wait for what must happen but has no time of its own
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
+# Runs the program that follows, with the standard descriptors closed whose numbers come first: WITH_CLOSED, "0 2", program ...
+WITH_CLOSED = ("sh", "-c", 'for fd in $1; do eval "exec $fd>&-"; done; shift; exec "$@"', "sh")
+
 
 def write_tiny_checkpoint(directory):
     """A LLaMA of random fp32 weights with a real tokenizer and the ChatML template, as a Hugging Face directory."""
@@ -47,9 +50,10 @@ def write_tiny_checkpoint(directory):
 class Cluster:
     """Serves `model` until closed. `address` is where clients connect; serving begins when a worker is ready."""
 
-    def __init__(self, model, workers=1, coordinator_flags=(), worker_flags=(), tensor_parallel=None):
+    def __init__(self, model, workers=1, coordinator_flags=(), worker_flags=(), tensor_parallel=None, closed=""):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
         self.processes = []
+        self.closed = closed  # standard descriptors of its programs, as WITH_CLOSED takes them
         ports = self.directory / "ports"
         coordinator = self._start(
             "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
@@ -72,7 +76,7 @@ class Cluster:
 
     def _start(self, program, *arguments):
         with open(self.directory / f"{program}-{len(self.processes)}.log", "wb") as log:
-            process = subprocess.Popen([BIN / program, *map(str, arguments)], stdout=log, stderr=log)
+            process = subprocess.Popen([*WITH_CLOSED, self.closed, BIN / program, *map(str, arguments)], stdout=log, stderr=log)
         self.processes.append(process)
         return process
 

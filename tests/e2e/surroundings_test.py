@@ -11,6 +11,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 import unittest
 from unittest import mock
 
@@ -48,6 +49,14 @@ class Surroundings(unittest.TestCase):
         for text in texts:
             self.assertIn(text, done.stderr)
 
+    def while_it_lives(self, cluster):
+        """Round after round, but neither for ever nor without the programs."""
+        end = time.monotonic() + processes.PATIENCE
+        while time.monotonic() < end:
+            yield
+            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        self.fail("it has not happened\n" + cluster.logs())
+
     # Proxies
     # -------
 
@@ -59,9 +68,10 @@ class Surroundings(unittest.TestCase):
             cluster = processes.Cluster(MODEL)
         self.addCleanup(cluster.close)
         ask = ["score", "--connect", cluster.address, "--token-ids", "1,2"]
-        while (done := tool(*ask, env=proxied)).returncode != 0:
+        for _ in self.while_it_lives(cluster):
+            if (done := tool(*ask, env=proxied)).returncode == 0:
+                break
             self.assertNotIn("no coordinator", done.stderr)
-            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
         self.assertNotIn("proxy", done.stderr)
 
     def test_another_host_is_reached_by_the_proxy_and_it_is_said(self):
@@ -135,8 +145,9 @@ class Surroundings(unittest.TestCase):
                                     coordinator_flags=["--context-tokens", 60000])
         self.addCleanup(cluster.close)
         ask = ["generate", "--connect", cluster.address, "--prompt-ids", "1", "--ignore-eos", "--max-tokens"]
-        while tool(*ask, 1).returncode != 0:
-            self.assertTrue(all(process.poll() is None for process in cluster.processes), cluster.logs())
+        for _ in self.while_it_lives(cluster):
+            if tool(*ask, 1).returncode == 0:
+                break
         with subprocess.Popen([processes.BIN / "bellwether", *ask, "59000"], stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, text=True) as client:
             self.addCleanup(lambda: client.poll() is None and client.kill())
@@ -156,6 +167,8 @@ class Surroundings(unittest.TestCase):
         self.assertEqual(inspected.returncode, 0, inspected.stderr)
         self.assertTrue(json.loads(inspected.stdout)["path"].endswith(r"/m\xff\xc3"))
         self.assertIn(r"/m\xff\xc3", tool("inspect", model).stdout)
+        converted = tool("convert", "safetensors", "--model", model, "--output", model + "-plain")
+        self.assertEqual((converted.returncode, converted.stdout), (0, f"written to {self.directory}/m\\xff\\xc3-plain\n"))
         generated = tool("generate", "--model", model, "--threads", 1, "--prompt-ids", "1", "--max-tokens", 2)
         self.assertEqual(generated.returncode, 0, generated.stderr)
         self.assert_fails(tool("inspect", model + "x"), r"m\xff\xc3x")
@@ -168,11 +181,10 @@ class Surroundings(unittest.TestCase):
         root = os.path.join(self.directory, os.fsdecode(b"root\xff"))
         os.mkdir(root)  # no model is in it: the failure names it, and travels to the coordinator
         cluster.start_worker("--model-root", root, "--name", name, "--host-id", name)
-        end = cluster.processes[0]
-        log = ""
-        while r"sheep\xe9" not in log or r"root\xff" not in log:
-            self.assertIsNone(end.poll(), cluster.logs())
+        for _ in self.while_it_lives(cluster):
             log = (cluster.directory / "bellwether-coordinator-0.log").read_text(encoding="utf-8")
+            if r"sheep\xe9" in log and r"root\xff" in log:
+                break
 
     def test_a_line_of_a_chat_that_is_not_utf8(self):
         processes.write_tiny_checkpoint(self.directory)
@@ -217,6 +229,45 @@ class Surroundings(unittest.TestCase):
                     self.assert_fails(run(*program, stdout=writer), "cannot write to standard output", "Broken pipe")
                 finally:
                     os.close(writer)
+
+    # Descriptors that nobody opened
+    # ------------------------------
+
+    def test_standard_descriptors_that_are_closed(self):
+        # What was opened first got the number: a chat waited for ever, at an event of its own.
+        processes.write_tiny_checkpoint(self.directory)
+        program = processes.BIN / "bellwether"
+
+        def ask(closed, *arguments):
+            return subprocess.run([*processes.WITH_CLOSED, closed, program, *map(str, arguments)], capture_output=True,
+                                  encoding="utf-8", timeout=processes.PATIENCE)
+
+        done = ask("0", "chat", "--model", self.directory, "--threads", 1)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        generate = ["generate", "--model", MODEL, "--threads", 1, "--prompt-ids", "1", "--max-tokens", 2]
+        self.assert_fails(ask("1", *generate), "cannot write to standard output")
+        done = ask("0 2", *generate)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertTrue(done.stdout)
+        self.assertEqual(ask("0 1 2", *generate).returncode, 1)
+
+    def test_programs_that_serve_without_standard_descriptors(self):
+        # A worker wrote its log into the connection to the coordinator.
+        cluster = processes.Cluster(MODEL, closed="0 1 2")
+        self.addCleanup(cluster.close)
+        for _ in self.while_it_lives(cluster):
+            if tool("score", "--connect", cluster.address, "--token-ids", "1,2").returncode == 0:
+                break
+        for process in cluster.processes:
+            for descriptor in range(3):
+                self.assertEqual(os.readlink(f"/proc/{process.pid}/fd/{descriptor}"), "/dev/null")
+
+    def test_a_chat_whose_input_cannot_be_read(self):
+        processes.write_tiny_checkpoint(self.directory)
+        folder = os.open(self.directory, os.O_RDONLY)
+        self.addCleanup(os.close, folder)
+        done = tool("chat", "--model", self.directory, "--threads", 1, stdin=folder)
+        self.assert_fails(done, "cannot read standard input: Is a directory")
 
     # Files that people have
     # ----------------------
@@ -300,6 +351,13 @@ class Surroundings(unittest.TestCase):
                                      (generate, "--top-k", "4294967297"), (generate, "--max-tokens", "1.5"),
                                      (generate, "--n", "0x2"), (generate, "--threads", "4294967297"),
                                      (["bellwether", "up"], "--workers", "1e1"),
+                                     (generate, "--give-up-seconds", "nan"), (generate, "--device-memory-fraction", "nan"),
+                                     (["bellwether", "load"], "--rate", "nan"), (["bellwether", "load"], "--temperature", "nan"),
+                                     (["bellwether", "load"], "--objective-ttft", "nan"),
+                                     (["bellwether", "plan"], "--device-memory-fraction", "nan"),
+                                     (["bellwether-coordinator"], "--device-memory-fraction", "nan"),
+                                     (["bellwether-coordinator"], "--drain-seconds", "nan"),
+                                     (["bellwether", "generate"], "--prompt-ids", "1,,2"),
                                      (["bellwether-coordinator"], "--seed", "-1"),
                                      (["bellwether-coordinator"], "--seed", "99999999999999999999"),
                                      (["bellwether-coordinator"], "--step-tokens", "4294967808"),
