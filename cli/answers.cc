@@ -231,7 +231,7 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
     PrintSpeed(answer);
     if (!answer.choices.empty()) messages.push_back({"assistant", answer.choices.begin()->second.text});
   }
-  return absl::OkStatus();
+  return lines.status();
 }
 
 // The texts of several choices, once all are there.

@@ -5,8 +5,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstring>
 #include <thread>
 
+#include "absl/strings/str_cat.h"
 #include "common/stop_signal.h"
 
 namespace bellwether {
@@ -38,6 +40,11 @@ void WatchStopSignals() {
   }).detach();
 }
 
+bool InputLines::Fail() {
+  status_ = absl::UnavailableError(absl::StrCat("cannot read standard input: ", std::strerror(errno)));
+  return false;
+}
+
 bool InputLines::Next(std::string* line) {
   while (true) {
     if (const size_t end = buffer_.find('\n'); end != std::string::npos) {
@@ -47,7 +54,7 @@ bool InputLines::Next(std::string* line) {
     }
     pollfd descriptors[] = {{.fd = STDIN_FILENO, .events = POLLIN, .revents = 0},
                             {.fd = StopEvent(), .events = POLLIN, .revents = 0}};
-    if (poll(descriptors, 2, /*timeout=*/-1) < 0 && errno != EINTR) return false;
+    if (poll(descriptors, 2, /*timeout=*/-1) < 0 && errno != EINTR) return Fail();
     if (StopRequested()) return false;
     if (descriptors[0].revents == 0) continue;
     char bytes[4096];
@@ -56,8 +63,10 @@ bool InputLines::Next(std::string* line) {
       buffer_.append(bytes, static_cast<size_t>(got));
     } else if (got == 0 && !buffer_.empty()) {
       buffer_ += '\n';
-    } else if (got == 0 || errno != EINTR) {
+    } else if (got == 0) {
       return false;
+    } else if (errno != EINTR) {
+      return Fail();
     }
   }
 }

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/status/status.h"
 #include "cli/inference_client.h"
 
 namespace bellwether {
@@ -18,10 +19,15 @@ bool StopRequested();
 // Lines of standard input.
 class InputLines {
  public:
-  // Without the line's end. False at the end of the input, or once StopRequested().
+  // Without the line's end. False at the end of the input, once StopRequested(), or where it cannot be read.
   bool Next(std::string* line);
+  // Why it could not be read, after Next has returned false.
+  const absl::Status& status() const { return status_; }
 
  private:
+  bool Fail();
+
+  absl::Status status_;
   std::string buffer_;  // read, not yet returned
 };
 
