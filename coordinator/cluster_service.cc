@@ -113,7 +113,8 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
   // Lines about what strangers can do as often as they like.
-  LogLimiter overflows_{1, absl::Seconds(1)}, refusals_{20, absl::Seconds(1)};
+  LogLimiter overflows_{1, absl::Seconds(1)}, refusals_{20, absl::Seconds(1)}, comings_{20, absl::Seconds(1)},
+      waits_{20, absl::Seconds(1)};
 
   std::thread thread_;
 };
@@ -325,7 +326,8 @@ void ClusterService::Impl::Do(const AcceptWorker& action) {
   message.mutable_joined()->set_drain_seconds(absl::ToDoubleSeconds(options_.view.drain));
   message.mutable_joined()->set_name(action.name);
   SendTo(action.id, std::move(message));
-  LogInfo("worker ", action.id.value, " has joined");
+  if (const auto more = comings_.Admit())
+    LogInfo("worker ", action.id.value, " has joined", AndLikeIt(*more));
 }
 
 void ClusterService::Impl::Do(const RefuseWorker& action) {
@@ -345,7 +347,7 @@ void ClusterService::Impl::Do(const DropWorker& action) {
 }
 
 void ClusterService::Impl::Do(const ReleaseWorker& action) {
-  LogInfo("worker ", action.id.value, " leaves");
+  if (const auto more = comings_.Admit()) LogInfo("worker ", action.id.value, " leaves", AndLikeIt(*more));
   if (const auto stream = Find(action.id)) stream->Close(absl::OkStatus());
 }
 
@@ -448,7 +450,7 @@ void ClusterService::Impl::Do(const EndWorkerEpoch& action) {
 void ClusterService::Impl::Do(const Warn& action) { LogWarning(action.text); }
 
 void ClusterService::Impl::Do(const ReportWaiting& action) {
-  LogInfo(action.reason);
+  if (const auto more = waits_.Admit()) LogInfo(action.reason, AndLikeIt(*more));
   absl::MutexLock lock(&mutex_);
   status_.not_serving_reason = action.reason;
   status_.refused = action.refused;

@@ -1,11 +1,16 @@
 #include "coordinator/cluster_service.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
 #include "common/check.h"
 #include "common/clock.h"
+#include "common/log.h"
 #include "gmock/gmock.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
@@ -93,6 +98,15 @@ TEST(ClusterServiceTest, AFullHouseIsNotFinal) {
   service.Stop();
 }
 
+// How many lines of a log hold one of the texts.
+int LinesWith(const std::string& log, const std::vector<std::string>& texts) {
+  const std::vector<std::string> lines = absl::StrSplit(log, '\n');
+  return static_cast<int>(std::count_if(lines.begin(), lines.end(), [&](const std::string& line) {
+    return std::any_of(texts.begin(), texts.end(),
+                       [&](const auto& text) { return absl::StrContains(line, text); });
+  }));
+}
+
 // Strangers used to fill the disk: a line for each.
 TEST(ClusterServiceTest, RefusalsDoNotFloodTheLog) {
   ClusterService::Options options;
@@ -111,13 +125,38 @@ TEST(ClusterServiceTest, RefusalsDoNotFloodTheLog) {
   }
   service.Stop();
   const std::string log = testing::internal::GetCapturedStderr();
-  int lines = 0;
-  for (size_t at = log.find("refused a worker"); at != std::string::npos; ++lines) {
-    at = log.find("refused a worker", at + 1);
-  }
+  const int lines = LinesWith(log, {"refused a worker"});
   EXPECT_GT(lines, 0);
   // A burst, and then one a second.
   EXPECT_LT(lines, 30 + absl::ToInt64Seconds(Clock::Real()->Now() - begin)) << log;
+}
+
+// As do those that are taken and leave again.
+TEST(ClusterServiceTest, WhoComesAndGoesDoesNotFloodTheLog) {
+  InitLogging("test", LogLevel::kInfo);
+  ClusterService::Options options;
+  options.view.workers_wanted = 100;  // more than are there at once
+  options.post = [](const Event&) {};
+  options.serving_changed = [](bool) {};
+  ClusterService service(std::move(options));
+  const auto server = Serve(&service);
+  testing::internal::CaptureStderr();
+  const absl::Duration begin = Clock::Real()->Now();
+  for (int i = 0; i < 200; ++i) {
+    v1::CoordinatorMessage message;
+    JoiningStream stranger(server->address(), "stranger");
+    ASSERT_TRUE(stranger.Read(&message));
+    ASSERT_TRUE(message.has_joined());
+    stranger.Leave();
+  }
+  service.Stop();
+  InitLogging("test", LogLevel::kWarning);
+  const std::string log = testing::internal::GetCapturedStderr();
+  const int joins = LinesWith(log, {"has joined", "leaves"}), waits = LinesWith(log, {"waiting for workers"});
+  EXPECT_GT(joins, 0);
+  const int64_t seconds = absl::ToInt64Seconds(Clock::Real()->Now() - begin);
+  EXPECT_LT(joins, 30 + seconds) << log;
+  EXPECT_LT(waits, 30 + seconds) << log;
 }
 
 }  // namespace
