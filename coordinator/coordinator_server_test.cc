@@ -6,12 +6,15 @@
 #include <thread>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
+#include "http/testing/raw_client.h"
 #include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
 #include "proto/grpc_channel.h"
@@ -23,8 +26,10 @@
 namespace bellwether {
 namespace {
 
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using ::testing::StartsWith;
 
 constexpr char kModel[] = "tests/goldens/models/llama-mha";
@@ -494,6 +499,100 @@ TEST_F(CoordinatorServerTest, ADrainLetsRunningRequestsFinish) {
   int tokens = 0;
   for (const auto& it : responses) tokens += it.token_ids_size();
   EXPECT_EQ(tokens, 5);
+}
+
+// What gRPC's health says of the server from now until it is gone, by its own stream of changes.
+class HealthWatch {
+ public:
+  explicit HealthWatch(const std::string& address) : stub_(Connect(address)) {
+    call_ = stub_.PrepareCall(&context_, "/grpc.health.v1.Health/Watch", &queue_);
+    call_->StartCall(this);
+    const grpc::Slice whole_server;  // HealthCheckRequest { string service = 1; }
+    const bool begun = Wait();
+    if (begun) call_->WriteLast(grpc::ByteBuffer(&whole_server, 1), grpc::WriteOptions(), this);
+    thread_ = std::thread([this, begun] { Read(begun && Wait()); });
+  }
+  ~HealthWatch() {
+    context_.TryCancel();
+    thread_.join();
+  }
+  void WaitUntilHeard() {
+    absl::MutexLock lock(&mutex_);
+    const auto heard = [this] { return !states_.empty(); };
+    mutex_.Await(absl::Condition(&heard));
+  }
+  // Once the server is gone. Messages of HealthCheckResponse { ServingStatus status = 1; }
+  std::vector<std::string> states() {
+    absl::MutexLock lock(&mutex_);
+    const auto ended = [this] { return ended_; };
+    mutex_.Await(absl::Condition(&ended));
+    return states_;
+  }
+
+ private:
+  bool Wait() {
+    void* tag = nullptr;
+    bool ok = false;
+    return queue_.Next(&tag, &ok) && ok;
+  }
+  void Read(bool ok) {
+    grpc::ByteBuffer buffer;
+    while (ok) {
+      call_->Read(&buffer, this);
+      ok = Wait();
+      grpc::Slice slice;
+      if (!ok || !buffer.DumpToSingleSlice(&slice).ok()) break;
+      absl::MutexLock lock(&mutex_);
+      states_.emplace_back(reinterpret_cast<const char*>(slice.begin()), slice.size());
+    }
+    grpc::Status status;
+    call_->Finish(&status, this);
+    Wait();
+    absl::MutexLock lock(&mutex_);
+    ended_ = true;
+  }
+
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> call_;
+  absl::Mutex mutex_;
+  std::vector<std::string> states_;
+  bool ended_ = false;
+  std::thread thread_;
+};
+
+std::string Get(const std::string& address, const std::string& path) {
+  RawClient client(address);
+  client.Send(absl::StrCat("GET ", path, " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"));
+  return client.ReadAll();
+}
+
+// A load balancer would send its clients to a server that ends.
+TEST_F(CoordinatorServerTest, ALayoutThatComesUpAtTheEndServesNobody) {
+  const auto a = Worker("a");
+  HealthWatch watch(server_->client_address());
+  watch.WaitUntilHeard();
+  std::thread end([&] { server_->Shutdown(absl::Seconds(60)); });
+  grpc::Status refused;
+  do {
+    std::vector<v1::GenerateResponse> responses;
+    refused = Generate(Request(3, 1), &responses);
+  } while (absl::StrContains(refused.error_message(), "waiting for workers"));  // the end has not begun
+  const auto ready = [&] { return Get(server_->metrics_address(), "/readyz"); };
+  // The watch keeps the server for its grace, in which the layout comes up.
+  const auto b = Worker("b");
+  bool came_up = false;
+  for (std::string page = ready(); !page.empty() && !came_up; page = ready()) {
+    EXPECT_THAT(page, StartsWith("HTTP/1.1 503")) << page;
+    came_up = absl::StrContains(page, "the server is stopping");
+  }
+  if (came_up) {
+    EXPECT_THAT(Get(server_->http_address(), "/health"), Not(StartsWith("HTTP/1.1 200")));
+  }
+  end.join();
+  EXPECT_THAT(watch.states(), Each("\x08\x02")) << "NOT_SERVING";
+  if (!came_up) GTEST_SKIP() << "the workers were slower than the end";
 }
 
 }  // namespace
