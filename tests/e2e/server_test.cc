@@ -164,6 +164,16 @@ TEST(Server, CancelAndDeadlineFreeTheirPlaceAtOnce) {
   EXPECT_FALSE(beside.ended());
 }
 
+// A signal takes a moment; until then requests are answered. OK if they are for ever.
+absl::Status FirstRefusal(InferenceClient& client) {
+  const absl::Duration end = Clock::Real()->Now() + kPatience;
+  absl::Status refused;
+  while (refused.ok() && Clock::Real()->Now() < end) {
+    refused = Generate(client, Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  }
+  return refused;
+}
+
 TEST(Server, SigtermFinishesWhatRunsAndRefusesTheRest) {
   auto cluster =
       TestCluster::Start({.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000"}});
@@ -171,9 +181,7 @@ TEST(Server, SigtermFinishesWhatRunsAndRefusesTheRest) {
   constexpr int kTokens = 4000;
   RunningAnswer running((*cluster)->address(), {.max_tokens = kTokens, .temperature = 0, .ignore_eos = true});
   (*cluster)->coordinator().Signal(SIGTERM);
-  // The signal takes a moment; until then requests are answered.
-  absl::Status refused;
-  while (refused.ok()) refused = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  const absl::Status refused = FirstRefusal((*cluster)->client());
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
   running.Wait();
   EXPECT_TRUE(running.answer.status.ok()) << running.answer.status << (*cluster)->Logs();
@@ -199,9 +207,7 @@ TEST(Server, SigtermOfAWorkerLetsRunningRequestsEnd) {
   constexpr int kTokens = 3000;
   RunningAnswer running((*cluster)->address(), {.max_tokens = kTokens, .temperature = 0, .ignore_eos = true});
   (*cluster)->worker(1).Signal(SIGTERM);
-  // The signal takes a moment; until then requests are answered.
-  absl::Status refused;
-  while (refused.ok()) refused = Generate((*cluster)->client(), Ids({1, 2, 3}), {.max_tokens = 1}).status;
+  const absl::Status refused = FirstRefusal((*cluster)->client());
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
   EXPECT_THAT(std::string(refused.message()), HasSubstr("worker sheep-1"));
   EXPECT_EQ(HealthOf((*cluster)->address()), "NOT_SERVING");
