@@ -26,6 +26,13 @@ constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
 
 std::string Cut(const std::string& text) { return std::string(CutText(text, kTextBytesMax)); }
 
+absl::Status CheckRate(const char* field, double bytes_per_second) {
+  constexpr double kRateMax = 1e15;  // no memory is near it
+  if (bytes_per_second >= 0 && bytes_per_second <= kRateMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(field, " is ", bytes_per_second, ", allowed is 0 to ", kRateMax));
+}
+
 }  // namespace
 
 absl::Status CheckJoin(const v1::JoinRequest& join) {
@@ -61,13 +68,13 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
     return absl::InvalidArgumentError("memory_bytes is out of range");
   }
   if (join.cpus_size() > kCpusMax) return absl::InvalidArgumentError("too many cpus");
-  if (!(join.cpu_quota() >= 0)) return absl::InvalidArgumentError("cpu_quota is not a number of cores");
-  if (!(join.read_bytes_per_second() > 0 && std::isfinite(join.read_bytes_per_second()))) {
+  if (!(join.cpu_quota() >= 0 && std::isfinite(join.cpu_quota())))
+    return absl::InvalidArgumentError("cpu_quota is not a number of cores");
+  if (!(join.read_bytes_per_second() > 0)) {
     return absl::InvalidArgumentError("read_bytes_per_second is not above 0");
   }
-  if (!(join.drive_bytes_per_second() >= 0 && std::isfinite(join.drive_bytes_per_second()))) {
-    return absl::InvalidArgumentError("drive_bytes_per_second is below 0");
-  }
+  BW_RETURN_IF_ERROR(CheckRate("read_bytes_per_second", join.read_bytes_per_second()));
+  BW_RETURN_IF_ERROR(CheckRate("drive_bytes_per_second", join.drive_bytes_per_second()));
   if (join.has_gpu()) {
     if (join.gpu().uuid().empty()) return absl::InvalidArgumentError("gpu.uuid is empty");
     for (const int64_t bytes : {join.gpu().memory_bytes(), join.gpu().free_bytes()}) {

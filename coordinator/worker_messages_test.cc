@@ -31,6 +31,32 @@ TEST(ReachableAddress, OfAllAddressesIsTheOneItCalledFrom) {
   EXPECT_EQ(ReachableAddress("0.0.0.0:7491", ""), "");
 }
 
+v1::JoinRequest GoodJoin() {
+  v1::JoinRequest join;
+  join.set_name("sheep");
+  join.set_threads(1);
+  join.set_read_bytes_per_second(1e10);
+  return join;
+}
+
+// An infinite rate was once "below 0", and one of 1e300 taken: a plan by it gives a worker everything.
+TEST(CheckJoin, RefusesRatesThatCannotBe) {
+  ASSERT_TRUE(CheckJoin(GoodJoin()).ok()) << CheckJoin(GoodJoin());
+  constexpr double kInfinite = std::numeric_limits<double>::infinity();
+  for (const double rate : {kInfinite, 1e300, -1.0, std::numeric_limits<double>::quiet_NaN()}) {
+    v1::JoinRequest read = GoodJoin(), drive = GoodJoin(), quota = GoodJoin();
+    read.set_read_bytes_per_second(rate);
+    drive.set_drive_bytes_per_second(rate);
+    EXPECT_FALSE(CheckJoin(read).ok()) << rate;
+    EXPECT_FALSE(CheckJoin(drive).ok()) << rate;
+    quota.set_cpu_quota(rate);
+    EXPECT_EQ(CheckJoin(quota).ok(), rate == 1e300) << rate;
+  }
+  v1::JoinRequest join = GoodJoin();
+  join.set_drive_bytes_per_second(kInfinite);
+  EXPECT_EQ(CheckJoin(join).message(), "drive_bytes_per_second is inf, allowed is 0 to 1e+15");
+}
+
 v1::Heartbeat Beat() {
   v1::Heartbeat beat;
   beat.set_state(v1::WORKER_STATE_STEP);
