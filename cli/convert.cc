@@ -15,6 +15,7 @@
 #include "common/output.h"
 #include "common/quote.h"
 #include "common/status.h"
+#include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/billa.h"
 #include "model/checkpoint/encrypted_file.h"
 #include "model/checkpoint/export_safetensors.h"
@@ -57,8 +58,8 @@ absl::StatusOr<std::vector<Encrypted>> FindEncrypted(const std::string& input) {
   std::vector<fs::path> paths = {input};
   if (fs::is_directory(input, error)) {
     paths.clear();
-    for (const fs::directory_entry& entry : fs::directory_iterator(input, error))
-      paths.push_back(entry.path());
+    for (fs::directory_iterator entry(input, error), end; !error && entry != end; entry.increment(error))
+      paths.push_back(entry->path());
   }
   if (error) return absl::NotFoundError(absl::StrCat("cannot read ", input, ": ", error.message()));
   std::vector<Encrypted> files;
@@ -98,7 +99,7 @@ absl::Status ConvertXor(const ConvertOptions& options) {
     BW_RETURN_IF_ERROR(status);
     ++written;
   }
-  return WriteOutput(absl::StrCat(written, " files written to ", options.output, ", ", there,
+  return WriteOutput(absl::StrCat(written, " files written to ", Printable(options.output), ", ", there,
                                   " were there already; all hashes are right\n"));
 }
 
@@ -110,7 +111,7 @@ absl::Status Export(CheckpointContents contents, const ConvertOptions& options, 
                                                              .progress = [&](int64_t done, int64_t all) {
                                                                return line.Show("writing", done, all);
                                                              }}));
-  return WriteOutput(absl::StrCat("written to ", options.output, "\n"));
+  return WriteOutput(absl::StrCat("written to ", Printable(options.output), "\n"));
 }
 
 absl::Status ConvertBilla(const ConvertOptions& options) {
@@ -118,8 +119,8 @@ absl::Status ConvertBilla(const ConvertOptions& options) {
   BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(options.model, read));
   BW_ASSIGN_OR_RETURN(const double sum, EmbeddingSum(contents.tensors.at(TensorKey{TensorRole::kEmbedding})));
   const bool published = std::abs(sum - kBillaSftSum) <= kBillaSftTolerance;
-  const bool is_sft =
-      fs::absolute(options.model).lexically_normal().string().find("BiLLa-7B-SFT") != std::string::npos;
+  const std::vector<std::string> names = ModelNames(options.model);
+  const bool is_sft = std::find(names.begin(), names.end(), "BiLLa-7B-SFT") != names.end();
   const std::string words =
       absl::StrFormat("the embedding's sum is %.6f, that published of BiLLa-7B-SFT %.6f", sum, kBillaSftSum);
   if (is_sft && !published && !options.force) {

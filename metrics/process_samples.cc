@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <iterator>
 #include <optional>
 #include <string>
 #include <system_error>
@@ -52,8 +51,10 @@ std::optional<double> BootTime() {
 
 double OpenDescriptors() {
   std::error_code error;
-  const std::filesystem::directory_iterator entries("/proc/self/fd", error);
-  return static_cast<double>(std::distance(begin(entries), end(entries)));
+  int count = 0;
+  std::filesystem::directory_iterator entry("/proc/self/fd", error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) ++count;
+  return count;
 }
 
 }  // namespace

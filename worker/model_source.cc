@@ -12,6 +12,18 @@
 #include "model/shard_size.h"
 
 namespace bellwether {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool LooksLikeModel(const fs::directory_entry& entry) {
+  std::error_code ignored;  // what cannot be looked at is none
+  if (!entry.is_directory(ignored)) return entry.path().extension() == ".gguf";
+  return fs::exists(entry.path() / "config.json", ignored) ||
+         fs::exists(entry.path() / "params.json", ignored);
+}
+
+}  // namespace
 
 ModelSource::ModelSource(std::string model, std::string model_root, ReadOptions read)
     : model_(std::move(model)), model_root_(std::move(model_root)), read_(std::move(read)) {
@@ -64,14 +76,10 @@ absl::StatusOr<const Checkpoint*> ModelSource::Find(const std::string& model_id)
 absl::StatusOr<const Checkpoint*> ModelSource::FindUnderRoot(const std::string& model_id) {
   std::error_code error;
   int seen = 0;
-  for (const std::filesystem::directory_entry& entry :
-       std::filesystem::directory_iterator(model_root_, error)) {
-    const std::string path = entry.path().string();
-    const bool is_model = entry.is_directory(error)
-                              ? std::filesystem::exists(entry.path() / "config.json", error) ||
-                                    std::filesystem::exists(entry.path() / "params.json", error)
-                              : entry.path().extension() == ".gguf";
-    if (!is_model) continue;
+  for (fs::directory_iterator entry(model_root_, error), end; !error && entry != end;
+       entry.increment(error)) {
+    const std::string path = entry->path().string();
+    if (!LooksLikeModel(*entry)) continue;
     ++seen;
     auto at = under_root_.find(path);
     if (at == under_root_.end()) {

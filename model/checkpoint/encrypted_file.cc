@@ -94,7 +94,10 @@ absl::Status DecryptFile(const std::string& input, const XorKey& key, const std:
                          const ByteProgress& progress) {
   BW_ASSIGN_OR_RETURN(const auto file, FileMapping::Open(input));
   BW_ASSIGN_OR_RETURN(const std::string sha256, HashOf(input, file->bytes()));
-  if (std::filesystem::exists(output)) {
+  std::error_code error;
+  const bool exists = std::filesystem::exists(output, error);
+  if (error) return absl::UnavailableError(absl::StrCat("cannot read ", output, ": ", error.message()));
+  if (exists) {
     BW_ASSIGN_OR_RETURN(const bool done, HasHash(output, sha256, progress));
     if (done) return absl::AlreadyExistsError(absl::StrCat(output, " is done"));
     return absl::InvalidArgumentError(

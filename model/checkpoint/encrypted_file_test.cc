@@ -70,6 +70,14 @@ TEST_F(EncryptedFileTest, LongerThanTheKeyIsNotCyclic) {
   EXPECT_TRUE(Result() == plain);
 }
 
+// A link to itself once ended the program by an exception.
+TEST_F(EncryptedFileTest, WhatCannotBeLookedAtIsAnError) {
+  std::filesystem::create_symlink("out", output());
+  const absl::Status status = Decrypt(Write("config.json", "{}", Noise(64, 1)));
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(output() + ": Too many levels of symbolic links"));
+}
+
 TEST_F(EncryptedFileTest, KeysOfAllLengths) {
   int number = 0;
   for (const size_t key_bytes : {size_t{1}, size_t{1000}, kBlock, 2 * kBlock}) {

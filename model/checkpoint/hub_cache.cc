@@ -68,10 +68,10 @@ bool IsDirectory(const fs::path& path) {
 
 std::optional<fs::path> NewestSnapshot(const fs::path& snapshots) {
   std::optional<std::pair<fs::file_time_type, fs::path>> newest;
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator(snapshots, error)) {
-    if (!entry.is_directory(error)) continue;
-    const std::pair candidate(entry.last_write_time(error), entry.path());
+  std::error_code error, ignored;
+  for (fs::directory_iterator entry(snapshots, error), end; !error && entry != end; entry.increment(error)) {
+    if (!entry->is_directory(ignored)) continue;
+    const std::pair candidate(entry->last_write_time(ignored), entry->path());
     if (!newest.has_value() || candidate > *newest) newest = candidate;
   }
   if (!newest.has_value()) return std::nullopt;
@@ -99,11 +99,11 @@ absl::StatusOr<std::optional<fs::path>> FindSnapshot(const fs::path& repository,
 // Links to blobs that are not there, as a download that was ended leaves them.
 absl::Status CheckComplete(const fs::path& snapshot) {
   std::vector<std::string> missing;
-  std::error_code error;
+  std::error_code error, ignored;
   size_t seen = 0;
-  for (const fs::directory_entry& entry : fs::directory_iterator(snapshot, error)) {
+  for (fs::directory_iterator entry(snapshot, error), end; !error && entry != end; entry.increment(error)) {
     if (++seen > kSnapshotFilesMax) break;
-    if (!fs::exists(entry.path(), error)) missing.push_back(entry.path().filename().string());
+    if (!fs::exists(entry->path(), ignored)) missing.push_back(entry->path().filename().string());
   }
   if (missing.empty()) return absl::OkStatus();
   std::sort(missing.begin(), missing.end());
@@ -150,7 +150,9 @@ absl::StatusOr<std::string> ResolveModel(const std::string& model, const Environ
   const std::string cache = HubCacheDirectory(environment);
   const fs::path repository =
       fs::path(cache) / absl::StrCat("models--", name->organisation, "--", name->name);
-  if (cache.empty() || !IsDirectory(repository))
+  if (cache.empty())
+    return none(", nor is there a hub's cache to look in: none of HF_HUB_CACHE, HF_HOME and HOME is set");
+  if (!IsDirectory(repository))
     return none(absl::StrCat(", nor in the hub's cache ", cache, ", where nothing is downloaded to"));
   BW_ASSIGN_OR_RETURN(const std::optional<fs::path> snapshot, FindSnapshot(repository, name->revision));
   if (!snapshot.has_value()) {

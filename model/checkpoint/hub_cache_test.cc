@@ -103,6 +103,9 @@ TEST_F(HubCacheFilesTest, AnIncompleteOneIsNamedFileByFile) {
 
 TEST_F(HubCacheFilesTest, OtherNamesAreNoneOfTheHub) {
   EXPECT_THAT(Found("org/other"), HasSubstr("no model at org/other, nor in the hub's cache"));
+  EXPECT_THAT(
+      std::string(ResolveModel("org/other", Of({})).status().message()),
+      HasSubstr("nor is there a hub's cache to look in: none of HF_HUB_CACHE, HF_HOME and HOME is set"));
   for (const std::string& name : {std::string("tiny"), std::string("/org/tiny"), std::string("../org/tiny"),
                                   std::string("org/tiny/more"), std::string("../tiny"),
                                   std::string("org/tiny@"), std::string("org/tiny@a/../b")})

@@ -21,7 +21,8 @@ namespace bellwether::testing_files {
 class TemporaryDirectory {
  public:
   TemporaryDirectory() {
-    std::string name = (std::filesystem::temp_directory_path() / "bellwether-XXXXXX").string();
+    std::error_code ignored;
+    std::string name = (std::filesystem::temp_directory_path(ignored) / "bellwether-XXXXXX").string();
     path_ = mkdtemp(name.data());
   }
   ~TemporaryDirectory() {

@@ -60,12 +60,25 @@ BANNED = [
      "what cannot be written is an error: common/output.h", set()),
     (re.compile(r"\bCreate(Custom)?Channel\("), "it may go through a proxy: proto/grpc_channel.h", {"proto/grpc_channel.h"}),
     (re.compile(r"\b(srand|rand|random_device)\b\(?"), "randomness is common/random.h", set()),
+    (re.compile(r"\bstd::(recursive_|timed_|shared_)?mutex\b|\bstd::condition_variable"), "clang checks what common/mutex.h guards",
+     # The emulator, which stands for a compiler of others.
+     {"kernels/gpu/emulate.cc", "kernels/gpu/emulated_memory.h", "kernels/gpu/emulated_memory.cc"}),
+    (re.compile(r"\bCLI::Range\((?=[^)]*(\d\.|\de[-+]?\d|[dD]ouble))|\bCLI::(Positive|NonNegative)Number\b|\bCLI::Number\b"),
+     "takes NaN too: FloatRange of common/program_flags.h", set()),
     (re.compile(r"\b(TODO|FIXME|XXX)\b"), "finish it, or file an issue", set()),
     (re.compile(r"(?<!\w)throw\b"), "return absl::Status", set()),
     (re.compile(r"(?<![\w:.>])(?:std::)?(exit|abort|_exit|quick_exit)\("), "a library never ends the process",
      # In a forked child that cannot return; at the user's second ^C; in what std::terminate calls.
      {"common/check.h", "common/memory.cc", "cli/child_process.cc", "cli/scratch_directory.cc", "cli/stop.cc"}),
 ]
+# Each has an overload without an error_code that throws, as has the increment that a range-for makes.
+FILESYSTEM = re.compile(
+    r"(?:\b(?:std::filesystem|fs)::(?:absolute|canonical|weakly_canonical|copy\w*|create_\w+|current_path|equivalent|exists|file_size|"
+    r"hard_link_count|is_\w+|last_write_time|permissions|proximate|relative|read_symlink|remove|remove_all|rename|resize_file|space|"
+    r"status|symlink_status|temp_directory_path|(?:recursive_)?directory_iterator(?:\s+\w+)?)"
+    r"|\bentry(?:\.|->)(?:exists|file_size|hard_link_count|is_\w+|last_write_time|refresh|replace_filename|status|symlink_status|increment))"
+    r"\(")
+FILESYSTEM_LOOP = re.compile(r"\bfor \([^;{}]*\s:\s[^;{}]*directory_iterator")
 FUNCTION_LINES, KERNEL_LINES, FILE_LINES, PARAMETERS = 70, 120, 600, 6
 
 violations = []
@@ -130,6 +143,23 @@ def check_words(path, code):
                 continue  # gRPC wants deadlines as system_clock times
             if path not in exempt and pattern.search(line) and not (path.endswith("main.cc") and "exit" in pattern.pattern):
                 complain(path, number, f"{pattern.search(line).group(0).strip()}: {advice}")
+
+
+def check_filesystem(path, code):
+    """Of the file system's calls the last argument is a std::error_code; an iterator made of nothing is the end."""
+    names = set(re.findall(r"std::error_code ([\w, ]+);", code))
+    names = {name for several in names for name in several.split(", ")}
+    for match in FILESYSTEM.finditer(code):
+        depth, end = 1, match.end()
+        while depth > 0 and end < len(code):
+            depth += {"(": 1, ")": -1}.get(code[end], 0)
+            end += 1
+        arguments = code[match.end():end - 1]
+        last = arguments.rsplit(",", 1)[-1].strip()
+        if last not in names and not (arguments == "" and "directory_iterator" in match.group(0)):
+            complain(path, code.count("\n", 0, match.start()) + 1, f"{match.group(0)}: may throw: give it a std::error_code")
+    for match in FILESYSTEM_LOOP.finditer(code):
+        complain(path, code.count("\n", 0, match.start()) + 1, "a directory's ++ may throw: iterate with increment(error)")
 
 
 def functions(code):
@@ -240,6 +270,8 @@ def main():
         code = strip_comments(text)
         check_includes(path, text)
         check_words(path, code)
+        if not re.search(r"_(test|bench|fuzz)\.cc$", path) and not path.startswith("tests/"):
+            check_filesystem(path, code)
         check_sizes(path, text, code)
     check_ratchet(root)
     check_registered(root, build, files)
