@@ -9,6 +9,9 @@ namespace bellwether {
 
 // The most dimensions a tensor of a file may have.
 inline constexpr size_t kFileTensorRankMax = 8;
+// The most tensors that a file may hold, many times what the largest models have: names and entries of tables
+// take memory that the file pays for with a few bytes each.
+inline constexpr size_t kFileTensorsMax = size_t{1} << 17;
 
 // A tensor as a file's own table describes it.
 struct FileTensor {

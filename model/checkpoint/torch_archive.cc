@@ -1,5 +1,6 @@
 #include "model/checkpoint/torch_archive.h"
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -22,12 +23,18 @@ using EntryMap = absl::flat_hash_map<std::string, const ZipEntry*>;
 
 // The archive's one folder, named as whoever saved it liked.
 absl::StatusOr<std::string> FindFolder(const std::vector<ZipEntry>& entries) {
+  std::optional<std::string> found;
   for (const ZipEntry& entry : entries) {
     const size_t slash = entry.name.find('/');
-    if (slash != std::string::npos && entry.name.substr(slash) == kPickleName) {
-      return entry.name.substr(0, slash);
+    if (slash == std::string::npos || entry.name.substr(slash) != kPickleName) continue;
+    std::string folder = entry.name.substr(0, slash);
+    if (found.has_value()) {
+      return absl::InvalidArgumentError(absl::StrCat("the folders ", Quoted(*found), " and ", Quoted(folder),
+                                                     " hold a data.pkl each; torch writes one"));
     }
+    found = std::move(folder);
   }
+  if (found.has_value()) return *std::move(found);
   return absl::InvalidArgumentError("a zip archive without a data.pkl, so torch did not save it");
 }
 

@@ -142,6 +142,61 @@ TEST(TorchArchiveTest, WrappersOfTrainersAreOpened) {
   EXPECT_THAT(Refusal(TorchFile(pickle::Whole(pickle::Integer(1)), {})), HasSubstr("holds no state dict"));
 }
 
+// What DeepSpeed's engine puts around a model (mp_rank_00_model_states.pt), with the values that it has
+// there.
+TEST(TorchArchiveTest, WhatDeepSpeedSaves) {
+  const std::string set = pickle::Global("__builtin__", "set") + "]\x85R";
+  const std::string shape = pickle::Call(pickle::Global("torch", "Size"), {pickle::Integers({2, 3})});
+  const std::string whole = pickle::Dict(
+      {{"module", pickle::OrderedDict({{"module.w", Matrix()}})},
+       {"buffer_names", "](" + pickle::Text("b") + "e"},
+       {"optimizer", "N"},
+       {"param_shapes", "](" + pickle::OrderedDict({{"w", shape}}) + "e"},
+       {"frozen_param_shapes", "N"},
+       {"shared_params", pickle::Dict({})},
+       {"frozen_param_fragments", "N"},
+       {"lr_scheduler", pickle::Dict({{"last_lr", "](G" + std::string(8, '\x3f') + "e"}})},
+       {"data_sampler", "N"},
+       {"random_ltd", "N"},
+       {"sparse_tensor_module_names", set},
+       {"skipped_steps", pickle::Integer(0)},
+       {"global_steps", pickle::Integer(7)},
+       {"global_samples", pickle::Integer(56)},
+       {"dp_world_size", pickle::Integer(8)},
+       {"mp_world_size", pickle::Integer(1)},
+       {"ds_config",
+        pickle::Dict({{"zero_optimization", pickle::Dict({{"stage", pickle::Integer(2)}})},
+                      {"names", pickle::Global("builtins", "set") + "](" + pickle::Text("w") + "e\x85R"}})},
+       {"ds_version", pickle::Text("0.9.5")},
+       {"dtype", pickle::Global("torch", "bfloat16")}});
+  const auto tensors = Parse(TorchFile(pickle::Whole(whole), {{"0", kStorage}}));
+  ASSERT_TRUE(tensors.ok()) << tensors.status();
+  ASSERT_EQ(tensors->size(), 1u);
+  EXPECT_EQ((*tensors)[0].name, "module.w");
+  const auto refusal = [](const std::string& value) { return Refusal(OneTensor(value)); };
+  EXPECT_THAT(refusal(pickle::Call(pickle::Global("builtins", "set"), {pickle::Text("x")})),
+              HasSubstr("a set of unknown form"));
+  EXPECT_THAT(refusal(pickle::Call(pickle::Global("torch", "bfloat16"), {})),
+              HasSubstr("a call of no function"));
+}
+
+// Tensors may be views that negate or conjugate as they are read.
+TEST(TorchArchiveTest, ValuesThatAreNotThoseOfTheStorageAreRefused) {
+  const auto with = [](const std::string& metadata) {
+    return OneTensor(
+        pickle::Call(pickle::Global("torch._utils", "_rebuild_tensor_v2"),
+                     {pickle::Storage("FloatStorage", "0", 6), pickle::Integer(0), pickle::Integers({2, 3}),
+                      pickle::Integers({3, 1}), "\x89",
+                      pickle::Call(pickle::Global("collections", "OrderedDict"), {}), metadata}));
+  };
+  EXPECT_TRUE(Parse(with("N")).ok());
+  EXPECT_TRUE(Parse(with(pickle::Dict({{"neg", "\x89"}, {"conj", "\x89"}}))).ok());
+  EXPECT_THAT(Refusal(with(pickle::Dict({{"conj", "\x89"}, {"neg", "\x88"}}))),
+              HasSubstr("a tensor that is marked \"neg\""));
+  EXPECT_THAT(Refusal(with(pickle::Dict({{"conj", "\x88"}}))), HasSubstr("marked \"conj\""));
+  EXPECT_THAT(Refusal(with(pickle::Integer(1))), HasSubstr("a tensor of unknown form"));
+}
+
 TEST(TorchPickleTest, NothingIsEverCalled) {
   const auto call = [](const std::string& module, const std::string& name) {
     return Refusal(OneTensor(pickle::Call(pickle::Global(module, name), {pickle::Text("touch /tmp/x")})));
@@ -186,6 +241,9 @@ TEST(TorchPickleTest, WhatAPickleMayTakeIsBounded) {
                             "a."),
               HasSubstr("holds no state dict"));
   EXPECT_THAT(PickleRefusal(")" + std::string(1'000'000, '\x85') + "."), HasSubstr("holds no state dict"));
+  std::string names = "}(" + pickle::Text("w") + "Nq\x01";
+  for (size_t i = 0; i < kFileTensorsMax; ++i) names += pickle::Text("w") + "h\x01";
+  EXPECT_THAT(PickleRefusal(names + "u."), HasSubstr("more than 131072 tensors"));
   std::string itself = "}q\x01";
   for (int i = 0; i < 3; ++i) itself += pickle::Text("model") + "h\x01s";
   EXPECT_THAT(PickleRefusal(itself + "."), HasSubstr("holds no state dict"));
@@ -263,6 +321,12 @@ TEST(TorchArchiveTest, OtherArchivesAreRefused) {
   big.Add("archive/data.pkl", pickle::Whole(pickle::OrderedDict({{"w", Matrix()}})));
   big.Add("archive/byteorder", "big");
   EXPECT_THAT(Refusal(big.file()), HasSubstr("the byte order \"big\""));
+  ZipWriter two;
+  for (const std::string folder : {"archive", "other"}) {
+    two.Add(folder + "/data.pkl", pickle::Whole(pickle::OrderedDict({{"w", Matrix()}})));
+    two.Add(folder + "/data/0", kStorage);
+  }
+  EXPECT_THAT(Refusal(two.file()), HasSubstr("the folders \"archive\" and \"other\" hold a data.pkl each"));
 }
 
 }  // namespace

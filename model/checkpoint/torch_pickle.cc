@@ -1,6 +1,7 @@
 #include "model/checkpoint/torch_pickle.h"
 
 #include <cstring>
+#include <deque>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/file_tensor.h"
+#include "model/checkpoint/torch_globals.h"
 
 namespace bellwether {
 namespace {
@@ -23,7 +25,7 @@ enum class Kind : uint8_t {
   kNone,
   kBool,
   kInteger,
-  kReal,  // its value is of no interest
+  kOther,  // a number with a point, a set: of no interest
   kText,
   kTuple,
   kList,
@@ -33,36 +35,10 @@ enum class Kind : uint8_t {
   kTensor,
 };
 
-// What a global of the allow-list stands for.
-enum class Meaning : uint8_t { kOrderedDict, kRebuildTensor, kRebuildParameter, kSize, kStorageType };
-
-struct Global {
-  std::string_view module;
-  std::string_view name;
-  Meaning meaning;
-  std::string_view dtype = {};  // of storage types
-};
-constexpr Global kGlobals[] = {
-    {"collections", "OrderedDict", Meaning::kOrderedDict},
-    {"torch._utils", "_rebuild_tensor_v2", Meaning::kRebuildTensor},
-    {"torch._utils", "_rebuild_parameter", Meaning::kRebuildParameter},
-    {"torch", "Size", Meaning::kSize},
-    {"torch", "HalfStorage", Meaning::kStorageType, "F16"},
-    {"torch", "BFloat16Storage", Meaning::kStorageType, "BF16"},
-    {"torch", "FloatStorage", Meaning::kStorageType, "F32"},
-    {"torch", "DoubleStorage", Meaning::kStorageType, "F64"},
-    {"torch", "LongStorage", Meaning::kStorageType, "I64"},
-    {"torch", "IntStorage", Meaning::kStorageType, "I32"},
-    {"torch", "ShortStorage", Meaning::kStorageType, "I16"},
-    {"torch", "CharStorage", Meaning::kStorageType, "I8"},
-    {"torch", "ByteStorage", Meaning::kStorageType, "U8"},
-    {"torch", "BoolStorage", Meaning::kStorageType, "BOOL"},
-};
-
 struct Value {
   Kind kind = Kind::kNone;
-  int64_t integer = 0;          // kBool, kInteger; kGlobal: index of kGlobals; kTensor: index of tensors_
-  std::string_view text;        // kText; kStorage: its key
+  int64_t integer = 0;    // kBool, kInteger; kGlobal: index of kTorchGlobals; kTensor: index of tensors_
+  std::string_view text;  // kText; kStorage: its key
   std::vector<Ref> items = {};  // of containers; a dict has key, value, key, value ...
 };
 
@@ -144,13 +120,14 @@ class Machine {
   absl::Status Get(uint32_t key);
   absl::Status Extend(Kind kind, std::vector<Ref> items);
   absl::Status Reduce();
+  absl::Status CheckMetadata(Ref ref) const;
   absl::Status RebuildTensor(const Value& arguments);
   absl::StatusOr<std::vector<int64_t>> Integers(Ref ref) const;
 
   const absl::Span<const std::byte> pickle_;
-  size_t at_ = 0;    // of the opcode that runs
-  size_t next_ = 0;  // what is read next
-  std::vector<Value> values_;
+  size_t at_ = 0;             // of the opcode that runs
+  size_t next_ = 0;           // what is read next
+  std::deque<Value> values_;  // whose references last, and which takes no second copy to grow
   std::vector<PickledTensor> tensors_;
   std::vector<PickledStorage> storages_;
   absl::flat_hash_set<std::string_view> storage_keys_;
@@ -236,8 +213,8 @@ absl::Status Machine::PushGlobal() {
   std::string_view module, name;
   BW_RETURN_IF_ERROR(TakeLine(module));
   BW_RETURN_IF_ERROR(TakeLine(name));
-  for (size_t i = 0; i < std::size(kGlobals); ++i) {
-    if (kGlobals[i].module != module || kGlobals[i].name != name) continue;
+  for (size_t i = 0; i < std::size(kTorchGlobals); ++i) {
+    if (kTorchGlobals[i].module != module || kTorchGlobals[i].name != name) continue;
     return Push({.kind = Kind::kGlobal, .integer = static_cast<int64_t>(i)});
   }
   return absl::UnimplementedError(
@@ -254,7 +231,8 @@ absl::Status Machine::PushStorage() {
     return Fail("an unknown persistent id");
   const Value &tag = values_[tuple.items[0]], &type = values_[tuple.items[1]], &key = values_[tuple.items[2]],
               &elements = values_[tuple.items[4]];
-  const bool is_type = type.kind == Kind::kGlobal && kGlobals[type.integer].meaning == Meaning::kStorageType;
+  const bool is_type =
+      type.kind == Kind::kGlobal && kTorchGlobals[type.integer].meaning == TorchMeaning::kStorageType;
   if (tag.text != "storage" || !is_type || key.kind != Kind::kText || elements.kind != Kind::kInteger ||
       elements.integer < 0) {
     return Fail("an unknown persistent id");
@@ -272,7 +250,7 @@ absl::Status Machine::PushStorage() {
     }
   }
   if (storage_keys_.insert(key.text).second)
-    storages_.push_back({key.text, kGlobals[type.integer].dtype, elements.integer});
+    storages_.push_back({key.text, kTorchGlobals[type.integer].dtype, elements.integer});
   return Push(std::move(storage));
 }
 
@@ -313,6 +291,23 @@ absl::StatusOr<std::vector<int64_t>> Machine::Integers(Ref ref) const {
   return result;
 }
 
+// What torch says of a tensor whose values are not those of its storage: {"neg": True}, {"conj": True}.
+absl::Status Machine::CheckMetadata(Ref ref) const {
+  const Value& metadata = values_[ref];
+  if (metadata.kind == Kind::kNone) return absl::OkStatus();
+  if (metadata.kind != Kind::kDict) return Fail("a tensor of unknown form");
+  for (size_t i = 0; i + 1 < metadata.items.size(); i += 2) {
+    const Value &key = values_[metadata.items[i]], &value = values_[metadata.items[i + 1]];
+    const bool off = value.kind == Kind::kNone || (value.kind == Kind::kBool && value.integer == 0);
+    if (off) continue;
+    return absl::UnimplementedError(
+        absl::StrCat("a tensor that is marked ", Quoted(key.text),
+                     ", so that its values are not those of its storage, at byte ", at_,
+                     " of the pickle: save it after resolve_neg() and resolve_conj()"));
+  }
+  return absl::OkStatus();
+}
+
 // (storage, first element, shape, strides, requires_grad, hooks, perhaps metadata)
 absl::Status Machine::RebuildTensor(const Value& arguments) {
   const std::vector<Ref> items = arguments.items;
@@ -322,7 +317,7 @@ absl::Status Machine::RebuildTensor(const Value& arguments) {
     return Fail("a tensor of unknown form");
   }
   PickledTensor tensor{.storage = storage.text,
-                       .dtype = kGlobals[values_[storage.items[0]].integer].dtype,
+                       .dtype = kTorchGlobals[values_[storage.items[0]].integer].dtype,
                        .storage_elements = storage.integer,
                        .first = first.integer};
   if (storage.items.size() == 2) {
@@ -332,6 +327,7 @@ absl::Status Machine::RebuildTensor(const Value& arguments) {
       return Fail("a part of a storage that is none");
     }
   }
+  if (items.size() == 7) BW_RETURN_IF_ERROR(CheckMetadata(items[6]));
   BW_ASSIGN_OR_RETURN(tensor.shape, Integers(items[2]));
   BW_ASSIGN_OR_RETURN(tensor.strides, Integers(items[3]));
   if (tensor.shape.size() != tensor.strides.size())
@@ -351,17 +347,22 @@ absl::Status Machine::Reduce() {
     stack_.push_back(arguments.items[0]);
     return absl::OkStatus();
   };
-  switch (kGlobals[function.integer].meaning) {
-    case Meaning::kOrderedDict:
+  switch (kTorchGlobals[function.integer].meaning) {
+    case TorchMeaning::kOrderedDict:
       if (!arguments.items.empty()) return Fail("an OrderedDict of unknown form");
       return Push({.kind = Kind::kDict});
-    case Meaning::kRebuildTensor:
+    case TorchMeaning::kRebuildTensor:
       return RebuildTensor(arguments);
-    case Meaning::kRebuildParameter:
+    case TorchMeaning::kRebuildParameter:
       return give_first(Kind::kTensor);
-    case Meaning::kSize:
+    case TorchMeaning::kSize:
       return give_first(Kind::kTuple);
-    case Meaning::kStorageType:
+    case TorchMeaning::kSet:
+      if (arguments.items.size() != 1 || values_[arguments.items[0]].kind != Kind::kList)
+        return Fail("a set of unknown form");
+      return Push({.kind = Kind::kOther});
+    case TorchMeaning::kStorageType:
+    case TorchMeaning::kNothing:
       break;
   }
   return Fail("a call of no function");
@@ -444,7 +445,7 @@ absl::Status Machine::Step(uint8_t opcode) {
     case kLong1:
       return PushLong();
     case kBinFloat:
-      return with(uint64_t{}, [&](uint64_t) { return Push({.kind = Kind::kReal}); });
+      return with(uint64_t{}, [&](uint64_t) { return Push({.kind = Kind::kOther}); });
     case kBinUnicode:
       return with(uint32_t{}, text);
     case kShortBinString:
@@ -492,6 +493,8 @@ class StateDictFinder {
       if (!inner.has_value()) break;
       root = *inner;
     }
+    if (machine_.value(root).items.size() / 2 > kFileTensorsMax)
+      return absl::InvalidArgumentError(absl::StrCat("more than ", kFileTensorsMax, " tensors"));
     std::vector<NamedPickledTensor> tensors = TensorsOf(machine_.value(root));
     if (!tensors.empty()) return tensors;
     return absl::InvalidArgumentError("the pickle holds no state dict: no tensors under names");
