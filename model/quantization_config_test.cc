@@ -25,7 +25,7 @@ TEST(QuantizationConfigTest, WhatAutoGptqWroteFirst) {
   const auto config = Parse(R"({"bits": 4, "group_size": 128, "damp_percent": 0.01, "desc_act": false,
                                 "sym": true, "true_sequential": true, "model_name_or_path": null})");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(*config, (QuantizationConfig{.bits = 4, .group = 128, .symmetric = true}));
+  EXPECT_EQ(*config, (QuantizationConfig{.bits = 4, .group = 128, .symmetric = true, .act_order = false}));
 }
 
 TEST(QuantizationConfigTest, WhatGptqModelWritesToday) {
@@ -33,16 +33,28 @@ TEST(QuantizationConfigTest, WhatGptqModelWritesToday) {
       "checkpoint_format": "gptq_v2", "quant_method": "gptq", "pack_dtype": "int32", "lm_head": true,
       "dynamic": {"-:.*mlp.*": {}, "+:.*0.*q_proj.*": {"bits": 4, "group_size": 64}}, "meta": {"x": [1]}})");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(*config, (QuantizationConfig{
-                         .bits = 8, .group = -1, .act_order = true, .true_zeros = true, .per_matrix = true}));
+  EXPECT_EQ(*config, (QuantizationConfig{.bits = 8,
+                                         .group = -1,
+                                         .act_order = true,
+                                         .true_zeros = true,
+                                         .rules = {{.pattern = ".*mlp.*"},
+                                                   {.pattern = ".*0.*q_proj.*", .bits = 4, .group = 64}}}));
+  const auto settings = MatrixSettings::Compile(*config);
+  ASSERT_TRUE(settings.ok()) << settings.status();
+  EXPECT_EQ(settings->Of("model.layers.0.self_attn.q_proj")->bits, 4);
+  EXPECT_EQ(settings->Of("model.layers.0.self_attn.q_proj")->act_order, true);
+  EXPECT_EQ(settings->Of("model.layers.1.self_attn.q_proj")->group, -1);
+  EXPECT_EQ(settings->Of("model.layers.0.mlp.up_proj")->bits, 8);
 }
 
 TEST(QuantizationConfigTest, WhatAwqWroteFirst) {
   const auto config = Parse(R"({"zero_point": true, "q_group_size": 128, "w_bit": 4, "version": "GEMM"})");
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(*config,
-            (QuantizationConfig{
-                .method = QuantizationConfig::Method::kAwq, .bits = 4, .group = 128, .true_zeros = true}));
+  EXPECT_EQ(*config, (QuantizationConfig{.method = QuantizationConfig::Method::kAwq,
+                                         .bits = 4,
+                                         .group = 128,
+                                         .act_order = false,
+                                         .true_zeros = true}));
 }
 
 // A symmetric model with one rule that is not: no matrix is taken for symmetric.
@@ -73,6 +85,10 @@ TEST(QuantizationConfigTest, DamagedSettingsAreRefused) {
   EXPECT_THAT(Refusal(R"({"bits": 4294967300})"), HasSubstr("'bits' is 4294967300"));
   EXPECT_THAT(Refusal(R"({"bits": 4, "group_size": 0})"), HasSubstr("'group_size' is 0"));
   EXPECT_THAT(Refusal(R"({"bits": 4, "sym": "yes"})"), HasSubstr("'sym'"));
+  EXPECT_THAT(Refusal(R"({"bits": 4, "dynamic": {"a": {"bits": 5}}})"), HasSubstr("'bits' is 5"));
+  std::string rules = "\"r\": {}";
+  for (int i = 0; i < 1024; ++i) rules += ", \"" + std::to_string(i) + "\": {}";
+  EXPECT_THAT(Refusal(R"({"bits": 4, "dynamic": {)" + rules + "}}"), HasSubstr("more than 1024 rules"));
 }
 
 }  // namespace

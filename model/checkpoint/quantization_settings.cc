@@ -2,7 +2,9 @@
 
 #include <optional>
 #include <string_view>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "model/checkpoint/file_mapping.h"
@@ -24,9 +26,55 @@ absl::Status Merge(std::string_view flag, const std::optional<T>& given, const s
   return absl::OkStatus();
 }
 
+// Names that a setting has had, of those that two files must agree on.
+using SettingNames = std::vector<const char*>;
+
+std::vector<SettingNames> DecisiveSettings(const Json& object) {
+  const bool awq = object.contains("w_bit") || absl::EqualsIgnoreCase(object["quant_method"].text(), "awq");
+  return {{"quant_method"},
+          {"bits", "w_bit"},
+          {"group_size", "q_group_size"},
+          awq ? SettingNames{"version", "format"} : SettingNames{"checkpoint_format", "format"},
+          {"sym"}};
+}
+
+// Null if none of the names is there.
+const Json& FindSetting(const Json& object, const SettingNames& names) {
+  static const Json kNone;
+  for (const char* name : names) {
+    if (!object[name].is_null()) return object[name];
+  }
+  return kNone;
+}
+
+bool Same(const Json& a, const Json& b) {
+  return a == b || (a.is_string() && b.is_string() && absl::EqualsIgnoreCase(a.text(), b.text()));
+}
+
+// Adds what only `more` says: GPTQ's tools wrote a file of their own before transformers had a place for it,
+// and published models have both.
+absl::Status MergeFile(const QuantizationSettings& more, QuantizationSettings& merged) {
+  for (const SettingNames& names : DecisiveSettings(more.object)) {
+    const Json &theirs = FindSetting(more.object, names), &ours = FindSetting(merged.object, names);
+    if (theirs.is_null()) continue;
+    if (ours.is_null()) {
+      merged.object[names.front()] = theirs;
+    } else if (!Same(ours, theirs)) {
+      return absl::InvalidArgumentError(absl::StrCat(more.path, ": '", names.front(), "' is ",
+                                                     WriteJson(theirs), ", but ", merged.path, " says ",
+                                                     WriteJson(ours)));
+    }
+  }
+  for (const auto& [name, value] : more.object.items()) {
+    if (name != "format" && name != "version" && merged.object[name].is_null()) merged.object[name] = value;
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<QuantizationSettings> ReadQuantizationSettings(const std::string& dir) {
+  QuantizationSettings merged;
   for (const char* name : {"config.json", "quantize_config.json", "quant_config.json"}) {
     const std::string path = absl::StrCat(dir, "/", name);
     const absl::StatusOr<std::string> text = ReadSmallFile(path, kJsonBytesMax);
@@ -36,9 +84,14 @@ absl::StatusOr<QuantizationSettings> ReadQuantizationSettings(const std::string&
     if (!object.ok()) return Annotate(object.status(), path);
     const Json& settings =
         std::string_view(name) == "config.json" ? (*object)["quantization_config"] : *object;
-    if (!settings.empty()) return QuantizationSettings{settings, path};
+    if (settings.empty()) continue;
+    if (merged.object.is_null()) {
+      merged = {settings, path};
+    } else {
+      BW_RETURN_IF_ERROR(MergeFile({settings, path}, merged));
+    }
   }
-  return QuantizationSettings{};
+  return merged;
 }
 
 absl::StatusOr<QuantizationConfig> MergeQuantization(const QuantizationSettings& settings,

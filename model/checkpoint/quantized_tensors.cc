@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <string_view>
 #include <utility>
 
 #include "absl/container/btree_map.h"
@@ -23,6 +24,10 @@ constexpr int64_t kGroupMultiple = 16;  // the packed form has no shorter groups
 using Parts = std::array<const NamedTensor*, kLinearParts>;
 
 const NamedTensor* Get(const Parts& parts, LinearPart part) { return parts[static_cast<size_t>(part)]; }
+
+const NamedTensor& AnyOf(const Parts& parts) {
+  return **std::find_if(parts.begin(), parts.end(), [](const auto* part) { return part != nullptr; });
+}
 
 absl::Status Malformed(const NamedTensor& tensor, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat(tensor.source, " has type ", tensor.entry.dtype,
@@ -45,24 +50,45 @@ StorageType ScaleType(const NamedTensor& scales) {
   return scales.entry.dtype == "F16" ? StorageType::kF16 : StorageType::kBF16;
 }
 
-// Inputs to a group, of which there are `groups`. Where they do not divide the inputs, the last group is
-// shorter and only one multiple of 32 may fit.
+int64_t GroupsOf(int64_t inputs, int64_t group) { return (inputs + group - 1) / group; }
+
+// Inputs to a group, of which there are `groups`: equal ones, unless a power of two, as tools take it, with a
+// shorter last one makes as many. Where they do not divide the inputs, only one multiple of 32 may fit.
 absl::StatusOr<int64_t> GroupOf(const NamedTensor& scales, int64_t inputs, int64_t groups) {
-  if (groups >= 1 && inputs % groups == 0) return inputs / groups;
+  const auto not_clear = [&](int64_t one, int64_t other) {
+    return Malformed(scales, absl::StrCat("are these groups of ", one, " or of ", other,
+                                          " inputs? It is not clear: give --gptq-group"));
+  };
+  if (groups >= 1 && inputs % groups == 0) {
+    const int64_t even = inputs / groups;
+    for (int64_t group = kGroupMultiple; group < inputs; group *= 2) {
+      if (group != even && GroupsOf(inputs, group) == groups) return not_clear(even, group);
+    }
+    return even;
+  }
   int64_t found = 0;
   for (int64_t group = kWordBits; groups >= 1 && group < inputs; group += kWordBits) {
-    if ((inputs + group - 1) / group != groups) continue;
-    if (found != 0) return Malformed(scales, absl::StrCat("the groups of ", inputs, " inputs are not clear"));
+    if (GroupsOf(inputs, group) != groups) continue;
+    if (found != 0) return not_clear(found, group);
     found = group;
   }
   if (found == 0) return Malformed(scales, absl::StrCat("no groups of ", inputs, " inputs"));
   return found;
 }
 
+// "model.layers.0.mlp.down_proj" of "module.model.layers.0.mlp.down_proj.qweight".
+std::string ModuleOf(const NamedTensor& part) {
+  std::string_view name = part.entry.name;
+  while (name.starts_with("module.")) name.remove_prefix(7);
+  return std::string(name.substr(0, name.rfind('.')));
+}
+
+// Puts one matrix together.
 class Assembler {
  public:
-  Assembler(const QuantizationConfig& config, const TensorTable& table)
-      : config_(config), table_(table), warned_(std::make_shared<std::atomic<bool>>(false)) {}
+  // `config` is that of the matrix.
+  Assembler(QuantizationConfig config, const TensorTable& table, std::shared_ptr<std::atomic<bool>> warned)
+      : config_(std::move(config)), table_(table), warned_(std::move(warned)) {}
 
   absl::StatusOr<AssembledTensor> Assemble(const Parts& parts) const;
 
@@ -74,7 +100,7 @@ class Assembler {
   absl::Status CheckShapes(const Parts& parts, const QuantizedLinear& linear) const;
   absl::Status SetGroupIndex(const NamedTensor* index, QuantizedLinear& linear) const;
 
-  const QuantizationConfig& config_;
+  const QuantizationConfig config_;
   const TensorTable& table_;
   const std::shared_ptr<std::atomic<bool>> warned_;
 };
@@ -105,7 +131,7 @@ absl::Status Assembler::SetBits(const NamedTensor& weights, QuantizedLinear& lin
                                            " inputs that the config asks for take other numbers of words "
                                            "with 2, 3, 4 and 8 bits"));
   }
-  if (const int said = config_.bits.value_or(linear.bits); said != linear.bits && !config_.per_matrix) {
+  if (const int said = config_.bits.value_or(linear.bits); said != linear.bits) {
     return Malformed(weights, absl::StrCat("these are ", linear.bits,
                                            " bits, but --gptq-bits or its settings say ", said));
   }
@@ -116,9 +142,9 @@ absl::Status Assembler::SetGroup(const NamedTensor& scales, QuantizedLinear& lin
   const int64_t groups = scales.entry.shape[0];
   const int64_t given = config_.group.value_or(0);
   const int64_t said = given == -1 ? linear.inputs : std::min(given, linear.inputs);
-  if (said != 0 && (linear.inputs + said - 1) / said == groups) {
+  if (said != 0 && GroupsOf(linear.inputs, said) == groups) {
     linear.group = said;
-  } else if (said == 0 || config_.per_matrix) {
+  } else if (said == 0) {
     BW_ASSIGN_OR_RETURN(linear.group, GroupOf(scales, linear.inputs, groups));
   } else {
     return Malformed(scales, absl::StrCat("--gptq-group or its settings say groups of ", given, ", which ",
@@ -147,13 +173,19 @@ absl::Status Assembler::CheckShapes(const Parts& parts, const QuantizedLinear& l
 
 // Kept only where the groups are not of inputs that follow each other.
 absl::Status Assembler::SetGroupIndex(const NamedTensor* index, QuantizedLinear& linear) const {
-  if (index == nullptr) return absl::OkStatus();
+  if (index == nullptr) {
+    if (!config_.act_order.value_or(false) || linear.group >= linear.inputs) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(linear.source,
+                     ": the matrix has no 'g_idx' beside it, which must say of which group each input is, as "
+                     "'desc_act' is true"));
+  }
   const FileTensor& entry = index->entry;
   if (entry.dtype != "I32" || entry.shape != std::vector<int64_t>{linear.inputs} || !entry.strides.empty())
     return Malformed(*index, absl::StrCat("it should be ", linear.inputs, " numbers of I32"));
   std::vector<int32_t> groups(linear.inputs);
   std::memcpy(groups.data(), index->file->bytes().data() + entry.offset, groups.size() * sizeof(int32_t));
-  std::vector<int64_t> sizes((linear.inputs + linear.group - 1) / linear.group, 0);
+  std::vector<int64_t> sizes(GroupsOf(linear.inputs, linear.group), 0);
   bool mixed = false;
   for (int64_t input = 0; input < linear.inputs; ++input) {
     const int32_t group = groups[input];
@@ -177,13 +209,12 @@ absl::Status Assembler::SetGroupIndex(const NamedTensor* index, QuantizedLinear&
 }
 
 absl::StatusOr<AssembledTensor> Assembler::Assemble(const Parts& parts) const {
-  const NamedTensor* any = *std::find_if(parts.begin(), parts.end(), [](const auto* part) { return part; });
   constexpr std::pair<LinearPart, const char*> kNeeded[] = {
       {LinearPart::kWeights, "qweight"}, {LinearPart::kZeros, "qzeros"}, {LinearPart::kScales, "scales"}};
   for (const auto& [part, name] : kNeeded) {
     if (Get(parts, part) == nullptr) {
       return absl::InvalidArgumentError(
-          absl::StrCat(any->source, ": the matrix has no '", name, "' beside it"));
+          absl::StrCat(AnyOf(parts).source, ": the matrix has no '", name, "' beside it"));
     }
   }
   const NamedTensor &weights = *Get(parts, LinearPart::kWeights), &scales = *Get(parts, LinearPart::kScales);
@@ -226,13 +257,11 @@ bool IsZero(const NamedTensor& tensor) {
   return std::all_of(data.begin(), data.end(), [](std::byte byte) { return byte == std::byte{0}; });
 }
 
-}  // namespace
+// Ordered, so that of several errors always the same is told.
+using Matrices = absl::btree_map<std::pair<int32_t, TensorRole>, Parts>;
 
-absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(absl::Span<const NamedTensor> tensors,
-                                                               const QuantizationConfig& config,
-                                                               const TensorTable& table) {
-  // Ordered, so that of several errors always the same is told.
-  absl::btree_map<std::pair<int32_t, TensorRole>, Parts> matrices;
+absl::StatusOr<Matrices> SortParts(absl::Span<const NamedTensor> tensors) {
+  Matrices matrices;
   for (const NamedTensor& tensor : tensors) {
     if (tensor.name.part == LinearPart::kNone) continue;
     Parts& parts = matrices[{tensor.name.key.layer, tensor.name.key.role}];
@@ -243,10 +272,36 @@ absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(absl::Span<const 
     }
     place = &tensor;
   }
-  const Assembler assembler(config, table);
+  return matrices;
+}
+
+// Where no settings say whether groups follow each other, a matrix without g_idx among others that have one
+// has lost it.
+absl::Status CheckGroupIndexes(const Matrices& matrices) {
+  const Parts* with = nullptr;
+  const Parts* without = nullptr;
+  for (const auto& [key, parts] : matrices)
+    (Get(parts, LinearPart::kGroupIndex) != nullptr ? with : without) = &parts;
+  if (with == nullptr || without == nullptr) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(AnyOf(*without).source, ": the matrix has no 'g_idx' beside it, where ",
+                   Get(*with, LinearPart::kGroupIndex)->source,
+                   " is there and no settings say what is right: give the model's quantize_config.json"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<AssembledTensor>> AssembleQuantized(absl::Span<const NamedTensor> tensors,
+                                                               const QuantizationConfig& config,
+                                                               const TensorTable& table) {
+  BW_ASSIGN_OR_RETURN(const Matrices matrices, SortParts(tensors));
+  if (!config.act_order.has_value()) BW_RETURN_IF_ERROR(CheckGroupIndexes(matrices));
+  BW_ASSIGN_OR_RETURN(const MatrixSettings settings, MatrixSettings::Compile(config));
+  const auto warned = std::make_shared<std::atomic<bool>>(false);
   std::vector<AssembledTensor> assembled;
   for (const auto& [key, parts] : matrices) {
-    BW_ASSIGN_OR_RETURN(AssembledTensor tensor, assembler.Assemble(parts));
+    BW_ASSIGN_OR_RETURN(QuantizationConfig own, settings.Of(ModuleOf(AnyOf(parts))));
+    BW_ASSIGN_OR_RETURN(AssembledTensor tensor, Assembler(std::move(own), table, warned).Assemble(parts));
     assembled.push_back(std::move(tensor));
   }
   return assembled;

@@ -97,8 +97,8 @@ void Run(Input input) {
                                 .bits = kBits[input.Byte() % 4],
                                 .group = input.Byte() % 2 == 0 ? -1 : int64_t{input.Byte()},
                                 .symmetric = input.Byte() % 2 == 0,
-                                .true_zeros = input.Byte() % 2 == 0,
-                                .per_matrix = input.Byte() % 2 == 0};
+                                .true_zeros = input.Byte() % 2 == 0};
+    if (input.Byte() % 2 == 0) config.rules = {{.pattern = "pa", .group = 32, .act_order = true}};
     if (config.group == 0) return;
   }
   std::vector<NamedTensor> tensors;

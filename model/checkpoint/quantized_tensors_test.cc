@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/open_contents.h"
 #include "model/checkpoint/testing_files.h"
 
 // Quantised matrices whose parts do not fit each other, or that no model of this family has.
@@ -16,7 +17,9 @@ namespace bellwether {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing_files::Bytes;
 using testing_files::SafetensorsWriter;
 using testing_files::TemporaryDirectory;
@@ -162,35 +165,54 @@ TEST(QuantizedTensorsTest, WhatTheCommandLineSaysMustAgree) {
               HasSubstr("--gptq-bits"));
 }
 
-// 96 inputs in two groups: of 48, or of 64 with a shorter last one. Only being told helps, and another group
-// is another model.
-TEST(QuantizedTensorsTest, WhatTheCommandLineSaysOfAShorterLastGroup) {
+// Fewer rows of zeros and scales: the groups of `name` become larger.
+void SetGroups(const std::string& name, int64_t groups, Tensors& tensors) {
+  for (const char* part : {".qzeros", ".scales"}) {
+    Tensor& tensor = tensors[name + part];
+    tensor.data.resize(tensor.data.size() / tensor.shape[0] * groups);
+    tensor.shape[0] = groups;
+  }
+}
+
+constexpr char kDown[] = "model.layers.0.mlp.down_proj";
+
+// 96 inputs in two groups: of 48, or of 64 with a shorter last one. Only being told helps.
+TEST(QuantizedTensorsTest, AShorterLastGroupMustBeTold) {
   Tensors tensors = Llama();
-  const std::string down = "model.layers.0.mlp.down_proj";
-  tensors[down + ".qzeros"].shape = {2, kHidden / 8};
-  tensors[down + ".qzeros"].data.resize(2 * kHidden / 8 * 4);
-  tensors[down + ".scales"].shape = {2, kHidden};
-  tensors[down + ".scales"].data.resize(2 * kHidden * 2);
-  const TemporaryDirectory dir;
-  WriteModel(dir, tensors, "");
-  const auto group_of = [&](const GptqOptions& gptq) {
-    return (*Checkpoint::Open(dir.path(), {.gptq = gptq}))->Find({TensorRole::kDown})->format.group;
-  };
-  EXPECT_EQ(group_of({}), 16);  // of 48, the largest that the packed form has
+  SetGroups(kDown, 2, tensors);
+  EXPECT_THAT(Refusal(tensors),
+              AllOf(HasSubstr("down_proj.scales"), HasSubstr("groups of 48 or of 64 inputs"),
+                    HasSubstr("give --gptq-group")));
   Tensors others = tensors;
   for (const char* name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
                            "mlp.gate_proj", "mlp.up_proj"}) {
-    Tensor& zeros = others[absl::StrCat("model.layers.0.", name, ".qzeros")];
-    Tensor& scales = others[absl::StrCat("model.layers.0.", name, ".scales")];
-    for (Tensor* tensor : {&zeros, &scales}) {
-      tensor->shape[0] = 1;
-      tensor->data.resize(tensor->data.size() / 2);
-    }
+    SetGroups(absl::StrCat("model.layers.0.", name), 1, others);
   }
+  const TemporaryDirectory dir;
   WriteModel(dir, others, "");
-  EXPECT_EQ(group_of({.group = 64}), 64);
-  EXPECT_NE(*(*Checkpoint::Open(dir.path(), {.gptq = {.group = 64}}))->ModelId(),
-            *(*Checkpoint::Open(dir.path()))->ModelId());
+  const auto told = Checkpoint::Open(dir.path(), {.gptq = {.group = 64}});
+  ASSERT_TRUE(told.ok()) << told.status();
+  EXPECT_EQ((*told)->Find({TensorRole::kDown})->format.group, 64);
+}
+
+// GPTQModel's rules, of which the first that matches counts.
+TEST(QuantizedTensorsTest, ARuleSaysTheGroupOfSomeMatrices) {
+  Tensors tensors = Llama();
+  SetGroups(kDown, 2, tensors);
+  const auto settings = [](const char* rules) {
+    return absl::StrCat(R"({"quant_method": "gptq", "bits": 4, "group_size": 32, "dynamic": {)", rules, "}}");
+  };
+  const TemporaryDirectory dir;
+  WriteModel(dir, tensors, settings(R"("+:.*down": {"group_size": 64}, ".*": {"group_size": 32})"));
+  const auto opened = Checkpoint::Open(dir.path());
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  EXPECT_EQ((*opened)->Find({TensorRole::kDown})->format.group, 64);
+  EXPECT_EQ((*opened)->Find({TensorRole::kUp})->format.group, 32);
+  EXPECT_THAT(Refusal(tensors, settings(R"("+:down": {"group_size": 64})")),
+              HasSubstr("groups of 32, which 96"));
+  EXPECT_THAT(Refusal(tensors, settings(R"("+:.*down": {"group_size": 64, "bits": 8})")),
+              HasSubstr("settings say 8"));
+  EXPECT_THAT(Refusal(tensors, settings(R"("(": {"group_size": 64})")), HasSubstr("'dynamic'"));
 }
 
 TEST(QuantizedTensorsTest, BiasesOfZerosArePassedOverAndOthersRefused) {
@@ -206,7 +228,8 @@ TEST(QuantizedTensorsTest, GroupsByIndex) {
   std::vector<int32_t> index(kHidden);
   for (int i = 0; i < kHidden; ++i) index[i] = i / 32;
   tensors[absl::StrCat(kQ, ".g_idx")] = {"I32", {kHidden}, Bytes(index)};
-  EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  const std::string settings = R"({"quant_method": "gptq", "bits": 4, "group_size": 32})";
+  EXPECT_TRUE(Open(tensors, settings).ok()) << Open(tensors, settings);
   // As many inputs in each group, but others.
   index[0] = 1;
   index[32] = 0;
@@ -214,18 +237,60 @@ TEST(QuantizedTensorsTest, GroupsByIndex) {
     tensors[absl::StrCat("model.layers.0.", matrix, ".g_idx")] = {"I32", {kHidden}, Bytes(index)};
   };
   replace("self_attn.q_proj");
-  EXPECT_THAT(Refusal(tensors), AllOf(HasSubstr("k_proj"), HasSubstr("desc_act")));
+  EXPECT_THAT(Refusal(tensors, settings), AllOf(HasSubstr("k_proj"), HasSubstr("desc_act")));
   replace("self_attn.k_proj");
   replace("self_attn.v_proj");
-  EXPECT_TRUE(Open(tensors).ok()) << Open(tensors);
+  EXPECT_TRUE(Open(tensors, settings).ok()) << Open(tensors, settings);
   index[0] = 0;
   replace("self_attn.q_proj");
-  EXPECT_THAT(Refusal(tensors), HasSubstr("group 0 has 33 inputs"));
+  EXPECT_THAT(Refusal(tensors, settings), HasSubstr("group 0 has 33 inputs"));
   index[0] = 2;
   replace("self_attn.q_proj");
-  EXPECT_THAT(Refusal(tensors), HasSubstr("input 0 is of group 2"));
+  EXPECT_THAT(Refusal(tensors, settings), HasSubstr("input 0 is of group 2"));
   tensors[absl::StrCat(kQ, ".g_idx")].shape = {kHidden / 2, 2};
-  EXPECT_THAT(Refusal(tensors), HasSubstr("64 numbers of I32"));
+  EXPECT_THAT(Refusal(tensors, settings), HasSubstr("64 numbers of I32"));
+}
+
+// Read as if its groups followed each other, an act-order matrix is noise.
+TEST(QuantizedTensorsTest, ALostIndexIsMissed) {
+  const auto settings = [](const char* more) {
+    return absl::StrCat(R"({"quant_method": "gptq", "bits": 4, "group_size": 32, )", more, "}");
+  };
+  EXPECT_THAT(Refusal(Llama(), settings(R"("desc_act": true)")),
+              AllOf(HasSubstr("q_proj.qweight"), HasSubstr("no 'g_idx'"), HasSubstr("'desc_act' is true")));
+  EXPECT_THAT(Refusal(Llama(), settings(R"("desc_act": false, "dynamic": {".*down": {"desc_act": true}})")),
+              HasSubstr("down_proj.qweight"));
+  const std::string in_order = settings(R"("desc_act": true, "static_groups": true)");
+  EXPECT_TRUE(Open(Llama(), in_order).ok()) << Open(Llama(), in_order);
+  // Where nothing is said, matrices are all alike.
+  Tensors one = Llama();
+  std::vector<int32_t> index(kHidden);
+  for (int i = 0; i < kHidden; ++i) index[i] = i / 32;
+  one[absl::StrCat(kQ, ".g_idx")] = {"I32", {kHidden}, Bytes(index)};
+  EXPECT_THAT(Refusal(one),
+              AllOf(HasSubstr("no 'g_idx' beside it, where"), HasSubstr("q_proj.g_idx' is there")));
+}
+
+// A published model has its settings twice. What one file leaves out the other says.
+TEST(QuantizedTensorsTest, SettingsInTwoFilesMustAgree) {
+  const TemporaryDirectory dir;
+  WriteModel(dir, Llama(), R"({"quant_method": "gptq", "bits": 4, "group_size": 32, "sym": false})");
+  const auto with = [&](const char* second) {
+    dir.Write("quantize_config.json", second);
+    return Checkpoint::Open(dir.path());
+  };
+  EXPECT_TRUE(with(R"({"bits": 4, "group_size": 32, "sym": false, "desc_act": false})").ok());
+  for (const char* other :
+       {R"({"bits": 8})", R"({"group_size": 64})", R"({"sym": true})", R"({"quant_method": "awq"})"}) {
+    EXPECT_THAT(
+        std::string(with(other).status().message()),
+        AllOf(HasSubstr("quantize_config.json: '"), HasSubstr(", but "), HasSubstr("/config.json says")));
+  }
+  const auto id = [](const auto& opened) { return *(*opened)->ModelId(); };
+  const std::string first = id(with("{}")), v1 = id(with(R"({"checkpoint_format": "gptq"})"));
+  EXPECT_EQ(first, v1);
+  EXPECT_NE(id(with(R"({"checkpoint_format": "gptq_v2"})")), v1);
+  EXPECT_EQ(id(with(R"({"format": "gptq_v2"})")), id(with(R"({"checkpoint_format": "gptq_v2"})")));
 }
 
 TEST(QuantizedTensorsTest, AHeadInTheOrderOfActivationsIsRefused) {
@@ -236,7 +301,8 @@ TEST(QuantizedTensorsTest, AHeadInTheOrderOfActivationsIsRefused) {
   std::vector<int32_t> index(kHidden);
   for (int i = 0; i < kHidden; ++i) index[i] = i % 2;
   tensors["lm_head.g_idx"] = {"I32", {kHidden}, Bytes(index)};
-  EXPECT_THAT(Refusal(tensors), AllOf(HasSubstr("lm_head"), HasSubstr("desc_act")));
+  const std::string settings = R"({"quant_method": "gptq", "bits": 4, "group_size": 32})";
+  EXPECT_THAT(Refusal(tensors, settings), AllOf(HasSubstr("lm_head"), HasSubstr("desc_act")));
 }
 
 TEST(QuantizedTensorsTest, MatricesThatAreNotAwqs) {
