@@ -128,7 +128,7 @@ absl::Status ConvertBilla(const ConvertOptions& options) {
         words, ": the base is another model's, or a file is damaged; --force converts it anyway"));
   }
   BW_RETURN_IF_ERROR(WriteOutput(absl::StrCat(words, published ? ": right\n" : "\n")));
-  return Export(std::move(contents), options, "BiLLa without its base's embedding");
+  return Export(std::move(contents), options, /*note=*/"");
 }
 
 absl::Status CheckFlags(const ConvertOptions& options) {

@@ -1,6 +1,10 @@
 #include "cli/inspect.h"
 
 #include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_format.h"
 #include "common/json.h"
@@ -9,6 +13,8 @@
 #include "common/status.h"
 #include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/contents.h"
+#include "model/checkpoint/open_contents.h"
 #include "model/layout.h"
 #include "model/option_names.h"
 #include "model/shard_size.h"
@@ -102,10 +108,13 @@ absl::Status AddTokenizer(const Checkpoint& checkpoint, Json& json) {
 }  // namespace
 
 absl::Status RunInspect(const InspectOptions& options) {
-  BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(options.model, options.read));
+  BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenContents(options.model, options.read));
+  const std::vector<std::string> warnings = contents.warnings;
+  const auto checkpoint = std::make_unique<const Checkpoint>(std::move(contents));
   Json json = Json::object({{"path", checkpoint->path()}, {"container", checkpoint->container()}});
   BW_ASSIGN_OR_RETURN(json["model_id"], checkpoint->ModelId());
   for (const auto& [flag, value] : checkpoint->reading()) json["read_with"][flag] = value;
+  if (!warnings.empty()) json["warnings"] = warnings;
   json["config"] = ConfigJson(checkpoint->config());
 
   std::map<std::string, FormatTotal> totals;

@@ -1,14 +1,11 @@
-#include <algorithm>
-#include <initializer_list>
 #include <string>
 #include <string_view>
-#include <vector>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/quote.h"
 #include "model/chat_template/chat_template.h"
+#include "model/model_names.h"
 
 namespace bellwether {
 namespace {
@@ -28,48 +25,7 @@ const char* ByTemplateText(std::string_view text) {
   return nullptr;
 }
 
-// The words of a name in lower case: "BELLE-Llama2-13B" is belle, llama2, 13b; a point between digits is
-// part of a word.
-class Words {
- public:
-  explicit Words(std::string_view name) {
-    const auto digit = [&](size_t i) { return i < name.size() && absl::ascii_isdigit(Byte(name[i])); };
-    std::string word;
-    for (size_t i = 0; i <= name.size(); ++i) {
-      const bool inner_point = i > 0 && i < name.size() && name[i] == '.' && digit(i - 1) && digit(i + 1);
-      if (i < name.size() && (absl::ascii_isalnum(Byte(name[i])) || inner_point)) {
-        word += static_cast<char>(absl::ascii_tolower(Byte(name[i])));
-      } else if (!word.empty()) {
-        words_.push_back(std::move(word));
-        word.clear();
-      }
-    }
-  }
-
-  // Whether these stand in it, one after the other.
-  bool Have(std::initializer_list<std::string_view> run) const {
-    return std::search(words_.begin(), words_.end(), run.begin(), run.end()) != words_.end();
-  }
-  // "llama2" or "llama-2".
-  bool HaveVersion(std::string_view family, std::string_view version) const {
-    return Have({family, version}) || Have({std::string(family) + std::string(version)});
-  }
-  // Whether a word begins so, or follows `family` and continues with a point: "llama-3.1".
-  bool HaveMinorVersion(std::string_view family, std::string_view version) const {
-    const std::string point = std::string(version) + ".";
-    for (size_t i = 0; i < words_.size(); ++i) {
-      if (words_[i].starts_with(std::string(family) + point)) return true;
-      if (i > 0 && words_[i - 1] == family && words_[i].starts_with(point)) return true;
-    }
-    return false;
-  }
-
- private:
-  static unsigned char Byte(char c) { return static_cast<unsigned char>(c); }
-  std::vector<std::string> words_;
-};
-
-const char* BelleByName(const Words& name, const ChatTemplateHints& hints) {
+const char* BelleByName(const NameWords& name, const ChatTemplateHints& hints) {
   constexpr int64_t kExtendedVocabulary = 79458;
   if (name.Have({"open", "datasets"})) return "belle-open-datasets";
   if (name.HaveVersion("llama", "2")) return "belle-llama2-13b";
@@ -81,7 +37,7 @@ const char* BelleByName(const Words& name, const ChatTemplateHints& hints) {
 }
 
 const char* ByName(std::string_view text, const ChatTemplateHints& hints) {
-  const Words name(text);
+  const NameWords name(text);
   if (name.Have({"belle"}) || name.Have({"chatbelle"})) return BelleByName(name, hints);
   if (name.Have({"billa"})) return name.Have({"llm"}) ? "none" : "billa";
   if (name.Have({"alpaca"})) return "alpaca";

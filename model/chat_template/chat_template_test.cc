@@ -11,6 +11,7 @@
 
 #include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/testing_files.h"
+#include "model/model_names.h"
 
 namespace bellwether {
 namespace {

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
@@ -16,10 +17,13 @@
 #include "model/checkpoint/stored_tensor.h"
 #include "model/checkpoint/tensor_samples.h"
 #include "model/checkpoint/tensor_table_file.h"
+#include "model/layer_tensors.h"
+#include "model/model_names.h"
 
 namespace bellwether {
 namespace {
 
+constexpr char kNote[] = "BiLLa without its base's embedding";
 constexpr int64_t kRowsLookedAt = 64;
 constexpr int64_t kRowsPerRead = 64;
 
@@ -103,9 +107,26 @@ absl::Status CheckIsSum(const StoredTensor& embedding, const StoredTensor& base)
                       embedding.info.source, base.info.source, share, left));
 }
 
+bool LooksLikeSum(const CheckpointContents& contents) {
+  const auto is = [&](const TensorKey& key, WeightFormat format) {
+    const StoredTensor& tensor = contents.tensors.at(key);
+    return tensor.info.format.format == format && !tensor.made_up();
+  };
+  if (contents.config.architecture != Architecture::kLlama ||
+      !is(TensorKey{TensorRole::kEmbedding}, WeightFormat::kF32))
+    return false;
+  return std::all_of(contents.tensors.begin(), contents.tensors.end(), [&](const auto& entry) {
+    return IsOutsideLayers(entry.first.role) || is(entry.first, WeightFormat::kF16);
+  });
+}
+
 }  // namespace
 
 absl::Status SubtractBase(const std::string& base_path, bool force, CheckpointContents& contents) {
+  if (absl::StrContains(contents.note, kNote)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        contents.path, ": its base has been subtracted already, as its files say (", kNote, ")"));
+  }
   StoredTensor& embedding = contents.tensors.at(TensorKey{TensorRole::kEmbedding});
   if (embedding.info.format.format != WeightFormat::kF32 || embedding.made_up()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -128,6 +149,23 @@ absl::Status SubtractBase(const std::string& base_path, bool force, CheckpointCo
   embedding.adjustments.push_back(std::make_shared<const Subtraction>(std::move(base)));
   embedding.info.format.format = WeightFormat::kF16;
   embedding.rounded = true;
+  AddNote(kNote, contents.note);
+  return absl::OkStatus();
+}
+
+absl::Status CheckNeedsNoBase(CheckpointContents& contents) {
+  if (!LooksLikeSum(contents)) return absl::OkStatus();
+  const std::string what =
+      absl::StrCat(contents.tensors.at(TensorKey{TensorRole::kEmbedding}).info.source,
+                   " is fp32 where the layers are fp16, as BiLLa publishes the sum of its embedding and "
+                   "Meta's, which is of no use as it is: ");
+  constexpr char kGive[] =
+      "give --billa-base consolidated.00.pth (of Meta's LLaMA), or convert it once by bellwether convert "
+      "billa";
+  for (const std::string& name : ModelNames(contents.path)) {
+    if (NameWords(name).Have({"billa"})) return absl::InvalidArgumentError(absl::StrCat(what, kGive));
+  }
+  contents.warnings.push_back(absl::StrCat(what, "if this is a BiLLa, ", kGive));
   return absl::OkStatus();
 }
 

@@ -12,9 +12,14 @@ namespace bellwether {
 // what is left without Meta's, rounded to fp16 as the project's own script leaves it. `base` is where Meta's
 // stands: consolidated.00.pth, a file or directory of Hugging Face's form.
 //
-// InvalidArgument: no fp32 embedding (the script leaves fp16, so it has been subtracted); one of another
-// width; or, unless `force`, one from which the base's has been subtracted already, as the numbers tell.
+// InvalidArgument: the file's note says that it was subtracted; no fp32 embedding (the script leaves fp16, so
+// it has been subtracted); one of another width; or, unless `force`, one from which the base's has been
+// subtracted already, as the numbers tell.
 absl::Status SubtractBase(const std::string& base, bool force, CheckpointContents& contents);
+
+// For models that are opened without a base. A LLaMA whose embedding is fp32 beside layers of fp16 is such a
+// sum, which serves as garbage: InvalidArgument where the model's name has the word BiLLa, else a warning.
+absl::Status CheckNeedsNoBase(CheckpointContents& contents);
 
 // The sum of the embedding, in double precision.
 absl::StatusOr<double> EmbeddingSum(const StoredTensor& embedding);

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/export_safetensors.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/checkpoint/open_contents.h"
 #include "model/checkpoint/testing_files.h"
@@ -48,12 +49,12 @@ class BillaTest : public ::testing::Test {
   }
 
   // llama-mha with another embedding.
-  void WriteModel(const Grid& embedding, WeightFormat format) {
+  void WriteModel(const Grid& embedding, WeightFormat format, WeightFormat layers = WeightFormat::kF32) {
     const auto source = Checkpoint::Open(kGolden);
     testing_files::SafetensorsWriter writer;
     for (const TensorKey& key : (*source)->Keys()) {
       const Grid grid = key == kEmbedding ? embedding : testing_files::WholeTensor(**source, key);
-      const WeightFormat type = key == kEmbedding ? format : WeightFormat::kF32;
+      const WeightFormat type = key == kEmbedding ? format : layers;
       const std::vector<int64_t> shape =
           grid.rows == 1 ? std::vector<int64_t>{grid.cols} : std::vector<int64_t>{grid.rows, grid.cols};
       writer.Add(HuggingFaceNameOf(Architecture::kLlama, key), type == WeightFormat::kF32 ? "F32" : "F16",
@@ -134,6 +135,48 @@ TEST_F(BillaTest, ASecondSubtractionIsRefused) {
   for (size_t i = 0; i < base_.values.size(); ++i) near.values[i] = base_.values[i] * 1.001f;
   WriteModel(near, WeightFormat::kF32);
   EXPECT_THAT(ErrorOf(), HasSubstr("either it has been subtracted already"));
+}
+
+// The files say so, whatever their numbers and types are by then.
+TEST_F(BillaTest, ASecondSubtractionIsRefusedByTheFilesNote) {
+  const TemporaryDirectory output;
+  const auto export_model = [&](const std::string& from, const ReadOptions& options, const char* to) {
+    auto contents = OpenContents(from, options);
+    ASSERT_TRUE(contents.ok()) << contents.status();
+    const absl::Status written =
+        ExportSafetensors(*std::move(contents), {.directory = output.path() + to, .note = "and more"});
+    ASSERT_TRUE(written.ok()) << written;
+  };
+  export_model(model_.path(), {.billa_base = base_path_}, "/left");
+  export_model(output.path() + "/left", {.dtype = DType::kF32}, "/again");
+  EXPECT_EQ(OpenContents(output.path() + "/again")->note, "BiLLa without its base's embedding; and more");
+  for (const bool force : {false, true}) {
+    const auto twice =
+        Checkpoint::Open(output.path() + "/again", {.billa_base = base_path_, .billa_force = force});
+    EXPECT_THAT(std::string(twice.status().message()), HasSubstr("subtracted already, as its files say"));
+  }
+}
+
+// A sum that nobody subtracts from serves as garbage. Only BiLLa has an embedding of fp32 beside layers of
+// fp16.
+TEST_F(BillaTest, ASumIsNotServedAsItIs) {
+  WriteModel(sum_, WeightFormat::kF32, WeightFormat::kF16);
+  const auto unnamed = OpenContents(model_.path());
+  ASSERT_TRUE(unnamed.ok()) << unnamed.status();
+  ASSERT_EQ(unnamed->warnings.size(), 1u);
+  EXPECT_THAT(unnamed->warnings[0], HasSubstr("if this is a BiLLa, give --billa-base"));
+  const std::string named = meta_.path() + "/my-billa-7b";
+  fs::copy(model_.path(), named);
+  EXPECT_THAT(std::string(Checkpoint::Open(named).status().message()), HasSubstr(": give --billa-base"));
+  EXPECT_TRUE(Checkpoint::Open(named, {.billa_base = base_path_}).ok());
+  const std::string other = meta_.path() + "/billabong";
+  fs::copy(model_.path(), other);
+  EXPECT_TRUE(Checkpoint::Open(other).ok());
+  // Nothing is said of models of one type.
+  for (const WeightFormat format : {WeightFormat::kF16, WeightFormat::kF32}) {
+    WriteModel(sum_, format, format);
+    EXPECT_TRUE(OpenContents(model_.path())->warnings.empty());
+  }
 }
 
 TEST_F(BillaTest, OtherShapesAndFilesAreRefused) {

@@ -78,6 +78,12 @@ struct CheckpointContents {
   std::string model_name;
   GenerationOptions generation_defaults;
   TokenizerSource tokenizer;  // empty if there is none
+  std::string note;           // what `bellwether convert` has done to the weights, as its files say
+  // What looks wrong and cannot be told for certain: logged once, when it is opened.
+  std::vector<std::string> warnings;
 };
+
+// Adds to what was done to the weights.
+void AddNote(const std::string& note, std::string& notes);
 
 }  // namespace bellwether

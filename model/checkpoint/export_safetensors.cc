@@ -45,8 +45,9 @@ absl::Status ExportSafetensors(CheckpointContents contents, const ExportOptions&
     return absl::UnknownError(absl::StrCat("cannot make ", options.directory, ": ", error.message()));
   BW_RETURN_IF_ERROR(WriteConfigs(*config, options.directory));
   BW_RETURN_IF_ERROR(ExportTokenizer(contents, options.directory));
+  AddNote(options.note, contents.note);
   return WriteSafetensors(tensors, {.directory = options.directory,
-                                    .note = options.note,
+                                    .note = contents.note,
                                     .shard_bytes = options.shard_bytes,
                                     .progress = options.progress});
 }

@@ -13,7 +13,7 @@ namespace bellwether {
 
 struct ExportOptions {
   std::string directory;  // made if it is not there; no file in it is overwritten
-  std::string note;       // for the files' metadata: what was done to the weights
+  std::string note;       // for the files' metadata: what is done to the weights, beside what was before
   // Quantised matrices become floats of it; absent: they stay as they are.
   std::optional<DType> dequantize;
   int64_t shard_bytes = int64_t{5} << 30;

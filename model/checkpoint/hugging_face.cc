@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/log.h"
@@ -13,6 +14,7 @@
 #include "model/checkpoint/input_order.h"
 #include "model/checkpoint/named_tensor.h"
 #include "model/checkpoint/quantization_settings.h"
+#include "model/checkpoint/quantized_linear.h"
 #include "model/checkpoint/quantized_tensors.h"
 #include "model/checkpoint/stored_tensor.h"
 #include "model/checkpoint/tensor_table_file.h"
@@ -53,15 +55,41 @@ std::string_view Unwrapped(std::string_view name) {
   return name;
 }
 
-absl::Status CollectTensors(const std::string& path, const ModelConfig& config, std::vector<NamedTensor>& out,
-                            TensorContainer& container) {
+// What the directory's index says that a file holds is there: a shard that lacks a tensor is another one than
+// the index was made for. transformers would begin with a random tensor in its place.
+absl::Status CheckHolds(const std::string& path, const std::vector<std::string>& promised,
+                        const ModelConfig& config, const std::vector<FileTensor>& tensors) {
+  absl::flat_hash_set<std::string_view> names;
+  for (const FileTensor& tensor : tensors) names.insert({tensor.name, Unwrapped(tensor.name)});
+  for (const std::string& promise : promised) {
+    if (names.contains(promise) || names.contains(Unwrapped(promise))) continue;
+    const std::optional<HuggingFaceName> name = ParseHuggingFaceName(config.architecture, Unwrapped(promise));
+    const bool tied = name.has_value() && config.tied_head && name->key.role == TensorRole::kHead;
+    if (name.has_value() && (name->ignored || tied)) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " does not hold the tensor ", Quoted(promise), ", which the index says is in it"));
+  }
+  return absl::OkStatus();
+}
+
+// What the files of a directory hold.
+struct Collected {
+  std::vector<NamedTensor> tensors;
+  TensorContainer container = TensorContainer::kSafetensors;
+  std::string note;
+};
+
+absl::Status CollectTensors(const std::string& path, const ModelConfig& config,
+                            const std::vector<std::string>& promised, Collected& out) {
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(path));
   absl::StatusOr<TensorTableFile> table = ReadTensorTable(file->bytes());
   if (!table.ok()) return Annotate(table.status(), path);
-  container = table->container;
+  out.container = table->container;
+  AddNote(table->note, out.note);
+  BW_RETURN_IF_ERROR(CheckHolds(path, promised, config, table->tensors));
   for (FileTensor& entry : table->tensors) {
     const std::string_view own_name =
-        container == TensorContainer::kTorch ? Unwrapped(entry.name) : entry.name;
+        out.container == TensorContainer::kTorch ? Unwrapped(entry.name) : entry.name;
     const std::optional<HuggingFaceName> name = ParseHuggingFaceName(config.architecture, own_name);
     const std::string source = absl::StrCat(path, ": tensor '", entry.name, "'");
     if (!name.has_value()) {
@@ -74,7 +102,7 @@ absl::Status CollectTensors(const std::string& path, const ModelConfig& config, 
       return absl::InvalidArgumentError(
           absl::StrCat(source, " lies beyond the ", config.layers, " layers of the config"));
     }
-    out.push_back({*name, std::move(entry), file, source});
+    out.tensors.push_back({*name, std::move(entry), file, source});
   }
   return absl::OkStatus();
 }
@@ -133,20 +161,37 @@ const NamedTensor* Find(const std::vector<NamedTensor>& tensors, TensorRole role
   return found == tensors.end() ? nullptr : &*found;
 }
 
+// Not the family's default, but what somebody wrote.
+absl::StatusOr<bool> SaysItsHeadIsNotTied(const std::string& dir) {
+  BW_ASSIGN_OR_RETURN(const std::optional<std::string> text, ReadIfThere(absl::StrCat(dir, "/config.json")));
+  BW_ASSIGN_OR_RETURN(const Json object, ParseJsonObject(text.value_or("{}")));
+  return object["tie_word_embeddings"] == Json(false);
+}
+
 // A tied model has one matrix, which some writers store under the head's name: it becomes the embedding. A
 // tied model ignores the copy that other files hold beside the embedding.
-void SettleTiedHead(std::vector<NamedTensor>& tensors, ModelConfig& config) {
+absl::Status SettleTiedHead(const std::string& dir, std::vector<NamedTensor>& tensors, ModelConfig& config) {
   const NamedTensor* head = Find(tensors, TensorRole::kHead);
-  if (head == nullptr) config.tied_head = true;
+  if (head == nullptr) {
+    BW_ASSIGN_OR_RETURN(const bool not_tied, SaysItsHeadIsNotTied(dir));
+    if (not_tied) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(dir,
+                       ": head weight (lm_head.weight) is missing, and config.json says that it is not the "
+                       "embedding ('tie_word_embeddings' is false): is a file of weights missing?"));
+    }
+    config.tied_head = true;
+  }
   // Tools untie what they quantise.
   if (head != nullptr && head->name.part != LinearPart::kNone) config.tied_head = false;
-  if (!config.tied_head) return;
+  if (!config.tied_head) return absl::OkStatus();
   const bool has_embedding = Find(tensors, TensorRole::kEmbedding) != nullptr;
   const auto is_head = [](const NamedTensor& tensor) { return tensor.name.key.role == TensorRole::kHead; };
   if (has_embedding) tensors.erase(std::remove_if(tensors.begin(), tensors.end(), is_head), tensors.end());
   for (NamedTensor& tensor : tensors) {
     if (is_head(tensor)) tensor.name.key.role = TensorRole::kEmbedding;
   }
+  return absl::OkStatus();
 }
 
 // The embedding's rows are the vocabulary, whatever the config says.
@@ -205,17 +250,37 @@ absl::StatusOr<std::string> ReadChatTemplate(const std::string& dir) {
   return found.text();
 }
 
-// `contents` has the config of the directory.
-absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::vector<std::string>& files,
-                                             const GptqOptions& gptq, CheckpointContents contents) {
-  std::vector<NamedTensor> tensors;
-  TensorContainer container = TensorContainer::kSafetensors;
-  for (const std::string& file : files) {
-    BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", file), contents.config, tensors, container));
+// GPTQ's second format stores the zeros themselves. A symmetric model in it, whose settings are lost, would
+// be read with every zero 1 too large.
+void WarnOfSecondFormat(CheckpointContents& contents) {
+  const QuantizedLinear* any = nullptr;
+  for (const auto& [key, tensor] : contents.tensors) {
+    if (tensor.linear == nullptr) continue;
+    any = tensor.linear.get();
+    if (any->zero_shift == 0 || !AllZerosAre(*any, 1 << (any->bits - 1))) return;
   }
-  contents.container = Name(container);
+  if (any == nullptr) return;
+  contents.warnings.push_back(absl::StrCat(
+      contents.path, ": every stored zero is ", 1 << (any->bits - 1), " and read as ",
+      (1 << (any->bits - 1)) + 1,
+      ": this looks like GPTQ's second format, symmetric, whose settings are missing; if so, put "
+      "\"checkpoint_format\": \"gptq_v2\" into quantize_config.json"));
+}
+
+// `contents` has the config of the directory.
+absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const WeightFiles& files,
+                                             const GptqOptions& gptq, CheckpointContents contents) {
+  Collected collected;
+  for (const std::string& file : files.chosen) {
+    const auto found = files.tensors.find(file);
+    const auto promised = found == files.tensors.end() ? std::vector<std::string>() : found->second;
+    BW_RETURN_IF_ERROR(CollectTensors(absl::StrCat(dir, "/", file), contents.config, promised, collected));
+  }
+  std::vector<NamedTensor>& tensors = collected.tensors;
+  contents.container = Name(collected.container);
+  contents.note = std::move(collected.note);
   if (IsQuantized(tensors)) BW_RETURN_IF_ERROR(RemoveZeroBiases(contents.config, tensors));
-  SettleTiedHead(tensors, contents.config);
+  BW_RETURN_IF_ERROR(SettleTiedHead(dir, tensors, contents.config));
   BW_RETURN_IF_ERROR(CorrectVocabulary(dir, tensors, contents.config));
   BW_RETURN_IF_ERROR(Annotate(Validate(contents.config), dir));
 
@@ -226,6 +291,7 @@ absl::StatusOr<CheckpointContents> OpenFiles(const std::string& dir, const std::
   auto finished = std::move(table).Finish();
   if (!finished.ok()) return Annotate(finished.status(), dir);
   contents.tensors = *std::move(finished);
+  WarnOfSecondFormat(contents);
   BW_RETURN_IF_ERROR(SettleInputOrders(contents.config, contents.tensors));
   BW_ASSIGN_OR_RETURN(contents.chat_template_text, ReadChatTemplate(dir));
   contents.config_directory = contents.tokenizer.directory = dir;
@@ -239,7 +305,7 @@ absl::StatusOr<CheckpointContents> OpenHuggingFaceDirectory(const std::string& d
   BW_RETURN_IF_ERROR(ReadConfig(dir, contents));
   BW_ASSIGN_OR_RETURN(const WeightFiles files, FindWeightFiles(dir));
   LogPassedOver(dir, files);
-  return OpenFiles(dir, files.chosen, gptq, std::move(contents));
+  return OpenFiles(dir, files, gptq, std::move(contents));
 }
 
 absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path, const GptqOptions& gptq) {
@@ -247,7 +313,7 @@ absl::StatusOr<CheckpointContents> OpenHuggingFaceFile(const std::string& path, 
   const std::string dir = slash == std::string::npos ? "." : path.substr(0, std::max<size_t>(slash, 1));
   CheckpointContents contents{.path = path};
   BW_RETURN_IF_ERROR(ReadConfig(dir, contents));
-  return OpenFiles(dir, {path.substr(slash + 1)}, gptq, std::move(contents));
+  return OpenFiles(dir, {.chosen = {path.substr(slash + 1)}}, gptq, std::move(contents));
 }
 
 }  // namespace bellwether

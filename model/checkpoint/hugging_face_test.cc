@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 
+#include "absl/strings/str_replace.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/checkpoint/testing_files.h"
@@ -154,6 +155,44 @@ TEST(HuggingFaceTest, ATiedModelIgnoresTheCopyInItsHead) {
   auto checkpoint = OpenLlama({}, Tied("true"));
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   EXPECT_THAT((*checkpoint)->Find({TensorRole::kHead})->source, HasSubstr("embed_tokens.weight"));
+}
+
+// A config without the key, as LLaMA's were written, is taken at the word of its files. One that says that
+// the head is another matrix has lost it.
+TEST(HuggingFaceTest, AHeadThatIsSaidToBeThereIsNotReplacedByTheEmbedding) {
+  const auto config = [](const char* tied) {
+    return absl::StrReplaceAll(kLlamaConfig, {{"}", absl::StrCat(", \"tie_word_embeddings\": ", tied, "}")}});
+  };
+  const auto without_head = [](std::vector<Tensor>& tensors) { tensors.pop_back(); };
+  EXPECT_TRUE(OpenLlama(without_head).ok()) << OpenLlama(without_head).status();
+  EXPECT_TRUE(OpenLlama(without_head, config("true")).ok());
+  EXPECT_THAT(Refusal(without_head, config("false")),
+              HasSubstr("head weight (lm_head.weight) is missing, and config.json says"));
+}
+
+// The index was made for a shard that held the head: the one that lies there is another.
+TEST(HuggingFaceTest, WhatTheIndexNamesIsInItsShard) {
+  TemporaryDirectory dir;
+  dir.Write("config.json", kLlamaConfig);
+  SafetensorsWriter writer;
+  std::string index;
+  for (size_t i = 0; i < kLlamaTensors.size(); ++i) {
+    const Tensor& tensor = kLlamaTensors[i];
+    absl::StrAppend(&index, index.empty() ? "" : ",", "\"", tensor.name, "\": \"a.safetensors\"");
+    if (tensor.name != "lm_head.weight")
+      writer.Add(tensor.name, "F32", tensor.shape, Floats(static_cast<int>(i), tensor.shape));
+  }
+  dir.Write("a.safetensors", writer.file());
+  const auto open = [&](const std::string& more) {
+    dir.Write("model.safetensors.index.json", absl::StrCat("{\"weight_map\": {", index, more, "}}"));
+    return Checkpoint::Open(dir.path()).status();
+  };
+  EXPECT_THAT(std::string(open("").message()),
+              HasSubstr("a.safetensors does not hold the tensor \"lm_head.weight\", which the index says"));
+  // A tied model needs none, and tables are computed anew.
+  dir.Write("config.json", absl::StrReplaceAll(kLlamaConfig, {{"}", ", \"tie_word_embeddings\": true}"}}));
+  EXPECT_TRUE(open("").ok()) << open("");
+  EXPECT_TRUE(open(R"(, "model.layers.0.self_attn.rotary_emb.inv_freq": "a.safetensors")").ok());
 }
 
 TEST(HuggingFaceTest, TensorsThatDoNotFitTheConfigAreRefusedByName) {

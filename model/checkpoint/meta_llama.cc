@@ -1,5 +1,6 @@
 #include "model/checkpoint/meta_llama.h"
 
+#include <cstring>
 #include <memory>
 #include <optional>
 #include <string_view>
@@ -103,12 +104,26 @@ absl::StatusOr<std::vector<const StoredTensor*>> PartsOf(const TensorKey& key,
   return parts;
 }
 
+// Every shard has all of a norm: shards in which they differ are of different models.
+absl::Status CheckSameValues(const std::vector<const StoredTensor*>& parts) {
+  const TensorInfo& info = parts[0]->info;
+  std::vector<float> first(info.cols), other(info.cols);
+  const TensorWindow whole = {0, 1, 0, info.cols};
+  DecodeWindow(*parts[0], whole, absl::MakeSpan(first));
+  for (const StoredTensor* part : parts) {
+    DecodeWindow(*part, whole, absl::MakeSpan(other));
+    if (std::memcmp(first.data(), other.data(), first.size() * sizeof(float)) == 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat(part->info.source, " has other values than ", info.source,
+                                                   ": these are shards of different models"));
+  }
+  return absl::OkStatus();
+}
+
 // Joins the parts to the tensor that the config asks for.
 absl::StatusOr<StoredTensor> Join(const ExpectedTensor& expected,
                                   const std::vector<const StoredTensor*>& parts) {
   const TensorInfo& part = parts[0]->info;
   const auto count = static_cast<int64_t>(parts.size());
-  // Every shard has all of a norm.
   if (part.rows == expected.rows && part.cols == expected.cols) {
     if (count == 1 || expected.rows == 1) return *parts[0];
   }
@@ -146,7 +161,10 @@ absl::StatusOr<ModelConfig> ReadConfig(const std::string& dir, const std::vector
   if (!params.ok()) return Annotate(params.status(), path);
   BW_ASSIGN_OR_RETURN(const int32_t vocab, VocabularyOf(shards, params->config.hidden));
   ModelConfig config = CompleteMetaConfig(*params, vocab, shards[0].rope_in_layers);
-  config.tied_head = !shards[0].tensors.contains(TensorKey{TensorRole::kHead});
+  // Meta stores it in every model, also where its values are the embedding's.
+  if (!shards[0].tensors.contains(TensorKey{TensorRole::kHead}))
+    return absl::InvalidArgumentError(
+        absl::StrCat(shards[0].path, ": head weight (output.weight) is missing"));
   BW_RETURN_IF_ERROR(Annotate(Validate(config), path));
   return config;
 }
@@ -175,6 +193,7 @@ absl::StatusOr<CheckpointContents> OpenMetaLlama(const std::string& dir) {
   for (const ExpectedTensor& expected : ExpectedTensors(contents.config)) {
     BW_ASSIGN_OR_RETURN(const std::vector<const StoredTensor*> parts, PartsOf(expected.key, shards));
     BW_ASSIGN_OR_RETURN(StoredTensor whole, Join(expected, parts));
+    if (expected.rows == 1) BW_RETURN_IF_ERROR(CheckSameValues(parts));
     // The rows of each head lie in interleaved pairs.
     if (expected.key.role == TensorRole::kQuery || expected.key.role == TensorRole::kKey) {
       const int64_t head = contents.config.head_dim;

@@ -15,6 +15,7 @@
 namespace bellwether {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using testing_files::MetaOptions;
@@ -106,6 +107,26 @@ TEST(MetaLlamaTest, ShardsOfDifferentModelsAreRefused) {
   std::filesystem::copy_file(other.path() + "/consolidated.01.pth", dir.path() + "/consolidated.01.pth",
                              std::filesystem::copy_options::overwrite_existing);
   EXPECT_THAT(ErrorOf(dir.path()), HasSubstr("of type F16, unlike"));
+}
+
+// Only their norms, which every shard has whole, tell shards of one shape and type apart.
+TEST(MetaLlamaTest, ShardsOfDifferentModelsOfOneShapeAreRefused) {
+  const TemporaryDirectory dir, other;
+  testing_files::WriteMetaLlama(*Source("bf16"), dir, {.shards = 2});
+  const auto stranger = Checkpoint::Open(absl::StrCat(kShape, ":bf16:9"));
+  ASSERT_TRUE(stranger.ok()) << stranger.status();
+  testing_files::WriteMetaLlama(**stranger, other, {.shards = 2});
+  std::filesystem::copy_file(other.path() + "/consolidated.01.pth", dir.path() + "/consolidated.01.pth",
+                             std::filesystem::copy_options::overwrite_existing);
+  EXPECT_THAT(ErrorOf(dir.path()), AllOf(HasSubstr("consolidated.01.pth: tensor \"layers.0.attention_norm"),
+                                         HasSubstr("these are shards of different models")));
+}
+
+TEST(MetaLlamaTest, AModelWithoutAHeadIsRefused) {
+  const TemporaryDirectory dir;
+  testing_files::WriteMetaLlama(**Checkpoint::Open(absl::StrCat(kShape, ",tied=1:bf16")), dir, {});
+  // The head of a tied one is its embedding, which has no file of its own.
+  EXPECT_THAT(ErrorOf(dir.path()), HasSubstr("head weight (output.weight) is missing"));
 }
 
 TEST(MetaLlamaTest, TheTokenizerMayLieOneDirectoryUp) {

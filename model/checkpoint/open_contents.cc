@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
 #include "common/status.h"
 #include "model/checkpoint/billa.h"
 #include "model/checkpoint/dequantize.h"
@@ -58,8 +59,9 @@ absl::StatusOr<CheckpointContents> OpenContents(const std::string& model, const 
   BW_ASSIGN_OR_RETURN(const std::string path, ResolveModel(model));
   BW_ASSIGN_OR_RETURN(CheckpointContents contents, OpenPath(path, options.gptq));
   BW_RETURN_IF_ERROR(SettleGptq(options.gptq, contents));
-  if (!options.billa_base.empty())
-    BW_RETURN_IF_ERROR(SubtractBase(options.billa_base, options.billa_force, contents));
+  BW_RETURN_IF_ERROR(options.billa_base.empty()
+                         ? CheckNeedsNoBase(contents)
+                         : SubtractBase(options.billa_base, options.billa_force, contents));
   for (LoraOption lora : options.lora) {
     BW_ASSIGN_OR_RETURN(lora.path, ResolveModel(lora.path));
     BW_RETURN_IF_ERROR(MergeLora(lora, contents));
@@ -68,7 +70,13 @@ absl::StatusOr<CheckpointContents> OpenContents(const std::string& model, const 
     RoundFloatTensors(*options.dtype, contents);
     contents.reading["dtype"] = LoadDTypeName(*options.dtype);
   }
+  for (const std::string& warning : contents.warnings) LogWarning(warning);
   return contents;
+}
+
+void AddNote(const std::string& note, std::string& notes) {
+  if (note.empty() || absl::StrContains(notes, note)) return;
+  absl::StrAppend(&notes, notes.empty() ? "" : "; ", note);
 }
 
 }  // namespace bellwether

@@ -225,6 +225,15 @@ std::string Describe(const QuantizedLinear& linear) {
                       linear.group_index.empty() ? "" : ", mixed");
 }
 
+bool AllZerosAre(const QuantizedLinear& linear, int value) {
+  const absl::Span<const std::byte> words = linear.zeros.data();
+  const auto fields = static_cast<int64_t>(words.size()) * 8 / linear.bits;
+  for (int64_t i = 0; i < fields; ++i) {
+    if (Field(words.data(), i, linear.bits) != value) return false;
+  }
+  return fields > 0;
+}
+
 absl::Status ReadFloats(const QuantizedLinear& linear, const RowMap& rows, const TensorWindow& window,
                         absl::Span<float> out) {
   std::vector<int8_t> integers(out.size());

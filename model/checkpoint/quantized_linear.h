@@ -67,6 +67,9 @@ TensorFormat FormatOf(const QuantizedLinear& linear);
 // "GPTQ 4 bits, groups of 128 ...": what, besides the bytes, decides the values.
 std::string Describe(const QuantizedLinear& linear);
 
+// Whether every field of the stored zeros is `value`; reads no further than the first that is not.
+bool AllZerosAre(const QuantizedLinear& linear, int value);
+
 // As Checkpoint's; row r of the window is output rows.Source(r).
 absl::Status ReadFloats(const QuantizedLinear& linear, const RowMap& rows, const TensorWindow& window,
                         absl::Span<float> out);

@@ -271,6 +271,28 @@ TEST(QuantizedTensorsTest, ALostIndexIsMissed) {
               AllOf(HasSubstr("no 'g_idx' beside it, where"), HasSubstr("q_proj.g_idx' is there")));
 }
 
+// The same matrices as Llama()'s, with zeros of 8 that GPTQ's second format stores as they are.
+TEST(QuantizedTensorsTest, ASymmetricModelOfTheSecondFormatWithoutSettingsIsSuspected) {
+  Tensors tensors = Llama();
+  const auto warnings = [&](const std::string& settings) {
+    const TemporaryDirectory dir;
+    WriteModel(dir, tensors, settings);
+    const auto contents = OpenContents(dir.path());
+    EXPECT_TRUE(contents.ok()) << contents.status();
+    return contents.ok() ? contents->warnings : std::vector<std::string>();
+  };
+  EXPECT_THAT(warnings(""), IsEmpty());
+  for (auto& [name, tensor] : tensors) {
+    if (name.ends_with("qzeros")) tensor.data.assign(tensor.data.size(), '\x88');
+  }
+  EXPECT_THAT(warnings(""), ElementsAre(HasSubstr("\"checkpoint_format\": \"gptq_v2\"")));
+  EXPECT_THAT(
+      warnings(R"({"quant_method": "gptq", "bits": 4, "group_size": 32, "checkpoint_format": "gptq_v2"})"),
+      IsEmpty());
+  tensors[absl::StrCat(kDown, ".qzeros")].data.back() = '\x87';
+  EXPECT_THAT(warnings(""), IsEmpty());
+}
+
 // A published model has its settings twice. What one file leaves out the other says.
 TEST(QuantizedTensorsTest, SettingsInTwoFilesMustAgree) {
   const TemporaryDirectory dir;

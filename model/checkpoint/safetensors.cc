@@ -34,6 +34,7 @@ std::string Quote(const std::string& name) {
 class HeaderReader : public JsonEvents {
  public:
   std::vector<FileTensor> entries;
+  std::string note;
 
   absl::Status Scalar(Json value) override;
   absl::Status BeginObject() override;
@@ -55,6 +56,7 @@ class HeaderReader : public JsonEvents {
 
   State state_ = State::kStart;
   bool metadata_seen_ = false;
+  bool note_next_ = false;      // the member of the metadata whose value comes next
   bool entry_pending_ = false;  // a tensor's name was read, its object not yet
   int fields_ = 0;              // of the current entry, seen so far
   int field_ = 0;               // the one whose value comes next
@@ -86,16 +88,18 @@ absl::Status HeaderReader::EndObject() {
 }
 
 absl::Status HeaderReader::Key(std::string name) {
-  if (state_ == State::kMetadata) return absl::OkStatus();
+  if (state_ == State::kMetadata) {
+    note_next_ = name == kSafetensorsNote;
+    return absl::OkStatus();
+  }
   if (state_ == State::kTop) {
     if (name == "__metadata__") {
       if (metadata_seen_) return Fail("second __metadata__");
       metadata_seen_ = true;
       return absl::OkStatus();
     }
-    if (entries.size() == kSafetensorsTensorsMax) {
-      return absl::InvalidArgumentError(absl::StrCat("more than ", kSafetensorsTensorsMax, " tensors"));
-    }
+    if (entries.size() == kFileTensorsMax)
+      return absl::InvalidArgumentError(absl::StrCat("more than ", kFileTensorsMax, " tensors"));
     entries.emplace_back().name = std::move(name);
     entry_pending_ = true;
     return absl::OkStatus();
@@ -113,7 +117,10 @@ absl::Status HeaderReader::Key(std::string name) {
 absl::Status HeaderReader::Scalar(Json value) {
   if (value.is_number_unsigned()) return Size(value.get<uint64_t>());
   if (!value.is_string()) return Fail(value.is_boolean() ? "true or false" : WriteJson(value));
-  if (state_ == State::kMetadata) return absl::OkStatus();
+  if (state_ == State::kMetadata) {
+    if (note_next_) note = value.text().substr(0, kSafetensorsNoteBytesMax);
+    return absl::OkStatus();
+  }
   if (state_ != State::kEntry || field_ != kDtype) return Fail(absl::StrCat("string ", Quote(value.text())));
   entries.back().dtype = value.text();
   return absl::OkStatus();
@@ -225,7 +232,8 @@ bool IsSafetensors(absl::Span<const std::byte> file) {
   return header_bytes <= kSafetensorsHeaderBytesMax && file[sizeof(header_bytes)] == std::byte{'{'};
 }
 
-absl::StatusOr<std::vector<FileTensor>> ParseSafetensors(absl::Span<const std::byte> file) {
+absl::StatusOr<std::vector<FileTensor>> ParseSafetensors(absl::Span<const std::byte> file,
+                                                         std::string* note) {
   uint64_t header_bytes = 0;
   if (file.size() < kLengthBytes) return absl::InvalidArgumentError("shorter than a safetensors header");
   std::memcpy(&header_bytes, file.data(), kLengthBytes);
@@ -249,6 +257,7 @@ absl::StatusOr<std::vector<FileTensor>> ParseSafetensors(absl::Span<const std::b
   const uint64_t data_start = kLengthBytes + header_bytes;
   BW_RETURN_IF_ERROR(CheckCoverage(entries, file.size() - data_start));
   for (FileTensor& entry : entries) entry.offset += data_start;
+  if (note != nullptr) *note = std::move(reader.note);
   return entries;
 }
 

@@ -7,6 +7,7 @@
 #include "common/json.h"
 #include "common/new_file.h"
 #include "common/status.h"
+#include "model/checkpoint/safetensors.h"
 
 namespace bellwether {
 namespace {
@@ -28,7 +29,7 @@ Tensors TakeShard(int64_t shard_bytes, Tensors& tensors) {
 
 std::string Header(Tensors tensors, const std::string& note) {
   Json::Object header = {{"__metadata__", Json::object({{"format", "pt"}})}};
-  if (!note.empty()) header[0].second["bellwether"] = note;
+  if (!note.empty()) header[0].second[kSafetensorsNote] = note;
   int64_t at = 0;
   for (const OutputTensor& tensor : tensors) {
     header.emplace_back(tensor.name, Json::object({{"dtype", tensor.dtype},

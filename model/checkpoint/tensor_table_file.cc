@@ -48,7 +48,7 @@ absl::StatusOr<TensorTableFile> ReadTensorTable(absl::Span<const std::byte> file
   } else if (const std::string other = DescribeForeignFile(file); !other.empty()) {
     return absl::InvalidArgumentError(other);
   } else {
-    BW_ASSIGN_OR_RETURN(result.tensors, ParseSafetensors(file));
+    BW_ASSIGN_OR_RETURN(result.tensors, ParseSafetensors(file, &result.note));
   }
   return result;
 }

@@ -18,6 +18,7 @@ std::string Name(TensorContainer container);  // "safetensors", "torch"
 struct TensorTableFile {
   TensorContainer container = TensorContainer::kSafetensors;
   std::vector<FileTensor> tensors;
+  std::string note;  // of `bellwether convert`: what was done to the weights; empty in other files
 };
 
 // What a file of weights holds. Unimplemented: torch's tar archives from before 0.1.10. InvalidArgument:

@@ -5,13 +5,14 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <filesystem>
 #include <map>
 #include <optional>
-#include <set>
 #include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/checkpoint/file_mapping.h"
@@ -23,6 +24,8 @@ namespace {
 
 constexpr size_t kDirectoryEntriesMax = 100'000;
 constexpr size_t kShardsMax = 4096;
+constexpr size_t kIndexedTensorsMax = size_t{1} << 17;
+constexpr size_t kNamedMax = 16;  // missing files, in a message
 constexpr char kSuffix[] = ".safetensors";
 
 // How transformers names the files of a container.
@@ -68,41 +71,57 @@ absl::StatusOr<std::vector<std::string>> ListFiles(const std::string& dir) {
   return names;
 }
 
-// Files that an index names: in the same directory, all of them there.
-absl::StatusOr<std::vector<std::string>> ShardsOfIndex(const std::string& dir,
-                                                       const std::string& index_name) {
-  const std::string path = absl::StrCat(dir, "/", index_name);
+// Tensors by the file that holds them.
+using Index = std::map<std::string, std::vector<std::string>>;
+
+absl::StatusOr<Index> ReadIndex(const std::string& path) {
   BW_ASSIGN_OR_RETURN(const std::string text, ReadSmallFile(path, kJsonBytesMax));
-  const absl::StatusOr<Json> index = ParseJsonObject(text);
-  if (!index.ok()) return Annotate(index.status(), path);
-  const Json& map = (*index)["weight_map"];
-  if (!map.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": no 'weight_map'"));
-  }
-  std::set<std::string> names;
+  const absl::StatusOr<Json> object = ParseJsonObject(text);
+  if (!object.ok()) return Annotate(object.status(), path);
+  const Json& map = (*object)["weight_map"];
+  const auto wrong = [&](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", what));
+  };
+  if (!map.is_object()) return wrong("no 'weight_map'");
+  if (map.empty()) return wrong("an empty 'weight_map'");
+  if (map.size() > kIndexedTensorsMax)
+    return wrong(absl::StrCat("more than ", kIndexedTensorsMax, " tensors"));
+  Index index;
   for (const auto& [tensor, file] : map.items()) {
-    if (!file.is_string())
-      return absl::InvalidArgumentError(absl::StrCat(path, ": no file for ", Quoted(tensor)));
+    if (!file.is_string()) return wrong(absl::StrCat("no file for ", Quoted(tensor)));
     const std::string& name = file.text();
     if (name.empty() || name[0] == '.' || name.find('/') != std::string::npos ||
         name.find('\0') != std::string::npos) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(path, ": ", Quoted(name), " is not a file of this directory"));
+      return wrong(absl::StrCat(Quoted(name), " is not a file of this directory"));
     }
-    names.insert(name);
-    if (names.size() > kShardsMax) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": more than ", kShardsMax, " files"));
-    }
+    index[name].push_back(tensor);
+    if (index.size() > kShardsMax) return wrong(absl::StrCat("more than ", kShardsMax, " files"));
   }
-  if (names.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": an empty 'weight_map'"));
-  for (const std::string& name : names) {
-    if (!FileExists(absl::StrCat(dir, "/", name))) {
-      return absl::NotFoundError(
-          absl::StrCat(path, " names ", Quoted(name),
-                       ", which is not there; if other weights are meant, give their path"));
-    }
+  return index;
+}
+
+// Whether the Hugging Face hub's cache has it: a download may have been ended.
+bool IsSnapshot(const std::string& dir) {
+  std::error_code error;
+  const std::string path = std::filesystem::absolute(dir, error).lexically_normal().string();
+  return path.find("/snapshots/") != std::string::npos;
+}
+
+// Files that an index names are in its directory, all of them.
+absl::Status CheckAreThere(const std::string& dir, const std::string& path, const Index& index) {
+  std::vector<std::string> missing;
+  for (const auto& [name, tensors] : index) {
+    if (!FileExists(absl::StrCat(dir, "/", name))) missing.push_back(Quoted(name));
   }
-  return std::vector<std::string>(names.begin(), names.end());
+  if (missing.empty()) return absl::OkStatus();
+  const size_t count = missing.size();
+  missing.resize(std::min(count, kNamedMax));
+  return absl::NotFoundError(
+      absl::StrCat(path, " names ", absl::StrJoin(missing, ", "),
+                   count > kNamedMax ? absl::StrCat(" and ", count - kNamedMax, " more") : "", ", which ",
+                   count > 1 ? "are" : "is", " not there; ",
+                   IsSnapshot(dir) ? "the download of this snapshot is not complete"
+                                   : "if other weights are meant, give their path"));
 }
 
 // Takes "-12" from the end of `text`; nothing if no such number is there.
@@ -168,18 +187,26 @@ absl::StatusOr<std::vector<std::string>> CompleteSet(const std::string& dir,
   return names;
 }
 
-// The files of one container by transformers' names or their numbers; empty if there are none.
-absl::StatusOr<std::vector<std::string>> ByConvention(const std::string& dir,
-                                                      const std::vector<std::string>& files,
-                                                      const Convention& convention) {
+// The files of one container by transformers' names or their numbers; none are chosen if there are none.
+absl::StatusOr<WeightFiles> ByConvention(const std::string& dir, const std::vector<std::string>& files,
+                                         const Convention& convention) {
   const auto has = [&](const std::string& name) {
     return std::binary_search(files.begin(), files.end(), name);
   };
   const std::string single = absl::StrCat(convention.stem, convention.suffix);
   const std::string index = absl::StrCat(single, ".index.json");
-  if (has(single)) return std::vector<std::string>{single};
-  if (has(index)) return ShardsOfIndex(dir, index);
-  return CompleteSet(dir, files, convention);
+  WeightFiles result;
+  if (has(single)) {
+    result.chosen = {single};
+  } else if (has(index)) {
+    const std::string path = absl::StrCat(dir, "/", index);
+    BW_ASSIGN_OR_RETURN(result.tensors, ReadIndex(path));
+    BW_RETURN_IF_ERROR(CheckAreThere(dir, path, result.tensors));
+    for (const auto& [name, tensors] : result.tensors) result.chosen.push_back(name);
+  } else {
+    BW_ASSIGN_OR_RETURN(result.chosen, CompleteSet(dir, files, convention));
+  }
+  return result;
 }
 
 bool IsNoWeights(const std::string& file) {
@@ -211,13 +238,14 @@ absl::StatusOr<std::vector<std::string>> ByContainer(const std::string& dir,
                                                  ": give the path of the one that is meant"));
 }
 
-absl::StatusOr<std::vector<std::string>> Choose(const std::string& dir,
-                                                const std::vector<std::string>& files) {
+absl::StatusOr<WeightFiles> Choose(const std::string& dir, const std::vector<std::string>& files) {
   for (const Convention& convention : {kSafetensors, kTorch}) {
-    BW_ASSIGN_OR_RETURN(std::vector<std::string> chosen, ByConvention(dir, files, convention));
-    if (!chosen.empty()) return chosen;
+    BW_ASSIGN_OR_RETURN(WeightFiles result, ByConvention(dir, files, convention));
+    if (!result.chosen.empty()) return result;
   }
-  return ByContainer(dir, files);
+  WeightFiles result;
+  BW_ASSIGN_OR_RETURN(result.chosen, ByContainer(dir, files));
+  return result;
 }
 
 bool HoldsWeights(const std::string& file) {
@@ -229,8 +257,7 @@ bool HoldsWeights(const std::string& file) {
 
 absl::StatusOr<WeightFiles> FindWeightFiles(const std::string& dir) {
   BW_ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFiles(dir));
-  WeightFiles result;
-  BW_ASSIGN_OR_RETURN(result.chosen, Choose(dir, files));
+  BW_ASSIGN_OR_RETURN(WeightFiles result, Choose(dir, files));
   std::sort(result.chosen.begin(), result.chosen.end());
   for (const std::string& file : files) {
     const bool chosen = std::binary_search(result.chosen.begin(), result.chosen.end(), file);

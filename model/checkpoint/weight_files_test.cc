@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <initializer_list>
 #include <string>
 #include <vector>
@@ -14,6 +16,7 @@
 namespace bellwether {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -59,6 +62,30 @@ TEST(WeightFilesTest, AnIndexNamesTheFiles) {
               HasSubstr("is not a file of this directory"));
   EXPECT_THAT(Refusal({"model.safetensors.index.json"}), HasSubstr("an empty 'weight_map'"));
   EXPECT_THAT(Refusal({"model.safetensors.index.json"}, "{}"), HasSubstr("no 'weight_map'"));
+}
+
+TEST(WeightFilesTest, AllFilesThatAnIndexMissesAreNamed) {
+  std::string map;
+  for (int i = 1; i <= 20; ++i)
+    absl::StrAppend(&map, i > 1 ? "," : "", "\"t", i, "\": \"model-", i, "-of-20.safetensors\"");
+  const std::string index = absl::StrCat("{\"weight_map\": {", map, "}}");
+  const std::string all = Refusal({"model.safetensors.index.json", "model-1-of-20.safetensors"}, index);
+  EXPECT_THAT(all, AllOf(HasSubstr("names \"model-10-of-20.safetensors\", \"model-11-of-20.safetensors\", "),
+                         HasSubstr(" and 3 more, which are not there; if other weights are meant")));
+  // In the hub's cache it is known what happened.
+  const TemporaryDirectory cache;
+  const std::string snapshot = cache.path() + "/models--a--b/snapshots/0f";
+  std::filesystem::create_directories(snapshot);
+  std::ofstream(snapshot + "/model.safetensors.index.json") << R"({"weight_map": {"a": "x", "b": "y"}})";
+  EXPECT_THAT(std::string(FindWeightFiles(snapshot).status().message()),
+              HasSubstr("names \"x\", \"y\", which are not there; the download of this snapshot is not"));
+}
+
+TEST(WeightFilesTest, AnIndexOfTooManyTensorsIsRefused) {
+  std::string map = "\"t\": \"x\"";
+  for (int i = 0; i < 1 << 17; ++i) absl::StrAppend(&map, ",\"", i, "\":\"x\"");
+  EXPECT_THAT(Refusal({"model.safetensors.index.json"}, absl::StrCat("{\"weight_map\": {", map, "}}")),
+              HasSubstr("more than 131072 tensors"));
 }
 
 // Mistral's releases hold their own format beside the shards of transformers.
