@@ -109,6 +109,7 @@ class Merger {
 
  private:
   absl::Status ReadFiles();
+  absl::Status CheckModules();
   absl::Status Sort(const FileTensor& tensor, const std::shared_ptr<const FileMapping>& file);
   absl::Status ReplaceAll();
   absl::Status Replace(const TensorKey& key, StoredTensor tensor);
@@ -144,6 +145,7 @@ absl::Status Merger::ReadFiles() {
   absl::StatusOr<LoraConfig> config = ParseLoraConfig(text);
   if (!config.ok()) return Annotate(config.status(), config_path);
   config_ = *std::move(config);
+  digest_.AddLine(Describe(config_));
   file_ = option_.path + "/adapter_model.safetensors";
   if (!FileExists(file_)) file_ = option_.path + "/adapter_model.bin";
   BW_ASSIGN_OR_RETURN(const std::shared_ptr<const FileMapping> file, FileMapping::Open(file_));
@@ -151,6 +153,38 @@ absl::Status Merger::ReadFiles() {
   if (!table.ok()) return Annotate(table.status(), file_);
   if (table->tensors.empty()) return absl::InvalidArgumentError(absl::StrCat(file_, " holds no tensors"));
   for (const FileTensor& tensor : table->tensors) BW_RETURN_IF_ERROR(Sort(tensor, file));
+  return CheckModules();
+}
+
+bool IsCalled(std::string_view module, const std::string& name) {
+  return module == name || module.ends_with("." + name);
+}
+
+// What adapter_config.json lists must be in the file: a module that was saved whole and is not there would be
+// the base's. PEFT passes over names that the model does not have.
+absl::Status Merger::CheckModules() {
+  const auto model_has = [&](const std::string& name) {
+    return std::any_of(contents_.tensors.begin(), contents_.tensors.end(), [&](const auto& entry) {
+      const std::string tensor = HuggingFaceNameOf(contents_.config.architecture, entry.first);
+      std::string_view module = tensor;
+      return TakeWeightOrBias(module).has_value() && IsCalled(module, name);
+    });
+  };
+  for (const std::string& name : config_.saved) {
+    const bool there = std::any_of(whole_.begin(), whole_.end(),
+                                   [&](const auto& whole) { return IsCalled(whole.first.module, name); });
+    if (there || !(model_has(name) || name == "lm_head")) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(file_, " holds no ", Quoted(name),
+                     ", which adapter_config.json says was saved whole ('modules_to_save')"));
+  }
+  for (const std::string& name : config_.targets) {
+    const bool there = std::any_of(products_.begin(), products_.end(),
+                                   [&](const auto& product) { return IsCalled(product.first, name); });
+    if (there) continue;
+    contents_.warnings.push_back(absl::StrCat(file_, " changes no module ", Quoted(name),
+                                              ", which adapter_config.json lists ('target_modules')"));
+  }
   return absl::OkStatus();
 }
 

@@ -15,6 +15,7 @@ namespace bellwether {
 namespace {
 
 constexpr int64_t kRankMax = 4096;
+constexpr size_t kModulesMax = 4096;
 constexpr double kNumberMax = 1e9;  // of a pattern
 
 // Without an effect on a trained adapter: how it was trained, or which tensors its file holds anyway.
@@ -104,6 +105,24 @@ void ReadPatterns(const Json& object, JsonFields& fields, std::vector<std::pair<
   }
 }
 
+std::vector<std::string> ReadNames(const char* key, const Json& object, JsonFields& fields) {
+  std::vector<std::string> names;
+  const Json& list = object[key];
+  if (list.elements().size() > kModulesMax)
+    fields.Fail(absl::StrCat("'", key, "' lists more than ", kModulesMax, " modules"));
+  for (const Json& name : list) {
+    if (!name.text().empty()) names.push_back(name.text());
+  }
+  return names;
+}
+
+template <typename T>
+std::string DescribePatterns(const std::vector<std::pair<std::string, T>>& patterns) {
+  std::string text;
+  for (const auto& [pattern, value] : patterns) absl::StrAppend(&text, " ", Quoted(pattern), " ", value);
+  return text;
+}
+
 // The value of the first pattern that matches `module`.
 template <typename T>
 absl::StatusOr<std::optional<T>> FindPattern(const std::vector<std::pair<std::string, T>>& patterns,
@@ -133,9 +152,17 @@ absl::StatusOr<LoraConfig> ParseLoraConfig(const std::string& json_text) {
   config.rank_stabilised = fields.Bool({"use_rslora"}, false);
   ReadPatterns(object["rank_pattern"], fields, config.ranks);
   ReadPatterns(object["alpha_pattern"], fields, config.alphas);
+  config.targets = ReadNames("target_modules", object, fields);
+  config.saved = ReadNames("modules_to_save", object, fields);
   if (config.rank < 1 || config.rank > kRankMax) fields.Fail(absl::StrCat("'r' is ", config.rank));
   if (!fields.status().ok()) return fields.status();
   return config;
+}
+
+std::string Describe(const LoraConfig& config) {
+  return absl::StrCat("rank ", config.rank, " alpha ", config.alpha,
+                      config.rank_stabilised ? " rank-stabilised" : "", " ranks",
+                      DescribePatterns(config.ranks), " alphas", DescribePatterns(config.alphas));
 }
 
 absl::StatusOr<int64_t> LoraRank(const LoraConfig& config, std::string_view module) {

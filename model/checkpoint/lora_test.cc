@@ -16,13 +16,16 @@
 #include "model/checkpoint/file_mapping.h"
 #include "model/checkpoint/hugging_face_names.h"
 #include "model/checkpoint/lora_config.h"
+#include "model/checkpoint/open_contents.h"
 #include "model/checkpoint/sha256.h"
 #include "model/checkpoint/testing_files.h"
 
 namespace bellwether {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 using testing_files::Bytes;
 using testing_files::SafetensorsWriter;
 using testing_files::TemporaryDirectory;
@@ -189,6 +192,48 @@ TEST_F(LoraTest, DoraIsRefusedByItsTensorsToo) {
              Floats(std::vector<float>(32)));
   Write(kConfig, writer);
   EXPECT_THAT(ErrorOf(), HasSubstr("such as DoRA"));
+}
+
+// Their digest is what names the flag when two programs were given different ones.
+TEST_F(LoraTest, AdaptersOfEqualTensorsAndAnotherScaleDiffer) {
+  Write(kConfig, kQuery0);
+  const auto one = Open();
+  Write(R"({"peft_type": "LORA", "r": 1, "lora_alpha": 4})", kQuery0);
+  const auto other = Open();
+  Write(R"({"peft_type": "LORA", "lora_alpha": 2, "r": 1, "base_model_name_or_path": "elsewhere"})", kQuery0);
+  const auto same = Open();
+  ASSERT_TRUE(one.ok() && other.ok() && same.ok());
+  EXPECT_THAT(DifferenceOf((*one)->reading(), (*other)->reading(), "we"), HasSubstr("with --lora"));
+  EXPECT_EQ(DifferenceOf((*one)->reading(), (*same)->reading(), "we"), "");
+}
+
+TEST_F(LoraTest, ModulesThatWereSavedWholeAreThere) {
+  const auto config = [](const char* saved) {
+    return absl::StrCat(R"({"peft_type": "LORA", "r": 1, "modules_to_save": [)", saved, "]}");
+  };
+  SafetensorsWriter writer;
+  writer.Add("base_model.model.model.norm.weight", "F32", {32}, Floats(std::vector<float>(32, 7)));
+  // PEFT passes over modules that the model does not have.
+  Write(config(R"("norm", "classifier")"), writer);
+  EXPECT_EQ(ErrorOf(), "opens");
+  Write(config(R"("norm", "embed_tokens")"), writer);
+  EXPECT_THAT(ErrorOf(), HasSubstr("holds no \"embed_tokens\", which adapter_config.json says was saved"));
+  Write(config(R"("lm_head")"), writer);
+  EXPECT_THAT(ErrorOf(), HasSubstr("holds no \"lm_head\""));
+}
+
+TEST_F(LoraTest, ModulesThatItShouldChangeAreMissed) {
+  const auto warnings = [&](const char* targets) {
+    Write(absl::StrCat(R"({"peft_type": "LORA", "r": 1, "target_modules": )", targets, "}"), kQuery0);
+    auto contents = OpenContents(kBase, {.lora = {{dir_.path(), 1}}});
+    EXPECT_TRUE(contents.ok()) << contents.status();
+    return contents.ok() ? contents->warnings : std::vector<std::string>();
+  };
+  EXPECT_THAT(warnings(R"(["q_proj"])"), IsEmpty());
+  EXPECT_THAT(warnings(R"(["q_proj", "v_proj"])"), ElementsAre(HasSubstr("changes no module \"v_proj\"")));
+  EXPECT_THAT(warnings(R"("all-linear")"), IsEmpty());
+  EXPECT_THAT(warnings(R"(".*[kv]_proj")"), IsEmpty());
+  EXPECT_THAT(warnings("null"), IsEmpty());
 }
 
 TEST_F(LoraTest, ATiedEmbeddingIsNotTornApart) {
