@@ -11,10 +11,12 @@ import struct
 import subprocess
 import tempfile
 import unittest
+import zipfile
 
 from tests.e2e import processes
 
 GIB = 1 << 30
+PROCESSOR_SECONDS = 5  # many times what any of these takes
 BYTES = {"Float": 4, "Half": 2, "Int": 4}
 
 BLOOM_7B = {"model_type": "bloom", "architectures": ["BloomForCausalLM"], "n_layer": 30, "n_head": 32, "n_embed": 4096,
@@ -145,6 +147,11 @@ def write_shards(directory, tensors, shard_bytes=10 ** 10):
     return len(shards)
 
 
+def processor_seconds():
+    """Of the children so far, the kernel's apart: however busy the machine is, and whatever a page of a sparse file costs it."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+
+
 class Published(unittest.TestCase):
     def setUp(self):
         scratch = tempfile.TemporaryDirectory()
@@ -152,15 +159,17 @@ class Published(unittest.TestCase):
         self.path = pathlib.Path(scratch.name)
 
     def run_tool(self, *arguments):
-        """The JSON that it prints, in no more than 200 MB of memory."""
+        """The JSON that it prints, in no more than 200 MB of memory and time of a processor that no reading would be done in."""
         command = [processes.BIN / "bellwether", *map(str, arguments), "--json"]
         limit = 200 << 20
 
         def limit_data():
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
+        before = processor_seconds()
         done = subprocess.run(command, capture_output=True, text=True, timeout=processes.PATIENCE, preexec_fn=limit_data)
         self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertLess(processor_seconds() - before, PROCESSOR_SECONDS)
         return json.loads(done.stdout)
 
     def write_config(self, config):
@@ -207,6 +216,43 @@ class Published(unittest.TestCase):
         self.write_config(LLAMA_13B)
         self.assertEqual(write_shards(self.path, llama(40, 5120, 13824, 32000, "Float", llama_linear)), 6)
         self.check_float(49, 13_015_864_320)
+
+    def refuse(self, arguments, reason):
+        """With this reason, in little time and less than 256 MB."""
+        with subprocess.Popen([processes.BIN / "bellwether", *map(str, arguments)], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True) as tool:
+            output = tool.stdout.read()
+            _, status, used = os.wait4(tool.pid, 0)
+            tool.returncode = os.waitstatus_to_exitcode(status)
+        self.assertNotIn(tool.returncode, (0, None), output)
+        self.assertIn(reason, output)
+        self.assertLess(used.ru_maxrss, 256 << 10)  # KiB
+        self.assertLess(used.ru_utime, PROCESSOR_SECONDS)
+
+    def test_a_million_names_are_refused_before_they_take_memory(self):
+        # Written in pieces: a process begins with the peak of the one that starts it.
+        self.write_config(LLAMA_7B)
+        reason = "more than 131072 tensors"
+        thousands = range(0, 10 ** 6, 1000)
+        # One tensor, remembered and named a million times in 14 MB.
+        file = self.path / "pytorch_model.bin"
+        with zipfile.ZipFile(file, "w") as archive:
+            with archive.open("archive/data.pkl", "w") as entry:
+                entry.write(state_dict({"a": ("Float", (1,))}, {"a": "0"})[:-2] + b"q\x01")
+                for first in thousands:
+                    entry.write(b"".join(b"X\x07\0\0\0%07dh\x01" % (first + i) for i in range(1000)))
+                entry.write(b"u.")
+            archive.writestr("archive/data/0", bytes(4))
+        self.refuse(["inspect", self.path], reason)
+        file.unlink()
+        entry = '"%07d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+        with open(self.path / "model.safetensors", "wb") as file:
+            size = 10 ** 6 * (len(entry % 0) + 1) + 1
+            file.write(struct.pack("<Q", size) + b"{")
+            for first in thousands:
+                file.write(",".join(entry % (first + i) for i in range(1000)).encode() + (b"," if first < thousands[-1] else b"}"))
+        self.assertEqual((self.path / "model.safetensors").stat().st_size, 8 + size)
+        self.refuse(["inspect", self.path], reason)
 
     def check_float(self, gib, parameters):
         listing = self.run_tool("inspect", self.path)

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <numeric>
@@ -196,6 +197,59 @@ TEST_P(QuantizedLayouts, RanksHoldPartsOfTheWhole) {
     }
   }
 }
+
+// `plan` counts what workers will hold before a byte of weights is read: to the byte, of every packing.
+class PackedBytes : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(PackedBytes, ThePlansAreTheWorkers) {
+  const auto opened = Checkpoint::Open(GetParam());
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  const Checkpoint& checkpoint = **opened;
+  CpuDevice device(1);
+  for (const auto& [stages, ranks] : {std::pair{1, 1}, {1, 2}, {2, 1}}) {
+    const auto layout = EvenLayout(checkpoint.config(), stages, ranks);
+    if (!layout.ok()) continue;  // a model of one layer
+    Assignment assignment{.epoch = Epoch{1}, .model_id = "m", .layout = *layout};
+    for (assignment.stage = 0; assignment.stage < stages; ++assignment.stage) {
+      for (assignment.rank = 0; assignment.rank < ranks; ++assignment.rank) {
+        const auto shard = LoadShard(checkpoint, assignment, device, {}, nullptr);
+        ASSERT_TRUE(shard.ok()) << shard.status();
+        const StageEnds ends = {assignment.stage == 0, assignment.stage + 1 == stages};
+        EXPECT_EQ((*shard)->bytes,
+                  ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint), Quantize::kNone,
+                             assignment.stage_layout(), assignment.rank, ends))
+            << stages << " stages x " << ranks << " ranks, rank " << assignment.rank;
+      }
+    }
+  }
+}
+
+constexpr char kGoldens[] = "tests/goldens/models";
+
+// Directories, and files that are a model each.
+std::vector<std::string> QuantizedGoldens() {
+  std::vector<std::string> models;
+  for (const auto& directory : std::filesystem::directory_iterator(kGoldens)) {
+    const std::string name = directory.path().filename();
+    if (!name.starts_with("gptq") && !name.starts_with("awq") && !name.starts_with("gg")) continue;
+    std::string model = directory.path();
+    for (const auto& file : std::filesystem::directory_iterator(directory)) {
+      const std::string suffix = file.path().extension();
+      const bool alone = suffix == ".pt" || suffix == ".gguf" || (suffix == ".bin" && name.starts_with("gg"));
+      if (alone) model = file.path();
+    }
+    models.push_back(model);
+  }
+  std::sort(models.begin(), models.end());
+  return models;
+}
+
+INSTANTIATE_TEST_SUITE_P(Goldens, PackedBytes, ::testing::ValuesIn(QuantizedGoldens()), [](const auto& info) {
+  std::string name = std::filesystem::path(info.param).lexically_relative(kGoldens).begin()->string();
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return c == '-'; }, '_');
+  return name;
+});
 
 INSTANTIATE_TEST_SUITE_P(All, QuantizedLayouts,
                          ::testing::Values(Subject{"in_order"}, Subject{"act_order", true},
