@@ -15,11 +15,11 @@
 #include "common/output.h"
 #include "common/quote.h"
 #include "common/status.h"
-#include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/billa.h"
 #include "model/checkpoint/encrypted_file.h"
 #include "model/checkpoint/export_safetensors.h"
 #include "model/checkpoint/open_contents.h"
+#include "model/model_names.h"
 
 namespace bellwether {
 namespace {
