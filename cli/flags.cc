@@ -1,9 +1,11 @@
 #include "cli/flags.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <iterator>
 #include <optional>
+#include <type_traits>
 #include <utility>
 
 #include "CLI/CLI.hpp"
@@ -35,8 +37,10 @@ CLI::Option* Add(CLI::App& app, const std::string& flag, T& value, const std::st
 template <typename T>
 CLI::Option* AddOptional(CLI::App& app, const std::string& flag, std::optional<T>& value,
                          const std::string& help) {
-  return app.add_option_function<T>(
+  CLI::Option* option = app.add_option_function<T>(
       flag, [&value](const T& given) { value = given; }, help);
+  if constexpr (std::is_floating_point_v<T>) option->check(FiniteNumber<T>());
+  return option;
 }
 template <typename T>
 void AddOptionalNumber(CLI::App& app, const std::string& flag, std::optional<T>& value,
@@ -182,7 +186,8 @@ std::optional<std::pair<TokenId, float>> ParseBias(const std::string& entry) {
   const std::pair<std::string, std::string> pair = absl::StrSplit(entry, absl::MaxSplits(':', 1));
   TokenId token = 0;
   float bias = 0;
-  if (!absl::SimpleAtoi(pair.first, &token) || !absl::SimpleAtof(pair.second, &bias)) return std::nullopt;
+  if (!absl::SimpleAtoi(pair.first, &token) || !absl::SimpleAtof(pair.second, &bias) || !std::isfinite(bias))
+    return std::nullopt;
   return std::pair{token, bias};
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <limits>
@@ -32,7 +33,17 @@ inline std::vector<CLI::Option*> Settings(CLI::App* app) {
   return settings;
 }
 
-// Of the flags that take a number with a fraction, where CLI::Range takes NaN too.
+// Of the flags that take any number of the type T with a fraction: CLI11 takes "nan" and "inf", too.
+template <typename T>
+CLI::Validator FiniteNumber() {
+  const auto check = [](const std::string& text) {
+    double value = 0;
+    const bool ok = absl::SimpleAtod(text, &value) && std::isfinite(static_cast<T>(value));
+    return ok ? std::string() : absl::StrCat("Value ", text, " is no number");
+  };
+  return {check, ""};
+}
+// Of those with a range, where CLI::Range takes NaN too.
 inline CLI::Validator FloatRange(double least, double most) {
   const auto check = [least, most](const std::string& text) {
     double value = 0;
@@ -79,6 +90,7 @@ template <typename T>
 CLI::Option* AddFlag(CLI::App* app, const std::string& name, T& value, const std::string& help) {
   CLI::Option* option = app->add_option(name, value, help)->capture_default_str();
   if constexpr (std::is_integral_v<T>) option->check(WholeNumber<T>());
+  if constexpr (std::is_floating_point_v<T>) option->check(FiniteNumber<T>());
   return option;
 }
 

@@ -352,6 +352,8 @@ class Surroundings(unittest.TestCase):
                                      (generate, "--n", "0x2"), (generate, "--threads", "4294967297"),
                                      (["bellwether", "up"], "--workers", "1e1"),
                                      (generate, "--give-up-seconds", "nan"), (generate, "--device-memory-fraction", "nan"),
+                                     (generate, "--temperature", "nan"), (generate, "--top-p", "inf"),
+                                     (generate, "--logit-bias", "1:nan"),
                                      (["bellwether", "load"], "--rate", "nan"), (["bellwether", "load"], "--temperature", "nan"),
                                      (["bellwether", "load"], "--objective-ttft", "nan"),
                                      (["bellwether", "plan"], "--device-memory-fraction", "nan"),
