@@ -120,7 +120,9 @@ absl::Status ConvertBilla(const ConvertOptions& options) {
   BW_ASSIGN_OR_RETURN(const double sum, EmbeddingSum(contents.tensors.at(TensorKey{TensorRole::kEmbedding})));
   const bool published = std::abs(sum - kBillaSftSum) <= kBillaSftTolerance;
   const std::vector<std::string> names = ModelNames(options.model);
-  const bool is_sft = std::find(names.begin(), names.end(), "BiLLa-7B-SFT") != names.end();
+  const bool is_sft = std::any_of(names.begin(), names.end(), [](const std::string& name) {
+    return NameWords(name).Have({"billa", "7b", "sft"});
+  });
   const std::string words =
       absl::StrFormat("the embedding's sum is %.6f, that published of BiLLa-7B-SFT %.6f", sum, kBillaSftSum);
   if (is_sft && !published && !options.force) {

@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import struct
+import subprocess
 import tempfile
 import unittest
 
@@ -113,8 +114,18 @@ class OldFiles(unittest.TestCase):
         for again in (["inspect", out, "--billa-base", base],
                       ["convert", "billa", "--base", base, "--input", out, "--output", self.directory / "twice"]):
             self.assertIn("has been subtracted already", run(*again).stderr)
-        model.rename(self.directory / "BiLLa-7B-SFT")
-        sft = run("convert", "billa", "--base", base, "--input", self.directory / "BiLLa-7B-SFT", "--output", self.directory / "sft")
+        # A directory above is nobody's name.
+        above = self.directory / "BiLLa-7B-SFT"
+        above.mkdir()
+        model.rename(above / "mine")
+        self.assertEqual(run("convert", "billa", "--base", base, "--input", above / "mine", "--output", self.directory / "mine").returncode, 0)
+        # Its own is one however it is written, and wherever it is asked for.
+        (above / "mine").rename(self.directory / "billa_7B_sft")
+        gone = self.directory / "gone"
+        gone.mkdir()
+        sft = subprocess.run(["sh", "-c", 'rmdir ../gone; exec "$@"', "sh", processes.BIN / "bellwether", "convert", "billa", "--base", base,
+                              "--input", "../billa_7B_sft", "--output", self.directory / "sft"], cwd=gone, capture_output=True, text=True,
+                             timeout=processes.PATIENCE)
         self.assertIn("the base is another model's, or a file is damaged", sft.stderr)
 
     def test_lora_is_the_same_on_every_layout_and_when_written_out(self):
