@@ -128,6 +128,26 @@ class OldFiles(unittest.TestCase):
                              timeout=processes.PATIENCE)
         self.assertIn("the base is another model's, or a file is damaged", sft.stderr)
 
+    def test_billa_is_not_served_without_its_base(self):
+        # In the types that it is published in.
+        tensors = read_safetensors(LLAMA / "model.safetensors")
+        for name, (_, shape, data) in tensors.items():
+            if name != "model.embed_tokens.weight":
+                tensors[name] = ("F16", shape, struct.pack(f"<{len(data) // 4}e", *array.array("f", data)))
+        model = self.directory / "BiLLa-7B-LLM"
+        model.mkdir()
+        shutil.copy(LLAMA / "config.json", model)
+        write_safetensors(model / "model.safetensors", tensors)
+        for command in (["inspect", model], ["score", "--model", model, "--token-ids", "1,2"]):
+            refused = run(*command)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("give --billa-base consolidated.00.pth", refused.stderr)
+        renamed = model.rename(self.directory / "renamed")
+        done = run("inspect", renamed, "--json")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(["if this is a BiLLa" in warning for warning in json.loads(done.stdout)["warnings"]], [True])
+        self.assertEqual(done.stderr.count("if this is a BiLLa"), 1, "said once")
+
     def test_lora_is_the_same_on_every_layout_and_when_written_out(self):
         model, adapter = GOLDENS / "models/llama-mha", GOLDENS / "lora/llama-vocabulary"
         lora = ["--model", model, "--lora", f"{adapter}:0.5"]
