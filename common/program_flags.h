@@ -90,7 +90,6 @@ template <typename T>
 CLI::Option* AddFlag(CLI::App* app, const std::string& name, T& value, const std::string& help) {
   CLI::Option* option = app->add_option(name, value, help)->capture_default_str();
   if constexpr (std::is_integral_v<T>) option->check(WholeNumber<T>());
-  if constexpr (std::is_floating_point_v<T>) option->check(FiniteNumber<T>());
   return option;
 }
 
