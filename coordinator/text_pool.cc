@@ -4,6 +4,18 @@
 #include <utility>
 
 namespace bellwether {
+namespace {
+
+// A task that this thread runs.
+struct Running {
+  const TextPool* pool;
+  size_t bytes;
+  size_t bytes_ahead;  // that it still lets go ahead
+  Running* host;       // that gave way to it, or null
+};
+thread_local Running* running = nullptr;  // the innermost
+
+}  // namespace
 
 TextPool::TextPool(const Options& options) : options_(options) {
   for (int i = 0; i < options_.threads; ++i) {
@@ -32,43 +44,33 @@ bool TextPool::TryPost(size_t bytes, std::function<void()> task) {
   return true;
 }
 
-struct TextPool::Running {
-  TextPool* pool;
-  size_t bytes;
-  size_t bytes_ahead;  // that it still lets go ahead
-  Running* host;       // that gave way to it, or null
-};
-
-thread_local TextPool::Running* TextPool::running_ = nullptr;
-
 bool TextPool::RunOne() {
   Task task;
   if (!Take(&task)) return false;
-  const bool is_long = task.is_long();
-  Run(std::move(task));
-  if (is_long) {
+  Run(task);
+  task.run = nullptr;  // what it holds goes before the next one is taken
+  if (task.is_long()) {
     MutexLock lock(&mutex_);
     --longs_running_;
   }
   return true;
 }
 
-// What the task holds goes before the next one is taken.
-void TextPool::Run(Task task) {
-  Running self{this, task.bytes, task.bytes, running_};
-  running_ = &self;
+void TextPool::Run(const Task& task) {
+  Running self{this, task.bytes, task.bytes, running};
+  running = &self;
   task.run();
-  running_ = self.host;
+  running = self.host;
 }
 
 void TextPool::GiveWay() {
-  if (running_ == nullptr || running_->pool != this || running_->bytes <= kShortTextBytes) return;
-  size_t most = running_->bytes / 2;
-  for (const Running* it = running_; it != nullptr; it = it->host) most = std::min(most, it->bytes_ahead);
+  if (running == nullptr || running->pool != this || running->bytes <= kShortTextBytes) return;
+  size_t most = running->bytes / 2;
+  for (const Running* it = running; it != nullptr; it = it->host) most = std::min(most, it->bytes_ahead);
   Task task;
   if (!TakeOfAtMost(most, &task)) return;
-  for (Running* it = running_; it != nullptr; it = it->host) it->bytes_ahead -= task.bytes;
-  Run(std::move(task));
+  for (Running* it = running; it != nullptr; it = it->host) it->bytes_ahead -= task.bytes;
+  Run(task);
 }
 
 bool TextPool::LongsTurn() const {
@@ -89,12 +91,12 @@ TextPool::Task TextPool::TakeShort() {
   return TakeFrom(&short_, short_.begin());
 }
 
-TextPool::Task TextPool::TakeLong(Queue::iterator place) {
+TextPool::Task TextPool::TakeLong(const Queue::iterator& place) {
   shorts_ahead_ = 0;
   return TakeFrom(&long_, place);
 }
 
-TextPool::Task TextPool::TakeFrom(Queue* queue, Queue::iterator place) {
+TextPool::Task TextPool::TakeFrom(Queue* queue, const Queue::iterator& place) {
   Task task = std::move(*place);
   queue->erase(place);
   bytes_waiting_ -= task.bytes;

@@ -46,18 +46,14 @@ class TextPool {
     bool is_long() const { return bytes > kShortTextBytes; }
   };
   using Queue = std::deque<Task>;  // in the order of their coming
-  // A task that runs, and the one on the same thread that gave way to it.
-  struct Running;
-  static thread_local Running* running_;
-
   // Waits for a task that may run now, and runs it; false once the pool ends.
   bool RunOne();
-  void Run(Task task);
+  void Run(const Task& task);
   bool Take(Task* task);
   bool TakeOfAtMost(size_t bytes, Task* task);
   Task TakeShort() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Task TakeLong(Queue::iterator place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  Task TakeFrom(Queue* queue, Queue::iterator place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Task TakeLong(const Queue::iterator& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Task TakeFrom(Queue* queue, const Queue::iterator& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Queue::iterator ShortestLong() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool LongsTurn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool LongMayRun() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
