@@ -131,13 +131,13 @@ TEST(TextPool, ATextGivesWayToAsManyBytesAsItHas) {
 
 TEST(TextPool, WhoIsNotOfThePoolGivesNoWay) {
   Gate gate;
+  absl::Notification done;
+  std::atomic<bool> run{false};  // by the pool, at its end
   TextPool pool({.threads = 1}), other({.threads = 1});
   ASSERT_TRUE(pool.TryPost(kLong, gate.task()));
   gate.entered.WaitForNotification();
-  bool run = false;
   ASSERT_TRUE(pool.TryPost(1, [&] { run = true; }));
   pool.GiveWay();
-  absl::Notification done;
   ASSERT_TRUE(other.TryPost(kLong, [&] {
     pool.GiveWay();
     done.Notify();
