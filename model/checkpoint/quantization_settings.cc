@@ -40,11 +40,11 @@ std::vector<SettingNames> DecisiveSettings(const Json& object) {
 
 // Null if none of the names is there.
 const Json& FindSetting(const Json& object, const SettingNames& names) {
-  static const Json kNone;
+  static const Json none;
   for (const char* name : names) {
     if (!object[name].is_null()) return object[name];
   }
-  return kNone;
+  return none;
 }
 
 bool Same(const Json& a, const Json& b) {
