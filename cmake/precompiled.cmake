@@ -1,4 +1,4 @@
-# Headers of others that most of our files read, compiled once: more than half of a file's time went into them. Twice, since
+# Headers of others that most of our files read, compiled once: they were a third of the time of a build. Twice, since
 # libraries are compiled with -fPIC and tests with -fPIE.
 # No file may count on it: the presets "debug" and "asan", and clang-tidy, read each file as it is written.
 

@@ -1,6 +1,8 @@
 #include "coordinator/cluster_service.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,10 +24,18 @@
 namespace bellwether {
 namespace {
 
+// Of a service whose engine and health are nobody's.
+ClusterService::Options OptionsOfNobody() {
+  ClusterService::Options options;
+  options.post = [](const Event&) {};
+  options.serving_changed = [](bool) {};
+  return options;
+}
+
 // A client can ask before the service's thread has run for the first time. It was told nothing then.
 TEST(ClusterServiceTest, SaysFromTheFirstMomentWhatItWaitsFor) {
   ManualClock clock;
-  ClusterService::Options options;
+  ClusterService::Options options = OptionsOfNobody();
   options.view.workers_wanted = 2;
   options.clock = &clock;
   const ClusterService service(std::move(options));
@@ -73,11 +83,9 @@ std::unique_ptr<GrpcServer> Serve(ClusterService* service) {
 
 // Fake workers that fill the house must not make real ones end for good.
 TEST(ClusterServiceTest, AFullHouseIsNotFinal) {
-  ClusterService::Options options;
+  ClusterService::Options options = OptionsOfNobody();
   options.view.workers_wanted = 10;
   options.workers_max = 1;
-  options.post = [](const Event&) {};
-  options.serving_changed = [](bool) {};
   ClusterService service(std::move(options));
   const auto server = Serve(&service);
   v1::CoordinatorMessage message;
@@ -107,56 +115,54 @@ int LinesWith(const std::string& log, const std::vector<std::string>& texts) {
   }));
 }
 
-// Strangers used to fill the disk: a line for each.
-TEST(ClusterServiceTest, RefusalsDoNotFloodTheLog) {
-  ClusterService::Options options;
-  options.view.build_id = "ours";
-  options.post = [](const Event&) {};
-  options.serving_changed = [](bool) {};
+// 200 strangers come to a service, one after the other.
+struct Flood {
+  std::string log;
+  int64_t lines_max = 0;  // that it may have of a kind: a burst, and then one a second
+};
+Flood LogOfStrangers(ClusterService::Options options, const std::function<void(JoiningStream&)>& meet) {
   ClusterService service(std::move(options));
   const auto server = Serve(&service);
   testing::internal::CaptureStderr();
   const absl::Duration begin = Clock::Real()->Now();
   for (int i = 0; i < 200; ++i) {
-    v1::CoordinatorMessage message;
     JoiningStream stranger(server->address(), "stranger");
-    ASSERT_TRUE(stranger.Read(&message));
-    ASSERT_TRUE(message.has_refusal());
+    meet(stranger);
   }
   service.Stop();
-  const std::string log = testing::internal::GetCapturedStderr();
-  const int lines = LinesWith(log, {"refused a worker"});
+  return {testing::internal::GetCapturedStderr(), 30 + absl::ToInt64Seconds(Clock::Real()->Now() - begin)};
+}
+
+// Strangers used to fill the disk: a line for each.
+TEST(ClusterServiceTest, RefusalsDoNotFloodTheLog) {
+  ClusterService::Options options = OptionsOfNobody();
+  options.view.build_id = "ours";
+  const Flood flood = LogOfStrangers(std::move(options), [](JoiningStream& stranger) {
+    v1::CoordinatorMessage message;
+    ASSERT_TRUE(stranger.Read(&message));
+    ASSERT_TRUE(message.has_refusal());
+  });
+  const int lines = LinesWith(flood.log, {"refused a worker"});
   EXPECT_GT(lines, 0);
-  // A burst, and then one a second.
-  EXPECT_LT(lines, 30 + absl::ToInt64Seconds(Clock::Real()->Now() - begin)) << log;
+  EXPECT_LT(lines, flood.lines_max) << flood.log;
 }
 
 // As do those that are taken and leave again.
 TEST(ClusterServiceTest, WhoComesAndGoesDoesNotFloodTheLog) {
   InitLogging("test", LogLevel::kInfo);
-  ClusterService::Options options;
+  ClusterService::Options options = OptionsOfNobody();
   options.view.workers_wanted = 100;  // more than are there at once
-  options.post = [](const Event&) {};
-  options.serving_changed = [](bool) {};
-  ClusterService service(std::move(options));
-  const auto server = Serve(&service);
-  testing::internal::CaptureStderr();
-  const absl::Duration begin = Clock::Real()->Now();
-  for (int i = 0; i < 200; ++i) {
+  const Flood flood = LogOfStrangers(std::move(options), [](JoiningStream& stranger) {
     v1::CoordinatorMessage message;
-    JoiningStream stranger(server->address(), "stranger");
     ASSERT_TRUE(stranger.Read(&message));
     ASSERT_TRUE(message.has_joined());
     stranger.Leave();
-  }
-  service.Stop();
+  });
   InitLogging("test", LogLevel::kWarning);
-  const std::string log = testing::internal::GetCapturedStderr();
-  const int joins = LinesWith(log, {"has joined", "leaves"}), waits = LinesWith(log, {"waiting for workers"});
+  const int joins = LinesWith(flood.log, {"has joined", "leaves"});
   EXPECT_GT(joins, 0);
-  const int64_t seconds = absl::ToInt64Seconds(Clock::Real()->Now() - begin);
-  EXPECT_LT(joins, 30 + seconds) << log;
-  EXPECT_LT(waits, 30 + seconds) << log;
+  EXPECT_LT(joins, flood.lines_max) << flood.log;
+  EXPECT_LT(LinesWith(flood.log, {"waiting for workers"}), flood.lines_max) << flood.log;
 }
 
 }  // namespace

@@ -3,10 +3,10 @@
 
     tools/bench_load.py [--pairs 5] [--directory DIR]
 
-A LLaMA of 1.1 billion values in fp16, random, as four shards `pytorch_model-*.bin` and, converted by `bellwether convert
+A LLaMA of 1.3 billion values in fp16, random, as four shards `pytorch_model-*.bin` and, converted by `bellwether convert
 safetensors`, again. Each is served by one coordinator and one worker, in turn, warm (read just before) and cold (dropped from
 the system's cache): seconds from the start of the programs to the first token, and the worker's peak of resident memory without
-what it maps from files. Needs 5 GB of disk.
+what it maps from files. Needs 6 GB of disk.
 """
 
 import argparse
