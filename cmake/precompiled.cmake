@@ -1,6 +1,6 @@
 # Headers of others that most of our files read, compiled once: they were a third of the time of a build. Twice, since
 # libraries are compiled with -fPIC and tests with -fPIE.
-# No file may count on it: the presets "debug" and "asan", and clang-tidy, read each file as it is written.
+# No file may count on it: the preset "debug", and clang-tidy, read each file as it is written.
 
 option(BELLWETHER_PRECOMPILED "Compile common headers of others once" ON)
 if(NOT BELLWETHER_PRECOMPILED)
