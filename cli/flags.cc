@@ -116,7 +116,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--give-up-seconds", options.give_up_seconds,
       "end if the model has come no nearer to being served for so long")
       ->check(FloatRange(1, 86400));
-  AddLogLevelFlag(&app, &options.log_level);
+  AddLogFlags(&app, &options.log);
   app.option_defaults()->group("Options");
 }
 
@@ -129,6 +129,8 @@ void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   app.add_flag("--tls", options.tls.system_authorities,
                "Encrypt, and trust whom this system trusts; --tls-authority says the same of its file");
   app.add_flag("--insecure", options.insecure, kInsecureHelp);
+  Add(app, "--api-key", options.api_key,
+      "says who asks, where the coordinator wants to know; others see flags, so better BELLWETHER_API_KEY");
   AddClusterFlags(app, options.cluster);
 }
 
@@ -283,6 +285,10 @@ void AddUp(CLI::App& app, CommandLine& line) {
   Add(*up, "--http-listen", line.up.http_listen,
       "HOST:PORT for clients that speak HTTP as OpenAI's do; empty: none")
       ->check(Address({.any_port = true, .empty = true}));
+  Add(*up, "--http-allow-origin", line.up.http_allow_origin,
+      "web pages of other sites that may use it, such as https://chat.example.com, with commas; * for all");
+  Add(*up, "--api-keys", line.up.api_keys,
+      "file of who may ask: a line {\"name\": ..., \"sha256\": ...} for each key (default: everybody)");
   Add(*up, "--served-model-name", line.up.served_model_name,
       "what they call the model, several names with commas (default: as its file or directory is called)");
   up->add_flag("--insecure", line.up.insecure, kInsecureHelp);
@@ -353,7 +359,6 @@ void AddLoad(CLI::App& app, CommandLine& line) {
       "http://HOST:PORT of a server that speaks OpenAI's HTTP, this project's or another, instead of gRPC");
   Add(*load, "--served-model", options.served_model,
       "with --url: the model's name there (default: the first listed)");
-  Add(*load, "--api-key", options.api_key, "with --url: sent as a bearer token");
   Add(*load, "--prompts", options.prompts, "JSON lines as of batch, taken in turn (default: random prompts)");
   Add(*load, "--prompt-tokens", options.prompt_tokens,
       "length of random prompts: 256, 100-300 (each as likely) or 256~64 (mean and deviation); with --url "

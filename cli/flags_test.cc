@@ -173,7 +173,7 @@ TEST(FlagsTest, EveryClusterFlagSetsItsOwnOption) {
   EXPECT_EQ(options.context_tokens, 500);
   EXPECT_EQ(options.chat_template, "belle");
   EXPECT_TRUE(options.no_template_stop);
-  EXPECT_EQ(options.log_level, "error");
+  EXPECT_EQ(options.log.level, "error");
   EXPECT_EQ(options.workers, 7);
   EXPECT_EQ(options.listen, "a:1");
   EXPECT_EQ(options.worker_listen, "b:2");

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/clock.h"
 #include "common/defaults.h"
@@ -92,12 +93,16 @@ bool Cancellation::WaitFor(absl::Duration limit) const {
 struct InferenceClient::Connection {
   std::shared_ptr<grpc::Channel> channel;
   std::unique_ptr<v1::Inference::Stub> stub;
+  std::string api_key;
 
   // A context set up as `options` say, known to their Cancellation for as long as this lives.
   class Call {
    public:
-    explicit Call(const CallOptions& options) : cancellation_(options.cancellation) {
+    Call(const Connection& connection, const CallOptions& options) : cancellation_(options.cancellation) {
       SetTimeout(options.timeout, &context);
+      if (!connection.api_key.empty()) {
+        context.AddMetadata("authorization", absl::StrCat("Bearer ", connection.api_key));
+      }
       if (!options.request_id.empty()) context.AddMetadata("x-request-id", options.request_id);
       if (cancellation_ == nullptr) return;
       MutexLock lock(&cancellation_->mutex_);
@@ -136,6 +141,7 @@ absl::Status InferenceClient::CheckTls(const TlsOptions& tls) {
 InferenceClient::InferenceClient(const std::string& address, const Transport& transport)
     : connection_(std::make_unique<Connection>()) {
   SilenceGrpcLog();
+  connection_->api_key = transport.api_key;
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(static_cast<int>(kClientMessageBytesMax));
   // Each client has its own connection, as separate programs would.
@@ -159,7 +165,7 @@ absl::Status InferenceClient::Generate(const PromptInput& prompt, const Generati
   v1::GenerateRequest request;
   Encode(prompt, request.mutable_prompt());
   Encode(options, request.mutable_options());
-  Connection::Call active(call);
+  Connection::Call active(*connection_, call);
   const auto reader = connection_->stub->Generate(&active.context, request);
   return Connection::ReadAll(&active.context, reader.get(), on_chunk);
 }
@@ -173,7 +179,7 @@ absl::Status InferenceClient::Chat(absl::Span<const ChatMessage> messages, const
     added->set_content(message.content);
   }
   Encode(options, request.mutable_options());
-  Connection::Call active(call);
+  Connection::Call active(*connection_, call);
   const auto reader = connection_->stub->Chat(&active.context, request);
   return Connection::ReadAll(&active.context, reader.get(), on_chunk);
 }
@@ -181,7 +187,7 @@ absl::Status InferenceClient::Chat(absl::Span<const ChatMessage> messages, const
 absl::StatusOr<ScoreAnswer> InferenceClient::Score(const PromptInput& prompt, const CallOptions& call) {
   v1::ScoreRequest request;
   Encode(prompt, request.mutable_prompt());
-  Connection::Call active(call);
+  Connection::Call active(*connection_, call);
   v1::ScoreResponse response;
   BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Score(&active.context, request, &response)));
   return ScoreAnswer{.tokens = {response.token_ids().begin(), response.token_ids().end()},
@@ -195,9 +201,9 @@ absl::StatusOr<TokenizeAnswer> InferenceClient::Tokenize(const std::string& text
   request.set_text(text);
   request.set_parse_special_tokens(parse_special_tokens);
   request.set_add_special_tokens(add_special_tokens);
-  grpc::ClientContext context;
+  Connection::Call active(*connection_, {});
   v1::TokenizeResponse response;
-  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Tokenize(&context, request, &response)));
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Tokenize(&active.context, request, &response)));
   return TokenizeAnswer{.tokens = {response.token_ids().begin(), response.token_ids().end()},
                         .bytes = {response.tokens().begin(), response.tokens().end()}};
 }
@@ -207,14 +213,14 @@ absl::StatusOr<std::string> InferenceClient::Detokenize(absl::Span<const TokenId
   v1::DetokenizeRequest request;
   request.mutable_token_ids()->Add(tokens.begin(), tokens.end());
   request.set_keep_special_tokens(keep_special_tokens);
-  grpc::ClientContext context;
+  Connection::Call active(*connection_, {});
   v1::DetokenizeResponse response;
-  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Detokenize(&context, request, &response)));
+  BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->Detokenize(&active.context, request, &response)));
   return response.text();
 }
 
 absl::StatusOr<ServedModel> InferenceClient::GetModel(const CallOptions& call) {
-  Connection::Call active(call);
+  Connection::Call active(*connection_, call);
   v1::GetModelResponse response;
   BW_RETURN_IF_ERROR(ToAbsl(connection_->stub->GetModel(&active.context, v1::GetModelRequest(), &response)));
   BW_ASSIGN_OR_RETURN(GenerationOptions authors_options, Decode(response.authors_options()));

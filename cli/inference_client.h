@@ -110,6 +110,7 @@ class InferenceClient {
   struct Transport {
     bool by_proxy = false;  // as the environment says (common/config.h, ProxyVariable), else straight there
     TlsOptions tls;         // none: nothing is encrypted
+    std::string api_key;    // sent with every call, as a bearer token; empty: none
   };
   // `address`: a valid HOST:PORT. Nothing is sent yet. With files that CheckTls refuses all calls fail.
   InferenceClient(const std::string& address, const Transport& transport);

@@ -50,7 +50,7 @@ int main(int argc, char** argv) {
   bellwether::FillStandardDescriptors(argv);
   bellwether::SayWhatWasShort();
   bellwether::IgnoreBrokenPipes();  // an answer that nobody reads is an error, told like others
-  bellwether::InitLogging("bellwether", bellwether::LogLevel::kWarning);
+  bellwether::InitLogging("bellwether", {.level = "warning"});
   if (argc == 2 && std::string_view(argv[1]) == "--version") return bellwether::ReportError(PrintVersion());
   bellwether::CommandLine line;
   int exit_code = 0;

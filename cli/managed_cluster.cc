@@ -126,7 +126,8 @@ absl::Status ManagedCluster::StartCoordinator() {
       "--port-file",      directory_.path() + "/ports",
       "--workers",        std::to_string(workers()),
       "--drain-seconds",  absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
-      "--log-level",      options_.log_level};
+      "--log-level",      options_.log.level,
+      "--log-format",     options_.log.format};
   AppendTo(arguments, FlagsOf(options_.read));
   AddUnlessZero("--tensor-parallel", options_.tensor_parallel, arguments);
   AddUnlessZero("--pipeline-parallel", options_.pipeline_parallel, arguments);
@@ -138,6 +139,8 @@ absl::Status ManagedCluster::StartCoordinator() {
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
   if (options_.no_template_stop) arguments.emplace_back("--no-template-stop");
   AddUnlessEmpty("--served-model-name", options_.served_model_name, arguments);
+  AddUnlessEmpty("--http-allow-origin", options_.http_allow_origin, arguments);
+  AddUnlessEmpty("--api-keys", options_.api_keys, arguments);
   if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
     AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);
   if (DevicesMix(devices_)) arguments.emplace_back("--mix-devices");
@@ -185,7 +188,8 @@ absl::Status ManagedCluster::StartWorker(int index) {
                                         "--name",        absl::StrCat("worker-", index),
                                         "--device",      devices_[index],
                                         "--threads",     std::to_string(threads),
-                                        "--log-level",   options_.log_level};
+                                        "--log-level",   options_.log.level,
+                                        "--log-format",  options_.log.format};
   if (options_.memory_mib > 0)
     arguments.insert(arguments.end(), {"--memory-mib", absl::StrCat(options_.memory_mib)});
   arguments.insert(arguments.end(), {"--shard-cache", options_.shard_cache});

@@ -13,6 +13,7 @@
 #include "cli/restart_pauses.h"
 #include "cli/scratch_directory.h"
 #include "common/defaults.h"
+#include "common/log.h"
 #include "model/checkpoint/read_options.h"
 
 namespace bellwether {
@@ -43,11 +44,13 @@ struct ClusterOptions {
   std::string listen = "127.0.0.1:0";         // clients
   std::string worker_listen = "127.0.0.1:0";  // workers
   std::string http_listen;                    // clients over HTTP; empty: none
+  std::string http_allow_origin;              // web pages that may use it
   std::string served_model_name;              // what they call the model
+  std::string api_keys;                       // file of those who may ask; empty: everybody
   bool insecure = false;                      // these may be other than this machine's own
   std::string metrics_listen;                 // monitoring, of all of them; empty: none
   absl::Duration drain;                       // how long running answers may take once Stop is called
-  std::string log_level = "warning";
+  LogOptions log{.level = "warning"};
   bool log_to_stderr = false;  // else into files that are shown if something fails
   // Longest wait for the model to come nearer to being served; a load that gets on may take any time.
   double give_up_seconds = 300;

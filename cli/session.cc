@@ -41,8 +41,10 @@ absl::StatusOr<Session> Session::Open(const SessionOptions& options) {
   BW_ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(session.address_));
   const std::string proxy = address.IsLoopback() ? "" : ProxyVariable(address.host);
   session.transport_.by_proxy = !proxy.empty();
-  if (session.cluster_ == nullptr)
-    session.transport_.tls = options.tls;  // a private cluster is this machine's own
+  if (session.cluster_ == nullptr) {  // a private one is this machine's own
+    session.transport_.tls = options.tls;
+    session.transport_.api_key = options.api_key;
+  }
   if (session.transport_.by_proxy) {
     session.way_ = absl::StrCat(" through the proxy that ", proxy, " names; no_proxy=", address.host,
                                 " goes straight there");

@@ -15,6 +15,7 @@ namespace bellwether {
 struct SessionOptions {
   std::string connect;          // HOST:PORT
   TlsOptions tls;               // there
+  std::string api_key;          // there
   bool insecure = false;        // there: nothing need be encrypted, wherever it is
   ClusterOptions cluster;       // without `connect`
   bool model_defaults = false;  // generation as the model's authors have it, where a flag does not say

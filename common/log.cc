@@ -1,5 +1,15 @@
 #include "common/log.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/json.h"
+#include "common/mutex.h"
 #include "common/quote.h"
 #include "spdlog/sinks/stdout_color_sinks.h"
 #include "spdlog/spdlog.h"
@@ -21,6 +31,27 @@ spdlog::level::level_enum ToSpdlog(LogLevel level) {
   return spdlog::level::info;
 }
 
+const char* Name(LogLevel level) {
+  switch (level) {
+    case LogLevel::kDebug:
+      return "debug";
+    case LogLevel::kInfo:
+      return "info";
+    case LogLevel::kWarning:
+      return "warning";
+    case LogLevel::kError:
+      return "error";
+  }
+  return "info";
+}
+
+LogLevel ParseLevel(std::string_view name) {
+  for (const LogLevel level : {LogLevel::kDebug, LogLevel::kWarning, LogLevel::kError}) {
+    if (name == Name(level)) return level;
+  }
+  return LogLevel::kInfo;
+}
+
 spdlog::logger& Logger() {
   static const auto logger = [] {
     auto made = std::make_shared<spdlog::logger>("", std::make_shared<spdlog::sinks::stderr_color_sink_mt>());
@@ -29,6 +60,44 @@ spdlog::logger& Logger() {
     return made;
   }();
   return *logger;
+}
+
+// What all lines of the process have in common.
+struct Common {
+  Mutex mutex;
+  std::string program ABSL_GUARDED_BY(mutex);
+  bool json ABSL_GUARDED_BY(mutex) = false;
+  LogFields fields ABSL_GUARDED_BY(mutex);
+};
+Common& TheCommon() {
+  static auto* common = new Common;  // threads may write until the end
+  return *common;
+}
+
+// " [request=r-1 of="a b"]"; nothing without fields. Whoever had a part in a value cannot end it.
+std::string FieldsText(const LogFields& fields) {
+  if (fields.empty()) return {};
+  const auto plain = [](unsigned char c) { return c > ' ' && c < 127 && c != '"' && c != ']' && c != '\\'; };
+  return absl::StrCat(
+      " [",
+      absl::StrJoin(fields, " ",
+                    [plain](std::string* out, const LogField& field) {
+                      const bool as_it_is = std::all_of(field.value.begin(), field.value.end(), plain);
+                      absl::StrAppend(out, field.name, "=", as_it_is ? field.value : Quoted(field.value));
+                    }),
+      "]");
+}
+
+std::string JsonLine(std::string_view program, LogLevel level, std::string_view message,
+                     const LogFields& fields) {
+  while (!message.empty() && message.back() == '\n') message.remove_suffix(1);
+  Json::Object line = {{"time", absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", absl::Now(), absl::UTCTimeZone())},
+                       {"level", Name(level)},
+                       {"program", program},
+                       {"pid", getpid()},
+                       {"message", Printable(message)}};
+  for (const LogField& field : fields) line.emplace_back(field.name, Printable(field.value));
+  return WriteJson(Json(std::move(line)));
 }
 
 }  // namespace
@@ -48,18 +117,34 @@ std::string LogText(std::string_view message) {
   return text;
 }
 
-void Log(LogLevel level, std::string_view message) { Logger().log(ToSpdlog(level), LogText(message)); }
-
-void InitLogging(std::string_view program, LogLevel minimum) {
-  Logger().set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%-7l%$ " + std::string(program) + "[%P] %v");
-  Logger().set_level(ToSpdlog(minimum));
+void Log(LogLevel level, std::string_view message, const LogFields& fields) {
+  if (!Logger().should_log(ToSpdlog(level))) return;
+  std::string line;
+  {
+    Common& common = TheCommon();
+    MutexLock lock(&common.mutex);
+    LogFields all = fields;
+    all.insert(all.end(), common.fields.begin(), common.fields.end());
+    line = common.json ? JsonLine(common.program, level, message, all)
+                       : absl::StrCat(LogText(message), FieldsText(all));
+  }
+  Logger().log(ToSpdlog(level), line);
 }
 
-LogLevel ParseLogLevel(std::string_view name) {
-  if (name == "debug") return LogLevel::kDebug;
-  if (name == "warning") return LogLevel::kWarning;
-  if (name == "error") return LogLevel::kError;
-  return LogLevel::kInfo;
+void SetLogFields(LogFields fields) {
+  Common& common = TheCommon();
+  MutexLock lock(&common.mutex);
+  common.fields = std::move(fields);
+}
+
+void InitLogging(std::string_view program, const LogOptions& options) {
+  Common& common = TheCommon();
+  MutexLock lock(&common.mutex);
+  common.program = program;
+  common.json = options.format == "json";
+  Logger().set_pattern(common.json ? "%v"
+                                   : "%Y-%m-%dT%H:%M:%S.%e %^%-7l%$ " + std::string(program) + "[%P] %v");
+  Logger().set_level(ToSpdlog(ParseLevel(options.level)));
 }
 
 }  // namespace bellwether

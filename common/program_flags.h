@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/host_port.h"
+#include "common/log.h"
 #include "common/output.h"
 
 namespace bellwether {
@@ -93,12 +94,15 @@ CLI::Option* AddFlag(CLI::App* app, const std::string& name, T& value, const std
   return option;
 }
 
-inline void AddLogLevelFlag(CLI::App* app, std::string* level) {
-  app->add_option("--log-level", *level, "Lines of lower rank are left out")
+inline void AddLogFlags(CLI::App* app, LogOptions* options) {
+  app->add_option("--log-level", options->level, "Lines of lower rank are left out")
       ->capture_default_str()
       ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+  app->add_option("--log-format", options->format,
+                  "text, or json: an object a line, for whoever collects logs")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"text", "json"}));
 }
-
 // Adds --config and --print-config, and makes the last of several values win where there is one value.
 inline void AddConfigFlags(CLI::App* app, bool* print_config) {
   app->add_option("--config",

@@ -97,6 +97,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   void Do(const ReportWaiting& action);
   ClusterTick MakeTick() const;
   std::shared_ptr<WorkerStream> Find(WorkerId id) const;
+  void LogOf(WorkerId id, LogLevel level, const std::string& what) const;
   void SendTo(WorkerId id, v1::CoordinatorMessage message);
 
   const Options options_;
@@ -309,6 +310,16 @@ ClusterTick ClusterService::Impl::MakeTick() const {
   return tick;
 }
 
+void ClusterService::Impl::LogOf(WorkerId id, LogLevel level, const std::string& what) const {
+  LogFields fields;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto name = names_.find(id);
+    if (name != names_.end()) fields = {{"worker", name->second}};
+  }
+  Log(level, absl::StrCat("worker ", id.value, " ", what), fields);
+}
+
 std::shared_ptr<WorkerStream> ClusterService::Impl::Find(WorkerId id) const {
   absl::MutexLock lock(&mutex_);
   const auto it = streams_.find(id);
@@ -327,7 +338,7 @@ void ClusterService::Impl::Do(const AcceptWorker& action) {
   message.mutable_joined()->set_name(action.name);
   SendTo(action.id, std::move(message));
   if (const auto more = comings_.Admit())
-    LogInfo("worker ", action.id.value, " has joined", AndLikeIt(*more));
+    LogOf(action.id, LogLevel::kInfo, absl::StrCat("has joined", AndLikeIt(*more)));
 }
 
 void ClusterService::Impl::Do(const RefuseWorker& action) {
@@ -342,17 +353,19 @@ void ClusterService::Impl::Do(const RefuseWorker& action) {
 }
 
 void ClusterService::Impl::Do(const DropWorker& action) {
-  LogWarning("dropped worker ", action.id.value, ": ", action.reason.message());
+  LogOf(action.id, LogLevel::kWarning, absl::StrCat("is dropped: ", action.reason.message()));
   if (const auto stream = Find(action.id)) stream->Drop();
 }
 
 void ClusterService::Impl::Do(const ReleaseWorker& action) {
-  if (const auto more = comings_.Admit()) LogInfo("worker ", action.id.value, " leaves", AndLikeIt(*more));
+  if (const auto more = comings_.Admit())
+    LogOf(action.id, LogLevel::kInfo, absl::StrCat("leaves", AndLikeIt(*more)));
   if (const auto stream = Find(action.id)) stream->Close(absl::OkStatus());
 }
 
 void ClusterService::Impl::Do(const AssignLayout& action) {
   const ClusterLayout& layout = *action.layout;
+  SetLogFields({{"epoch", absl::StrCat(layout.epoch.value)}});
   const auto keeps = [](const ClusterLayout::Member& member) { return member.keeps; };
   LogInfo("epoch ", layout.epoch.value, ": ", Describe(layout.plan.layout), ", kernel level ",
           layout.plan.KernelLevelText(), ", ",

@@ -149,7 +149,7 @@ TEST(ClusterServiceTest, RefusalsDoNotFloodTheLog) {
 
 // As do those that are taken and leave again.
 TEST(ClusterServiceTest, WhoComesAndGoesDoesNotFloodTheLog) {
-  InitLogging("test", LogLevel::kInfo);
+  InitLogging("test", {.level = "info"});
   ClusterService::Options options = OptionsOfNobody();
   options.view.workers_wanted = 100;  // more than are there at once
   const Flood flood = LogOfStrangers(std::move(options), [](JoiningStream& stranger) {
@@ -158,7 +158,7 @@ TEST(ClusterServiceTest, WhoComesAndGoesDoesNotFloodTheLog) {
     ASSERT_TRUE(message.has_joined());
     stranger.Leave();
   });
-  InitLogging("test", LogLevel::kWarning);
+  InitLogging("test", {.level = "warning"});
   const int joins = LinesWith(flood.log, {"has joined", "leaves"});
   EXPECT_GT(joins, 0);
   EXPECT_LT(joins, flood.lines_max) << flood.log;

@@ -21,6 +21,8 @@ struct CoordinatorOptions {
   std::string http_listen = kDefaultHttpAddress;      // host:port for clients over HTTP; empty: none
   std::string served_model_name;  // what clients over HTTP call the model, several with commas; empty: as it
                                   // is called
+  std::string http_allow_origin;  // of web pages that may use it, with commas
+  bool log_prompts = false;       // prompts and answers go into the log
   std::string api_keys;           // file of those who may ask, as ApiKeys has it; empty: everybody
   std::string metrics_listen = kDefaultCoordinatorMetricsAddress;  // host:port for monitoring; empty: none
   std::string

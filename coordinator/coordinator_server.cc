@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/descriptors.h"
+#include "common/host_port.h"
 #include "common/log.h"
 #include "common/port_file.h"
 #include "common/quote.h"
@@ -321,6 +322,7 @@ void CoordinatorServer::StartEngine() {
       .template_stop = !options_.no_template_stop,
       .engine = engine_.get(),
       .api_keys = api_keys_.get(),
+      .log_prompts = options_.log_prompts,
       .refused = [this](const absl::Status& status) { metrics_->requests().CountRejected(status); }});
 }
 
@@ -370,12 +372,16 @@ absl::Status CoordinatorServer::ListenHttp() {
                                .requests = requests_.get(),
                                .cluster_status = [this] { return ClusterStatus(); }};
   gateway_ = std::make_unique<HttpGateway>(std::move(gateway));
+  BW_ASSIGN_OR_RETURN(const HostPort listen, ParseHostPort(options_.http_listen, /*any_port=*/true));
   HttpServer::Options options;
   options.listen = {.address = options_.http_listen,
                     .name = "HTTP clients",
                     .descriptors = DescriptorsBetween(kHttpDescriptors[0], kHttpDescriptors[1])};
   options.routes = gateway_->Routes();
   options.refusal = RefusalResponse;
+  options.origins =
+      OriginRules(absl::StrSplit(options_.http_allow_origin, ',', absl::SkipEmpty()), listen.IsLoopback());
+  options.answered = [this](int status) { metrics_->requests().CountHttpResponse(status); };
   BW_ASSIGN_OR_RETURN(http_server_, HttpServer::Start(std::move(options)));
   http_address_ = http_server_->address();
   LogInfo("HTTP clients: ", http_address_);

@@ -32,6 +32,7 @@ struct EngineRequest {
   bool ignore_eos = false;
   std::vector<std::string> stop;  // stop strings, not emitted; text is held back while one may be under way
   absl::Duration deadline = absl::InfiniteDuration();  // absolute
+  std::string client;  // whose it is, by the name of his API key; empty: nobody is asked
 };
 
 enum class FinishReason { kStop, kLength, kCancelled, kDeadline, kError };

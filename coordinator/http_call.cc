@@ -7,6 +7,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "coordinator/http_error.h"
+#include "coordinator/trace_context.h"
 
 namespace bellwether {
 namespace {
@@ -33,8 +34,10 @@ absl::StatusOr<absl::Duration> TimeLeft(const HttpRequest& request) {
 }  // namespace
 
 HttpCall::HttpCall(RequestService* service, HttpRequest request, std::shared_ptr<HttpExchange> exchange)
-    : RequestCall(service, HeaderOf(request, kRequestIdHeader), HeaderOf(request, "Authorization"),
-                  TimeLeft(request).value_or(absl::InfiniteDuration())),
+    : RequestCall(service, {.request_id = HeaderOf(request, kRequestIdHeader),
+                            .authorization = HeaderOf(request, "Authorization"),
+                            .traceparent = HeaderOf(request, kTraceparent),
+                            .time_left = TimeLeft(request).value_or(absl::InfiniteDuration())}),
       body_(std::move(request.body)),
       timeout_status_(TimeLeft(request).status()),
       exchange_(std::move(exchange)) {}
@@ -64,10 +67,13 @@ void HttpCall::End(const absl::Status& status) {
 }
 
 void HttpCall::Respond(HttpResponse response) {
-  response.headers.push_back(NameHeader());
+  AddNames(&response.headers);
   exchange_->Respond(std::move(response));
 }
 
-HttpHeader HttpCall::NameHeader() const { return {kRequestIdHeader, request_id()}; }
+void HttpCall::AddNames(HttpHeaders* headers) const {
+  headers->push_back({kRequestIdHeader, request_id()});
+  if (!traceparent().empty()) headers->push_back({kTraceparent, traceparent()});
+}
 
 }  // namespace bellwether

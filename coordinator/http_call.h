@@ -10,7 +10,7 @@
 namespace bellwether {
 
 // A RequestCall that came by HTTP, with JSON: its name from x-request-id, its deadline from X-Request-Timeout
-// (seconds), and its end if the client closes the connection.
+// (seconds), the trace that it is part of from traceparent, and its end if the client closes the connection.
 class HttpCall : public RequestCall {
  public:
   HttpCall(RequestService* service, HttpRequest request, std::shared_ptr<HttpExchange> exchange);
@@ -26,7 +26,8 @@ class HttpCall : public RequestCall {
   // Answers whole, with the request's name.
   void Respond(HttpResponse response);
   HttpExchange& exchange() const { return *exchange_; }
-  HttpHeader NameHeader() const;
+  // What the request is called, in the client's own words.
+  void AddNames(HttpHeaders* headers) const;
 
  private:
   void Read() final;

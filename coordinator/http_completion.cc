@@ -223,12 +223,13 @@ void HttpCompletion::Fail(const absl::Status& status) {
 
 void HttpCompletion::BeginStream() {
   streaming_ = true;
-  exchange().BeginStream({.headers = {{"Content-Type", "text/event-stream; charset=utf-8"},
-                                      {"Cache-Control", "no-cache"},
-                                      {"X-Accel-Buffering", "no"},  // nginx would collect the pieces
-                                      NameHeader()},
-                          .silence_max = kSilenceMax,
-                          .filler = kSilenceFiller});
+  HttpStream stream{.headers = {{"Content-Type", "text/event-stream; charset=utf-8"},
+                                {"Cache-Control", "no-cache"},
+                                {"X-Accel-Buffering", "no"}},  // nginx would collect the pieces
+                    .silence_max = kSilenceMax,
+                    .filler = kSilenceFiller};
+  AddNames(&stream.headers);
+  exchange().BeginStream(std::move(stream));
 }
 
 void HttpCompletion::SendNews(size_t prompt) {

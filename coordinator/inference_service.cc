@@ -7,6 +7,7 @@
 #include "common/status.h"
 #include "coordinator/request_call.h"
 #include "coordinator/token_stream.h"
+#include "coordinator/trace_context.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/arena_messages.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
@@ -68,6 +69,18 @@ std::string Given(const grpc::CallbackServerContext& context, const char* key) {
   const auto given = context.client_metadata().find(key);
   if (given == context.client_metadata().end()) return {};
   return std::string(given->second.data(), given->second.size());
+}
+
+Caller CallerOf(const grpc::CallbackServerContext& context) {
+  return {.request_id = Given(context, kRequestIdKey),
+          .authorization = Given(context, kAuthorizationKey),
+          .traceparent = Given(context, kTraceparent),
+          .time_left = GrpcTimeLeft(context.deadline())};
+}
+// Tells the client what the call is called.
+void AddNames(const RequestCall& call, grpc::CallbackServerContext* context) {
+  context->AddInitialMetadata(kRequestIdKey, call.request_id());
+  if (!call.traceparent().empty()) context->AddInitialMetadata(kTraceparent, call.traceparent());
 }
 
 // The texts in a message, which are what takes time.
@@ -145,10 +158,8 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
                                              public RequestCall {
  public:
   GenerateCall(RequestService* service, grpc::CallbackServerContext* context, const Message* message)
-      : RequestCall(service, Given(*context, kRequestIdKey), Given(*context, kAuthorizationKey),
-                    GrpcTimeLeft(context->deadline())),
-        message_(message) {
-    context->AddInitialMetadata(kRequestIdKey, request_id());
+      : RequestCall(service, CallerOf(*context)), message_(message) {
+    AddNames(*this, context);
     // By number, as the engine knows the stream longer than there is a call.
     stream_ = std::make_shared<TokenStream>(TokenStream::Options{
         .writer = &writer_, .cancel = [service, id = first_id()] { service->engine().Cancel(id); }});
@@ -218,11 +229,8 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, publi
  public:
   ScoreCall(RequestService* service, grpc::CallbackServerContext* context, const v1::ScoreRequest* message,
             v1::ScoreResponse* response)
-      : RequestCall(service, Given(*context, kRequestIdKey), Given(*context, kAuthorizationKey),
-                    GrpcTimeLeft(context->deadline())),
-        message_(message),
-        response_(response) {
-    context->AddInitialMetadata(kRequestIdKey, request_id());
+      : RequestCall(service, CallerOf(*context)), message_(message), response_(response) {
+    AddNames(*this, context);
   }
   void KeepUntilDone(std::shared_ptr<ScoreCall> self) { self_ = std::move(self); }
 
@@ -280,8 +288,7 @@ class InferenceService::Impl::TextCall : public grpc::ServerUnaryReactor, public
  public:
   using Work = std::function<absl::Status(const StopReading&)>;
   TextCall(RequestService* service, const grpc::CallbackServerContext& context, Work work)
-      : RequestCall(service, /*given_id=*/"", Given(context, kAuthorizationKey), absl::InfiniteDuration()),
-        work_(std::move(work)) {}
+      : RequestCall(service, {.authorization = Given(context, kAuthorizationKey)}), work_(std::move(work)) {}
   void KeepUntilDone(std::shared_ptr<TextCall> self) { self_ = std::move(self); }
 
  private:

@@ -24,7 +24,7 @@ struct Flags {
   CoordinatorOptions options;
   double step_deadline_seconds = 0;
   double drain_seconds = absl::ToDoubleSeconds(kDefaultDrain);
-  std::string log_level = "info";
+  LogOptions log;
   bool print_config = false;
 };
 
@@ -67,6 +67,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--http-listen", options.http_listen,
           "Address for clients that speak HTTP as OpenAI's do, HOST:PORT; port 0 takes any, empty: none")
       ->check(Address({.any_port = true, .empty = true}));
+  AddFlag(app, "--http-allow-origin", options.http_allow_origin,
+          "Web pages of other sites that may use it, such as https://chat.example.com, several with commas; "
+          "* for all");
   AddFlag(
       app, "--served-model-name", options.served_model_name,
       "What they call the model, several names with commas (default: as its file or directory is called)");
@@ -106,7 +109,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--drain-seconds", flags->drain_seconds,
           "How long SIGTERM, here or of a worker, lets running requests go on")
       ->check(SecondsRange());
-  AddLogLevelFlag(app, &flags->log_level);
+  AddLogFlags(app, &flags->log);
+  app->add_flag("--log-prompts", options.log_prompts,
+                "Write prompts and answers into the log, which holds none otherwise");
 }
 
 int Serve(const Flags& flags) {
@@ -150,7 +155,7 @@ int Main(int argc, char** argv) {
   AddFlags(&app, &flags);
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
-  InitLogging("coordinator", ParseLogLevel(flags.log_level));
+  InitLogging("coordinator", flags.log);
   TakeOverGrpcLog();
   for (const absl::Status& enough : {RaiseDescriptorLimit(), CheckAddressSpace()}) {
     if (enough.ok()) continue;

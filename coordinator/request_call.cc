@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/status.h"
+#include "coordinator/trace_context.h"
 
 namespace bellwether {
 namespace {
@@ -16,13 +17,13 @@ absl::Status CancelledByClient() { return absl::CancelledError("cancelled by the
 
 }  // namespace
 
-RequestCall::RequestCall(RequestService* service, std::string given_id, std::string_view authorization,
-                         absl::Duration time_left)
+RequestCall::RequestCall(RequestService* service, Caller caller)
     : service_(service),
       first_id_(service->engine().NewRequestId()),
-      deadline_(service->clock().Now() + time_left),
-      request_id_(std::move(given_id)),
-      client_(service->ClientOf(authorization)) {
+      deadline_(service->clock().Now() + caller.time_left),
+      request_id_(std::move(caller.request_id)),
+      client_(service->ClientOf(caller.authorization)) {
+  if (!TraceIdOf(caller.traceparent).empty()) traceparent_ = std::move(caller.traceparent);
   if (!request_id_.empty()) request_id_status_ = ValidateRequestId(request_id_);
   if (request_id_.empty() || !request_id_status_.ok())
     request_id_ = absl::StrFormat("req-%d", first_id_.value);
@@ -58,6 +59,8 @@ absl::Status RequestCall::Submit(EngineRequest request, std::shared_ptr<RequestO
   MutexLock lock(&mutex_);
   request.id = submitted_.empty() ? first_id_ : service_->engine().NewRequestId();
   request.deadline = deadline_;
+  if (client_.ok()) request.client = *client_;
+  observer = service_->Overhear(request, Fields(), std::move(observer));
   const RequestId id = request.id;
   BW_RETURN_IF_ERROR(service_->engine().Submit(std::move(request), std::move(observer)));
   submitted_.push_back(id);
@@ -72,10 +75,14 @@ void RequestCall::CancelSubmitted() {
   for (const RequestId id : submitted_) service_->engine().Cancel(id);
 }
 
-void RequestCall::LogEnd(const absl::Status& status) const {
-  const bool named = client_.ok() && !client_->empty();
-  service_->LogEnd(named ? absl::StrCat(request_id_, " of ", *client_) : request_id_, status);
+LogFields RequestCall::Fields() const {
+  LogFields fields = {{"request", request_id_}};
+  if (client_.ok() && !client_->empty()) fields.push_back({"client", *client_});
+  if (!traceparent_.empty()) fields.push_back({"trace", TraceIdOf(traceparent_)});
+  return fields;
 }
+
+void RequestCall::LogEnd(const absl::Status& status) const { service_->LogEnd(Fields(), status); }
 
 absl::Status RequestCall::Named(const absl::Status& status) const {
   return Annotate(status, absl::StrCat("request ", request_id_));

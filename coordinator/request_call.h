@@ -9,11 +9,20 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/log.h"
 #include "common/mutex.h"
 #include "coordinator/request_observer.h"
 #include "coordinator/request_service.h"
 
 namespace bellwether {
+
+// Who asks, as the door has it.
+struct Caller {
+  std::string request_id;     // the client's own name for the request, empty if it has none
+  std::string authorization;  // what he says to show who he is
+  std::string traceparent;    // of the trace that the request is part of (trace_context.h); empty: of none
+  absl::Duration time_left = absl::InfiniteDuration();  // until its deadline
+};
 
 // One call between its client and the engine, through whichever door it came: it waits for the pool, is read
 // there, and becomes one request of the engine or more. The client may go away at any time. Owned by shared
@@ -23,14 +32,13 @@ namespace bellwether {
 // which ends the call and what it was given with it.
 class RequestCall : public std::enable_shared_from_this<RequestCall> {
  public:
-  // `given_id`: the client's own name for the request, empty if it has none; `time_left` until its deadline.
-  // `authorization`: what he says to show who he is.
-  RequestCall(RequestService* service, std::string given_id, std::string_view authorization,
-              absl::Duration time_left);
+  RequestCall(RequestService* service, Caller caller);
   virtual ~RequestCall() = default;
 
   // The name in answers and log lines: the client's, or one of ours where it has none or it is not allowed.
   const std::string& request_id() const { return request_id_; }
+  // As the client gave it, for answers; empty unless it is well-formed.
+  const std::string& traceparent() const { return traceparent_; }
 
   // Has the call read on the pool. Once. `reading_bytes`: of the texts that will be read, which are what
   // takes time.
@@ -65,13 +73,16 @@ class RequestCall : public std::enable_shared_from_this<RequestCall> {
   void LogEnd(const absl::Status& status) const;
 
  private:
+  // What the call's lines in the log are about.
+  LogFields Fields() const;
   bool Take() { return !taken_.exchange(true); }
 
   RequestService* const service_;
   const RequestId first_id_;       // of the first submitted request, which also gives the call its name
   const absl::Duration deadline_;  // of the service's clock
   std::string request_id_;
-  absl::Status request_id_status_;            // of the client's own name
+  absl::Status request_id_status_;  // of the client's own name
+  std::string traceparent_;
   const absl::StatusOr<std::string> client_;  // whose API key it is, for the log; or why he may not ask
   std::atomic<bool> taken_{false};
   std::atomic<bool> cancelled_{false};

@@ -5,8 +5,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+
 namespace bellwether {
 namespace {
+
+// Keys come and go while the file is edited; series stay.
+constexpr size_t kClientsMax = 100;
+constexpr char kOthers[] = "other";
 
 // Of a request that was not taken, as the table has it.
 absl::string_view RejectedReason(const absl::Status& status) {
@@ -50,15 +56,18 @@ absl::string_view FailedReason(const absl::Status& status) {
 }  // namespace
 
 RequestMetrics::ByReason::ByReason(Metrics* metrics, Metric metric, const std::string& model_name) {
-  for (const absl::string_view reason : LabelValuesOf(metric, "reason")) {
+  for (const absl::string_view reason : LabelValuesOf(metric, SpecOf(metric).labels.back())) {
     counters_[reason] = &metrics->Counter(metric, {model_name, reason});
   }
 }
 
 RequestMetrics::RequestMetrics(Metrics* metrics, const std::string& model_name, const Clock* clock)
-    : clock_(clock),
+    : metrics_(metrics),
+      model_name_(model_name),
+      clock_(clock),
       rejected_(metrics, Metric::kRequestsRejected, model_name),
       finished_(metrics, Metric::kRequestsFinished, model_name),
+      http_responses_(metrics, Metric::kHttpResponses, model_name),
       prompt_tokens_(metrics->Counter(Metric::kPromptTokens, {model_name})),
       generated_tokens_(metrics->Counter(Metric::kGeneratedTokens, {model_name})),
       request_prompt_tokens_(metrics->Histogram(Metric::kRequestPromptTokens, {model_name})),
@@ -74,6 +83,25 @@ RequestMetrics::RequestMetrics(Metrics* metrics, const std::string& model_name, 
 
 void RequestMetrics::CountRejected(const absl::Status& status) { rejected_.Count(RejectedReason(status)); }
 
+void RequestMetrics::CountHttpResponse(int status) {
+  const std::string code = absl::StrCat(status);
+  http_responses_.Count(http_responses_.Has(code) ? code : kOthers);
+}
+
+RequestMetrics::ClientCounters* RequestMetrics::CountersOf(const std::string& client) {
+  if (client.empty()) return nullptr;  // nobody is asked who he is
+  MutexLock lock(&mutex_);
+  const bool room = clients_.size() < kClientsMax || clients_.contains(client);
+  const std::string name = room ? client : kOthers;
+  const auto counter = [&](Metric metric) -> MetricCounter& {
+    return metrics_->Counter(metric, {model_name_, name});
+  };
+  return &clients_
+              .try_emplace(name, counter(Metric::kClientRequests), counter(Metric::kClientPromptTokens),
+                           counter(Metric::kClientGeneratedTokens))
+              .first->second;
+}
+
 // On the engine's thread, but for its making.
 class RequestMetrics::Observer : public RequestObserver {
  public:
@@ -81,6 +109,7 @@ class RequestMetrics::Observer : public RequestObserver {
       : metrics_(metrics),
         next_(std::move(next)),
         arrived_(metrics->clock_->Now()),
+        client_(metrics->CountersOf(request.client)),
         score_(request.score),
         prompt_tokens_(static_cast<double>(request.prompt.size())),
         last_token_(std::max(0, request.choices)) {}
@@ -129,6 +158,11 @@ class RequestMetrics::Observer : public RequestObserver {
 
   void CountEnd(const absl::Status& status, const Usage& usage) {
     metrics_->finished_.Count(status.ok() ? GoodReason() : FailedReason(status));
+    if (client_ != nullptr) {
+      client_->requests.Add();
+      client_->prompt_tokens.Add(prompt_tokens_);
+      client_->generated_tokens.Add(usage.generated_tokens);
+    }
     const absl::Duration now = metrics_->clock_->Now();
     metrics_->duration_.Observe(absl::ToDoubleSeconds(now - arrived_));
     metrics_->queue_time_.Observe(absl::ToDoubleSeconds(usage.queued));
@@ -146,6 +180,7 @@ class RequestMetrics::Observer : public RequestObserver {
   RequestMetrics* const metrics_;
   const std::shared_ptr<RequestObserver> next_;
   const absl::Duration arrived_;
+  ClientCounters* const client_;  // null: nobody is asked who he is
   const bool score_;
   const double prompt_tokens_;
   std::optional<absl::Duration> first_token_;              // of any choice

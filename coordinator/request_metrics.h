@@ -4,9 +4,11 @@
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/node_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "common/clock.h"
+#include "common/mutex.h"
 #include "coordinator/engine.h"
 #include "coordinator/request_observer.h"
 #include "metrics/metrics.h"
@@ -25,22 +27,38 @@ class RequestMetrics {
                                            std::shared_ptr<RequestObserver> observer);
   // A request ended before the engine heard of it.
   void CountRejected(const absl::Status& status);
+  // The HTTP door has answered with that status.
+  void CountHttpResponse(int status);
 
  private:
   class Observer;
-  // A counter for each reason that the table lists.
+  // A counter for each value that the table lists for the metric's label besides the model's name.
   class ByReason {
    public:
     ByReason(Metrics* metrics, Metric metric, const std::string& model_name);
+    bool Has(absl::string_view reason) const { return counters_.contains(reason); }
     void Count(absl::string_view reason) { counters_.at(reason)->Add(); }
 
    private:
     absl::flat_hash_map<absl::string_view, MetricCounter*> counters_;
   };
 
+  // Of whoever has one API key.
+  struct ClientCounters {
+    MetricCounter& requests;
+    MetricCounter& prompt_tokens;
+    MetricCounter& generated_tokens;
+  };
+  ClientCounters* CountersOf(const std::string& client);
+
+  Metrics* const metrics_;
+  const std::string model_name_;
   const Clock* const clock_;
+  Mutex mutex_;
+  absl::node_hash_map<std::string, ClientCounters> clients_ ABSL_GUARDED_BY(mutex_);  // by name
   ByReason rejected_;
   ByReason finished_;
+  ByReason http_responses_;
   MetricCounter& prompt_tokens_;
   MetricCounter& generated_tokens_;
   MetricHistogram& request_prompt_tokens_;

@@ -12,6 +12,7 @@ namespace bellwether {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class Recorder : public RequestObserver {
  public:
@@ -163,6 +164,48 @@ TEST_F(RequestMetricsTest, ARejectedRequestIsNotFinished) {
   }
   EXPECT_THAT(text, HasSubstr(Line("request_duration_seconds_count", "0")));
   EXPECT_THAT(text, HasSubstr(Finished("error", 0)));
+}
+
+std::string OfClient(const std::string& what, const std::string& client, int count) {
+  return absl::StrCat("bellwether_client_", what, "_total{model_name=\"m\",client=\"", client, "\"} ", count,
+                      "\n");
+}
+
+TEST_F(RequestMetricsTest, WhoHasAKeyIsCountedByItsName) {
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("client=")));
+  for (const std::string client : {"team-a", "team-b", "team-a", ""}) {
+    observer_ = requests_.Observe({.prompt = {1, 2, 3}, .choices = 1, .client = client}, recorder_);
+    Token(0, 0, FinishReason::kStop);
+    Done(absl::OkStatus(), {.admitted = true, .prompt_tokens = 3, .generated_tokens = 1});
+  }
+  const std::string text = metrics_.Text();
+  EXPECT_THAT(text, HasSubstr(OfClient("requests", "team-a", 2)));
+  EXPECT_THAT(text, HasSubstr(OfClient("prompt_tokens", "team-a", 6)));
+  EXPECT_THAT(text, HasSubstr(OfClient("generated_tokens", "team-b", 1)));
+  EXPECT_THAT(text, Not(HasSubstr("client=\"\"")));
+}
+
+// The file of keys may be edited for ever while the program runs.
+TEST_F(RequestMetricsTest, ManyNamesOfKeysAreNotManySeries) {
+  for (int i = 0; i < 1000; ++i) {
+    observer_ =
+        requests_.Observe({.prompt = {1}, .choices = 1, .client = absl::StrCat("key-", i)}, recorder_);
+    Done();
+  }
+  EXPECT_THAT(metrics_.Text(), HasSubstr(OfClient("requests", "key-99", 1)));
+  EXPECT_THAT(metrics_.Text(), HasSubstr(OfClient("requests", "other", 900)));
+  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("key-100")));
+}
+
+TEST_F(RequestMetricsTest, AnswersOverHttpCountByTheirStatus) {
+  for (const int status : {200, 200, 499, 418}) requests_.CountHttpResponse(status);
+  const auto line = [](const std::string& code, int count) {
+    return absl::StrCat("bellwether_http_responses_total{model_name=\"m\",code=\"", code, "\"} ", count,
+                        "\n");
+  };
+  EXPECT_THAT(metrics_.Text(), HasSubstr(line("200", 2)));
+  EXPECT_THAT(metrics_.Text(), HasSubstr(line("499", 1)));
+  EXPECT_THAT(metrics_.Text(), HasSubstr(line("other", 1)));
 }
 
 }  // namespace

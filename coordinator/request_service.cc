@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/defaults.h"
-#include "common/log.h"
 #include "common/status.h"
+#include "coordinator/prompt_log.h"
 
 namespace bellwether {
 namespace {
@@ -141,11 +141,17 @@ size_t RequestService::ReadingBytes(std::string_view text) const {
   return fewest > static_cast<size_t>(options_.limits.context_tokens) ? 0 : text.size();
 }
 
-void RequestService::LogEnd(const std::string& request_id, const absl::Status& status) {
-  if (status.ok()) return LogDebug("request ", request_id, " is done");
+void RequestService::LogEnd(const LogFields& fields, const absl::Status& status) {
+  if (status.ok()) return Log(LogLevel::kDebug, "request is done", fields);
   if (const auto more = ends_.Admit()) {
-    LogInfo("request ", request_id, " ended: ", status.ToString(), AndLikeIt(*more));
+    Log(LogLevel::kInfo, absl::StrCat("request ended: ", status.ToString(), AndLikeIt(*more)), fields);
   }
+}
+
+std::shared_ptr<RequestObserver> RequestService::Overhear(const EngineRequest& request, LogFields fields,
+                                                          std::shared_ptr<RequestObserver> observer) const {
+  if (!options_.log_prompts) return observer;
+  return LogPrompts(request, options_.tokenizer, std::move(fields), std::move(observer));
 }
 
 }  // namespace bellwether

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <functional>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,9 +11,11 @@
 #include "absl/types/span.h"
 #include "common/clock.h"
 #include "common/generation_options.h"
+#include "common/log.h"
 #include "common/log_limiter.h"
 #include "coordinator/api_keys.h"
 #include "coordinator/engine_loop.h"
+#include "coordinator/request_observer.h"
 #include "coordinator/request_validation.h"
 #include "coordinator/text_pool.h"
 #include "model/chat_template/chat_template.h"
@@ -46,6 +49,7 @@ class RequestService {
     ApiKeys* api_keys = nullptr;                  // likewise; null: nobody is asked who he is
     const Clock* clock = Clock::Real();
     int tokenizer_threads = 2;
+    bool log_prompts = false;  // prompts and answers go into the log
     // A request has ended before the engine heard of it; from any thread, may not wait.
     std::function<void(const absl::Status&)> refused = [](const absl::Status&) {};
   };
@@ -80,7 +84,10 @@ class RequestService {
 
   void CountRefused(const absl::Status& status) const { options_.refused(status); }
   // How a request has ended, for the log.
-  void LogEnd(const std::string& request_id, const absl::Status& status);
+  void LogEnd(const LogFields& fields, const absl::Status& status);
+  // Who listens to a request besides `observer`, which is returned, or what passes all on to it.
+  std::shared_ptr<RequestObserver> Overhear(const EngineRequest& request, LogFields fields,
+                                            std::shared_ptr<RequestObserver> observer) const;
 
  private:
   absl::Status NeedTokenizer() const;

@@ -13,6 +13,7 @@
 #include "boost/beast/http/error.hpp"
 #include "common/host_port.h"
 #include "common/log.h"
+#include "common/quote.h"
 
 namespace bellwether {
 namespace {
@@ -25,6 +26,10 @@ constexpr size_t kReadAheadBytes = 64 << 10;
 // After a refusal: so long what is still sent is thrown away, as closing at once would take the answer with
 // it.
 constexpr absl::Duration kLingerTime = absl::Seconds(2);
+// What nginx calls an answer that its client did not wait for.
+constexpr int kClientClosedRequest = 499;
+// A browser asks whether a page of another site may send a request by that method.
+constexpr char kPreflightMethod[] = "Access-Control-Request-Method";
 
 std::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
 std::string String(boost::beast::string_view text) { return std::string(text.data(), text.size()); }
@@ -146,22 +151,47 @@ bool HttpConnection::CountBody() {
 
 void HttpConnection::Dispatch() {
   absl::StatusOr<HttpTarget> target = ParseTarget(View(parser_->get().target()));
-  const std::string method = String(parser_->get().method_string());
   const std::shared_ptr<QueuedExchange> exchange = BeginAnswer(parser_->keep_alive() && !shared_->draining);
-  if (!target.ok()) {
+  if (target.ok()) {
+    Route(TakeRequest(*std::move(target)), exchange);
+  } else {
     const absl::string_view message = target.status().message();
     exchange->Respond(shared_->refusal(400, {message.data(), message.size()}));
-  } else if (const HttpRouter::Match match = shared_->router.Find(method, target->path);
-             match.handler != nullptr) {
-    (*match.handler)(TakeRequest(*std::move(target)), QueuedExchange::Handle(exchange));
+  }
+  Read();
+}
+
+void HttpConnection::Route(HttpRequest request, const std::shared_ptr<QueuedExchange>& exchange) {
+  const auto header = [&](std::string_view name) {
+    const std::string* value = FindHeader(request.headers, name);
+    return value == nullptr ? std::string() : *value;
+  };
+  const std::string origin = header("Origin");
+  if (!shared_->origins.Allows(origin, header("Host"))) {
+    return exchange->Respond(
+        shared_->refusal(403, absl::StrCat("pages of ", Quoted(origin),
+                                           " may not use this server unless it is told that they may")));
+  }
+  if (request.method == "OPTIONS" && !origin.empty() &&
+      FindHeader(request.headers, kPreflightMethod) != nullptr) {
+    return exchange->Respond(OriginRules::Preflight(header("Access-Control-Request-Headers")));
+  }
+  const HttpRouter::Match match = shared_->router.Find(request.method, request.path);
+  if (match.handler != nullptr) {
+    (*match.handler)(std::move(request), QueuedExchange::Handle(exchange));
   } else if (match.allow.empty()) {
-    exchange->Respond(shared_->refusal(404, absl::StrCat("there is no ", target->path)));
+    exchange->Respond(shared_->refusal(404, absl::StrCat("there is no ", request.path)));
   } else {
-    HttpResponse refusal = shared_->refusal(405, absl::StrCat(target->path, " takes ", match.allow));
+    HttpResponse refusal = shared_->refusal(405, absl::StrCat(request.path, " takes ", match.allow));
     refusal.headers.push_back({"Allow", match.allow});
     exchange->Respond(std::move(refusal));
   }
-  Read();
+}
+
+std::string HttpConnection::HeaderOf(std::string_view name) const {
+  const auto& message = parser_->get();
+  const auto found = message.find(boost::beast::string_view(name.data(), name.size()));
+  return found == message.end() ? std::string() : String(found->value());
 }
 
 HttpRequest HttpConnection::TakeRequest(HttpTarget target) {
@@ -190,6 +220,7 @@ std::shared_ptr<QueuedExchange> HttpConnection::BeginAnswer(bool keep_alive) {
       QueuedExchange::Options{.http11 = parser_->get().version() >= 11,
                               .keep_alive = keep_alive,
                               .head_only = parser_->get().method() == http::verb::head,
+                              .headers = shared_->origins.AnswerHeaders(HeaderOf("Origin")),
                               .stream_bytes_max = shared_->limits.stream_bytes_max,
                               .refusal = shared_->refusal,
                               .wake = [io = &shared_->io, pass_on] { asio::post(*io, pass_on); }});
@@ -231,6 +262,7 @@ void HttpConnection::OnWritten(const ErrorCode& error, size_t bytes) {
 }
 
 void HttpConnection::AnswerDone() {
+  shared_->answered(exchange_->status());
   const bool again = exchange_->keep_alive() && !shared_->draining;
   exchange_->Detach();
   exchange_ = nullptr;
@@ -279,7 +311,10 @@ void HttpConnection::Close() {
   const std::shared_ptr<HttpConnection> self = shared_from_this();
   phase_ = Phase::kClosed;
   shared_->bodies_bytes -= std::exchange(body_bytes_, 0);
-  if (exchange_ != nullptr) exchange_->Detach();
+  if (exchange_ != nullptr) {
+    if (!shared_->draining) shared_->answered(kClientClosedRequest);
+    exchange_->Detach();
+  }
   ErrorCode ignored;
   socket_.close(ignored);
   shared_->connections.erase(self);

@@ -31,11 +31,15 @@ struct HttpShared {
       : limits(options->limits),
         router(std::move(options->routes)),
         refusal(std::move(options->refusal)),
+        origins(std::move(options->origins)),
+        answered(std::move(options->answered)),
         clock(options->clock) {}
 
   const HttpLimits limits;
   const HttpRouter router;
   const std::function<HttpResponse(int, std::string_view)> refusal;
+  const OriginRules origins;
+  const std::function<void(int)> answered;
   const Clock* const clock;
   std::string address;  // of the listener, for messages
 
@@ -77,7 +81,10 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   int CheckHeader();
   bool CountBody();
   void Dispatch();
+  // By what its page is allowed, its path and its method.
+  void Route(HttpRequest request, const std::shared_ptr<QueuedExchange>& exchange);
   HttpRequest TakeRequest(HttpTarget target);
+  std::string HeaderOf(std::string_view name) const;  // of the request that is being read; empty: none
   // Answers a request that is not read to its end, after which nothing more can be read.
   void Refuse(int status, std::string_view message);
   std::shared_ptr<QueuedExchange> BeginAnswer(bool keep_alive);

@@ -132,6 +132,11 @@ void QueuedExchange::Detach() {
   if (gone) gone();
 }
 
+int QueuedExchange::status() const {
+  MutexLock lock(&mutex_);
+  return status_;
+}
+
 bool QueuedExchange::complete() const {
   MutexLock lock(&mutex_);
   return state_ == State::kComplete;
@@ -148,10 +153,13 @@ std::string QueuedExchange::broken_reason() const {
 }
 
 void QueuedExchange::AppendHead(int status, const HttpHeaders& headers, std::string_view framing) {
+  status_ = status;
   absl::StrAppend(&pending_, "HTTP/1.1 ", status, " ", std::string(ReasonPhrase(status)),
                   "\r\nDate: ", DateNow(), "\r\n");
-  for (const HttpHeader& header : headers) {
-    absl::StrAppend(&pending_, header.name, ": ", OneLine(header.value), "\r\n");
+  for (const HttpHeaders* these : {&headers, &options_.headers}) {
+    for (const HttpHeader& header : *these) {
+      absl::StrAppend(&pending_, header.name, ": ", OneLine(header.value), "\r\n");
+    }
   }
   if (!keep_alive_) {
     pending_ += "Connection: close\r\n";

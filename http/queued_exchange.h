@@ -20,6 +20,7 @@ class QueuedExchange : public HttpExchange {
     bool http11 = true;      // else 1.0: the end of a stream is the end of the connection
     bool keep_alive = true;  // the connection may go on after the answer
     bool head_only = false;  // asked by HEAD: the body is left out
+    HttpHeaders headers;     // that the answer has besides its own
     size_t stream_bytes_max = 0;
     std::function<HttpResponse(int status, std::string_view message)> refusal = PlainResponse;
     // There is something to take: once until Take finds nothing. May be called from any thread and with a
@@ -51,6 +52,7 @@ class QueuedExchange : public HttpExchange {
   // The connection takes nothing any more: `gone` is called unless the answer is complete.
   void Detach();
 
+  int status() const;  // of its head; 0 before that
   bool complete() const;
   bool keep_alive() const;  // once it is complete
   std::string broken_reason() const;
@@ -69,6 +71,7 @@ class QueuedExchange : public HttpExchange {
   const Options options_;
   mutable Mutex mutex_;  // never held while `gone` is called or destroyed
   State state_ ABSL_GUARDED_BY(mutex_) = State::kAwaited;
+  int status_ ABSL_GUARDED_BY(mutex_) = 0;
   bool keep_alive_ ABSL_GUARDED_BY(mutex_);
   bool awake_ ABSL_GUARDED_BY(mutex_) = false;     // the connection knows that there is something
   bool detached_ ABSL_GUARDED_BY(mutex_) = false;  // there is no connection to wake

@@ -12,6 +12,7 @@
 #include "common/clock.h"
 #include "common/tcp_listener.h"
 #include "http/exchange.h"
+#include "http/origin_rules.h"
 #include "http/router.h"
 
 namespace bellwether {
@@ -42,6 +43,10 @@ class HttpServer {
     HttpLimits limits;
     // What the server's own refusals look like.
     std::function<HttpResponse(int status, std::string_view message)> refusal = PlainResponse;
+    OriginRules origins;  // which web pages may use it; others get 403
+    // A request has been answered with that status; 499: its client had gone before it had all of the answer.
+    // From the server's thread.
+    std::function<void(int status)> answered = [](int) {};
     const Clock* clock = Clock::Real();
   };
   // Errors: TcpListener::Bind's.

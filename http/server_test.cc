@@ -37,7 +37,9 @@ class HttpServerTest : public ::testing::Test {
   void Start(const HttpLimits& limits = {}) {
     HttpServer::Options options{
         .listen = {.address = "127.0.0.1:0", .name = "clients", .descriptors = {.first = 100, .end = 1000}},
-        .limits = limits};
+        .limits = limits,
+        .origins = OriginRules({"https://friend.example"}, /*loopback=*/true),
+        .answered = [this](int status) { (void)answered_.TryPush(status); }};
     options.routes = {
         {"GET", "/", [](HttpRequest, ExchangePtr exchange) { exchange->Respond({.body = "home"}); }},
         {"POST", "/echo",
@@ -62,6 +64,7 @@ class HttpServerTest : public ::testing::Test {
   }
 
   BoundedQueue<ExchangePtr> held_{1024};
+  BoundedQueue<int> answered_{1024};
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -379,6 +382,53 @@ TEST_F(HttpServerTest, ManyStreamsFromManyThreads) {
     for (int piece = 0; piece < kPieces; ++piece)
       ASSERT_THAT(answer, HasSubstr(absl::StrCat("<", piece, ">\r\n")));
   }
+}
+
+// Who closes before the end of an answer is counted as nginx counts it, whatever the answer would have been.
+TEST_F(HttpServerTest, TellsHowEachRequestWasAnswered) {
+  Start();
+  RawClient client = Connect();
+  client.Send(kGet);
+  EXPECT_EQ(answered_.Pop(), 200);
+  client.Send("GET /nowhere HTTP/1.1\r\nHost: a\r\n\r\n");
+  EXPECT_EQ(answered_.Pop(), 404);
+  client.Send("no HTTP\r\n\r\n");
+  EXPECT_EQ(answered_.Pop(), 400);
+  {
+    RawClient impatient = Connect();
+    impatient.Send(kGetHeld);
+    const ExchangePtr exchange = *held_.Pop();
+    exchange->BeginStream({});
+    impatient.ReadUntil("\r\n\r\n");
+    impatient.FinishSending();
+    EXPECT_EQ(answered_.Pop(), 499);
+  }
+}
+
+// A page of another site cannot have this machine's model compute, also where it could not read the answer.
+TEST_F(HttpServerTest, OnlyPagesThatMayAreAnswered) {
+  Start();
+  const auto get = [&](const std::string& method, const std::string& more) {
+    return AllAfter(absl::StrCat(method, " / HTTP/1.1\r\nHost: ", server_->address(),
+                                 "\r\nConnection: close\r\n", more, "\r\n"));
+  };
+  const std::string own = get("GET", absl::StrCat("Origin: http://", server_->address(), "\r\n"));
+  EXPECT_THAT(own, StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(own, Not(HasSubstr("Access-Control")));
+  const std::string evil = get("GET", "Origin: https://evil.example\r\n");
+  EXPECT_THAT(evil, StartsWith("HTTP/1.1 403 "));
+  EXPECT_THAT(evil, Not(HasSubstr("Access-Control")));
+  EXPECT_THAT(get("GET", "Origin: https://friend.example\r\n"),
+              AllOf(StartsWith("HTTP/1.1 200 "),
+                    HasSubstr("Access-Control-Allow-Origin: https://friend.example\r\n"), EndsWith("home")));
+  EXPECT_THAT(
+      get("OPTIONS",
+          "Origin: https://friend.example\r\nAccess-Control-Request-Method: POST\r\n"
+          "Access-Control-Request-Headers: authorization,content-type\r\n"),
+      AllOf(StartsWith("HTTP/1.1 204 "), HasSubstr("Access-Control-Allow-Origin: https://friend.example\r\n"),
+            HasSubstr("Access-Control-Allow-Headers: authorization,content-type\r\n")));
+  // Without what a browser adds it is a method like another.
+  EXPECT_THAT(get("OPTIONS", ""), StartsWith("HTTP/1.1 405 "));
 }
 
 TEST_F(HttpServerTest, StopsWhenTheAnswersUnderWayAreThrough) {

@@ -40,7 +40,7 @@ struct Flags {
   int64_t memory_mib = 0;
   std::string metrics_listen = kDefaultWorkerMetricsAddress;
   std::string port_file;
-  std::string log_level = "info";
+  LogOptions log;
   bool print_config = false;
 };
 
@@ -94,7 +94,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "Workers of one id share memory; empty: by the machine. Containers may need to say");
   AddFlag(app, "--kernel-level", flags->kernel_level,
           "Highest instruction set to offer; empty: what the device has");
-  AddLogLevelFlag(app, &flags->log_level);
+  AddLogFlags(app, &flags->log);
 }
 
 // "0,1,4-7"
@@ -218,7 +218,7 @@ int Main(int argc, char** argv) {
   AddFlags(&app, &flags);
   AddConfigFlags(&app, &flags.print_config);
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
-  InitLogging("worker", ParseLogLevel(flags.log_level));
+  InitLogging("worker", flags.log);
   TakeOverGrpcLog();
   for (const absl::Status& enough : {RaiseDescriptorLimit(), CheckAddressSpace()}) {
     if (enough.ok()) continue;

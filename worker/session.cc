@@ -348,6 +348,7 @@ absl::Status GrpcSession::Handle(const v1::CoordinatorMessage& message) {
     case v1::CoordinatorMessage::kJoined:
       TakeJoined(message.joined());
       joined_ = true;
+      SetLogFields({{"worker", snapshot().name}});
       LogInfo("joined ", options_.coordinator, " as worker ", message.joined().worker_id());
       return absl::OkStatus();
     case v1::CoordinatorMessage::kRefusal:
@@ -392,6 +393,10 @@ absl::Status GrpcSession::Begin(const v1::Assignment& message) {
   }
   EpochTask task{.assignment = std::move(assigned->assignment),
                  .link_secret = std::move(assigned->link_secret)};
+  SetLogFields({{"worker", snapshot().name},
+                {"epoch", absl::StrCat(task.assignment.epoch.value)},
+                {"stage", absl::StrCat(task.assignment.stage)},
+                {"rank", absl::StrCat(task.assignment.rank)}});
   LogInfo("epoch ", task.assignment.epoch.value, ": stage ", task.assignment.stage, ", rank ",
           task.assignment.rank, " of ", Describe(task.assignment.layout));
   join_->set_last_epoch(std::max(join_->last_epoch(), task.assignment.epoch.value));

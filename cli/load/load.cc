@@ -162,7 +162,7 @@ absl::Status RunLoad(const LoadOptions& options) {
     BW_ASSIGN_OR_RETURN(const std::unique_ptr<LoadTarget> target,
                         NewHttpTarget({.url = options.url,
                                        .model = options.served_model,
-                                       .api_key = options.api_key,
+                                       .api_key = options.session.api_key,
                                        .sampling = sampling}));
     return RunOn(options, *target);
   }

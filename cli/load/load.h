@@ -15,7 +15,6 @@ struct LoadOptions {
   SessionOptions session;    // over gRPC, unless there is a `url`
   std::string url;           // of a server that speaks OpenAI's HTTP
   std::string served_model;  // there; empty: the first that it lists
-  std::string api_key;       // there
   std::string prompts;       // file of JSON lines (batch_task.h), taken in turn; empty: random ones
   std::string prompt_tokens = "128", output_tokens = "128";  // length_distribution.h
   double temperature = 0;

@@ -23,6 +23,11 @@ enum class Metric : uint8_t {
   kRequestsRejected,
   kRequestsFinished,
   kPreemptions,
+  kHttpResponses,
+
+  kClientRequests,
+  kClientPromptTokens,
+  kClientGeneratedTokens,
 
   kPromptTokens,
   kGeneratedTokens,
@@ -125,6 +130,8 @@ namespace metrics_internal {
 // of kMetricLabelValues, and the coordinator limits the workers.
 inline constexpr absl::string_view kByModel[] = {"model_name"};
 inline constexpr absl::string_view kByModelReason[] = {"model_name", "reason"};
+inline constexpr absl::string_view kByModelCode[] = {"model_name", "code"};
+inline constexpr absl::string_view kByModelClient[] = {"model_name", "client"};
 inline constexpr absl::string_view kByModelInfo[] = {"model_name", "model_id", "architecture", "weights"};
 inline constexpr absl::string_view kByCacheInfo[] = {"model_name", "block_size", "num_gpu_blocks"};
 inline constexpr absl::string_view kByBuildInfo[] = {"program", "build_id"};
@@ -180,6 +187,18 @@ inline constexpr MetricSpec kRows[] = {
     {Metric::kPreemptions, kCoordinator, kCounter, "bellwether_preemptions_total", "sequences", kByModel,
      "Sequences that gave up their KV blocks for others and are computed again.",
      "vllm:num_preemptions_total"},
+    {Metric::kHttpResponses, kCoordinator, kCounter, "bellwether_http_responses_total", "responses",
+     kByModelCode,
+     "Answers of the HTTP door by status. 499: the client had gone before it had all of the answer."},
+
+    {Metric::kClientRequests, kCoordinator, kCounter, "bellwether_client_requests_total", "requests",
+     kByModelClient,
+     "Requests that were taken and have ended, by the name of their API key; those after the first 100 names "
+     "are \"other\"."},
+    {Metric::kClientPromptTokens, kCoordinator, kCounter, "bellwether_client_prompt_tokens_total", "tokens",
+     kByModelClient, "Their prompt tokens."},
+    {Metric::kClientGeneratedTokens, kCoordinator, kCounter, "bellwether_client_generated_tokens_total",
+     "tokens", kByModelClient, "Their generated tokens, of all choices."},
 
     {Metric::kPromptTokens, kCoordinator, kCounter, "bellwether_prompt_tokens_total", "tokens", kByModel,
      "Prompt tokens of requests, counted when their prefill is done.", "vllm:prompt_tokens_total"},
@@ -381,6 +400,9 @@ inline constexpr absl::string_view kRejectedReasons[] = {
     "invalid", "overloaded", "not_serving", "cancelled", "deadline", "unauthenticated", "error"};
 inline constexpr absl::string_view kFinishedReasons[] = {"stop",     "length",      "score", "cancelled",
                                                          "deadline", "unavailable", "error"};
+inline constexpr absl::string_view kHttpCodes[] = {"200", "204", "400", "401", "403",  "404", "405",
+                                                   "408", "413", "417", "429", "431",  "499", "500",
+                                                   "501", "503", "504", "505", "other"};
 inline constexpr absl::string_view kCauses[] = {"worker_lost", "worker_stuck", "worker_failed", "worker_left",
                                                 "bad_result"};
 inline constexpr absl::string_view kParts[] = {"compute", "collective_wait", "link_wait", "weights_wait",
@@ -393,6 +415,7 @@ inline constexpr absl::string_view kPrograms[] = {"coordinator", "worker"};
 inline constexpr MetricLabelValues kValues[] = {
     {Metric::kRequestsRejected, "reason", kRejectedReasons},
     {Metric::kRequestsFinished, "reason", kFinishedReasons},
+    {Metric::kHttpResponses, "code", kHttpCodes},
     {Metric::kRegroups, "cause", kCauses},
     {Metric::kPlanTokenRate, "concurrency", kConcurrencies},
     {Metric::kPlanTokenRateLimit, "concurrency", kConcurrencies},
@@ -405,6 +428,7 @@ inline constexpr MetricLabelValues kValues[] = {
 
 inline constexpr MetricSection kSections[] = {
     {Metric::kRequestsRunning, "Requests"},
+    {Metric::kClientRequests, "Clients with API keys"},
     {Metric::kPromptTokens, "Tokens"},
     {Metric::kTimeToFirstToken, "Latency"},
     {Metric::kKvBlocks, "KV cache"},

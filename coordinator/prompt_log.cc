@@ -1,0 +1,73 @@
+#include "coordinator/prompt_log.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/quote.h"
+
+namespace bellwether {
+namespace {
+
+constexpr size_t kTextBytesMax = 64 << 10;
+
+std::string TextOf(absl::Span<const TokenId> ids, const Tokenizer* tokenizer) {
+  return tokenizer == nullptr ? absl::StrCat("token ids ", absl::StrJoin(ids, ","))
+                              : tokenizer->Decode(ids, /*skip_special=*/false);
+}
+
+// On the engine's thread, but for its making.
+class PromptLog : public RequestObserver {
+ public:
+  PromptLog(const EngineRequest& request, const Tokenizer* tokenizer, LogFields fields,
+            std::shared_ptr<RequestObserver> next)
+      : tokenizer_(tokenizer),
+        fields_(std::move(fields)),
+        next_(std::move(next)),
+        answers_(request.score ? 0 : request.choices) {}
+
+  void OnAccepted() override { next_->OnAccepted(); }
+
+  void OnTokens(TokenChunk chunk) override {
+    std::string& answer = answers_.at(chunk.choice);
+    if (answer.size() < kTextBytesMax) {
+      absl::StrAppend(&answer, tokenizer_ == nullptr ? TextOf(chunk.tokens, nullptr) : chunk.text);
+    }
+    if (chunk.finish) Write("answer", std::exchange(answer, ""), chunk.choice);
+    next_->OnTokens(std::move(chunk));
+  }
+
+  void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
+    next_->OnScores(std::move(logprobs), std::move(best));
+  }
+  void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) override {
+    next_->OnDone(status, usage, seed);
+  }
+
+ private:
+  void Write(std::string_view what, std::string_view text, int32_t choice) const {
+    LogFields fields = fields_;
+    fields.push_back({"choice", absl::StrCat(choice)});
+    Log(LogLevel::kInfo, absl::StrCat(std::string(what), ": ", std::string(CutText(text, kTextBytesMax))),
+        fields);
+  }
+
+  const Tokenizer* const tokenizer_;
+  const LogFields fields_;
+  const std::shared_ptr<RequestObserver> next_;
+  std::vector<std::string> answers_;  // by choice, as far as they have come
+};
+
+}  // namespace
+
+std::shared_ptr<RequestObserver> LogPrompts(const EngineRequest& request, const Tokenizer* tokenizer,
+                                            LogFields fields, std::shared_ptr<RequestObserver> observer) {
+  Log(LogLevel::kInfo,
+      absl::StrCat("prompt: ", std::string(CutText(TextOf(request.prompt, tokenizer), kTextBytesMax))),
+      fields);
+  return std::make_shared<PromptLog>(request, tokenizer, std::move(fields), std::move(observer));
+}
+
+}  // namespace bellwether

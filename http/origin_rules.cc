@@ -1,0 +1,56 @@
+#include "http/origin_rules.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/host_port.h"
+
+namespace bellwether {
+namespace {
+
+constexpr char kAnyOrigin[] = "*";
+// Browsers ask again after so long.
+constexpr char kPreflightSeconds[] = "600";
+
+// "localhost:7480" is of this machine; without a port HTTP's own is meant.
+bool NamesLoopback(std::string_view host) {
+  for (const std::string& text : {std::string(host), absl::StrCat(std::string(host), ":80")}) {
+    if (const auto address = ParseHostPort(text); address.ok()) return address->IsLoopback();
+  }
+  return false;
+}
+
+}  // namespace
+
+OriginRules::OriginRules(std::vector<std::string> allowed, bool loopback)
+    : allowed_(std::move(allowed)), loopback_(loopback) {}
+
+bool OriginRules::IsListed(std::string_view origin) const {
+  return std::any_of(allowed_.begin(), allowed_.end(),
+                     [&](const std::string& it) { return it == kAnyOrigin || it == origin; });
+}
+
+bool OriginRules::Allows(std::string_view origin, std::string_view host) const {
+  if (origin.empty() || IsListed(origin)) return true;
+  const size_t scheme = origin.find("://");
+  if (scheme == std::string_view::npos || origin.substr(scheme + 3) != host) return false;
+  return !loopback_ || NamesLoopback(host);
+}
+
+HttpHeaders OriginRules::AnswerHeaders(std::string_view origin) const {
+  if (origin.empty() || !IsListed(origin)) return {};
+  return {{"Access-Control-Allow-Origin", std::string(origin)},
+          {"Access-Control-Expose-Headers", "x-request-id, Retry-After"},
+          {"Vary", "Origin"}};
+}
+
+HttpResponse OriginRules::Preflight(std::string_view headers) {
+  HttpResponse response{.status = 204,
+                        .headers = {{"Access-Control-Allow-Methods", "GET, POST"},
+                                    {"Access-Control-Max-Age", kPreflightSeconds}}};
+  if (!headers.empty()) response.headers.push_back({"Access-Control-Allow-Headers", std::string(headers)});
+  return response;
+}
+
+}  // namespace bellwether
