@@ -18,7 +18,7 @@ packages=(
   python3-pip
 )
 # What only `make check` uses.
-if [[ "${1:-}" == "--check" ]]; then packages+=(clang clang-format clang-tidy libclang-rt-14-dev python3-venv); fi
+if [[ "${1:-}" == "--check" ]]; then packages+=(clang clang-format clang-tidy libclang-rt-14-dev python3-venv iproute2 iptables); fi
 
 missing=()
 for package in "${packages[@]}"; do

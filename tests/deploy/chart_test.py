@@ -3,7 +3,6 @@
 Needs PyPI's helm-python-sdk, kubernetes-validate and PyYAML (tools/check.sh chart installs them into build/); skipped without.
 """
 
-import copy
 import json
 import random
 import re
@@ -17,35 +16,14 @@ try:
     import helm_python
     import kubernetes_validate
     import yaml
+
+    from tests.deploy.chart import CHART, merged, render, values_of
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
 
-CHART = processes.ROOT / "helm" / "bellwether"
 KUBERNETES = ("1.29", "1.33")
 FIELDS = {"$(POD_NAME)": "pod-0", "$(POD_UID)": "b5c3", "$(POD_IP)": "10.0.0.7"}
-
-
-def values_of(path):
-    return yaml.safe_load(path.read_text())
-
-
-def merged(below, above):
-    result = copy.deepcopy(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
-
-
-def render(values):
-    with helm_python.Chart.load(CHART) as chart:
-        files = chart.render(values, name="bell", namespace="test", is_install=True)
-    manifests = []
-    for path, text in files.items():
-        if path.endswith(".yaml"):
-            manifests += [manifest for manifest in yaml.safe_load_all(text) if manifest]
-    return manifests, next(text for path, text in files.items() if path.endswith("NOTES.txt"))
 
 
 def pods_of(manifests):

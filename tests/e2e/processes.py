@@ -19,14 +19,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 WITH_CLOSED = ("sh", "-c", 'for fd in $1; do eval "exec $fd>&-"; done; shift; exec "$@"', "sh")
 
 
-def write_tiny_checkpoint(directory):
+def write_tiny_checkpoint(directory, layers=1, positions=2048):
     """A LLaMA of random fp32 weights with a real tokenizer and the ChatML template, as a Hugging Face directory."""
     hidden, heads, ffn, vocab = 32, 2, 44, 420
     shapes = {"model.embed_tokens.weight": (vocab, hidden), "model.norm.weight": (hidden,)}
     layer = {"input_layernorm": (hidden,), "post_attention_layernorm": (hidden,), "mlp.gate_proj": (ffn, hidden),
              "mlp.up_proj": (ffn, hidden), "mlp.down_proj": (hidden, ffn)}
     layer |= {f"self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
-    shapes |= {f"model.layers.0.{name}.weight": shape for name, shape in layer.items()}
+    shapes |= {f"model.layers.{i}.{name}.weight": shape for i in range(layers) for name, shape in layer.items()}
     numbers, header, body = random.Random(7), {}, array.array("f")
     for name, shape in shapes.items():
         begin = 4 * len(body)
@@ -38,8 +38,8 @@ def write_tiny_checkpoint(directory):
     (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + body.tobytes())
     (directory / "config.json").write_text(json.dumps({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu", "hidden_size": hidden,
-        "intermediate_size": ffn, "num_hidden_layers": 1, "num_attention_heads": heads, "num_key_value_heads": heads,
-        "max_position_embeddings": 2048, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "bos_token_id": 1,
+        "intermediate_size": ffn, "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": heads,
+        "max_position_embeddings": positions, "rms_norm_eps": 1e-5, "tie_word_embeddings": True, "bos_token_id": 1,
         "eos_token_id": 2, "vocab_size": vocab}))
     golden = ROOT / "tests/goldens/tokenizer/smollm"
     shutil.copy(golden / "tokenizer.json", directory)

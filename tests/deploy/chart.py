@@ -1,0 +1,32 @@
+"""The Helm chart, rendered by a real Helm (PyPI's helm-python-sdk)."""
+
+import copy
+
+import helm_python
+import yaml
+
+from tests.e2e import processes
+
+CHART = processes.ROOT / "helm" / "bellwether"
+
+
+def values_of(path):
+    return yaml.safe_load(path.read_text())
+
+
+def merged(below, above):
+    result = copy.deepcopy(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def render(values, path=CHART):
+    with helm_python.Chart.load(path) as chart:
+        files = chart.render(values, name="bell", namespace="test", is_install=True)
+    manifests = []
+    for path, text in files.items():
+        if path.endswith(".yaml"):
+            manifests += [manifest for manifest in yaml.safe_load_all(text) if manifest]
+    return manifests, next(text for path, text in files.items() if path.endswith("NOTES.txt"))

@@ -1,0 +1,148 @@
+"""The chart in a cluster without Kubernetes: its rendered manifests are played, pod by pod, in Linux namespaces (control_plane.py).
+
+Needs root, iproute2, iptables, and PyPI's helm-python-sdk, PyYAML and grpcio (tools/check.sh cluster); skipped without.
+"""
+
+import asyncio
+import copy
+import json
+import pathlib
+import shutil
+import signal
+import sys
+import tempfile
+import unittest
+
+from tests.deploy import sandbox
+from tests.e2e import processes
+
+try:
+    import grpc  # of the kubelet's probes
+    import yaml
+
+    from tests.deploy import chart
+except ImportError as missing:
+    print(f"skipped: {missing}")
+    sys.exit(77)
+if sandbox.missing():
+    print(f"skipped: {sandbox.missing()}")
+    sys.exit(77)
+
+from tests.deploy import control_plane  # noqa: E402
+
+DEMO = {"drainSeconds": 60, "contextTokens": 20000,
+        "workerGroups": [{"name": "workers", "pods": 1, "ranks": 2, "extraArgs": ["--threads=1"]}]}
+FETCH = {"model": {"path": "/models/model", "volume": {}, "fetch": {
+    "image": "checkpoint:1", "command": ["sh", "-c"], "args": ["cp -r /checkpoint/. /models/part && mv /models/part /models/model"]}}}
+GENERATE = ("generate", "--connect=bell-bellwether:7400", "--insecure", "--prompt-ids=1,2,3", "--ignore-eos", "--temperature=0")
+MEANWHILE = 3  # seconds that an answer takes in which something is to happen
+
+
+class Clusters(unittest.IsolatedAsyncioTestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.checkpoint = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
+        cls.addClassCleanup(shutil.rmtree, cls.checkpoint)
+        cls.checkpoint.chmod(0o755)
+        processes.write_tiny_checkpoint(cls.checkpoint, layers=4, positions=20000)
+        cls.defaults = chart.values_of(chart.CHART / "values.yaml")
+
+    async def asyncSetUp(self):
+        asyncio.get_running_loop().set_debug(False)  # which unittest turns on, and which tells of every moment of a busy machine
+
+    async def install(self, *values):
+        """A cluster with the chart in it, ready, and the pod of `helm test`, which clients are made of."""
+        images = {"bellwether:0.1.0": {"/usr/local/bin": processes.BIN}, "checkpoint:1": {"/checkpoint": self.checkpoint}}
+        cluster = await self.enterAsyncContext(control_plane.Cluster(images))
+        manifests, tests = self.render(*values)
+        cluster.apply(manifests)
+        await cluster.until_ready()
+        return cluster, *tests
+
+    def render(self, *values):
+        """The release's manifests, and those of its test."""
+        merged = self.defaults
+        for each in values:
+            merged = chart.merged(merged, each)
+        manifests, _ = chart.render(merged)
+        is_test = ["helm.sh/hook" in each["metadata"].get("annotations", {}) for each in manifests]
+        return [each for each, test in zip(manifests, is_test) if not test], [each for each, test in zip(manifests, is_test) if test]
+
+    def ask(self, cluster, test, *arguments):
+        """A client's pod, begun."""
+        document = copy.deepcopy(test)
+        if arguments:
+            document["metadata"]["name"] = f"client-{len(cluster.events)}"
+            document["spec"]["containers"][0]["args"] = list(arguments)
+        return cluster.run_pod(document)
+
+    async def answer(self, cluster, pod, code=0):
+        """What it wrote until its end."""
+        await cluster.until(pod.over.is_set, f"{pod.name} ends")
+        self.assertEqual([each.code for each in pod.containers], [code], cluster.story())
+        return pod.containers[0].log.read_text()
+
+    async def long_answer(self, cluster, test):
+        """Arguments of a client that has to wait, on this machine as busy as it is, and the answer."""
+        short = json.loads(await self.answer(cluster, self.ask(cluster, test, *GENERATE, "--max-tokens=64", "--json")))
+        tokens = int(MEANWHILE * 64 / short["usage"]["total_seconds"])
+        arguments = (*GENERATE, f"--max-tokens={min(max(tokens, 64), 15000)}")
+        return arguments, await self.text(cluster, self.ask(cluster, test, *arguments))
+
+    async def text(self, cluster, pod):
+        """Its answer, without the line on how long it took."""
+        return (await self.answer(cluster, pod)).rpartition("[")[0]
+
+    async def until_it_has_begun(self, cluster, pod):
+        await cluster.until(lambda: pod.containers[0].log.stat().st_size, f"{pod.name} streams")
+
+    async def until_served_again(self, cluster, epochs):
+        """Once more than `epochs` have been served, and everything is ready."""
+        def served():
+            return sum(pod.containers[0].log.read_text().count("serving in epoch") for pod in cluster.pods_of("coordinator"))
+        await cluster.until(lambda: served() > epochs, "another epoch is served")
+        await cluster.until_ready()
+
+
+class Demo(Clusters):
+    """One pod of two ranks, whose model an init container brings, as values-cpu-demo.yaml has it."""
+
+    async def test_install_answers_and_restarts(self):
+        cluster, test = await self.install(FETCH, DEMO)
+        self.assertEqual(len(json.loads(await self.answer(cluster, self.ask(cluster, test)))["token_ids"]), 1)
+        for rank in cluster.pods_of("worker")[0].containers:
+            self.assertIn("memfd:bellwether-link", pathlib.Path(f"/proc/{rank.number}/maps").read_text(), "ranks of a pod share memory")
+        long, expected = await self.long_answer(cluster, test)
+        await self.delete_under_load(cluster, test, long, expected)
+        await self.crash_under_load(cluster, test, long, expected)
+
+    async def delete_under_load(self, cluster, test, long, expected):
+        """`kubectl delete pod`: an answer that has begun comes to its end, then the pod is replaced."""
+        worker = cluster.pods_of("worker")[0]
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        cluster.delete_pod(worker)
+        self.assertFalse(client.over.is_set(), "nothing was under way")
+        self.assertEqual(await self.text(cluster, client), expected)
+        await cluster.until(worker.over.is_set, "the worker's pod ends")
+        self.assertEqual([each.code for each in worker.containers], [0, 0])
+        await self.until_served_again(cluster, epochs=1)
+        [replaced] = cluster.pods_of("worker")
+        self.assertEqual((replaced.name, replaced.uid == worker.uid), (worker.name, False))
+        self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+
+    async def crash_under_load(self, cluster, test, long, expected):
+        """A rank is killed: its streams end with its name, its container alone is restarted, and everything is as before."""
+        worker = cluster.pods_of("worker")[0]
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        worker.containers[1].signal(signal.SIGKILL)
+        self.assertIn(f"{worker.name}-1", await self.answer(cluster, client, code=1))
+        await self.until_served_again(cluster, epochs=2)
+        self.assertEqual([each.restarts for each in worker.containers], [0, 1])
+        self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+
+
+if __name__ == "__main__":
+    sandbox.enter("tests.deploy.cluster_test")
+    unittest.main()
