@@ -34,6 +34,8 @@ add_compile_options(
 if(CMAKE_CXX_COMPILER_ID MATCHES Clang)
   add_compile_options(-Wthread-safety)  # what ABSL_GUARDED_BY says is checked by clang alone
 endif()
+# What the loader resolves is resolved at the start and then read-only. (Programs are position-independent: CMakeLists.txt.)
+add_link_options(-Wl,-z,relro,-z,now)
 include_directories(${CMAKE_SOURCE_DIR})
 
 if(BELLWETHER_ASAN)

@@ -1,13 +1,21 @@
 # `cmake --install` and the Debian package (cpack): the three programs, the units of systemd, examples of their settings.
 include(GNUInstallDirs)
+set(BELLWETHER_NVCC)
+if(NVCC)
+  set(BELLWETHER_NVCC ${NVCC})
+endif()
 install(TARGETS bellwether bellwether-coordinator bellwether-worker RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(FILES deploy/systemd/bellwether.service deploy/systemd/bellwether-coordinator.service
         deploy/systemd/bellwether-worker@.service DESTINATION lib/systemd/system)
 install(FILES deploy/systemd/bellwether.sysusers DESTINATION lib/sysusers.d RENAME bellwether.conf)
 install(FILES deploy/etc/up.conf.example deploy/etc/coordinator.conf.example deploy/etc/worker.conf.example
         DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
-install(FILES docs/deploy.md docs/security.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(FILES docs/deploy.md docs/security.md docs/supply-chain.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
+# What the programs are made of is known once they are there.
+install(CODE "execute_process(COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tools/make_sbom.py ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
+  ${PROJECT_VERSION} ${BELLWETHER_NVCC} OUTPUT_FILE ${CMAKE_BINARY_DIR}/bellwether.spdx.json COMMAND_ERROR_IS_FATAL ANY)")
+install(FILES ${CMAKE_BINARY_DIR}/bellwether.spdx.json DESTINATION ${CMAKE_INSTALL_DATADIR}/bellwether)
 
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME bellwether)
@@ -20,5 +28,6 @@ set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/deploy/debian/postinst ${CMAKE_SOURCE_DIR}/deploy/debian/prerm
     ${CMAKE_SOURCE_DIR}/deploy/debian/postrm)
-set(CPACK_DEBIAN_PACKAGE_DEPENDS systemd)
+# For systemd-sysusers; images have it without a service manager.
+set(CPACK_DEBIAN_PACKAGE_DEPENDS "systemd | systemd-standalone-sysusers")
 include(CPack)

@@ -3,15 +3,22 @@
 # The only list of packages in the project.
 set -euo pipefail
 
+# What becomes part of the programs, or is linked by them.
+libraries=(
+  libgrpc++-dev libprotobuf-dev libabsl-dev libpcre2-dev nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev libboost-dev
+  prometheus-cpp-dev libcurl4-openssl-dev
+)
+# For tools/make_sbom.py.
+if [[ "${1:-}" == "--libraries" ]]; then printf '%s\n' "${libraries[@]}" && exit 0; fi
+
 packages=(
+  "${libraries[@]}"
   # build
   build-essential cmake ninja-build ccache mold pkg-config git
   # `file` tells cpack which programs need libraries
   file
-  # libraries
-  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libpcre2-dev
-  nlohmann-json3-dev libcli11-dev libspdlog-dev libssl-dev libboost-dev prometheus-cpp-dev
-  libcurl4-openssl-dev
+  # what makes code of .proto
+  protobuf-compiler protobuf-compiler-grpc
   # tests
   libgtest-dev libgmock-dev libbenchmark-dev python3 python3-grpcio python3-protobuf openssl
   # the demo model comes from PyPI
@@ -19,6 +26,8 @@ packages=(
 )
 # What only `make check` uses.
 if [[ "${1:-}" == "--check" ]]; then packages+=(clang clang-format clang-tidy libclang-rt-14-dev python3-venv iproute2 iptables); fi
+# And its phase "images", which makes them without a container engine.
+if [[ "${1:-}" == "--images" ]]; then packages=(buildah mmdebstrap); fi
 
 missing=()
 for package in "${packages[@]}"; do
