@@ -16,6 +16,8 @@
 #                  losses (root; the packages of chart)
 #   monitoring     rules and dashboards by Grafana's own reader (PyPI) and a real Prometheus (Debian's, unpacked into build/) that watches a
 #                  real cluster
+#   images         the real Dockerfiles by Debian's buildah, and what compose.yaml starts of them, played in namespaces (as root; hadolint,
+#                  Compose's schema and a reader of SPDX from PyPI)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools/setup.sh --check
@@ -77,6 +79,29 @@ monitoring() {
     BELLWETHER_SAVE="$PWD/build/monitoring/answers.json" /usr/bin/python3 -B -m tests.monitoring.live_test
 }
 
+images() {
+  if ((EUID != 0)); then echo "check: images needs root, for file systems and namespaces of its own: skipped" >&2 && return; fi
+  tools/setup.sh --images
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether bellwether-coordinator bellwether-worker
+  rm -f build/release/bellwether_*.deb
+  (cd build/release && cpack >/dev/null)
+  [[ -x build/images/venv/bin/python ]] || python3 -m venv build/images/venv
+  build/images/venv/bin/pip install -q --disable-pip-version-check -r tests/deploy/images_requirements.txt
+  build/images/venv/bin/pyspdxtools --infile build/release/bellwether.spdx.json
+  build/images/venv/bin/hadolint deploy/docker/*Dockerfile
+  local targets=(coordinator worker)
+  if build/release/bin/bellwether devices | grep -q "built without CUDA"; then
+    echo "check: there is no nvcc here: worker-cuda is not built" >&2
+  else
+    targets+=(worker-cuda)
+  fi
+  tools/build_images.sh "${targets[@]}"
+  export BELLWETHER_BIN="$PWD/build/release/bin" BELLWETHER_IMAGES="$PWD/build/images"
+  build/images/venv/bin/python -B -m tests.deploy.compose_test
+  unshare --mount --net --pid --fork --kill-child --mount-proc build/images/venv/bin/python -B -m tests.deploy.images_test
+}
+
 openai() {
   cmake --preset release >/dev/null
   cmake --build --preset release --target bellwether-coordinator bellwether-worker
@@ -101,10 +126,11 @@ phase() {
     chart) deploy chart_test ;;
     cluster) deploy cluster_test ;;
     monitoring) monitoring ;;
+    images) images ;;
     *) echo "check: there is no phase $1" >&2 && exit 2 ;;
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz openai chart cluster monitoring; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz openai chart cluster monitoring images; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"

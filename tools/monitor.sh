@@ -36,9 +36,10 @@ pages="
   what is seen  http://$prometheus/targets"
 home=/usr/share/grafana
 if [[ -d "$home" ]] && server="$(command -v grafana)"; then
-  BELLWETHER_DASHBOARDS="$root/monitoring/grafana/dashboards" GF_PATHS_PROVISIONING="$root/monitoring/grafana/provisioning" \
-    GF_PATHS_DATA="$data/grafana" GF_SERVER_HTTP_ADDR="${grafana%:*}" GF_AUTH_ANONYMOUS_ENABLED=true GF_LOG_LEVEL=warn \
-    GF_ANALYTICS_REPORTING_ENABLED=false "$server" server --homepath "$home" >"$data/grafana.log" 2>&1 &
+  BELLWETHER_DASHBOARDS="$root/monitoring/grafana/dashboards" BELLWETHER_PROMETHEUS="http://$prometheus" \
+    GF_PATHS_PROVISIONING="$root/monitoring/grafana/provisioning" GF_PATHS_DATA="$data/grafana" GF_SERVER_HTTP_ADDR="${grafana%:*}" \
+    GF_AUTH_ANONYMOUS_ENABLED=true GF_LOG_LEVEL=warn GF_ANALYTICS_REPORTING_ENABLED=false \
+    "$server" server --homepath "$home" >"$data/grafana.log" 2>&1 &
   started+=($!)
   pages+="
   Grafana       http://$grafana/d/bellwether-serving, bellwether-capacity, bellwether-cluster"
