@@ -13,7 +13,7 @@
 #   openai         OpenAI's own client against the HTTP door (a package from PyPI)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 #   cluster        the chart without Kubernetes: its pods as processes in namespaces of Linux, with probes, names, Services, policies, drains and
-#                  losses (root; the packages of chart)
+#                  losses, and a fault planted in each template (as root, else skipped; the packages of chart)
 #   monitoring     rules and dashboards by Grafana's own reader (PyPI) and a real Prometheus (Debian's, unpacked into build/) that watches a
 #                  real cluster
 #   images         the real Dockerfiles by Debian's buildah, and what compose.yaml starts of them, played in namespaces (as root; hadolint,
@@ -56,7 +56,7 @@ handover+='|worker/link/(rendezvous|connector)|worker/weights/(read_ahead|shard_
 threaded='common/.*|http/.*|metrics/.*|kernels/.*|worker/(device/.*|link/(host_group|staged_group|link|shm_link|tree_sum))'
 threaded+='|coordinator/(engine|scheduler|kv_ledger|stop_checker)|tests/(layouts|simulation)/.*'
 
-# chart_test or cluster_test, with the programs and what they need from PyPI. Skipped (77) is no failure.
+# A test of tests/deploy, with the programs and what they need from PyPI. Skipped (77) is no failure.
 deploy() {
   cmake --preset release >/dev/null
   cmake --build --preset release --target bellwether bellwether-coordinator bellwether-worker
@@ -124,7 +124,10 @@ phase() {
     fuzz) run fuzz '_fuzz$' ;;
     openai) openai ;;
     chart) deploy chart_test ;;
-    cluster) deploy cluster_test ;;
+    cluster)
+      deploy cluster_test
+      deploy cluster_faults_test
+      ;;
     monitoring) monitoring ;;
     images) images ;;
     *) echo "check: there is no phase $1" >&2 && exit 2 ;;

@@ -15,11 +15,12 @@ def values_of(path):
 
 
 def merged(below, above):
+    """As Helm does with several files of values; None takes a value away."""
     result = copy.deepcopy(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(result.get(key), dict)
         result[key] = merged(result[key], value) if both else value
-    return result
+    return {key: value for key, value in result.items() if value is not None}
 
 
 def render(values, path=CHART):

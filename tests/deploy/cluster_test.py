@@ -4,11 +4,15 @@ Needs root, iproute2, iptables, and PyPI's helm-python-sdk, PyYAML and grpcio (t
 """
 
 import asyncio
+import base64
+import contextlib
 import copy
 import json
 import pathlib
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -35,13 +39,36 @@ DEMO = {"drainSeconds": 60, "contextTokens": 20000,
 FETCH = {"model": {"path": "/models/model", "volume": {}, "fetch": {
     "image": "checkpoint:1", "command": ["sh", "-c"], "args": ["cp -r /checkpoint/. /models/part && mv /models/part /models/model"]}}}
 GENERATE = ("generate", "--connect=bell-bellwether:7400", "--insecure", "--prompt-ids=1,2,3", "--ignore-eos", "--temperature=0")
+# Over values-tls.yaml.
+PIPELINE = {"drainSeconds": 60, "contextTokens": 20000, "quantize": "none",
+            "workerGroups": [{"name": "stages", "pods": 2, "ranks": 1, "extraArgs": ["--threads=1"]}]}
+LINKS = 7410  # the first port of links between pods
 MEANWHILE = 3  # seconds that an answer takes in which something is to happen
 
 
+def make_certificates(directory):
+    subprocess.run([processes.ROOT / "tools/make_certificates.sh", directory, "bellwether"], check=True)
+
+
+def secret(name, directory):
+    """As `kubectl create secret generic` makes it of the files of tools/make_certificates.sh."""
+    files = {"tls.crt": "bellwether.pem", "tls.key": "bellwether.key", "ca.crt": "authority.pem"}
+    return {"kind": "Secret", "metadata": {"name": name},
+            "data": {key: base64.b64encode((directory / file).read_bytes()).decode() for key, file in files.items()}}
+
+
+def connections(pod, port):
+    """Of a pod's TCP connections the other ends of those to and from the port, as hexadecimal numbers and ports."""
+    rows = [line.split() for line in pathlib.Path(f"/proc/{pod.containers[0].number}/net/tcp").read_text().splitlines()[1:]]
+    return [there for _, here, there, state, *_ in rows if state == "01" and f":{port:04X}" in (here[8:], there[8:])]
+
+
 class Clusters(unittest.IsolatedAsyncioTestCase):
+    certificates = None  # a directory, where there are some
+
     @classmethod
     def setUpClass(cls):
-        cls.checkpoint = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-test."))
+        cls.checkpoint = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
         cls.addClassCleanup(shutil.rmtree, cls.checkpoint)
         cls.checkpoint.chmod(0o755)
         processes.write_tiny_checkpoint(cls.checkpoint, layers=4, positions=20000)
@@ -50,21 +77,28 @@ class Clusters(unittest.IsolatedAsyncioTestCase):
     async def asyncSetUp(self):
         asyncio.get_running_loop().set_debug(False)  # which unittest turns on, and which tells of every moment of a busy machine
 
+    @contextlib.asynccontextmanager
+    async def empty_cluster(self):
+        images = {"bellwether:0.1.0": {"/usr/local/bin": processes.BIN}, "checkpoint:1": {"/checkpoint": self.checkpoint}}
+        async with control_plane.Cluster(images) as cluster:
+            if self.certificates:
+                cluster.put_data(secret("bellwether-cluster-tls", self.certificates))
+            yield cluster
+
     async def install(self, *values):
         """A cluster with the chart in it, ready, and the pod of `helm test`, which clients are made of."""
-        images = {"bellwether:0.1.0": {"/usr/local/bin": processes.BIN}, "checkpoint:1": {"/checkpoint": self.checkpoint}}
-        cluster = await self.enterAsyncContext(control_plane.Cluster(images))
+        cluster = await self.enterAsyncContext(self.empty_cluster())
         manifests, tests = self.render(*values)
         cluster.apply(manifests)
         await cluster.until_ready()
         return cluster, *tests
 
-    def render(self, *values):
+    def render(self, *values, path=chart.CHART):
         """The release's manifests, and those of its test."""
         merged = self.defaults
         for each in values:
             merged = chart.merged(merged, each)
-        manifests, _ = chart.render(merged)
+        manifests, _ = chart.render(merged, path)
         is_test = ["helm.sh/hook" in each["metadata"].get("annotations", {}) for each in manifests]
         return [each for each, test in zip(manifests, is_test) if not test], [each for each, test in zip(manifests, is_test) if test]
 
@@ -141,6 +175,103 @@ class Demo(Clusters):
         await self.until_served_again(cluster, epochs=2)
         self.assertEqual([each.restarts for each in worker.containers], [0, 1])
         self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+
+
+class Pipeline(Clusters):
+    """Two stages in two pods, which encrypt what they say, the model on a volume of the nodes."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.certificates = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
+        cls.addClassCleanup(shutil.rmtree, cls.certificates)
+        make_certificates(cls.certificates)
+        volume = {"hostPath": {"path": str(cls.checkpoint), "type": "Directory"}, "persistentVolumeClaim": None}
+        cls.values = (chart.values_of(chart.CHART / "values-tls.yaml"), PIPELINE, {"model": {"path": "/models", "volume": volume}})
+
+    async def begin(self):
+        cluster, test = await self.install(*self.values)
+        long, expected = await self.long_answer(cluster, test)
+        return cluster, test, long, expected
+
+    async def test_stages_of_two_pods_talk_encrypted_and_renewal_ends_no_stream(self):
+        cluster, test, long, expected = await self.begin()
+        first, second = cluster.pods_of("worker")
+        self.assertNotEqual(first.node, second.node, "the stages are spread over the nodes")
+        self.assertTrue(connections(first, LINKS) + connections(second, LINKS), "a link between the pods")
+        for pod in (first, second):
+            self.assertNotIn("memfd:bellwether-link", pathlib.Path(f"/proc/{pod.containers[0].number}/maps").read_text())
+        stranger = self.ask(cluster, test, "score", "--connect=bell-bellwether-cluster:7401", "--insecure", "--token-ids=1")
+        self.assertIn("no coordinator answers", await self.answer(cluster, stranger, code=1))  # the network policy
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        make_certificates(self.certificates)
+        cluster.put_data(secret("bellwether-cluster-tls", self.certificates))
+        self.assertEqual(await self.text(cluster, client), expected)
+        self.assertTrue(cluster.evict(second))
+        self.assertIsNone(cluster.evict(first), "one at a time may go")
+        await self.until_served_again(cluster, epochs=1)
+        self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+
+    async def test_a_coordinator_crashes_and_another_takes_its_place(self):
+        cluster, test, long, expected = await self.begin()
+        [coordinator] = cluster.pods_of("coordinator")
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        coordinator.containers[0].signal(signal.SIGKILL)
+        await self.answer(cluster, client, code=1)
+        await self.until_served_again(cluster, epochs=1)
+        self.assertEqual(coordinator.restarts, 1)
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        deleted = cluster.delete_pod(coordinator)  # answers what it has begun, while another pod, of another address, waits for workers
+        self.assertEqual(await self.text(cluster, client), expected)
+        await deleted
+        await cluster.until_ready()
+        self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+        self.assertEqual([pod.restarts for pod in cluster.pods], [0] * len(cluster.pods))
+
+    async def test_a_node_is_lost(self):
+        cluster, test, long, expected = await self.begin()
+        lost = cluster.pods_of("worker")[1]
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        while client.node == lost.node:  # a client that is gone hears nothing
+            client = self.ask(cluster, test, *long)
+            await self.until_it_has_begun(cluster, client)
+        await cluster.lose_node(lost.node)
+        self.assertIn(lost.name, await self.answer(cluster, client, code=1))
+        await self.until_served_again(cluster, epochs=1)
+        self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+
+    async def test_an_upgrade_to_another_build(self):
+        cluster, test, long, expected = await self.begin()
+        cluster.images["bellwether:0.2.0"] = {"/usr/local/bin": self.another_build()}
+        client = self.ask(cluster, test, *long)
+        await self.until_it_has_begun(cluster, client)
+        old = cluster.pods_of("worker")
+        cluster.apply(self.render(*self.values, {"image": {"tag": "0.2.0"}})[0])
+        self.assertEqual(await self.text(cluster, client), expected)
+        for worker in old:
+            await cluster.until(lambda: "install the same one on both" in worker.containers[0].log.read_text(), "an old worker is refused")
+        for worker in old:
+            cluster.delete_pod(worker)
+        await self.until_served_again(cluster, epochs=0)
+        self.assertFalse(set(old) & set(cluster.pods))
+        self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
+
+    def another_build(self):
+        """The same programs under the name of another build."""
+        directory = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
+        directory.chmod(0o755)
+        self.addCleanup(shutil.rmtree, directory)
+        for name in ("bellwether", "bellwether-coordinator", "bellwether-worker"):
+            program = (processes.BIN / name).read_bytes()
+            other, places = re.subn(rb"(\d+\.\d+\.\d+-)[0-9a-f]([0-9a-f]{9})", rb"\1x\2", program)
+            self.assertEqual(places, 1, "where a program has the name of its build")
+            (directory / name).write_bytes(other)
+            (directory / name).chmod(0o755)
+        return directory
 
 
 if __name__ == "__main__":

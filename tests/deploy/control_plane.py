@@ -6,6 +6,7 @@ Kubelets are tests/deploy/kubelet.py, the network is cluster_network.py. Corouti
 import asyncio
 import base64
 import itertools
+import shutil
 import time
 import uuid
 
@@ -48,7 +49,7 @@ class Cluster:
         await asyncio.gather(*(pod.remove() for pod in self.pods))
         self._dns.close()
         await sandbox.run("ip", "link", "delete", "dev", "services")
-        await sandbox.run("umount", "--lazy", str(sandbox.STATE))
+        shutil.rmtree(self.state)
 
     # -- What a person does
 
@@ -82,6 +83,8 @@ class Cluster:
 
     def delete_pod(self, pod, grace=None):
         """Begins the pod's orderly end; the task ends with it."""
+        pod.stopping.set()
+        self.changed.set()
         return self._spawn(self._end_pod(pod, grace))
 
     def evict(self, pod):
@@ -115,22 +118,23 @@ class Cluster:
     def say(self, text):
         self.events.append(f"{time.monotonic() - self._began:7.2f} {text}")
 
-    async def until(self, happened, what, limit=processes.PATIENCE):
+    async def until(self, happened, what):
         """Looks again and again, but neither for ever nor where this cluster itself has failed."""
-        end = time.monotonic() + limit
+        end = time.monotonic() + processes.PATIENCE
         while not (result := happened()):
             if self.failed or time.monotonic() > end:
                 raise AssertionError(f"{what}: it has not happened. {' '.join(self.failed)}\n{self.story()}")
             await asyncio.sleep(0.02)
         return result
 
-    async def until_ready(self, limit=processes.PATIENCE):
+    def is_ready(self):
+        wanted = sum(each.replicas for each in self._workloads())
+        led = [pod for pod in self.pods if pod.owner]
+        return wanted and len(led) == wanted and all(pod.ready and not pod.stopping.is_set() for pod in led)
+
+    async def until_ready(self):
         """As `kubectl rollout status` of everything."""
-        def is_ready():
-            wanted = sum(each.replicas for each in self._workloads())
-            led = [pod for pod in self.pods if pod.owner]
-            return wanted and len(led) == wanted and all(pod.ready and not pod.stopping.is_set() for pod in led)
-        await self.until(is_ready, "all pods are ready", limit)
+        await self.until(self.is_ready, "all pods are ready")
 
     # -- What pods ask
 

@@ -1,6 +1,7 @@
 """What a kubelet does for one pod: volumes, variables, containers in their order, probes, restarts with back-off, an orderly end."""
 
 import asyncio
+import collections
 import os
 import signal
 import time
@@ -60,6 +61,7 @@ class Container:
         self.started = self.ready = False
         self.restarts, self.code = 0, None
         self.number = 0  # of its process, 0 without
+        self.asked = collections.Counter()  # by kind of probe
         self._process = None
         self._ended = asyncio.Event()
 
@@ -149,6 +151,7 @@ class Container:
         await asyncio.sleep(probe.delay)
         while True:
             wrong = await self._ask(probe)
+            self.asked[kind] += 1
             failures = failures + 1 if wrong else 0
             if wrong != said:
                 self.say(f"{kind} probe: {wrong or 'well'}")

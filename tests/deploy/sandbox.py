@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 
 STATE = pathlib.Path("/run")  # covered by a file system of the test's own, for the locks and files of tools too
@@ -34,6 +35,7 @@ def enter(module):
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
                               sys.executable, "-B", "-m", module, *sys.argv[1:]])
+    subprocess.run(["mount", "-t", "tmpfs", "state", STATE], check=True)
 
 
 async def run(*command, text=""):
@@ -47,7 +49,6 @@ async def run(*command, text=""):
 
 async def make_node(address, dns, services):
     """The network that pods are plugged into: it forwards, and knows nobody beyond."""
-    await run("mount", "-t", "tmpfs", "state", str(STATE))
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     # Services have a route, so that what nobody answers there is forwarded, and refused on the way.
     await run("ip", "-batch", "-", text=f"""

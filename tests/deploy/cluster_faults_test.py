@@ -1,0 +1,170 @@
+"""What cluster_test.py would not miss: a fault planted in each template of the chart keeps the cluster from serving, and is seen where
+a person would look for it; and what this cluster does not honour it refuses.
+"""
+
+import copy
+import dataclasses
+import pathlib
+import re
+import shutil
+import tempfile
+import unittest
+
+from tests.deploy import cluster_test  # first: it skips where nothing can run
+from tests.deploy import chart, control_plane, manifests, sandbox
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    template: str
+    old: str
+    new: str
+    seen: str  # a pattern of what the events or the logs say
+    when: str = "install"  # or ask: pods are ready, but nobody is answered; or drain: no pod can leave
+    at_first_too: bool = False  # without a fault it may be seen too, until everything has started
+    demo: bool = False  # two ranks in one pod and an init container, not two pods and TLS
+
+
+FAULTS = {
+    "the coordinator listens elsewhere for workers": Fault(
+        "coordinator.yaml", '--worker-listen=0.0.0.0:{{ include "bellwether.ports.worker" . }}', "--worker-listen=0.0.0.0:7499",
+        "coordinator: liveness probe: .*Connect call failed"),
+    "its plaintext is not asked for": Fault("coordinator.yaml", "- --insecure\n", "", "--listen 0.0.0.0:7400 is not this machine alone"),
+    "it waits for more workers than there are": Fault(
+        "coordinator.yaml", '--workers={{ include "bellwether.workers" . }}', "--workers=3", "waiting for workers: 2 of 3 have joined"),
+    "its readiness is asked of another port": Fault(
+        "coordinator.yaml", 'grpc: {port: {{ include "bellwether.ports.client" . }}}', "grpc: {port: 7490}", "readiness probe: (?!NOT_SERVING|well)"),
+    "its liveness is asked of a port without a name": Fault(
+        "coordinator.yaml", "tcpSocket: {port: workers}", "tcpSocket: {port: work}", "no port is called work"),
+    "a worker does not know its address": Fault(
+        "workers.yaml", "            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "", r"\(POD_IP\):7410\" is no address"),
+    "both ranks of a pod want one port": Fault(
+        "workers.yaml", "--link-listen=$(POD_IP):{{ $port }}", "--link-listen=$(POD_IP):7410", "in use", demo=True),
+    "a worker asks for another name's certificate": Fault(
+        "workers.yaml", ".Values.tls.clusterName", ".Release.Name", "no coordinator at .*for another name"),
+    "workers look for the coordinator by its clients' name": Fault(
+        "workers.yaml", "--coordinator={{ $full }}-cluster:", "--coordinator={{ $full }}:", "no coordinator at bell-bellwether:7401"),
+    "certificates are not mounted": Fault(
+        "_helpers.tpl", "- {name: cluster-tls, mountPath: /etc/bellwether/cluster-tls, readOnly: true}", "", "cluster-tls/tls.crt.*No such file"),
+    "keys belong to nobody who may read them": Fault("_helpers.tpl", "fsGroup: 65532\n", "", "cluster-tls/tls.crt: Permission denied"),
+    "the Secret has another name": Fault("_helpers.tpl", "secretName: {{ . | quote }}", "secretName: other", "there is no secret other"),
+    "the init container may not write": Fault(
+        "_helpers.tpl", "- {name: models, mountPath: /models}", "- {name: models, mountPath: /models, readOnly: true}", "Read-only file system", demo=True),
+    "the coordinator has a name only when it is ready": Fault(
+        "services.yaml", "publishNotReadyAddresses: true\n  selector:\n    {{- include \"bellwether.selector\" . | nindent 4 }}\n"
+        "    app.kubernetes.io/component: coordinator",
+        "selector:\n    {{- include \"bellwether.selector\" . | nindent 4 }}\n    app.kubernetes.io/component: coordinator",
+        "no coordinator at bell-bellwether-cluster:7401 .*DNS resolution failed", at_first_too=True),
+    "the clients' Service leads to the workers' port": Fault("services.yaml", "targetPort: grpc", "targetPort: workers", "no coordinator answers", "ask"),
+    "the clients' Service has no pods": Fault(
+        "services.yaml", "app.kubernetes.io/component: coordinator\n  ports:\n    - {name: grpc", "app.kubernetes.io/component: door\n  ports:\n    - {name: grpc",
+        "no coordinator answers", "ask"),
+    "`helm test` asks elsewhere": Fault("tests/answer.yaml", "{{ .Values.service.port }}", "7401", "no coordinator answers", "ask"),
+    "the policy keeps workers out": Fault(
+        "policies.yaml", 'app.kubernetes.io/component: worker\n      ports:\n        - {protocol: TCP, port: {{ include "bellwether.ports.worker" . }}}',
+        "app.kubernetes.io/component: worker\n      ports:\n        - {protocol: TCP, port: 7411}", "no coordinator at bell-bellwether-cluster:7401 .*No route to host"),
+    "the policy keeps clients out": Fault(
+        "policies.yaml", '- {protocol: TCP, port: {{ include "bellwether.ports.client" . }}}', "- {protocol: TCP, port: 7480}",
+        "no coordinator answers", "ask"),
+    "the policy lets nobody ask for names": Fault(
+        "policies.yaml", "- {protocol: UDP, port: 53}\n        - {protocol: TCP, port: 53}", "- {protocol: TCP, port: 53}",
+        "no coordinator at bell-bellwether-cluster:7401 .*Could not contact DNS servers"),
+    "the policy cuts the links": Fault(
+        "policies.yaml", "- {protocol: TCP, port: {{ $links }}, endPort: {{ sub (add $links $ranks) 1 }}}", "- {protocol: TCP, port: 7420}",
+        "gives no link: failed to connect"),
+    "no pod may ever leave": Fault("policies.yaml", "maxUnavailable: 1", "maxUnavailable: 0", "", "drain"),
+    "the pods' account is another's": Fault(
+        "policies.yaml", "kind: ServiceAccount\nmetadata:\n  name: {{ $full }}", "kind: ServiceAccount\nmetadata:\n  name: {{ $full }}-pods",
+        "there is no ServiceAccount bell-bellwether"),
+}
+
+
+class Faults(cluster_test.Pipeline):
+    test_stages_of_two_pods_talk_encrypted_and_renewal_ends_no_stream = test_a_node_is_lost = None
+    test_a_coordinator_crashes_and_another_takes_its_place = test_an_upgrade_to_another_build = None
+
+    def values_of(self, demo):
+        return (cluster_test.FETCH, cluster_test.DEMO) if demo else self.values
+
+    def faulty(self, fault):
+        """The manifests of a chart with the fault in it."""
+        with tempfile.TemporaryDirectory(dir=sandbox.STATE) as directory:
+            path = pathlib.Path(directory) / "bellwether"
+            shutil.copytree(chart.CHART, path)
+            template = path / "templates" / fault.template
+            text = template.read_text()
+            self.assertIn(fault.old, text)
+            template.write_text(text.replace(fault.old, fault.new))
+            return self.render(*self.values_of(fault.demo), path=path)
+
+    async def test_a_fault_of_a_template_is_seen(self):
+        for name, fault in FAULTS.items():
+            with self.subTest(name):
+                async with self.empty_cluster() as cluster:
+                    await self.see(cluster, fault)
+
+    async def test_nothing_of_it_is_seen_without_a_fault(self):
+        for demo in (True, False):
+            async with self.empty_cluster() as cluster:
+                release, [test] = self.render(*self.values_of(demo))
+                cluster.apply(release)
+                await cluster.until_ready()
+                await self.answer(cluster, self.ask(cluster, test))
+                for name, fault in FAULTS.items():
+                    if fault.seen and fault.demo == demo and not fault.at_first_too:
+                        self.assertNotRegex(cluster.story(), fault.seen, name)
+
+    async def see(self, cluster, fault):
+        release, [test] = self.faulty(fault)
+        try:
+            cluster.apply(release)
+        except manifests.Refused as refused:
+            self.assertRegex(str(refused), fault.seen)
+            return
+        if fault.when == "drain":
+            await cluster.until_ready()
+            self.assertEqual([pod for pod in cluster.pods if cluster.evict(pod)], [])
+            return
+        if fault.when == "ask":
+            await cluster.until_ready()
+            self.assertRegex(await self.answer(cluster, self.ask(cluster, test), code=1), fault.seen)
+            return
+
+        def seen():
+            return re.search(fault.seen, cluster.story() + "".join(cluster.failed))
+        await cluster.until(lambda: seen() or cluster.failed, fault.seen)
+        self.assertTrue(seen(), cluster.story())
+        if fault.at_first_too:  # who was well would have been ready at the second time
+            [coordinator] = cluster.pods_of("coordinator")
+            await cluster.until(lambda: coordinator.containers[0].asked["readiness"] > 2, "the coordinator is asked again")
+        self.assertFalse(cluster.is_ready())
+
+
+class Refusals(unittest.TestCase):
+    """No field of a manifest is passed over in silence."""
+
+    def test_what_is_not_honoured(self):
+        release = chart.render(chart.values_of(chart.CHART / "values.yaml"))[0]
+        workload = next(each for each in release if each["kind"] == "StatefulSet")
+        manifests.read_workload(workload)
+        for path, value in (("spec/minReadySeconds", 5), ("spec/template/spec/hostNetwork", True),
+                            ("spec/template/spec/enableServiceLinks", True), ("spec/template/spec/securityContext/sysctls", []),
+                            ("spec/template/spec/containers/0/lifecycle", {"postStart": {"exec": {"command": ["true"]}}}),
+                            ("spec/template/spec/containers/0/readinessProbe/successThreshold", 2),
+                            ("spec/template/spec/containers/0/env/0", {"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}),
+                            ("spec/template/spec/containers/0/volumeMounts/0/subPath", "a"),
+                            ("spec/template/spec/containers/0/securityContext/privileged", True),
+                            ("spec/template/spec/volumes/0", {"name": "models", "nfs": {"server": "a", "path": "/"}})):
+            changed = copy.deepcopy(workload)
+            *way, last = path.split("/")
+            place = changed
+            for each in way:
+                place = place[int(each)] if each.isdigit() else place[each]
+            place[int(last) if last.isdigit() else last] = value
+            with self.assertRaises(manifests.Refused, msg=path):
+                manifests.read_workload(changed)
+
+
+if __name__ == "__main__":
+    sandbox.enter("tests.deploy.cluster_faults_test")
+    unittest.main()
