@@ -98,13 +98,15 @@ void HttpCompletion::Prepare(const OpenAiRequest& asked, const std::vector<Engin
     prompts_.push_back({.ids = request.prompt, .unfinished = choices_each_});
     if (!asked.answers) usage_.prompt_tokens += static_cast<int32_t>(request.prompt.size());
   }
+  // Who has the prompt's tokens listed counts all of them: lm-eval takes the last one for the answer's.
+  const auto special = asked.echo ? ShownTokens::Special::kListed : ShownTokens::Special::kLeftOut;
   choices_.resize(requests.size() * choices_each_);
   for (size_t i = 0; i < choices_.size(); ++i) {
     OpenAiChoice& shown = choices_[i].shown;
     shown.index = static_cast<int32_t>(i);
     shown.text = echoes[i / choices_each_];
     if (!asked.answers) shown.finish = FinishReason::kLength;
-    if (logprobs && tokenizer != nullptr) choices_[i].aligner.emplace(tokenizer);
+    if (logprobs && tokenizer != nullptr) choices_[i].aligner.emplace(tokenizer, special);
   }
 }
 

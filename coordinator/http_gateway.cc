@@ -1,6 +1,7 @@
 #include "coordinator/http_gateway.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -43,6 +44,10 @@ std::vector<HttpRoute> HttpGateway::Routes() {
           {"GET", absl::StrCat(kModelPath, "*"),
            [this](const HttpRequest& request, const ExchangePtr& exchange) {
              if (Allows(request, *exchange)) GetModel(request.path.substr(sizeof(kModelPath) - 1), *exchange);
+           }},
+          {"GET", "/tokenizer_info",
+           [this](const HttpRequest& request, const ExchangePtr& exchange) {
+             if (Allows(request, *exchange)) TokenizerInfo(*exchange);
            }},
           {"GET", "/health", at_once(&HttpGateway::Health)},
           {"GET", "/version", at_once(&HttpGateway::Version)},
@@ -94,6 +99,23 @@ void HttpGateway::ListModels(HttpExchange& exchange) const {
 void HttpGateway::GetModel(const std::string& name, HttpExchange& exchange) const {
   const absl::Status known = CheckModel(name);
   exchange.Respond(known.ok() ? JsonResponse(ModelJson(name)) : ErrorResponse(known));
+}
+
+// What vLLM says there of a tokenizer and is the same for ours.
+void HttpGateway::TokenizerInfo(HttpExchange& exchange) const {
+  const Tokenizer* const tokenizer = requests().tokenizer();
+  if (tokenizer == nullptr) {
+    return exchange.Respond(ErrorResponse(absl::FailedPreconditionError("the model has no tokenizer")));
+  }
+  const auto piece = [tokenizer](std::optional<TokenId> id) {
+    return id ? Json(Printable(tokenizer->TokenPiece(*id))) : Json();
+  };
+  const std::vector<TokenId>& ends = tokenizer->eos_ids();
+  const std::optional<TokenId> end = ends.empty() ? std::nullopt : std::optional(ends.front());
+  exchange.Respond(
+      JsonResponse(WriteJson(Json::object({{"bos_token", piece(tokenizer->bos_id())},
+                                           {"eos_token", piece(end)},
+                                           {"model_max_length", requests().limits().context_tokens}}))));
 }
 
 void HttpGateway::Health(HttpExchange& exchange) const {

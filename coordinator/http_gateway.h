@@ -41,6 +41,7 @@ class HttpGateway {
   bool Allows(const HttpRequest& request, HttpExchange& exchange) const;
   void ListModels(HttpExchange& exchange) const;
   void GetModel(const std::string& name, HttpExchange& exchange) const;
+  void TokenizerInfo(HttpExchange& exchange) const;
   void Health(HttpExchange& exchange) const;
   void Version(HttpExchange& exchange) const;
   void Page(HttpExchange& exchange) const;

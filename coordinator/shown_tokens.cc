@@ -5,17 +5,16 @@
 
 namespace bellwether {
 
-ShownTokens::ShownTokens(const Tokenizer* tokenizer)
-    : tokenizer_(tokenizer), detokenizer_(tokenizer, IncrementalDetokenizer::Options{}) {}
+ShownTokens::ShownTokens(const Tokenizer* tokenizer, Special special)
+    : tokenizer_(tokenizer), special_(special), detokenizer_(tokenizer, IncrementalDetokenizer::Options{}) {}
 
 std::vector<ShownToken> ShownTokens::Push(const TokenChunk& chunk) {
   for (const StepOutput& output : chunk.logprobs) Add(output);
   if (chunk.finish && !group_.empty()) CloseGroup(group_text_ + detokenizer_.Flush());
   text_bytes_ += chunk.text.size();
   std::vector<ShownToken> shown;
-  while (text_bytes_ > 0 && !waiting_.empty()) {
+  while (NextIsCertain(chunk.finish.has_value())) {
     ShownToken& next = waiting_.front();
-    if (next.bytes.size() > text_bytes_ && !chunk.finish) break;
     next.bytes.resize(std::min(next.bytes.size(), text_bytes_));
     text_bytes_ -= next.bytes.size();
     shown.push_back(std::move(next));
@@ -24,9 +23,17 @@ std::vector<ShownToken> ShownTokens::Push(const TokenChunk& chunk) {
   return shown;
 }
 
+// Without text only a listed special token is.
+bool ShownTokens::NextIsCertain(bool finished) const {
+  if (waiting_.empty()) return false;
+  const std::string& bytes = waiting_.front().bytes;
+  if (text_bytes_ == 0) return special_ == Special::kListed && bytes.empty();
+  return finished || bytes.size() <= text_bytes_;
+}
+
 void ShownTokens::Add(const StepOutput& output) {
   const std::string_view bytes = tokenizer_->TokenBytes(output.token);
-  if (bytes.empty()) return;
+  if (bytes.empty() && special_ == Special::kLeftOut) return;
   group_.push_back({output, std::string(bytes)});
   group_bytes_ += bytes;
   group_text_ += detokenizer_.Push(output.token);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <deque>
 #include <string>
 #include <vector>
@@ -19,12 +20,14 @@ struct ShownToken {
 };
 
 // Which tokens the text of a choice consists of: of chunks that carry log-probabilities, those whose text has
-// been shown. The bytes of all of them, joined, are the choice's text: special tokens and those of a stop
-// string are left out, of a token that the stop string begins in the rest is. Bytes that are no UTF-8 count
-// for the last token of those that make U+FFFD out of them.
+// been shown. The bytes of all of them, joined, are the choice's text: those of a stop string are left out,
+// of a token that the stop string begins in the rest is. Bytes that are no UTF-8 count for the last token of
+// those that make U+FFFD out of them.
 class ShownTokens {
  public:
-  explicit ShownTokens(const Tokenizer* tokenizer);  // which outlives it
+  // Special tokens, which add nothing to the text, are left out or listed without bytes.
+  enum class Special : uint8_t { kLeftOut, kListed };
+  ShownTokens(const Tokenizer* tokenizer, Special special);  // the tokenizer outlives it
 
   // The choice's next chunk; none follows one with a finish.
   std::vector<ShownToken> Push(const TokenChunk& chunk);
@@ -33,8 +36,10 @@ class ShownTokens {
   void Add(const StepOutput& output);
   // The tokens in group_ have `text`, and those that come have no part in it.
   void CloseGroup(const std::string& text);
+  bool NextIsCertain(bool finished) const;
 
   const Tokenizer* const tokenizer_;
+  const Special special_;
   IncrementalDetokenizer detokenizer_;
   // Tokens in the middle of a character, their own bytes, and what of them has become text.
   std::vector<ShownToken> group_;

@@ -1,5 +1,8 @@
 #include "coordinator/shown_tokens.h"
 
+#include <optional>
+#include <utility>
+
 #include "coordinator/testing/fake_tokenizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -22,11 +25,11 @@ class ShownTokensTest : public ::testing::Test {
                                 std::optional<FinishReason> finish = std::nullopt) {
     TokenChunk chunk{.tokens = ids, .text = text, .finish = finish};
     for (const TokenId id : ids) chunk.logprobs.push_back({.token = id});
-    return Texts(shown_.Push(chunk));
+    return Texts(shown_->Push(chunk));
   }
   // 0 is special; 4 and 5 are the halves of "é".
   const FakeTokenizer tokenizer_{{"", "one", " two", "end", "\xC3", "\xA9", "x\xC3"}};
-  ShownTokens shown_{&tokenizer_};
+  std::optional<ShownTokens> shown_{std::in_place, &tokenizer_, ShownTokens::Special::kLeftOut};
 };
 
 TEST_F(ShownTokensTest, TokensShowWithTheirText) {
@@ -43,6 +46,13 @@ TEST_F(ShownTokensTest, TheStopStringIsLeftOutThoughItBeginsInAToken) {
 
 TEST_F(ShownTokensTest, NothingShowsOfTokensWithoutText) {
   EXPECT_THAT(Push({1, 0}, "one", FinishReason::kStop), ElementsAre("one"));
+}
+
+TEST_F(ShownTokensTest, SpecialTokensAreListedWhereTheyAreCounted) {
+  shown_.emplace(&tokenizer_, ShownTokens::Special::kListed);
+  EXPECT_THAT(Push({0}, ""), ElementsAre(""));
+  EXPECT_THAT(Push({1, 0}, ""), ElementsAre()) << "not before the text of the token before it";
+  EXPECT_THAT(Push({2, 0}, "one two", FinishReason::kStop), ElementsAre("one", "", " two", ""));
 }
 
 TEST_F(ShownTokensTest, PartsOfACharacterShowTogether) {

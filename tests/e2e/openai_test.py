@@ -104,6 +104,8 @@ def joined(events):
 
 
 class OpenAi(unittest.TestCase):
+    end = 2  # the token that ends an answer
+
     @classmethod
     def setUpClass(cls):
         cls.cluster = processes.Cluster(a_model(cls), workers=2, coordinator_flags=["--context-tokens", "2048"])
@@ -286,6 +288,17 @@ class OpenAi(unittest.TestCase):
         self.assertEqual(self.refusal("/v1/completions", {"model": "sheep-1b", "prompt": "a", "echo": True, "logprobs": 1,
                                                           "stream": True})[2]["param"], "stream")
 
+    def test_the_token_that_ends_the_answer_to_an_echo_is_listed(self):
+        """lm-eval takes the last token for the answer's: without it, it would lose one of the prompt's."""
+        prompt = self.door.post("/tokenize", prompt="One sheep, two")["tokens"]
+        for bias in ({}, {self.end: 100}):
+            answer = self.door.post("/v1/completions", model="sheep-1b", prompt=prompt, echo=True, logprobs=1, max_tokens=1,
+                                    temperature=0, logit_bias=bias)
+            (choice,) = answer["choices"]
+            self.assertEqual(choice["finish_reason"], "stop" if bias else "length")
+            self.assertEqual({len(values) for values in choice["logprobs"].values()}, {len(prompt) + 1})
+            self.assertEqual("".join(choice["logprobs"]["tokens"]), choice["text"])
+
     def test_the_most_likely_token_of_a_prompt_is_what_is_generated(self):
         prompt = self.door.post("/tokenize", prompt="One sheep, two")["tokens"]
         (greedy,) = self.complete(prompt=prompt, logprobs=1, max_tokens=1, temperature=0)["choices"]
@@ -298,6 +311,12 @@ class OpenAi(unittest.TestCase):
         self.assertEqual(answer["count"], len(answer["tokens"]))
         self.assertEqual(len(answer["token_strs"]), answer["count"])
         self.assertEqual(self.door.post("/detokenize", tokens=answer["tokens"])["prompt"], "Grüße, sheep")
+
+    def test_the_names_of_the_tokens_that_begin_and_end_a_text(self):
+        status, _, info = self.door.get("/tokenizer_info")
+        self.assertEqual((status, info["model_max_length"]), (200, 2048))
+        for name, token in (("bos_token", 1), ("eos_token", self.end)):
+            self.assertEqual(self.door.post("/tokenize", prompt=info[name], add_special_tokens=False)["tokens"], [token])
 
     def test_refusals(self):
         for code, param, status, options in (("model_not_found", "model", 404, {"model": "goat"}),
@@ -340,7 +359,7 @@ class Keys(unittest.TestCase):
         self.addCleanup(cluster.close)
         door = Door(cluster.http_address)
         door.wait_until_serving()  # health is for everybody
-        for method, path in (("POST", "/v1/completions"), ("POST", "/tokenize"), ("GET", "/v1/models")):
+        for method, path in (("POST", "/v1/completions"), ("POST", "/tokenize"), ("GET", "/v1/models"), ("GET", "/tokenizer_info")):
             code, headers, answer = ask(None, method, path)
             self.assertEqual((code, answer["error"]["code"], headers["WWW-Authenticate"]), (401, "invalid_api_key", "Bearer"))
             self.assertEqual(ask("another-key", method, path)[0], 401)
