@@ -11,6 +11,7 @@
 #   tsan-handover  quick: only those tests in which threads hand something over
 #   fuzz           every fuzzer for a minute, from the seeds in tests/corpora and what earlier runs found
 #   openai         OpenAI's own client against the HTTP door (a package from PyPI)
+#   page           the page at `/` in a real Chromium (Debian's, unpacked into build/)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 #   cluster        the chart without Kubernetes: its pods as processes in namespaces of Linux, with probes, names, Services, policies, drains and
 #                  losses, and a fault planted in each template (as root, else skipped; the packages of chart)
@@ -110,6 +111,15 @@ openai() {
   BELLWETHER_BIN="$PWD/build/release/bin" build/openai/bin/python -B -m tests.e2e.openai_client_check
 }
 
+page() {
+  local browser
+  browser="$(tools/fetch_chromium.sh)"
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether-coordinator bellwether-worker
+  BELLWETHER_BIN="$PWD/build/release/bin" BELLWETHER_BROWSER="$browser" BELLWETHER_SAVE="$PWD/build/chromium/page.png" \
+    /usr/bin/python3 -B -m tests.e2e.chat_page_check
+}
+
 phase() {
   echo "== $1"
   case "$1" in
@@ -123,6 +133,7 @@ phase() {
     tsan-handover) tsan "$handover" ;;
     fuzz) run fuzz '_fuzz$' ;;
     openai) openai ;;
+    page) page ;;
     chart) deploy chart_test ;;
     cluster)
       deploy cluster_test
@@ -134,6 +145,6 @@ phase() {
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz openai chart cluster monitoring images; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz openai page chart cluster monitoring images; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"

@@ -5,11 +5,13 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import struct
 import subprocess
 import tempfile
 import time
+import urllib.request
 
 BIN = pathlib.Path(os.environ["BELLWETHER_BIN"])
 PATIENCE = 120  # seconds: the longest wait for what must happen but has no time of its own
@@ -82,6 +84,12 @@ class Cluster:
 
     def logs(self):
         return "\n".join(f"-- {path.name}\n{path.read_text(errors='replace')}" for path in sorted(self.directory.glob("*.log")))
+
+    def metric(self, name, **labels):
+        """The sum of the coordinator's series with such labels."""
+        with urllib.request.urlopen(f"http://{self.addresses['metrics']}/metrics", timeout=PATIENCE) as answer:
+            series = re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", answer.read().decode(), re.MULTILINE)
+        return sum(float(value) for has, value in series if all(f'{label}="{text}"' in has for label, text in labels.items()))
 
     def close(self):
         for process in reversed(self.processes):
