@@ -11,6 +11,7 @@
 #   tsan-handover  quick: only those tests in which threads hand something over
 #   fuzz           every fuzzer for a minute, from the seeds in tests/corpora and what earlier runs found
 #   openai         OpenAI's own client against the HTTP door (a package from PyPI)
+#   lm-eval        lm-eval's figures over the HTTP door are those of `bellwether score` (a package from PyPI, with 0.8 GB of others)
 #   page           the page at `/` in a real Chromium (Debian's, unpacked into build/)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 #   cluster        the chart without Kubernetes: its pods as processes in namespaces of Linux, with probes, names, Services, policies, drains and
@@ -111,6 +112,14 @@ openai() {
   BELLWETHER_BIN="$PWD/build/release/bin" build/openai/bin/python -B -m tests.e2e.openai_client_check
 }
 
+lm_eval() {
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether bellwether-coordinator bellwether-worker
+  [[ -x build/lm_eval/bin/python ]] || python3 -m venv build/lm_eval
+  build/lm_eval/bin/pip install -q --no-compile --disable-pip-version-check -r tests/e2e/lm_eval_requirements.txt
+  BELLWETHER_BIN="$PWD/build/release/bin" build/lm_eval/bin/python -B -m tests.e2e.lm_eval_check
+}
+
 page() {
   local browser
   browser="$(tools/fetch_chromium.sh)"
@@ -133,6 +142,7 @@ phase() {
     tsan-handover) tsan "$handover" ;;
     fuzz) run fuzz '_fuzz$' ;;
     openai) openai ;;
+    lm-eval) lm_eval ;;
     page) page ;;
     chart) deploy chart_test ;;
     cluster)
@@ -145,6 +155,6 @@ phase() {
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz openai page chart cluster monitoring images; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz openai lm-eval page chart cluster monitoring images; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"
