@@ -16,6 +16,7 @@
 #include "common/defaults.h"
 #include "common/log.h"
 #include "common/quote.h"
+#include "common/service_watchdog.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/hub_cache.h"
@@ -321,7 +322,9 @@ absl::Status ManagedCluster::CheckCoordinator() {
 
 absl::Status ManagedCluster::Supervise(const std::function<bool()>& stop) {
   InferenceClient client(address_);
+  ServiceWatchdog::Pulse pulse;
   while (!stop()) {
+    pulse.Turned();
     if (coordinator_.WaitFor(kLook)) {
       return absl::UnavailableError(absl::StrCat("the coordinator ended with ", coordinator_.ending()));
     }

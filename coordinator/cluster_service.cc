@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/log_limiter.h"
 #include "common/quote.h"
+#include "common/service_watchdog.h"
 #include "common/status.h"
 #include "common/system_random.h"
 #include "coordinator/core_shortage.h"
@@ -270,12 +271,14 @@ void ClusterService::Impl::SendStep(const Step& step) {
 // -- The view's thread
 
 void ClusterService::Impl::Run() {
+  ServiceWatchdog::Pulse pulse;
   absl::Duration next_tick = options_.clock->Now();
   while (true) {
     const absl::Duration now = options_.clock->Now();
     if (now >= next_tick) {
       next_tick = now + kTickInterval;
       HandleEvent(MakeTick());
+      pulse.Turned();
     }
     if (const std::optional<ClusterEvent> event = events_.Pop(next_tick - now)) {
       HandleEvent(*event);

@@ -8,6 +8,12 @@
 #include "absl/strings/str_cat.h"
 
 namespace bellwether {
+namespace {
+
+// The loop turns at least so often, for whoever watches it.
+constexpr absl::Duration kTurnMax = absl::Seconds(1);
+
+}  // namespace
 
 EngineLoop::EngineLoop(EngineOptions engine, const Tokenizer* tokenizer, Options options)
     : options_(std::move(options)), engine_(std::move(engine), tokenizer), thread_([this] { Run(); }) {}
@@ -81,8 +87,11 @@ void EngineLoop::Run() {
 std::vector<EngineLoop::Item> EngineLoop::NextItems() {
   MutexLock lock(&mutex_);
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return stopping_ || !queue_.empty(); };
-  const absl::Duration wait = std::max(absl::ZeroDuration(), next_tick_ - options_.clock->Now());
-  mutex_.AwaitFor(ready, wait);
+  absl::Duration wait;
+  do {
+    pulse_.Turned();
+    wait = std::max(absl::ZeroDuration(), next_tick_ - options_.clock->Now());
+  } while (!mutex_.AwaitFor(ready, std::min(wait, kTurnMax)) && wait > kTurnMax);
   std::vector<Item> items(std::make_move_iterator(queue_.begin()), std::make_move_iterator(queue_.end()));
   queue_.clear();
   arrivals_ = 0;

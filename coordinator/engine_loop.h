@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "common/clock.h"
 #include "common/mutex.h"
+#include "common/service_watchdog.h"
 #include "coordinator/engine.h"
 #include "coordinator/request_observer.h"
 
@@ -80,6 +81,7 @@ class EngineLoop {
   bool idle_ ABSL_GUARDED_BY(mutex_) = true;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
 
+  ServiceWatchdog::Pulse pulse_;
   std::thread thread_;
 };
 

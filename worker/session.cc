@@ -14,6 +14,7 @@
 #include "common/mutex.h"
 #include "common/quote.h"
 #include "common/repeated_message.h"
+#include "common/service_watchdog.h"
 #include "common/status.h"
 #include "grpcpp/grpcpp.h"
 #include "proto/assignment_codec.h"
@@ -119,6 +120,7 @@ class GrpcSession : public WorkerSession {
   Epoch peers_epoch_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::string> peer_names_ ABSL_GUARDED_BY(mutex_);  // of peers_epoch_, in flat order
 
+  ServiceWatchdog::Pulse pulse_;         // of the thread of the heartbeats, or of Run while there is none
   std::unique_ptr<EpochRunner> runner_;  // last: its events use the rest
 };
 
@@ -169,6 +171,7 @@ GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_
 absl::Status GrpcSession::Run() {
   absl::Duration delay = kRejoinDelayFirst;
   while (true) {
+    pulse_.Turned();
     if (!join_) {
       BW_ASSIGN_OR_RETURN(join_, MakeJoin());
     }
@@ -469,6 +472,7 @@ void GrpcSession::SendHeartbeats() {
     }
     StopIfNotLetGo();
     SendHeartbeat();
+    pulse_.Turned();
   }
 }
 

@@ -41,6 +41,7 @@ class Images(unittest.TestCase):
             found = [tool for tool in TOOLS_OF_BUILDERS for folder in ("usr/bin", "usr/local/bin") if (image.root / folder / tool).exists()]
             self.assertEqual(found, [], target)
             self.assertFalse(any((image.root / "usr/include").rglob("*.h")), target)
+            self.assertTrue((image.root / "usr/share/bellwether/bellwether.spdx.json").exists(), target)
 
     def test_their_user_is_nobody_who_may_write(self):
         """But for what everybody may: a number, as Kubernetes must see that it is not root."""

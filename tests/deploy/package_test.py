@@ -1,5 +1,6 @@
 """The Debian package and its units: what they name is there, what they set the programs take, how closed they are."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -111,27 +112,61 @@ class Package(unittest.TestCase):
         self.assertEqual(directives(UNITS / "bellwether.service", "TimeoutStartSec"), ["infinity"], "loading takes minutes")
 
     def test_the_service_manager_is_told(self):
+        for program, *arguments in self.services():
+            with self.manager() as manager, self.started(program, *arguments, NOTIFY_SOCKET=manager.getsockname()) as service:
+                self.assertEqual(manager.recv(100), b"READY=1")
+                service.terminate()
+                self.assertEqual(manager.recv(100), b"STOPPING=1")
+                self.assertEqual(service.wait(processes.PATIENCE), 0)
+                manager.settimeout(0)
+                with self.assertRaises(BlockingIOError, msg="the children of up keep quiet"):
+                    manager.recv(100)
+
+    def test_a_manager_that_watches_hears_that_they_live(self):
+        """While the coordinator waits for a worker, a worker for its coordinator, a worker has joined, and `up` serves."""
+        for unit in UNITS.glob("*.service"):
+            self.assertEqual(directives(unit, "WatchdogSec"), ["120"], unit.name)
+        cluster = processes.Cluster(self.model(), workers=0)
+        self.addCleanup(cluster.close)
+        workers = [["bellwether-worker", "--model", self.model(), "--threads", "1", "--coordinator", address, "--metrics-listen", ""]
+                   for address in ("127.0.0.1:1", cluster.worker_address)]
+        for program, *arguments in (*self.services(), *workers):
+            with self.manager() as manager, self.started(program, *arguments, NOTIFY_SOCKET=manager.getsockname(),
+                                                         WATCHDOG_USEC="200000") as service:
+                heard = [manager.recv(100) for _ in range(5)]
+                self.assertEqual(sorted(set(heard)), [b"READY=1", b"WATCHDOG=1"], program)
+            with self.manager() as manager, self.started(program, *arguments, NOTIFY_SOCKET=manager.getsockname(),
+                                                         WATCHDOG_USEC="200000", WATCHDOG_PID="1") as service:
+                self.assertEqual(manager.recv(100), b"READY=1")
+                service.terminate()
+                self.assertEqual(manager.recv(100), b"STOPPING=1", "it is another that the manager asks")
+
+    def model(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        processes.write_tiny_checkpoint(directory.name)
+        return directory.name
+
+    def services(self):
+        listen = [f"--{port}=127.0.0.1:0" for port in ("listen", "worker-listen", "http-listen")]
+        model = self.model()
+        return (["bellwether-coordinator", "--model", model, *listen], ["bellwether", "up", "--model", model, "--threads", "1", *listen])
+
+    @contextlib.contextmanager
+    def manager(self):
         with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            model = pathlib.Path(directory) / "model"
-            model.mkdir()
-            processes.write_tiny_checkpoint(model)
-            path = f"{directory}/notify"
-            manager.bind(path)
+            manager.bind(f"{directory}/notify")
             manager.settimeout(processes.PATIENCE)
-            listen = [f"--{port}=127.0.0.1:0" for port in ("listen", "worker-listen", "http-listen")]
-            commands = (["bellwether-coordinator", "--model", model, *listen],
-                        ["bellwether", "up", "--model", model, "--threads", "1", *listen])
-            for program, *arguments in commands:
-                with subprocess.Popen([processes.BIN / program, *arguments], stderr=subprocess.DEVNULL,
-                                      env=os.environ | {"NOTIFY_SOCKET": path}) as service:
-                    self.addCleanup(lambda service=service: service.poll() is None and service.kill())
-                    self.assertEqual(manager.recv(100), b"READY=1")
-                    service.terminate()
-                    self.assertEqual(manager.recv(100), b"STOPPING=1")
-                    self.assertEqual(service.wait(processes.PATIENCE), 0)
-            manager.settimeout(0)
-            with self.assertRaises(BlockingIOError, msg="the children of up keep quiet"):
-                manager.recv(100)
+            yield manager
+
+    @contextlib.contextmanager
+    def started(self, program, *arguments, **environment):
+        with subprocess.Popen([processes.BIN / program, *arguments], stderr=subprocess.DEVNULL, env=os.environ | environment) as service:
+            try:
+                yield service
+            finally:
+                service.terminate()
+                service.wait(processes.PATIENCE)
 
 
 if __name__ == "__main__":
