@@ -11,7 +11,7 @@ import tempfile
 import unittest
 
 from tests.deploy import cluster_test  # first: it skips where nothing can run
-from tests.deploy import chart, control_plane, manifests, sandbox
+from tests.deploy import chart, manifests, sandbox
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Fault:
     old: str
     new: str
     seen: str  # a pattern of what the events or the logs say
-    when: str = "install"  # or ask: pods are ready, but nobody is answered; or drain: no pod can leave
+    when: str = "install"  # or ask, scrape, drain: pods are ready, but nobody is answered, or counted, or can leave
     at_first_too: bool = False  # without a fault it may be seen too, until everything has started
     demo: bool = False  # two ranks in one pod and an init container, not two pods and TLS
 
@@ -33,11 +33,13 @@ FAULTS = {
     "it waits for more workers than there are": Fault(
         "coordinator.yaml", '--workers={{ include "bellwether.workers" . }}', "--workers=3", "waiting for workers: 2 of 3 have joined"),
     "its readiness is asked of another port": Fault(
-        "coordinator.yaml", 'grpc: {port: {{ include "bellwether.ports.client" . }}}', "grpc: {port: 7490}", "readiness probe: (?!NOT_SERVING|well)"),
+        "coordinator.yaml", 'grpc: {port: {{ include "bellwether.ports.client" . }}}', "grpc: {port: 7490}",
+        "readiness probe: (?!NOT_SERVING|well)"),
     "its liveness is asked of a port without a name": Fault(
         "coordinator.yaml", "tcpSocket: {port: workers}", "tcpSocket: {port: work}", "no port is called work"),
     "a worker does not know its address": Fault(
-        "workers.yaml", "            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "", r"\(POD_IP\):7410\" is no address"),
+        "workers.yaml", "            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "",
+        r"\(POD_IP\):7410\" is no address"),
     "both ranks of a pod want one port": Fault(
         "workers.yaml", "--link-listen=$(POD_IP):{{ $port }}", "--link-listen=$(POD_IP):7410", "in use", demo=True),
     "a worker asks for another name's certificate": Fault(
@@ -45,24 +47,30 @@ FAULTS = {
     "workers look for the coordinator by its clients' name": Fault(
         "workers.yaml", "--coordinator={{ $full }}-cluster:", "--coordinator={{ $full }}:", "no coordinator at bell-bellwether:7401"),
     "certificates are not mounted": Fault(
-        "_helpers.tpl", "- {name: cluster-tls, mountPath: /etc/bellwether/cluster-tls, readOnly: true}", "", "cluster-tls/tls.crt.*No such file"),
+        "_helpers.tpl", "- {name: cluster-tls, mountPath: /etc/bellwether/cluster-tls, readOnly: true}", "",
+        "cluster-tls/tls.crt.*No such file"),
     "keys belong to nobody who may read them": Fault("_helpers.tpl", "fsGroup: 65532\n", "", "cluster-tls/tls.crt: Permission denied"),
     "the Secret has another name": Fault("_helpers.tpl", "secretName: {{ . | quote }}", "secretName: other", "there is no secret other"),
     "the init container may not write": Fault(
-        "_helpers.tpl", "- {name: models, mountPath: /models}", "- {name: models, mountPath: /models, readOnly: true}", "Read-only file system", demo=True),
+        "_helpers.tpl", "- {name: models, mountPath: /models}", "- {name: models, mountPath: /models, readOnly: true}",
+        "Read-only file system", demo=True),
     "the coordinator has a name only when it is ready": Fault(
         "services.yaml", "publishNotReadyAddresses: true\n  selector:\n    {{- include \"bellwether.selector\" . | nindent 4 }}\n"
         "    app.kubernetes.io/component: coordinator",
         "selector:\n    {{- include \"bellwether.selector\" . | nindent 4 }}\n    app.kubernetes.io/component: coordinator",
         "no coordinator at bell-bellwether-cluster:7401 .*DNS resolution failed", at_first_too=True),
-    "the clients' Service leads to the workers' port": Fault("services.yaml", "targetPort: grpc", "targetPort: workers", "no coordinator answers", "ask"),
+    "the clients' Service leads to the workers' port": Fault(
+        "services.yaml", "targetPort: grpc", "targetPort: workers", "no coordinator answers", "ask"),
     "the clients' Service has no pods": Fault(
-        "services.yaml", "app.kubernetes.io/component: coordinator\n  ports:\n    - {name: grpc", "app.kubernetes.io/component: door\n  ports:\n    - {name: grpc",
+        "services.yaml", "app.kubernetes.io/component: coordinator\n  ports:\n    - {name: grpc",
+        "app.kubernetes.io/component: door\n  ports:\n    - {name: grpc",
         "no coordinator answers", "ask"),
-    "`helm test` asks elsewhere": Fault("tests/answer.yaml", "{{ .Values.service.port }}", "7401", "no coordinator answers", "ask"),
+    "`helm test` asks elsewhere": Fault(
+        "tests/answer.yaml", "{{ .Values.service.port }}", "7401", "no coordinator answers", "ask"),
     "the policy keeps workers out": Fault(
         "policies.yaml", 'app.kubernetes.io/component: worker\n      ports:\n        - {protocol: TCP, port: {{ include "bellwether.ports.worker" . }}}',
-        "app.kubernetes.io/component: worker\n      ports:\n        - {protocol: TCP, port: 7411}", "no coordinator at bell-bellwether-cluster:7401 .*No route to host"),
+        "app.kubernetes.io/component: worker\n      ports:\n        - {protocol: TCP, port: 7411}",
+        "no coordinator at bell-bellwether-cluster:7401 .*No route to host"),
     "the policy keeps clients out": Fault(
         "policies.yaml", '- {protocol: TCP, port: {{ include "bellwether.ports.client" . }}}', "- {protocol: TCP, port: 7480}",
         "no coordinator answers", "ask"),
@@ -72,6 +80,11 @@ FAULTS = {
     "the policy cuts the links": Fault(
         "policies.yaml", "- {protocol: TCP, port: {{ $links }}, endPort: {{ sub (add $links $ranks) 1 }}}", "- {protocol: TCP, port: 7420}",
         "gives no link: failed to connect"),
+    "the policy keeps Prometheus out": Fault(
+        "policies.yaml", '- {protocol: TCP, port: {{ include "bellwether.ports.metrics" . }}}', "- {protocol: TCP, port: 7401}",
+        "No route to host", "scrape"),
+    "Prometheus asks for no port of the workers": Fault(
+        "monitoring.yaml", 'printf "metrics-%d"', 'printf "metric-%d"', "1 != 3", "scrape"),
     "no pod may ever leave": Fault("policies.yaml", "maxUnavailable: 1", "maxUnavailable: 0", "", "drain"),
     "the pods' account is another's": Fault(
         "policies.yaml", "kind: ServiceAccount\nmetadata:\n  name: {{ $full }}", "kind: ServiceAccount\nmetadata:\n  name: {{ $full }}-pods",
@@ -84,7 +97,7 @@ class Faults(cluster_test.Pipeline):
     test_a_coordinator_crashes_and_another_takes_its_place = test_an_upgrade_to_another_build = None
 
     def values_of(self, demo):
-        return (cluster_test.FETCH, cluster_test.DEMO) if demo else self.values
+        return *((cluster_test.FETCH, cluster_test.DEMO) if demo else self.values), cluster_test.MONITORED
 
     def faulty(self, fault):
         """The manifests of a chart with the fault in it."""
@@ -120,6 +133,12 @@ class Faults(cluster_test.Pipeline):
             cluster.apply(release)
         except manifests.Refused as refused:
             self.assertRegex(str(refused), fault.seen)
+            return
+        if fault.when == "scrape":
+            await cluster.until_ready()
+            monitor = next(each for each in release if each["kind"] == "PodMonitor")
+            with self.assertRaisesRegex(AssertionError, fault.seen):
+                await self.scrape(cluster, test, monitor)
             return
         if fault.when == "drain":
             await cluster.until_ready()

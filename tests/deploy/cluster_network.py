@@ -12,7 +12,7 @@ from tests.deploy import manifests, sandbox
 NAMESPACE = "test"
 DOMAIN = f"{NAMESPACE}.svc.cluster.local"
 A, ANY_CLASS_IN = 1, 1
-NAME_ERROR, REFUSED = 3, 5
+NAME_ERROR = 3
 
 
 class Network:

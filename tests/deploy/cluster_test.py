@@ -33,6 +33,7 @@ if sandbox.missing():
     sys.exit(77)
 
 from tests.deploy import control_plane  # noqa: E402
+from tests.deploy.manifests import selects  # noqa: E402
 
 DEMO = {"drainSeconds": 60, "contextTokens": 20000,
         "workerGroups": [{"name": "workers", "pods": 1, "ranks": 2, "extraArgs": ["--threads=1"]}]}
@@ -43,6 +44,8 @@ GENERATE = ("generate", "--connect=bell-bellwether:7400", "--insecure", "--promp
 PIPELINE = {"drainSeconds": 60, "contextTokens": 20000, "quantize": "none",
             "workerGroups": [{"name": "stages", "pods": 2, "ranks": 1, "extraArgs": ["--threads=1"]}]}
 LINKS = 7410  # the first port of links between pods
+MONITORED = {"metrics": {"podMonitor": {"enabled": True}}}
+READ = "import sys, urllib.request; [print(url, urllib.request.urlopen(url, timeout=60).read().decode()) for url in sys.argv[1:]]"
 MEANWHILE = 3  # seconds that an answer takes in which something is to happen
 
 
@@ -102,13 +105,22 @@ class Clusters(unittest.IsolatedAsyncioTestCase):
         is_test = ["helm.sh/hook" in each["metadata"].get("annotations", {}) for each in manifests]
         return [each for each, test in zip(manifests, is_test) if not test], [each for each, test in zip(manifests, is_test) if test]
 
-    def ask(self, cluster, test, *arguments):
+    def ask(self, cluster, test, *arguments, command=("bellwether",)):
         """A client's pod, begun."""
         document = copy.deepcopy(test)
         if arguments:
             document["metadata"]["name"] = f"client-{len(cluster.events)}"
-            document["spec"]["containers"][0]["args"] = list(arguments)
+            document["spec"]["containers"][0] |= {"command": list(command), "args": list(arguments)}
         return cluster.run_pod(document)
+
+    async def scrape(self, cluster, test, monitor):
+        """What Prometheus reads where a PodMonitor sends it: pages of every program, each with its address."""
+        wanted = {each["port"] for each in monitor["spec"]["podMetricsEndpoints"]}
+        pages = [f"http://{pod.address}:{port}/metrics" for pod in cluster.pods
+                 if pod.owner and selects(monitor["spec"]["selector"]["matchLabels"], pod.labels)
+                 for container in pod.spec.containers for name, port in container.ports.items() if name in wanted]
+        text = await self.answer(cluster, self.ask(cluster, test, READ, *pages, command=("python3", "-c")))
+        self.assertEqual(text.count("bellwether_build_info{"), sum(len(pod.containers) for pod in cluster.pods if pod.owner), text)
 
     async def answer(self, cluster, pod, code=0):
         """What it wrote until its end."""
@@ -142,13 +154,23 @@ class Demo(Clusters):
     """One pod of two ranks, whose model an init container brings, as values-cpu-demo.yaml has it."""
 
     async def test_install_answers_and_restarts(self):
-        cluster, test = await self.install(FETCH, DEMO)
+        cluster, test = await self.install(FETCH, DEMO, MONITORED)
         self.assertEqual(len(json.loads(await self.answer(cluster, self.ask(cluster, test)))["token_ids"]), 1)
         for rank in cluster.pods_of("worker")[0].containers:
             self.assertIn("memfd:bellwether-link", pathlib.Path(f"/proc/{rank.number}/maps").read_text(), "ranks of a pod share memory")
         long, expected = await self.long_answer(cluster, test)
         await self.delete_under_load(cluster, test, long, expected)
         await self.crash_under_load(cluster, test, long, expected)
+        await self.scrape(cluster, test, next(each for each in self.render(FETCH, DEMO, MONITORED)[0] if each["kind"] == "PodMonitor"))
+        await self.uninstall(cluster)
+
+    async def uninstall(self, cluster):
+        """`helm uninstall`: every program ends by itself."""
+        led = [pod for pod in cluster.pods if pod.owner]
+        cluster.apply([])
+        await cluster.until(lambda: not set(led) & set(cluster.pods), "the release's pods are gone")
+        self.assertEqual([container.code for pod in led for container in pod.containers], [0, 0, 0])
+        self.assertNotIn("is killed", cluster.story())
 
     async def delete_under_load(self, cluster, test, long, expected):
         """`kubectl delete pod`: an answer that has begun comes to its end, then the pod is replaced."""

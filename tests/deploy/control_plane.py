@@ -92,7 +92,8 @@ class Cluster:
         for budget in self.objects["PodDisruptionBudget"].values():
             if manifests.selects(budget.selector, pod.labels):
                 wanted = sum(each.replicas for each in self._workloads() if manifests.selects(budget.selector, each.labels))
-                healthy = sum(each.ready and not each.stopping.is_set() for each in self.pods if manifests.selects(budget.selector, each.labels))
+                healthy = sum(each.ready and not each.stopping.is_set() for each in self.pods
+                              if manifests.selects(budget.selector, each.labels))
                 if healthy - 1 < wanted - budget.unavailable:
                     return None
         return self.delete_pod(pod)
@@ -232,7 +233,8 @@ class Cluster:
 
         def crowd(node):
             there = [pod for pod in self.pods if pod.node == node]
-            apart = [sum(manifests.selects(selector, pod.labels) for pod in there) for key, selector in spec.spread if key in self.nodes[node]]
+            apart = [sum(manifests.selects(selector, pod.labels) for pod in there)
+                     for key, selector in spec.spread if key in self.nodes[node]]
             return sum(apart), len(there)
         return min(nodes, key=crowd)
 

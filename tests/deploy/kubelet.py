@@ -86,7 +86,8 @@ class Container:
     async def _run_once(self):
         self._ended.clear()
         program, environment = self.command()
-        self._process, self.number = await self.pod.sandbox.start(program, environment, self.spec.user, self.pod.mounts_of(self.spec), self.log)
+        self._process, self.number = await self.pod.sandbox.start(
+            program, environment, self.spec.user, self.pod.mounts_of(self.spec), self.log)
         self.say(f"started: {' '.join(program)}")
         if self.pod.stopping.is_set():  # it was told before there was anything to stop
             self.signal(signal.SIGKILL)
@@ -298,7 +299,8 @@ class Pod:
         """Writes the volumes of a Secret or ConfigMap anew that has changed."""
         for name, volume in self.spec.volumes.items():
             if (volume.kind, volume.source) == (kind, source) and name in self._sources:
-                write_projected(self._sources[name], self.cluster.data_of(kind, source), volume.mode, self.spec.containers[0].user.volume_group)
+                write_projected(self._sources[name], self.cluster.data_of(kind, source), volume.mode,
+                                self.spec.containers[0].user.volume_group)
 
     def mounts_of(self, container):
         image = self.cluster.images.get(container.image)

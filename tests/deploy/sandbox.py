@@ -31,7 +31,7 @@ def missing():
 
 def enter(module):
     """Runs the module again in namespaces of its own, unless that is where it runs."""
-    if INSIDE not in os.environ:
+    if INSIDE not in os.environ or os.getpid() != 1:
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--net", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc",
                               sys.executable, "-B", "-m", module, *sys.argv[1:]])
@@ -61,8 +61,10 @@ async def make_node(address, dns, services):
         route add {services} dev services src {address}""")
 
 
-# Prepares the root of a container, which is its image, and becomes its program. Arguments: the root, the pod's files for /etc, the
-# pod's shared memory, a shell text that mounts the volumes, then the program as env takes it.
+# Prepares the root of a container, for which the machine's /usr and its image's directories stand, and becomes its program. Arguments:
+# the root, the pod's files for /etc, its shared memory, a shell text that mounts images and volumes, whether the root may be written (rw
+# or ro), then the program as env takes it. Standard input is a pipe that hears the process's number, as the kubelet knows it, once all
+# is ready.
 CONTAINER = """
 read -r pid rest </proc/self/stat
 mount -t tmpfs -o mode=755 image "$1"
