@@ -9,6 +9,7 @@ install(FILES deploy/systemd/bellwether.service deploy/systemd/bellwether-coordi
         deploy/systemd/bellwether-worker@.service DESTINATION lib/systemd/system)
 install(FILES deploy/systemd/bellwether.sysusers DESTINATION lib/sysusers.d RENAME bellwether.conf)
 install(FILES deploy/etc/up.conf.example deploy/etc/coordinator.conf.example deploy/etc/worker.conf.example
+        deploy/systemd/gpu.conf
         DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
 install(FILES docs/deploy.md docs/security.md docs/supply-chain.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
