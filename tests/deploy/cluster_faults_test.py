@@ -95,6 +95,7 @@ FAULTS = {
 class Faults(cluster_test.Pipeline):
     test_stages_of_two_pods_talk_encrypted_and_renewal_ends_no_stream = test_a_node_is_lost = None
     test_a_coordinator_crashes_and_another_takes_its_place = test_an_upgrade_to_another_build = None
+    test_an_answer_may_not_hold_up_the_end_of_a_pod = None
 
     def values_of(self, demo):
         return *((cluster_test.FETCH, cluster_test.DEMO) if demo else self.values), cluster_test.MONITORED

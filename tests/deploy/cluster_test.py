@@ -266,6 +266,16 @@ class Pipeline(Clusters):
         await self.until_served_again(cluster, epochs=1)
         self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
 
+    async def test_an_answer_may_not_hold_up_the_end_of_a_pod(self):
+        cluster, test = await self.install(*self.values, {"drainSeconds": 1})
+        client = self.ask(cluster, test, *GENERATE, "--max-tokens=19000")
+        await self.until_it_has_begun(cluster, client)
+        worker = cluster.pods_of("worker")[0]
+        await cluster.delete_pod(worker)
+        self.assertEqual([each.code for each in worker.containers], [0], "well within its grace period")
+        self.assertIn("requests ran on for 1.0 s", await self.answer(cluster, client, code=1))
+        await self.until_served_again(cluster, epochs=1)
+
     async def test_an_upgrade_to_another_build(self):
         cluster, test, long, expected = await self.begin()
         cluster.images["bellwether:0.2.0"] = {"/usr/local/bin": self.another_build()}

@@ -26,7 +26,10 @@ def missing():
     if os.geteuid() != 0:
         return "needs root, for network namespaces"
     tools = [tool for tool in TOOLS if not shutil.which(tool)]
-    return f"needs {', '.join(tools)} (tools/setup.sh --check)" if tools else ""
+    if tools:
+        return f"needs {', '.join(tools)} (tools/setup.sh --check)"
+    tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True)
+    return f"there can be no namespaces here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 def enter(module):
