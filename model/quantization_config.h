@@ -9,7 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "common/json.h"
-#include "model/tokenizer/regex.h"
+#include "model/regex.h"
 
 namespace bellwether {
 

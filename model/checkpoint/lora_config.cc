@@ -9,7 +9,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/json_object.h"
-#include "model/tokenizer/regex.h"
+#include "model/regex.h"
 
 namespace bellwether {
 namespace {
@@ -154,6 +154,9 @@ absl::StatusOr<LoraConfig> ParseLoraConfig(const std::string& json_text) {
   ReadPatterns(object["alpha_pattern"], fields, config.alphas);
   config.targets = ReadNames("target_modules", object, fields);
   config.saved = ReadNames("modules_to_save", object, fields);
+  // null is no number, and what PEFT does without one is not 8.
+  if (object.contains("lora_alpha") && !object["lora_alpha"].is_number())
+    fields.Fail("'lora_alpha' is no number");
   if (config.rank < 1 || config.rank > kRankMax) fields.Fail(absl::StrCat("'r' is ", config.rank));
   if (!fields.status().ok()) return fields.status();
   return config;

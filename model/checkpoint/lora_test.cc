@@ -286,6 +286,8 @@ TEST(LoraConfigTest, WhatChangesTheMathsIsRefusedByName) {
   EXPECT_EQ(ConfigError(R"(, "init_lora_weights": "gaussian", "fan_in_fan_out": true, "bias": "all")"),
             "read");
   EXPECT_THAT(ConfigError(R"(, "rank_pattern": {"q_proj": 0})"), HasSubstr("q_proj"));
+  const auto no_alpha = ParseLoraConfig(R"({"peft_type": "LORA", "r": 4, "lora_alpha": null})");
+  EXPECT_THAT(std::string(no_alpha.status().message()), HasSubstr("lora_alpha"));
   EXPECT_THAT(std::string(ParseLoraConfig(R"({"peft_type": "IA3"})").status().message()), HasSubstr("IA3"));
 }
 

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "model/regex.h"
 #include "model/tokenizer/encode_limits.h"
-#include "model/tokenizer/regex.h"
 
 namespace bellwether {
 

@@ -1,4 +1,4 @@
-#include "model/tokenizer/regex.h"
+#include "model/regex.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -144,7 +144,7 @@ absl::StatusOr<std::optional<Regex::Matches::Match>> Regex::Matches::Next() {
     if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = match(PCRE2_NO_JIT);
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {
-      return absl::InvalidArgumentError(absl::StrCat("the tokenizer's ", Quoted(s.code->pattern),
+      return absl::InvalidArgumentError(absl::StrCat("the ", Quoted(s.code->pattern),
                                                      " cannot split this text (PCRE2 error ", result, ")"));
     }
     const PCRE2_SIZE* range = pcre2_get_ovector_pointer(s.data);

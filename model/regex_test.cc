@@ -1,4 +1,4 @@
-#include "model/tokenizer/regex.h"
+#include "model/regex.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
