@@ -11,10 +11,12 @@
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "kernels/kernels.h"
+#include "model/checkpoint/testing_files.h"
 #include "nlohmann/json.hpp"
 #include "tests/layouts/engine_driver.h"
 #include "tests/layouts/local_cluster.h"
 #include "tests/layouts/test_gpu.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 namespace {
@@ -76,7 +78,8 @@ std::vector<float> Distribution(LocalCluster& cluster, const Golden& golden, int
     step.entries.push_back(entry);
     const auto result = cluster.Run(step);
     EXPECT_TRUE(result.ok()) << result.status();
-    if (!result.ok() || !entry.sample) continue;
+    if (!result.ok()) return logprobs;  // no further step has an outcome
+    if (!entry.sample) continue;
     for (const TokenLogprob& top : result->outputs.at(0).top) logprobs[top.token] = top.logprob;
   }
   Step retire{.epoch = Epoch{1}, .id = StepId{++step_id}, .retired = {sequence}};
@@ -207,6 +210,31 @@ TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
       printf("%-28s gpu, KV %s   %.2e of %.2e\n", GetParam().c_str(), std::string(Name(kv_type)).c_str(),
              error, allowed);
     }
+  }
+}
+
+// Whatever a checkpoint's weights look like once they are packed: from a drive they are the same.
+TEST_P(GoldenModel, StreamedLayersGiveTheSameBits) {
+  const Golden golden = ReadGolden(GetParam());
+  const auto checkpoint = Checkpoint::Open(golden.checkpoint);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const testing_files::TemporaryDirectory directory;
+  const auto cache = ShardCache::Open({.directory = directory.path()});
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  const auto length = static_cast<int>(golden.tokens.size());
+  std::vector<float> resident;
+  for (const int32_t streamed : {0, 1, 99}) {
+    auto cluster = LocalCluster::Start(
+        **checkpoint, {.layout = *EvenLayout((*checkpoint)->config(), 1, 1),
+                       .numeric = {.kernel_level = std::string(Name(kernels::AvailableKernelLevels().back())),
+                                   .kv_type = DType::kF32},
+                       .streamed_layers = streamed,
+                       .cache = cache->get()});
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    uint64_t step_id = 0;
+    const std::vector<float> logits = Distribution(**cluster, golden, length, /*chunk=*/7, step_id);
+    if (streamed == 0) resident = logits;
+    EXPECT_EQ(logits, resident) << streamed << " layers streamed";
   }
 }
 
