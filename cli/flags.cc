@@ -54,7 +54,8 @@ constexpr char kContextTokensHelp[] =
 
 // The names of --devices, each by itself.
 std::string CheckDevices(const std::string& list) {
-  for (const absl::string_view name : absl::StrSplit(list, ',', absl::SkipEmpty())) {
+  if (list.empty()) return "";
+  for (const absl::string_view name : absl::StrSplit(list, ',')) {
     const absl::Status parsed = ParseDeviceName({name.data(), name.size()}).status();
     if (!parsed.ok()) return std::string(parsed.message());
   }

@@ -15,6 +15,11 @@ inline constexpr char kInsecureHelp[] =
     "Talk to other machines without encryption, where no TLS is given: everybody on the way may read and "
     "answer";
 
+inline constexpr char kJoinSecretHelp[] =
+    "File of a secret, the same for the coordinator and its workers, without which none joins; where others "
+    "can "
+    "read the network it needs TLS";
+
 // --PREFIXtls-certificate and so on. `others` are those on the other side.
 inline void AddTlsFlags(CLI::App* app, const std::string& prefix, TlsOptions* options,
                         const std::string& others) {

@@ -79,6 +79,8 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   // Names tell workers apart in messages and in who waits for whom: one that is taken gets a number. False if
   // the house is full.
   bool TakePlace(WorkerStream& stream, std::string* name);
+  // For good.
+  void Refuse(WorkerStream& stream, const std::string& reason);
   void OnResult(WorkerStream& stream, const v1::StepResult& message);
   void Push(ClusterEvent event);
 
@@ -177,12 +179,13 @@ void ClusterService::Impl::OnMessage(WorkerStream& stream, const v1::WorkerMessa
 }
 
 void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& join) {
+  if (!options_.join_secret.Matches(join.join_secret())) {
+    const bool none = join.join_secret().empty();
+    return Refuse(stream,
+                  absl::StrCat("its join secret is ", none ? "missing" : "another", " (--join-secret)"));
+  }
   if (const absl::Status status = CheckJoin(join); !status.ok()) {
-    auto refusal = std::make_shared<v1::CoordinatorMessage>();
-    refusal->mutable_refusal()->set_reason(Printable({status.message().data(), status.message().size()}));
-    stream.Send(std::move(refusal));
-    stream.Close(absl::OkStatus());
-    return;
+    return Refuse(stream, {status.message().data(), status.message().size()});
   }
   JoiningWorker worker = FromProto(join);
   worker.metrics_address = ReachableAddress(worker.metrics_address, stream.peer());
@@ -197,6 +200,16 @@ void ClusterService::Impl::OnJoin(WorkerStream& stream, const v1::JoinRequest& j
         absl::StrCat(options_.workers_max, " workers have joined already, no more are taken")));
   }
   Push(WorkerJoined{stream.id(), std::move(worker)});
+}
+
+void ClusterService::Impl::Refuse(WorkerStream& stream, const std::string& reason) {
+  if (const auto more = refusals_.Admit()) {
+    LogWarning("refused a worker at ", stream.peer(), ": ", Printable(reason), AndLikeIt(*more));
+  }
+  auto refusal = std::make_shared<v1::CoordinatorMessage>();
+  refusal->mutable_refusal()->set_reason(Printable(reason));
+  stream.Send(std::move(refusal));
+  stream.Close(absl::OkStatus());
 }
 
 bool ClusterService::Impl::TakePlace(WorkerStream& stream, std::string* name) {

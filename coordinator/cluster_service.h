@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "common/clock.h"
+#include "common/shared_secret.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
 
@@ -26,6 +27,7 @@ class ClusterService {
     int32_t context_tokens = 0;  // for assignments
     int32_t vocab = 0;           // token ids are below it
     int32_t workers_max = kWorkersMax;
+    SharedSecret join_secret;  // that workers must know
     const Clock* clock = Clock::Real();
     // To the engine: LayoutUp, LayoutClosing, LayoutDown, StepFinished.
     std::function<void(Event)> post;

@@ -17,6 +17,7 @@ ClusterSnapshot ClusterView::snapshot() const {
     snapshot.workers.push_back({.name = worker.info.inventory.name,
                                 .host = worker.info.inventory.host,
                                 .metrics_address = worker.info.metrics_address,
+                                .metrics_tls = worker.info.metrics_tls,
                                 .state = worker.progress.state,
                                 .heartbeat_age = now_ - worker.last_beat});
   }

@@ -33,6 +33,7 @@ struct ClusterSnapshot {
     std::string name;
     std::string host;
     std::string metrics_address;  // empty: it has none
+    bool metrics_tls = false;     // which speaks TLS
     WorkerState state = WorkerState::kJoined;
     absl::Duration heartbeat_age;
   };

@@ -39,6 +39,7 @@ struct JoiningWorker {
   ReadingText reading;          // the options that it reads the model with
   Epoch last_epoch;             // that it has seen: the next one is larger
   std::string metrics_address;  // host:port where its metrics are served; empty: nowhere
+  bool metrics_tls = false;     // by TLS
 };
 
 // A layout in force or on its way: who does what.

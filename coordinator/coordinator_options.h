@@ -27,9 +27,11 @@ struct CoordinatorOptions {
   std::string metrics_listen = kDefaultCoordinatorMetricsAddress;  // host:port for monitoring; empty: none
   std::string
       port_file;   // gets a line for each port once all listen, "client HOST:PORT": worker, http, metrics
-  TlsOptions tls;  // of the clients' port; an authority asks clients for theirs
-  TlsOptions cluster_tls;  // of the workers' port, which asks workers for theirs
-  bool insecure = false;   // nothing need be encrypted, whoever may connect
+  TlsOptions tls;  // of the clients' ports; an authority asks clients for theirs
+  std::string join_secret;  // file of what workers must know; empty: any may join
+  TlsOptions metrics_tls;   // of the port for monitoring
+  TlsOptions cluster_tls;   // of the workers' port, which asks workers for theirs
+  bool insecure = false;    // nothing need be encrypted, whoever may connect
 
   int workers = 0;  // how many to wait for; default: tensor_parallel x pipeline_parallel
   int tensor_parallel = 0;

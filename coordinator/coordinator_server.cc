@@ -63,24 +63,16 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> StartServer(grpc::Service* service, 
   return GrpcServer::Start(&builder, std::move(options));
 }
 
-// HTTP has no TLS of its own.
-absl::Status CheckPlainHttp(const std::string& address) {
-  if (!OthersCanReach(address)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("--http-listen ", address,
-                   " is not this machine alone, and HTTP is not encrypted: let a proxy that speaks TLS stand "
-                   "before an address of this machine, or give --insecure where everybody on the network may "
-                   "read and answer"));
-}
-
 absl::Status CheckSecurity(const CoordinatorOptions& options) {
   // Without an authority anybody's certificate would do, and so would none.
   if (options.cluster_tls.wanted() && options.cluster_tls.authority.empty())
     return absl::InvalidArgumentError(
         "--cluster-tls-authority is missing: whose certificates workers must have");
   if (options.insecure) return absl::OkStatus();
-  if (!options.tls.wanted()) BW_RETURN_IF_ERROR(CheckPlaintext("--listen", options.listen, ""));
-  if (!options.http_listen.empty()) BW_RETURN_IF_ERROR(CheckPlainHttp(options.http_listen));
+  if (!options.tls.wanted()) {
+    BW_RETURN_IF_ERROR(CheckPlaintext("--listen", options.listen, ""));
+    BW_RETURN_IF_ERROR(CheckPlaintext("--http-listen", options.http_listen, ""));
+  }
   if (!options.cluster_tls.wanted())
     BW_RETURN_IF_ERROR(CheckPlaintext("--worker-listen", options.worker_listen, "cluster-"));
   return absl::OkStatus();
@@ -174,6 +166,7 @@ absl::Status CoordinatorServer::CheckOptions() {
   if (!options_.api_keys.empty()) {
     BW_ASSIGN_OR_RETURN(api_keys_, ApiKeys::Load(options_.api_keys));
   }
+  BW_ASSIGN_OR_RETURN(join_secret_, SharedSecret::Read(options_.join_secret));
   const ModelConfig& config = checkpoint_->config();
   if (!options_.layout.empty()) {
     BW_ASSIGN_OR_RETURN(planner_.layout, ParseLayout(config, options_.layout));
@@ -245,6 +238,7 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
     if (!kernel_levels.empty()) planner.kernel_levels = kernel_levels;
     return MakePlan(checkpoint_->config(), *formats_, workers, planner);
   };
+  options.join_secret = join_secret_;
   options.context_tokens = options_.context_tokens;
   options.vocab = checkpoint_->config().vocab;
   options.step_took = [this](absl::Duration took) { metrics_->CountStepTime(took); };
@@ -378,13 +372,14 @@ absl::Status CoordinatorServer::ListenHttp() {
                     .name = "HTTP clients",
                     .descriptors = DescriptorsBetween(kHttpDescriptors[0], kHttpDescriptors[1])};
   options.routes = gateway_->Routes();
+  options.tls = options_.tls;
   options.refusal = RefusalResponse;
   options.origins =
       OriginRules(absl::StrSplit(options_.http_allow_origin, ',', absl::SkipEmpty()), listen.IsLoopback());
   options.answered = [this](int status) { metrics_->requests().CountHttpResponse(status); };
   BW_ASSIGN_OR_RETURN(http_server_, HttpServer::Start(std::move(options)));
   http_address_ = http_server_->address();
-  LogInfo("HTTP clients: ", http_address_);
+  LogInfo("HTTP clients: ", options_.tls.wanted() ? "https" : "http", "://", http_address_);
   return absl::OkStatus();
 }
 
@@ -399,14 +394,16 @@ void CoordinatorServer::ShowServing(bool serving) {
 absl::Status CoordinatorServer::ListenForMonitoring() {
   if (options_.metrics_listen.empty()) return absl::OkStatus();
   OperationsPages pages{.metrics = [this] { return metrics_->Text(); }, .ready = [this] { return Ready(); }};
-  pages.more = {TargetsRoute([this] { return cluster_->snapshot(); })};
+  pages.more = {TargetsRoute(options_.metrics_tls.wanted(), [this] { return cluster_->snapshot(); })};
   TcpListener::Options listen = {
       .address = options_.metrics_listen,
       .name = "monitoring",
       .descriptors = DescriptorsBetween(kMonitoringDescriptors[0], kMonitoringDescriptors[1])};
-  BW_ASSIGN_OR_RETURN(
-      monitoring_server_,
-      StartOperationsServer(std::move(listen), kDefaultCoordinatorMetricsAddress, std::move(pages)));
+  BW_ASSIGN_OR_RETURN(monitoring_server_,
+                      StartOperationsServer({.listen = std::move(listen),
+                                             .tls = options_.metrics_tls,
+                                             .default_address = kDefaultCoordinatorMetricsAddress},
+                                            std::move(pages)));
   metrics_address_ = monitoring_server_->address();
   return absl::OkStatus();
 }

@@ -70,7 +70,8 @@ class CoordinatorServer {
   std::unique_ptr<CoordinatorMetrics> metrics_;  // outlives all that counts
   std::unique_ptr<ClusterService> cluster_;
   std::unique_ptr<EngineLoop> engine_;
-  std::unique_ptr<ApiKeys> api_keys_;     // null: nobody is asked
+  std::unique_ptr<ApiKeys> api_keys_;  // null: nobody is asked
+  SharedSecret join_secret_;
   std::unique_ptr<HttpGateway> gateway_;  // outlives the threads of requests_, which read for it
   std::unique_ptr<RequestService> requests_;
   std::unique_ptr<InferenceService> inference_;

@@ -84,6 +84,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "(default: everybody may)");
   AddTlsFlags(app, "", &options.tls, "clients");
   AddTlsFlags(app, "cluster-", &options.cluster_tls, "workers");
+  AddFlag(app, "--join-secret", options.join_secret, kJoinSecretHelp);
+  AddTlsFlags(app, "metrics-", &options.metrics_tls, "who monitors");
   app->add_flag("--insecure", options.insecure, kInsecureHelp);
   AddPlanFlags(app, &options);
   AddFlag(app, "--chat-template", options.chat_template,

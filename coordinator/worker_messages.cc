@@ -104,7 +104,8 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
       .model_id = join.model_id(),
       .reading = {join.read_options().begin(), join.read_options().end()},
       .last_epoch = {join.last_epoch()},
-      .metrics_address = join.metrics_address()};
+      .metrics_address = join.metrics_address(),
+      .metrics_tls = join.metrics_tls()};
   if (join.has_gpu()) {
     worker.inventory.gpu = {.name = Printable(join.gpu().name()),
                             .uuid = Printable(join.gpu().uuid()),

@@ -1,7 +1,5 @@
 #include "http/connection.h"
 
-#include <sys/socket.h>
-
 #include <iterator>
 #include <utility>
 
@@ -11,7 +9,6 @@
 #include "boost/asio/error.hpp"
 #include "boost/asio/post.hpp"
 #include "boost/beast/http/error.hpp"
-#include "common/host_port.h"
 #include "common/log.h"
 #include "common/quote.h"
 
@@ -34,13 +31,6 @@ constexpr char kPreflightMethod[] = "Access-Control-Request-Method";
 std::string_view View(boost::beast::string_view text) { return {text.data(), text.size()}; }
 std::string String(boost::beast::string_view text) { return std::string(text.data(), text.size()); }
 
-asio::ip::tcp FamilyOf(int fd) {
-  sockaddr_storage address{};
-  socklen_t length = sizeof(address);
-  (void)getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length);
-  return address.ss_family == AF_INET6 ? asio::ip::tcp::v6() : asio::ip::tcp::v4();
-}
-
 int StatusOf(const boost::system::error_code& error) {
   if (error == http::error::header_limit) return 431;
   if (error == http::error::body_limit) return 413;
@@ -51,16 +41,20 @@ int StatusOf(const boost::system::error_code& error) {
 }  // namespace
 
 HttpConnection::HttpConnection(UniqueFd connection, HttpShared* shared)
-    : shared_(shared), socket_(shared->io), progress_(shared->clock->Now()) {
-  ErrorCode error;
-  socket_.assign(FamilyOf(connection.get()), connection.get(), error);
-  if (error) return;  // what follows fails, and `connection` closes
-  (void)connection.Release();
-  const asio::ip::tcp::endpoint remote = socket_.remote_endpoint(error);
-  if (!error) remote_ = HostPort{remote.address().to_string(), remote.port()}.ToString();
-}
+    : shared_(shared),
+      transport_(HttpTransport::Make(std::move(connection), shared->io,
+                                     shared->tls == nullptr ? nullptr : shared->tls->Current())),
+      remote_(transport_->Remote()),
+      progress_(shared->clock->Now()) {}
 
 void HttpConnection::Start() {
+  deadline_ = shared_->clock->Now() + shared_->limits.header_time;
+  transport_->Greet([self = shared_from_this()](const ErrorCode& error) { self->Greeted(error); });
+}
+
+void HttpConnection::Greeted(const ErrorCode& error) {
+  if (phase_ == Phase::kClosed) return;
+  if (error) return CutOff(absl::StrCat("no TLS with it: ", error.message()));
   AwaitRequest();
   deadline_ = shared_->clock->Now() + shared_->limits.header_time;  // who comes has something to say
 }
@@ -82,7 +76,7 @@ void HttpConnection::Read() {
   if (reading_ || eof_ || phase_ == Phase::kClosed) return;
   if (in_.size() >= shared_->limits.header_bytes_max + kReadAheadBytes) return;
   reading_ = true;
-  socket_.async_read_some(
+  transport_->Read(
       asio::buffer(received_),
       [self = shared_from_this()](const ErrorCode& error, size_t bytes) { self->OnRead(error, bytes); });
 }
@@ -246,7 +240,7 @@ void HttpConnection::Write() {
     out_sent_ = 0;
     progress_ = shared_->clock->Now();
   }
-  socket_.async_write_some(
+  transport_->Write(
       asio::buffer(out_.data() + out_sent_, out_.size() - out_sent_),
       [self = shared_from_this()](const ErrorCode& error, size_t bytes) { self->OnWritten(error, bytes); });
 }
@@ -272,8 +266,7 @@ void HttpConnection::AnswerDone() {
 }
 
 void HttpConnection::Linger() {
-  ErrorCode ignored;  // the read that follows tells
-  socket_.shutdown(asio::ip::tcp::socket::shutdown_send, ignored);
+  transport_->FinishSending();
   phase_ = Phase::kLingering;
   deadline_ = shared_->clock->Now() + kLingerTime;
   in_.consume(in_.size());
@@ -315,8 +308,7 @@ void HttpConnection::Close() {
     if (!shared_->draining) shared_->answered(kClientClosedRequest);
     exchange_->Detach();
   }
-  ErrorCode ignored;
-  socket_.close(ignored);
+  transport_->Close();
   shared_->connections.erase(self);
   if (shared_->draining && shared_->connections.empty()) shared_->drained();
 }

@@ -10,7 +10,6 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/time/time.h"
 #include "boost/asio/io_context.hpp"
-#include "boost/asio/ip/tcp.hpp"
 #include "boost/beast/core/flat_buffer.hpp"
 #include "boost/beast/http/parser.hpp"
 #include "boost/beast/http/string_body.hpp"
@@ -20,6 +19,8 @@
 #include "http/queued_exchange.h"
 #include "http/router.h"
 #include "http/server.h"
+#include "http/tls_contexts.h"
+#include "http/transport.h"
 
 namespace bellwether {
 
@@ -41,7 +42,8 @@ struct HttpShared {
   const OriginRules origins;
   const std::function<void(int)> answered;
   const Clock* const clock;
-  std::string address;  // of the listener, for messages
+  std::unique_ptr<TlsContexts> tls;  // null: nothing is encrypted
+  std::string address;               // of the listener, for messages
 
   boost::asio::io_context io{/*concurrency_hint=*/1};
   absl::flat_hash_set<std::shared_ptr<HttpConnection>> connections;
@@ -72,6 +74,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   using ErrorCode = boost::system::error_code;
   enum class Phase { kReading, kAnswering, kLingering, kClosed };
 
+  // TLS, where there is some, has been agreed on, or not.
+  void Greeted(const ErrorCode& error);
   void AwaitRequest();
   void Read();
   void OnRead(const ErrorCode& error, size_t bytes);
@@ -97,8 +101,8 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void CutOff(std::string_view reason);
 
   HttpShared* const shared_;
-  boost::asio::ip::tcp::socket socket_;
-  std::string remote_;
+  const std::unique_ptr<HttpTransport> transport_;
+  const std::string remote_;
   Phase phase_ = Phase::kReading;
 
   std::array<char, 8192> received_;  // by the read under way

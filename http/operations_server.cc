@@ -39,19 +39,21 @@ std::vector<HttpRoute> Routes(OperationsPages pages) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<HttpServer>> StartOperationsServer(TcpListener::Options listen,
-                                                                  const std::string& default_address,
+absl::StatusOr<std::unique_ptr<HttpServer>> StartOperationsServer(OperationsPort port,
                                                                   OperationsPages pages) {
-  HttpServer::Options options{
-      .listen = std::move(listen), .routes = Routes(std::move(pages)), .limits = kLimits};
+  HttpServer::Options options{.listen = std::move(port.listen),
+                              .routes = Routes(std::move(pages)),
+                              .limits = kLimits,
+                              .tls = std::move(port.tls)};
   auto server = HttpServer::Start(options);
-  if (!absl::IsAlreadyExists(server.status()) || options.listen.address != default_address) return server;
-  absl::StatusOr<HostPort> free = ParseHostPort(default_address);
+  if (!absl::IsAlreadyExists(server.status()) || options.listen.address != port.default_address)
+    return server;
+  absl::StatusOr<HostPort> free = ParseHostPort(port.default_address);
   if (!free.ok()) return free.status();
   free->port = 0;
   options.listen.address = free->ToString();
   server = HttpServer::Start(options);
-  if (server.ok()) LogInfo(default_address, " is taken: metrics are at ", (*server)->address());
+  if (server.ok()) LogInfo(port.default_address, " is taken: metrics are at ", (*server)->address());
   return server;
 }
 

@@ -22,11 +22,15 @@ struct OperationsPages {
   std::vector<HttpRoute> more;
 };
 
-// Starts the server. A port of `default_address` that is taken is no error: any free one is taken instead, as
-// several programs on one machine have the same default. All functions are called from the server's one
-// thread. Errors: HttpServer::Start's.
-absl::StatusOr<std::unique_ptr<HttpServer>> StartOperationsServer(TcpListener::Options listen,
-                                                                  const std::string& default_address,
-                                                                  OperationsPages pages);
+struct OperationsPort {
+  TcpListener::Options listen;
+  TlsOptions tls;  // none: in clear, as it says nothing of prompts and answers
+  // If this one is taken it is no error: any free port is taken instead, as several programs on one machine
+  // have the same default.
+  std::string default_address;
+};
+
+// Starts the server. All functions are called from its one thread. Errors: HttpServer::Start's.
+absl::StatusOr<std::unique_ptr<HttpServer>> StartOperationsServer(OperationsPort port, OperationsPages pages);
 
 }  // namespace bellwether

@@ -22,7 +22,8 @@ class OperationsServerTest : public ::testing::Test {
   absl::StatusOr<std::unique_ptr<HttpServer>> Start(const std::string& address,
                                                     const std::string& default_address) {
     return StartOperationsServer(
-        {.address = address, .name = "monitoring", .descriptors = kDescriptors}, default_address,
+        {.listen = {.address = address, .name = "monitoring", .descriptors = kDescriptors},
+         .default_address = default_address},
         {.metrics = [] { return std::string("bellwether_epoch 1\n"); }, .ready = [this] { return ready_; }});
   }
   std::string Get(const std::string& path) {

@@ -35,7 +35,7 @@ class HttpServer::Impl {
     };
   }
 
-  absl::Status Start(TcpListener::Options listen);
+  absl::Status Start(TcpListener::Options listen, const TlsOptions& tls);
   const std::string& address() const { return shared_.address; }
   void Shutdown(absl::Duration grace);
 
@@ -63,7 +63,10 @@ class HttpServer::Impl {
   std::thread thread_;
 };
 
-absl::Status HttpServer::Impl::Start(TcpListener::Options listen) {
+absl::Status HttpServer::Impl::Start(TcpListener::Options listen, const TlsOptions& tls) {
+  if (tls.wanted()) {
+    BW_ASSIGN_OR_RETURN(shared_.tls, TlsContexts::Load(tls, shared_.clock));
+  }
   BW_ASSIGN_OR_RETURN(listener_, TcpListener::Bind(std::move(listen)));
   shared_.address = listener_->address();
   thread_ = std::thread([this] { Run(); });
@@ -139,8 +142,9 @@ HttpServer::~HttpServer() { Shutdown(absl::ZeroDuration()); }
 
 absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::Start(Options options) {
   TcpListener::Options listen = std::move(options.listen);
+  const TlsOptions tls = std::move(options.tls);
   auto impl = std::make_unique<Impl>(std::move(options));
-  BW_RETURN_IF_ERROR(impl->Start(std::move(listen)));
+  BW_RETURN_IF_ERROR(impl->Start(std::move(listen), tls));
   return std::unique_ptr<HttpServer>(new HttpServer(std::move(impl)));
 }
 

@@ -11,6 +11,7 @@
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/tcp_listener.h"
+#include "common/tls_options.h"
 #include "http/exchange.h"
 #include "http/origin_rules.h"
 #include "http/router.h"
@@ -43,13 +44,14 @@ class HttpServer {
     HttpLimits limits;
     // What the server's own refusals look like.
     std::function<HttpResponse(int status, std::string_view message)> refusal = PlainResponse;
+    TlsOptions tls;       // none: nothing is encrypted
     OriginRules origins;  // which web pages may use it; others get 403
     // A request has been answered with that status; 499: its client had gone before it had all of the answer.
     // From the server's thread.
     std::function<void(int status)> answered = [](int) {};
     const Clock* clock = Clock::Real();
   };
-  // Errors: TcpListener::Bind's.
+  // Errors: TcpListener::Bind's, and those of common/tls_files.h.
   static absl::StatusOr<std::unique_ptr<HttpServer>> Start(Options options);
   ~HttpServer();  // shuts down at once
 

@@ -9,14 +9,12 @@
 
 namespace bellwether {
 
-// gRPC's credentials from files. TLS 1.2 or newer. All errors are InvalidArgument and name the file: it
-// cannot be read, is no PEM, the key is not the certificate's, or the certificate has ended or not begun.
+// gRPC's credentials from files. TLS 1.2 or newer. All errors are those of common/tls_files.h.
 
 // Of a listener: presents the certificate; with an authority it asks who connects for one of that. The files
 // are read again when they change, every kTlsRenewalSeconds: connections that are there go on, new ones see
 // the new files.
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(const TlsOptions& options);
-inline constexpr unsigned kTlsRenewalSeconds = 3;
 
 // Of who connects. `follow_files`: as above, which takes a thread; else they are read now, once.
 struct ChannelSecurity {

@@ -208,7 +208,8 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
                                  .shard = shard_,
                                  .progress = &progress_,
                                  .nccl = options_.nccl,
-                                 .cpus = options_.cpus};
+                                 .cpus = options_.cpus,
+                                 .verify_always = options_.verify_always};
   BW_ASSIGN_OR_RETURN(options.links, Connect(task));
   BW_ASSIGN_OR_RETURN(std::unique_ptr<StageExecutor> made, StageExecutor::Create(std::move(options)));
   StageExecutor* const executor = made.get();

@@ -50,7 +50,8 @@ class EpochRunner {
     NcclUse nccl;           // between GPUs
     // Of packed layers; outlives the runner. Null: none, and then no layer can be streamed.
     const ShardCache* cache = nullptr;
-    bool cache_all = false;  // also of shards that are in memory whole
+    bool cache_all = false;      // also of shards that are in memory whole
+    bool verify_always = false;  // layers that are streamed, each time they are read
     const Clock* clock = Clock::Real();
     Events events;
   };

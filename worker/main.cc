@@ -39,10 +39,29 @@ struct Flags {
   std::string kernel_level;
   int64_t memory_mib = 0;
   std::string metrics_listen = kDefaultWorkerMetricsAddress;
+  TlsOptions metrics_tls;
   std::string port_file;
+  std::string join_secret;
   LogOptions log;
   bool print_config = false;
 };
+
+// "0,1,4-7"
+absl::StatusOr<std::vector<int>> ParseCpus(const std::string& text) {
+  std::vector<int> cpus;
+  if (text.empty()) return cpus;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const std::vector<absl::string_view> ends = absl::StrSplit(part, absl::MaxSplits('-', 1));
+    int first = 0, last = 0;
+    if (!absl::SimpleAtoi(ends.front(), &first) || !absl::SimpleAtoi(ends.back(), &last) || first < 0 ||
+        last < first || last >= 4096) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cpus is \"", text, "\", expected numbers and ranges: 0,1,4-7"));
+    }
+    for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
+  }
+  return cpus;
+}
 
 void AddFlags(CLI::App* app, Flags* flags) {
   WorkerSession::Options& session = flags->session;
@@ -71,9 +90,13 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "Threads that compute; 0: one for each CPU of --cpus, or of the affinity mask");
   AddFlag(
       app, "--cpus", flags->cpus,
-      "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes");
+      "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes")
+      ->check([](const std::string& cpus) { return std::string(ParseCpus(cpus).status().message()); });
   AddFlag(app, "--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
       ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
+  AddFlag(app, "--verify-stream", session.verify_stream,
+          "Checksums of layers that are streamed: first, when a block is read the first time, or always")
+      ->check(CLI::IsMember({"first", "always"}));
   AddFlag(app, "--shard-cache", session.shard_cache,
           "Where packed layers are kept for the next start, and streamed from: a directory on a fast drive, "
           "off, or auto "
@@ -82,6 +105,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "HOST:PORT for workers on other machines, which must reach it; empty: this machine only")
       ->check(Address({.any_port = true, .empty = true}));
   AddTlsFlags(app, "cluster-", &session.tls, "the coordinator and the other workers");
+  AddFlag(app, "--join-secret", flags->join_secret, kJoinSecretHelp);
   AddServerNameFlag(app, "cluster-", &session.tls);
   app->add_flag("--insecure", session.insecure, kInsecureHelp);
   AddFlag(app, "--metrics-listen", flags->metrics_listen,
@@ -89,28 +113,13 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "of it. Port 0 "
           "takes any, as does a default that is taken; empty: none")
       ->check(Address({.any_port = true, .empty = true}));
+  AddTlsFlags(app, "metrics-", &flags->metrics_tls, "who monitors");
   AddFlag(app, "--port-file", flags->port_file, "Gets the line \"metrics HOST:PORT\" once it listens");
   AddFlag(app, "--host-id", session.host_id,
           "Workers of one id share memory; empty: by the machine. Containers may need to say");
   AddFlag(app, "--kernel-level", flags->kernel_level,
           "Highest instruction set to offer; empty: what the device has");
   AddLogFlags(app, &flags->log);
-}
-
-// "0,1,4-7"
-absl::StatusOr<std::vector<int>> ParseCpus(const std::string& text) {
-  std::vector<int> cpus;
-  for (const absl::string_view part : absl::StrSplit(text, ',', absl::SkipEmpty())) {
-    const std::vector<absl::string_view> ends = absl::StrSplit(part, absl::MaxSplits('-', 1));
-    int first = 0, last = 0;
-    if (!absl::SimpleAtoi(ends.front(), &first) || !absl::SimpleAtoi(ends.back(), &last) || first < 0 ||
-        last < first || last >= 4096) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("cpus is \"", text, "\", expected numbers and ranges: 0,1,4-7"));
-    }
-    for (int cpu = first; cpu <= last; ++cpu) cpus.push_back(cpu);
-  }
-  return cpus;
 }
 
 absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
@@ -129,6 +138,7 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
         absl::StrCat("threads is ", options.threads, ", allowed is 0 to ", kWorkerThreadsMax));
   }
   options.memory_bytes = flags.memory_mib << 20;
+  BW_ASSIGN_OR_RETURN(options.join_secret, SharedSecret::Read(flags.join_secret));
   options.build_id = BuildId();
   return options;
 }
@@ -170,7 +180,7 @@ absl::StatusOr<NcclUse> NcclUseFor(const Flags& flags, const OpenedDevice& devic
 absl::StatusOr<std::unique_ptr<WorkerServer>> StartServer(const Flags& flags) {
   std::unique_ptr<WorkerServer> server;
   if (!flags.metrics_listen.empty()) {
-    BW_ASSIGN_OR_RETURN(server, WorkerServer::Start(flags.metrics_listen, BuildId()));
+    BW_ASSIGN_OR_RETURN(server, WorkerServer::Start(flags.metrics_listen, flags.metrics_tls, BuildId()));
   }
   BW_RETURN_IF_ERROR(
       WritePortFile(flags.port_file, {{"metrics", server != nullptr ? server->address() : std::string()}}));
@@ -183,7 +193,10 @@ int Work(const Flags& flags, WorkerSession::Options options) {
     LogError(server.status().message());
     return 1;
   }
-  if (*server != nullptr) options.metrics_address = (*server)->address();
+  if (*server != nullptr) {
+    options.metrics_address = (*server)->address();
+    options.metrics_tls = flags.metrics_tls.wanted();
+  }
   absl::StatusOr<std::unique_ptr<WorkerSession>> session = WorkerSession::Start(std::move(options));
   if (!session.ok()) {
     LogError(session.status().message());

@@ -141,6 +141,7 @@ GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_
   runner.nccl = options_.nccl;
   runner.cache = cache_.get();
   runner.cache_all = options_.shard_cache != kShardCacheAuto;
+  runner.verify_always = options_.verify_stream == "always";
   runner.events.ready = [this](Epoch epoch, const LoadedShard& shard, int64_t kv_bytes) {
     v1::WorkerMessage message;
     message.mutable_ready()->set_epoch(epoch.value);
@@ -280,6 +281,8 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
   join.set_metrics_address(options_.metrics_address);
+  join.set_metrics_tls(options_.metrics_tls);
+  join.set_join_secret(options_.join_secret.bytes());
   BW_ASSIGN_OR_RETURN(std::string model_id, models_.ModelId());
   join.set_model_id(std::move(model_id));
   BW_ASSIGN_OR_RETURN(const ReadingText reading, models_.Reading());

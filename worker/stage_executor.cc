@@ -55,6 +55,7 @@ class Executor : public StageExecutor {
   const ModelConfig& config_;
   ExecutorProgress* const progress_;
   const std::vector<int> cpus_;
+  const bool verify_always_;
   std::unique_ptr<LayerSource> layers_;  // ends after ops_, which may be reading its buffers
   const std::unique_ptr<DeviceOps> ops_;
   std::unique_ptr<StageLinks> links_;  // end before the memory of ops_, which NCCL may be using
@@ -74,6 +75,7 @@ Executor::Executor(Options options, std::unique_ptr<DeviceOps> ops)
       config_(shard_->config),
       progress_(options.progress),
       cpus_(std::move(options.cpus)),
+      verify_always_(options.verify_always),
       ops_(std::move(ops)),
       sequences_({.vocab = config_.vocab,
                   .kv_blocks = assignment_.kv_blocks,
@@ -96,6 +98,7 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
                                                     .ops = ops_.get(),
                                                     .cpus = cpus_,
                                                     .wait_limit = assignment_.step_deadline,
+                                                    .verify_always = verify_always_,
                                                     .progress = progress_}));
   TensorParallelGroup* const group = &links_->group();
   BW_ASSIGN_OR_RETURN(layer_, DecoderLayer::Create({.config = &config_,

@@ -30,7 +30,8 @@ class StageExecutor {
     std::vector<std::unique_ptr<Link>> links;
     ExecutorProgress* progress = nullptr;  // outlives the executor
     NcclUse nccl;                          // between GPUs
-    std::vector<int> cpus;  // of threads that read from a drive; empty: wherever the system likes
+    std::vector<int> cpus;       // of threads that read from a drive; empty: wherever the system likes
+    bool verify_always = false;  // what they read, each time
   };
   // ResourceExhausted if the KV cache or the scratch does not fit in the device's memory: a step allocates
   // none.

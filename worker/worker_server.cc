@@ -17,14 +17,16 @@ constexpr double kDescriptors[] = {0.45, 0.5};
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<WorkerServer>> WorkerServer::Start(const std::string& listen,
+                                                                  const TlsOptions& tls,
                                                                   const std::string& build_id) {
   auto server = std::unique_ptr<WorkerServer>(new WorkerServer(build_id));
   BW_ASSIGN_OR_RETURN(
       server->server_,
-      StartOperationsServer({.address = listen,
-                             .name = "monitoring",
-                             .descriptors = DescriptorsBetween(kDescriptors[0], kDescriptors[1])},
-                            kDefaultWorkerMetricsAddress,
+      StartOperationsServer({.listen = {.address = listen,
+                                        .name = "monitoring",
+                                        .descriptors = DescriptorsBetween(kDescriptors[0], kDescriptors[1])},
+                             .tls = tls,
+                             .default_address = kDefaultWorkerMetricsAddress},
                             {.metrics = [metrics = &server->metrics_] { return metrics->Text(); },
                              .ready = [server = server.get()] { return server->Ready(); }}));
   return server;

@@ -15,7 +15,7 @@ namespace bellwether {
 class WorkerServer {
  public:
   // Before there is a session, which needs to know the address. Errors: HttpServer::Start's.
-  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen,
+  static absl::StatusOr<std::unique_ptr<WorkerServer>> Start(const std::string& listen, const TlsOptions& tls,
                                                              const std::string& build_id);
 
   const std::string& address() const { return server_->address(); }

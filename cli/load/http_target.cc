@@ -36,7 +36,7 @@ Headers NewHeaders(const HttpTargetOptions& options) {
   return Headers(headers);
 }
 
-Handle NewHandle(const std::string& url, curl_slist* headers) {
+Handle NewHandle(const std::string& url, const TlsOptions& tls, curl_slist* headers) {
   Handle handle(curl_easy_init());
   curl_easy_setopt(handle.get(), CURLOPT_URL, url.c_str());
   curl_easy_setopt(handle.get(), CURLOPT_HTTPHEADER, headers);
@@ -46,6 +46,11 @@ Handle NewHandle(const std::string& url, curl_slist* headers) {
   curl_easy_setopt(handle.get(), CURLOPT_CONNECTTIMEOUT, kConnectSeconds);
   curl_easy_setopt(handle.get(), CURLOPT_LOW_SPEED_LIMIT, 1L);  // bytes a second
   curl_easy_setopt(handle.get(), CURLOPT_LOW_SPEED_TIME, kSilenceSeconds);
+  const std::pair<CURLoption, const std::string*> files[] = {
+      {CURLOPT_CAINFO, &tls.authority}, {CURLOPT_SSLCERT, &tls.certificate}, {CURLOPT_SSLKEY, &tls.key}};
+  for (const auto& [option, path] : files) {
+    if (!path->empty()) curl_easy_setopt(handle.get(), option, path->c_str());
+  }
   curl_easy_setopt(handle.get(), CURLOPT_NOPROGRESS, 0L);
   curl_easy_setopt(handle.get(), CURLOPT_XFERINFOFUNCTION, StopIfAsked);
   return handle;
@@ -138,7 +143,7 @@ LoadAnswer HttpConnection::Send(const LoadRequest& request, absl::FunctionRef<vo
   Handle& handle = chat ? chat_ : completions_;
   if (handle == nullptr) {
     handle = NewHandle(absl::StrCat(options_.url, chat ? "/v1/chat/completions" : "/v1/completions"),
-                       headers_.get());
+                       options_.tls, headers_.get());
     curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, Receive);
   }
   const std::string body = BodyOf(request);
@@ -160,7 +165,7 @@ size_t Append(char* data, size_t, size_t bytes, void* context) {
 absl::StatusOr<std::string> FirstModel(const HttpTargetOptions& options) {
   const Headers headers = NewHeaders(options);
   const std::string url = absl::StrCat(options.url, "/v1/models");
-  const Handle handle = NewHandle(url, headers.get());
+  const Handle handle = NewHandle(url, options.tls, headers.get());
   std::string body;
   curl_easy_setopt(handle.get(), CURLOPT_WRITEFUNCTION, Append);
   curl_easy_setopt(handle.get(), CURLOPT_WRITEDATA, &body);

@@ -163,6 +163,7 @@ absl::Status RunLoad(const LoadOptions& options) {
                         NewHttpTarget({.url = options.url,
                                        .model = options.served_model,
                                        .api_key = options.session.api_key,
+                                       .tls = options.session.tls,
                                        .sampling = sampling}));
     return RunOn(options, *target);
   }

@@ -59,6 +59,7 @@ struct HttpTargetOptions {
   std::string url;    // http://HOST:PORT, with or without /v1
   std::string model;  // empty: the first that the server lists
   std::string api_key;
+  TlsOptions tls;  // with https:// without an authority the system's count
   LoadSampling sampling;
 };
 // A server that speaks OpenAI's HTTP: ours or another.

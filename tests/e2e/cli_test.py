@@ -422,13 +422,15 @@ class Cli(unittest.TestCase):
                                  (["up", "--drain-seconds", "nan"], ["--drain-seconds", "0 to 86400"]),
                                  (["bench", "--layouts", "1x1t-5"], ["1x1t-5"]),
                                  (["bench", "--layouts", "1x1,64x2"], ["64x2", "128", "64"]),
+                                 (["up", "--devices", "cpu,,cpu"], ["--devices"]),
                                  (["bench", "--repeats", 0], ["--repeats", "1 to 1000"])):
             model = ["--model", MODEL] if arguments[0] != "bench" else []
             for text in texts:
                 self.assert_fails(text, *arguments, *model)
         for program, arguments in (("coordinator", ["--log-level", "foo"]), ("coordinator", ["--drain-seconds", "-1"]),
                                    ("coordinator", ["--step-deadline-seconds", "nan"]),
-                                   ("worker", ["--log-level", "foo"]), ("worker", ["--memory-mib", "-1"])):
+                                   ("worker", ["--log-level", "foo"]), ("worker", ["--memory-mib", "-1"]),
+                                   ("worker", ["--cpus", "0,,1"])):
             done = subprocess.run([processes.BIN / f"bellwether-{program}", "--model", MODEL, *arguments],
                                   capture_output=True, text=True)
             self.assertEqual(done.returncode, 2)

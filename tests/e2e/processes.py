@@ -49,6 +49,11 @@ def write_tiny_checkpoint(directory, layers=1, positions=2048):
     (directory / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "<|im_start|>"}))
 
 
+def make_certificates(directory, *names, days=365):
+    subprocess.run([ROOT / "tools/make_certificates.sh", directory, *names], check=True,
+                   env={"PATH": "/usr/bin:/bin", "DAYS": str(days)})
+
+
 class Cluster:
     """Serves `model` until closed. `address` is where clients connect; serving begins when a worker is ready."""
 

@@ -27,11 +27,6 @@ STRAIGHT = [("grpc.enable_http_proxy", 0)]
 MODEL = "random:llama?positions=20000:fp32"
 
 
-def make_certificates(directory, *names, days=365):
-    subprocess.run([processes.ROOT / "tools/make_certificates.sh", directory, *names], check=True,
-                   env={"PATH": "/usr/bin:/bin", "DAYS": str(days)})
-
-
 def run(program, *arguments, timeout=processes.PATIENCE):
     return subprocess.run([processes.BIN / program, *map(str, arguments)], capture_output=True, text=True,
                           stdin=subprocess.DEVNULL, timeout=timeout)
@@ -43,10 +38,10 @@ class Certificates(unittest.TestCase):
         directory = tempfile.TemporaryDirectory()
         cls.addClassCleanup(directory.cleanup)
         cls.path = pathlib.Path(directory.name)
-        make_certificates(cls.path / "server", "localhost")  # of the clients' port
-        make_certificates(cls.path / "client", "client")
-        make_certificates(cls.path / "cluster", "flock")
-        make_certificates(cls.path / "stranger", "localhost", "client", "flock")
+        processes.make_certificates(cls.path / "server", "localhost")  # of the clients' port
+        processes.make_certificates(cls.path / "client", "client")
+        processes.make_certificates(cls.path / "cluster", "flock")
+        processes.make_certificates(cls.path / "stranger", "localhost", "client", "flock")
 
     @classmethod
     def files(cls, authority, name, flag=""):
@@ -175,7 +170,7 @@ class Renewal(Certificates):
                 options=pb.GenerationOptions(max_tokens=19000, ignore_eos=True)), timeout=processes.PATIENCE)
             next(stream)
             new = self.path / "new"
-            make_certificates(new, "localhost")
+            processes.make_certificates(new, "localhost")
             for name in ("localhost.key", "localhost.pem"):
                 shutil.copy(new / name, self.path / "server" / f"{name}.part")
                 (self.path / "server" / f"{name}.part").rename(self.path / "server" / name)
@@ -202,8 +197,8 @@ class Refusals(Certificates):
         return done.stdout + done.stderr
 
     def test_files(self):
-        make_certificates(self.path / "old")
-        make_certificates(self.path / "old", "localhost", days=0)
+        processes.make_certificates(self.path / "old")
+        processes.make_certificates(self.path / "old", "localhost", days=0)
         broken = self.path / "broken.pem"
         broken.write_text("no certificate")
         server, key = self.path / "server/localhost.pem", self.path / "server/localhost.key"

@@ -121,5 +121,22 @@ class LogPrompts(unittest.TestCase):
         self.assertEqual([line["message"] for line in lines], [f"prompt: {SECRET}", f"answer: {answer['choices'][0]['text']}"])
 
 
+class JoinSecret(unittest.TestCase):
+    def test_who_does_not_know_the_secret_does_not_join_and_hears_why(self):
+        model = a_model(type(self))
+        right, wrong = model / "right", model / "wrong"
+        right.write_text("the shepherd's own word\n")
+        wrong.write_text("another shepherd's word\n")
+        cluster = processes.Cluster(model, workers=1, coordinator_flags=["--join-secret", right], worker_flags=["--join-secret", right])
+        self.addCleanup(cluster.close)
+        Door(cluster.http_address).wait_until_serving()
+        for flags, reason in (([], "missing"), (["--join-secret", wrong], "another")):
+            wolf = cluster.start_worker("--model", model, "--name", "wolf", *flags)
+            self.assertNotEqual(wolf.wait(processes.PATIENCE), 0)
+            self.assertIn(f"the coordinator refuses this worker: its join secret is {reason}", cluster.logs())
+        self.assertNotIn("wolf has joined", cluster.logs())
+        self.assertNotIn("shepherd", cluster.logs(), "secrets are in no log")
+
+
 if __name__ == "__main__":
     unittest.main()

@@ -9,7 +9,10 @@
 namespace bellwether {
 
 absl::StatusOr<std::unique_ptr<LayerSource>> LayerSource::Create(Options options) {
-  ReadAhead::Options ahead{.buffers = kLayerBuffers, .cpus = options.cpus, .wait_limit = options.wait_limit};
+  ReadAhead::Options ahead{.buffers = kLayerBuffers,
+                           .cpus = options.cpus,
+                           .wait_limit = options.wait_limit,
+                           .verify_always = options.verify_always};
   for (const auto& layer : options.shard->layer_weights) {
     if (layer->file != nullptr) ahead.files.push_back(layer->file);
   }

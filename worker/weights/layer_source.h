@@ -23,6 +23,7 @@ class LayerSource {
     DeviceOps* ops = nullptr;              // outlives this
     std::vector<int> cpus;                 // of threads that read; empty: wherever the system likes
     absl::Duration wait_limit;             // for the drive
+    bool verify_always = false;            // as ReadAhead has it
     ExecutorProgress* progress = nullptr;  // likewise; told of waits and bytes
   };
   // ResourceExhausted if there is no memory for what is read ahead.

@@ -110,7 +110,7 @@ bool ReadAhead::Ring::Ended(absl::Duration limit) {
 void ReadAhead::Ring::Read() {
   while (const std::optional<Block> it = Next()) {
     const LayerFile& file = FileOf(it->image);
-    const bool check = it->image < static_cast<int64_t>(options_.files.size());
+    const bool check = options_.verify_always || it->image < static_cast<int64_t>(options_.files.size());
     const absl::Status read = file.ReadBlock(it->block, check, buffers_[BufferOf(it->image)].data());
     if (!read.ok()) file.Discard();
     Finish(*it, read);

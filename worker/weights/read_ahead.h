@@ -23,6 +23,7 @@ class ReadAhead {
     int threads = 4;                                      // that read: blocks on the way to the drive at once
     std::vector<int> cpus;  // of those threads; empty: wherever the system likes
     absl::Duration wait_limit = absl::InfiniteDuration();
+    bool verify_always = false;  // every round, not the first alone
   };
   // ResourceExhausted if there is no memory for the buffers.
   static absl::StatusOr<std::unique_ptr<ReadAhead>> Create(Options options);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -143,6 +144,29 @@ TEST_F(ReadAheadTest, AReadThatFailsIsToldAndTheFileWrittenAnew) {
   EXPECT_NE(std::string(image.status().message()).find(files[0]->path()), std::string::npos)
       << image.status();
   EXPECT_TRUE(files[0]->discarded());
+}
+
+// A drive that gives other bytes later than it gave at first.
+TEST_F(ReadAheadTest, WhatIsVerifiedAlwaysIsNoticedInAnyRound) {
+  for (const bool always : {false, true}) {
+    std::atomic<bool> lies = false;
+    const auto read_at = [&](int fd, void* to, size_t bytes, off_t offset) {
+      const ssize_t read = pread(fd, to, bytes, offset);
+      if (lies && read > 0) static_cast<char*>(to)[0] ^= 1;
+      return read;
+    };
+    const auto files = Files(3, read_at);
+    auto ahead = ReadAhead::Create({.files = files, .verify_always = always});
+    ASSERT_TRUE(ahead.ok()) << ahead.status();
+    ExpectInOrder(**ahead, files, 3);
+    lies = true;
+    absl::Status status;
+    for (int i = 0; i < 6 && status.ok(); ++i) {
+      status = (*ahead)->Take(*files[i % 3]).status();
+      if (status.ok()) (*ahead)->Release();
+    }
+    EXPECT_EQ(absl::IsDataLoss(status), always) << status;
+  }
 }
 
 // Whoever waited once hung for good when it ended: with threads in a read that never came back.

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "boost/asio/ssl/context.hpp"
+#include "common/clock.h"
+#include "common/tls_files.h"
+
+namespace bellwether {
+
+// What a listener shows under TLS (1.2 or newer), by files that are followed when they change. One thread.
+class TlsContexts {
+ public:
+  // Errors: those of common/tls_files.h. With an authority clients must have a certificate of it.
+  static absl::StatusOr<std::unique_ptr<TlsContexts>> Load(TlsOptions options,
+                                                           const Clock* clock = Clock::Real());
+
+  // For a new connection, which keeps it. While the files are broken, which is logged once, it is the last
+  // one.
+  std::shared_ptr<boost::asio::ssl::context> Current();
+
+ private:
+  TlsContexts(TlsOptions options, const Clock* clock)
+      : options_(std::move(options)), clock_(clock), looked_at_(clock->Now()) {}
+  absl::Status Take(const TlsFiles& files);
+
+  const TlsOptions options_;
+  const Clock* const clock_;
+  absl::Duration looked_at_;
+  TlsFiles files_;  // that `context_` is made of
+  std::shared_ptr<boost::asio::ssl::context> context_;
+  bool broken_ = false;
+};
+
+}  // namespace bellwether
