@@ -41,13 +41,17 @@ def random_values(seed):
                "resources": {"limits": {"cpu": draw.randint(1, 64), "memory": f"{draw.randint(1, 200)}Gi"}},
                "extraArgs": draw.choice(([], ["--threads=2"])), "podLabels": draw.choice(({}, {"team": "a"}))}
               for i in range(draw.randint(1, 4))]
+    client_secret = draw.choice(("", "client-tls"))
     return {"workerGroups": groups, "quantize": draw.choice(("none", "int8", "int4")), "kvType": draw.choice(("auto", "bf16")),
             "contextTokens": draw.choice((0, 512, 4096)), "chatTemplate": draw.choice(("", "belle-llama")),
             "drainSeconds": draw.choice((0, 5, 600)), "logLevel": draw.choice(("info", "debug")),
             "fullnameOverride": draw.choice(("", "chat")), "spreadWorkersBy": draw.choice(("", "topology.kubernetes.io/zone")),
             "networkPolicy": {"enabled": draw.random() < 0.7, "clients": [{"namespaceSelector": {}}]},
-            "tls": {"clusterSecret": draw.choice(("", "flock-tls"))},
-            "metrics": {"enabled": draw.random() < 0.7, "dashboards": {"enabled": draw.random() < 0.1}},
+            "tls": {"clusterSecret": draw.choice(("", "flock-tls")), "clientSecret": client_secret,
+                    "requireClients": draw.random() < 0.5, "clientName": draw.choice(("", "chat.example"))},
+            "apiKeysSecret": draw.choice(("", "keys")), "joinSecret": draw.choice(("", "join")),
+            "http": {"enabled": draw.random() < 0.7, "servedModelName": draw.choice(("", "belle")), "allowOrigin": draw.choice(("", "*"))},
+            "metrics": {"enabled": client_secret != "" or draw.random() < 0.7, "dashboards": {"enabled": draw.random() < 0.1}},
             "podDisruptionBudget": {"enabled": draw.random() < 0.7}, "service": {"port": draw.choice((80, 7400))},
             "model": draw.choice(({"volume": {"persistentVolumeClaim": {"claimName": "m"}}},
                                   {"fetch": {"image": "busybox:1", "command": ["sh", "-c", "true"]}})),
@@ -129,7 +133,7 @@ class Chart(unittest.TestCase):
                     for port in container.get("ports", []):
                         containers.setdefault(component, {})[port["name"]] = port["containerPort"]
                     listening = [int(each.rsplit(":", 1)[1]) for each in container["args"]
-                                 if re.match(r"--(listen|worker-listen|link-listen|metrics-listen)=.", each)]
+                                 if re.match(r"--(listen|http-listen|worker-listen|link-listen|metrics-listen)=.", each)]
                     self.assertEqual(sorted(listening), sorted(port["containerPort"] for port in container.get("ports", [])))
             for manifest in manifests:
                 if manifest["kind"] == "Service":

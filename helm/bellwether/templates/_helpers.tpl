@@ -34,6 +34,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{/* Ports inside the pods: rank r of a pod listens for other pods' workers on links + r, for Prometheus on rankMetrics + r. */}}
 {{- define "bellwether.ports.client" -}}7400{{- end -}}
 {{- define "bellwether.ports.worker" -}}7401{{- end -}}
+{{- define "bellwether.ports.http" -}}7480{{- end -}}
 {{- define "bellwether.ports.metrics" -}}7490{{- end -}}
 {{- define "bellwether.ports.links" -}}7410{{- end -}}
 {{- define "bellwether.ports.rankMetrics" -}}7430{{- end -}}
@@ -89,6 +90,10 @@ capabilities: {drop: [ALL]}
 - name: cluster-tls
   secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
+{{- with .root.Values.joinSecret }}
+- name: join-secret
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+{{- end }}
 {{- with .pod.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -99,18 +104,42 @@ capabilities: {drop: [ALL]}
 {{- if .root.Values.tls.clusterSecret }}
 - {name: cluster-tls, mountPath: /etc/bellwether/cluster-tls, readOnly: true}
 {{- end }}
+{{- if .root.Values.joinSecret }}
+- {name: join-secret, mountPath: /etc/bellwether/join, readOnly: true}
+{{- end }}
 {{- with .pod.extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
 
 {{/* Between the programs of the cluster. */}}
-{{- define "bellwether.clusterTls" -}}
-{{- if .Values.tls.clusterSecret -}}
+{{- define "bellwether.clusterSecurity" -}}
+{{- if .Values.tls.clusterSecret }}
 - --cluster-tls-certificate=/etc/bellwether/cluster-tls/tls.crt
 - --cluster-tls-key=/etc/bellwether/cluster-tls/tls.key
 - --cluster-tls-authority=/etc/bellwether/cluster-tls/ca.crt
+{{- end }}
+{{- if .Values.joinSecret }}
+- --join-secret=/etc/bellwether/join/secret
+{{- end }}
 {{- end -}}
+
+{{/* Between clients and the coordinator. */}}
+{{- define "bellwether.clientSecurity" -}}
+{{- if .Values.tls.clientSecret }}
+- --tls-certificate=/etc/bellwether/client-tls/tls.crt
+- --tls-key=/etc/bellwether/client-tls/tls.key
+{{- if .Values.tls.requireClients }}
+- --tls-authority=/etc/bellwether/client-tls/ca.crt
+{{- end }}
+{{- end }}
+{{- if .Values.apiKeysSecret }}
+- --api-keys=/etc/bellwether/api-keys/keys
+{{- end }}
+{{- if not (and .Values.tls.clientSecret .Values.tls.clusterSecret) }}
+# What is in clear the network policy guards: it says who reaches it.
+- --insecure
+{{- end }}
 {{- end -}}
 
 {{- define "bellwether.fetch" -}}
