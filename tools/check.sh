@@ -12,6 +12,7 @@
 #   fuzz           every fuzzer for a minute, from the seeds in tests/corpora and what earlier runs found
 #   openai         OpenAI's own client against the HTTP door (a package from PyPI)
 #   lm-eval        lm-eval's figures over the HTTP door are those of `bellwether score` (a package from PyPI, with 0.8 GB of others)
+#   aiperf         NVIDIA's aiperf counts over the HTTP door what /metrics does (a package from PyPI, with 0.9 GB of others)
 #   page           the page at `/` in a real Chromium (Debian's, unpacked into build/)
 #   chart          the Helm chart by a real Helm, against the schemas of Kubernetes (packages from PyPI)
 #   cluster        the chart without Kubernetes: its pods as processes in namespaces of Linux, with probes, names, Services, policies, drains and
@@ -120,6 +121,14 @@ lm_eval() {
   BELLWETHER_BIN="$PWD/build/release/bin" build/lm_eval/bin/python -B -m tests.e2e.lm_eval_check
 }
 
+aiperf() {
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether-coordinator bellwether-worker
+  [[ -x build/aiperf/bin/python ]] || python3 -m venv build/aiperf
+  build/aiperf/bin/pip install -q --no-compile --disable-pip-version-check -r tests/e2e/aiperf_requirements.txt
+  BELLWETHER_BIN="$PWD/build/release/bin" build/aiperf/bin/python -B -m tests.e2e.aiperf_check
+}
+
 page() {
   local browser
   browser="$(tools/fetch_chromium.sh)"
@@ -143,6 +152,7 @@ phase() {
     fuzz) run fuzz '_fuzz$' ;;
     openai) openai ;;
     lm-eval) lm_eval ;;
+    aiperf) aiperf ;;
     page) page ;;
     chart) deploy chart_test ;;
     cluster)
@@ -155,6 +165,6 @@ phase() {
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz openai lm-eval page chart cluster monitoring images; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz openai lm-eval aiperf page chart cluster monitoring images; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"
