@@ -1,7 +1,10 @@
 """The page at `/` in a real browser, as its reader uses it: Debian's Chromium, which tools/check.sh page fetches."""
 
+import hashlib
+import json
 import os
 import pathlib
+import tempfile
 import unittest
 
 from tests.e2e import browser, openai_test, processes
@@ -11,10 +14,10 @@ LAST_ANSWER = "[...document.querySelectorAll('.turn.assistant')].at(-1)"
 
 
 class ChatPage(unittest.TestCase):
-    def serve(self, workers=1):
+    def serve(self, workers=1, flags=()):
         """A cluster and its page. Only greedy answers are the same each time, and long enough to be stopped."""
         self.model = openai_test.a_model(type(self), positions=60000)
-        self.cluster = processes.Cluster(self.model, workers=workers, coordinator_flags=["--context-tokens", "60000"])
+        self.cluster = processes.Cluster(self.model, workers=workers, coordinator_flags=["--context-tokens", "60000", *flags])
         self.addCleanup(self.cluster.close)
         self.door = openai_test.Door(self.cluster.http_address)
         if workers > 0:
@@ -67,6 +70,20 @@ class ChatPage(unittest.TestCase):
         self.page.click("#clear")
         self.assertEqual(self.texts("turn"), [])
         self.assertEqual(self.page.console, [])
+
+    def test_a_key(self):
+        keys = tempfile.NamedTemporaryFile("w")
+        self.addCleanup(keys.close)
+        json.dump({"name": "team-a", "sha256": hashlib.sha256(b"sheep").hexdigest()}, keys)
+        keys.flush()
+        self.serve(flags=["--api-keys", keys.name])
+        self.page.wait_for("/key/.test(document.querySelector('#cluster').textContent)")
+        self.page.type("#key", "sheep")
+        self.page.wait_for("/weights fp32/.test(document.querySelector('#cluster').textContent)")
+        self.ask(QUESTION, 5)
+        self.wait_for_end()
+        self.assertRegex(self.texts("speed")[-1], "^5 tokens")
+        self.assertEqual({entry.get("source") for entry in self.page.console}, {"network"}, "refusals, and no error of the page")
 
     def save_screenshot(self):
         if "BELLWETHER_SAVE" in os.environ:
