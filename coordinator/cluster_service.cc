@@ -16,6 +16,7 @@
 #include "common/log.h"
 #include "common/log_limiter.h"
 #include "common/quote.h"
+#include "common/repeated_message.h"
 #include "common/service_watchdog.h"
 #include "common/status.h"
 #include "common/system_random.h"
@@ -119,6 +120,7 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   // Lines about what strangers can do as often as they like.
   LogLimiter overflows_{1, absl::Seconds(1)}, refusals_{20, absl::Seconds(1)}, comings_{20, absl::Seconds(1)},
       waits_{20, absl::Seconds(1)};
+  RepeatedMessage refused_for_now_;  // by the thread
 
   std::thread thread_;
 };
@@ -358,8 +360,14 @@ void ClusterService::Impl::Do(const AcceptWorker& action) {
 }
 
 void ClusterService::Impl::Do(const RefuseWorker& action) {
-  if (const auto more = refusals_.Admit()) {
-    LogWarning("refused a worker: ", action.reason, AndLikeIt(*more));
+  // Who is refused for now asks again every few seconds.
+  if (!action.for_now || refused_for_now_.IsDue(options_.clock->Now(), action.reason)) {
+    if (const auto more = refusals_.Admit())
+      LogWarning("refused a worker: ", action.reason, AndLikeIt(*more));
+  }
+  if (action.for_now) {
+    if (const auto stream = Find(action.id)) stream->Close(absl::UnavailableError(Printable(action.reason)));
+    return;
   }
   v1::CoordinatorMessage message;
   message.mutable_refusal()->set_reason(Printable(action.reason));

@@ -58,6 +58,10 @@ std::vector<ClusterAction> ClusterView::Handle(const ClusterEvent& event, absl::
 }
 
 void ClusterView::On(const WorkerJoined& event) {
+  if (std::string reason = OtherRelease(event.worker); !reason.empty()) {
+    actions_.push_back(RefuseWorker{.id = event.id, .reason = std::move(reason), .for_now = true});
+    return;
+  }
   if (std::string reason = ReasonToRefuse(event.worker); !reason.empty()) {
     actions_.push_back(RefuseWorker{event.id, std::move(reason)});
     return;
@@ -122,7 +126,7 @@ int64_t ClusterView::GpuMemory(const WorkerInventory& newcomer) const {
   return std::min(known, newcomer.gpu->free_bytes + held);
 }
 
-std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
+std::string ClusterView::OtherRelease(const JoiningWorker& worker) const {
   if (worker.protocol_version != kClusterProtocolVersion) {
     return absl::StrCat("the worker speaks protocol version ", worker.protocol_version, ", this coordinator ",
                         kClusterProtocolVersion, ": install the same release on both");
@@ -131,6 +135,10 @@ std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
     return absl::StrCat("the worker is build ", worker.build_id, ", this coordinator ", options_.build_id,
                         ": unequal builds may compute different bits, install the same one on both");
   }
+  return "";
+}
+
+std::string ClusterView::ReasonToRefuse(const JoiningWorker& worker) const {
   if (!worker.model_id.empty() && worker.model_id != options_.model_id) {
     return ModelMismatch(worker, options_);
   }

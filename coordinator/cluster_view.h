@@ -112,7 +112,9 @@ struct RefuseWorker {
   WorkerId id;
   std::string reason;
   bool start_afresh = false;
-};  // for good: the worker ends and says so; unless it may join again once it has forgotten its epochs
+  bool for_now = false;
+};  // for good: the worker ends and says so; unless it may join again, once it has forgotten its epochs
+    // (start_afresh) or as it is (for_now)
 struct DropWorker {
   WorkerId id;
   absl::Status reason;
@@ -219,6 +221,10 @@ class ClusterView {
   // already.
   int64_t HostMemory(const WorkerInventory& newcomer) const;
   int64_t GpuMemory(const WorkerInventory& newcomer) const;
+  // Why a worker is refused, empty if it is not. For now: in an upgrade coordinator and workers change, but
+  // not at one moment.
+  std::string OtherRelease(const JoiningWorker& worker) const;
+  // And for good.
   std::string ReasonToRefuse(const JoiningWorker& worker) const;
   // It could not load its part: the others come first, and it rests, longer each time.
   void SendToEndOfLine(WorkerId id);

@@ -69,15 +69,18 @@ TEST_F(ClusterViewTest, RefusesWithTheReason) {
   worker.protocol_version = 99;
   Send(WorkerJoined{{1}, worker});
   EXPECT_THAT(All<RefuseWorker>().at(0).reason, HasSubstr("protocol version 99"));
+  EXPECT_TRUE(All<RefuseWorker>().at(0).for_now);
   worker = Joining("x");
   worker.build_id = "other";
   Send(WorkerJoined{{2}, worker});
   EXPECT_THAT(All<RefuseWorker>().at(0).reason, HasSubstr("build other"));
+  EXPECT_TRUE(All<RefuseWorker>().at(0).for_now) << "a coordinator of its build may be on its way";
   worker = Joining("x");
   worker.model_id = "llama";
   Send(WorkerJoined{{3}, worker});
   EXPECT_THAT(All<RefuseWorker>().at(0).reason, HasSubstr("llama"));
   EXPECT_THAT(All<RefuseWorker>().at(0).reason, HasSubstr("id model"));
+  EXPECT_FALSE(All<RefuseWorker>().at(0).for_now);
   worker.reading["dtype"] = "fp16";
   Send(WorkerJoined{{3}, worker});
   EXPECT_THAT(All<RefuseWorker>().at(0).reason,

@@ -338,7 +338,9 @@ absl::Status GrpcSession::RunStream() {
     stream_ = nullptr;
     context_ = nullptr;
   }
-  context->TryCancel();  // a write that waits for the coordinator ends too
+  // A write that waits for the coordinator ends too. Before it has joined nobody else writes, and a cancel
+  // would only hide what the coordinator said at the end.
+  if (joined_ || !status.ok()) context->TryCancel();
   if (heartbeats.joinable()) heartbeats.join();
   MutexLock lock(&write_mutex_);  // the last writer is out
   const absl::Status end = ToAbsl(stream->Finish());

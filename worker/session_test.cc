@@ -18,17 +18,18 @@ namespace {
 
 using ::testing::HasSubstr;
 
-// Asks the first worker to start afresh, and refuses the next one.
+// Has no use for the first worker yet, asks the next one to start afresh, and refuses the third.
 class RefusingCoordinator final : public v1::Cluster::Service {
  public:
   grpc::Status Join(grpc::ServerContext*,
                     grpc::ServerReaderWriter<v1::CoordinatorMessage, v1::WorkerMessage>* stream) override {
     v1::WorkerMessage join;
     if (!stream->Read(&join)) return grpc::Status::OK;
-    v1::CoordinatorMessage answer;
-    answer.mutable_refusal()->set_start_afresh(joins_.empty());
-    answer.mutable_refusal()->set_reason(joins_.empty() ? "epochs beyond belief" : "enough");
     joins_.push_back(join.join());
+    if (joins_.size() == 1) return {grpc::StatusCode::UNAVAILABLE, "the worker is another build"};
+    v1::CoordinatorMessage answer;
+    answer.mutable_refusal()->set_start_afresh(joins_.size() == 2);
+    answer.mutable_refusal()->set_reason(joins_.size() == 2 ? "epochs beyond belief" : "enough");
     stream->Write(answer);
     return grpc::Status::OK;
   }
@@ -38,7 +39,7 @@ class RefusingCoordinator final : public v1::Cluster::Service {
   std::vector<v1::JoinRequest> joins_;
 };
 
-TEST(WorkerSession, StartsAfreshWhereTheCoordinatorSaysSo) {
+TEST(WorkerSession, DoesWhatTheCoordinatorSaysWhereItIsNotTaken) {
   RefusingCoordinator coordinator;
   grpc::ServerBuilder builder;
   builder.RegisterService(&coordinator);
@@ -54,11 +55,14 @@ TEST(WorkerSession, StartsAfreshWhereTheCoordinatorSaysSo) {
   options.device.kernel_levels = {"portable"};
   auto session = WorkerSession::Start(std::move(options));
   ASSERT_TRUE(session.ok()) << session.status();
+  testing::internal::CaptureStderr();
   const absl::Status end = (*session)->Run();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(), HasSubstr("the worker is another build"));
   EXPECT_TRUE(absl::IsFailedPrecondition(end)) << end;
   EXPECT_THAT(std::string(end.message()), HasSubstr("enough"));
-  ASSERT_EQ(coordinator.joins().size(), 2u);
-  EXPECT_NE(coordinator.joins()[0].unix_socket(), coordinator.joins()[1].unix_socket()) << "all is new";
+  ASSERT_EQ(coordinator.joins().size(), 3u);
+  EXPECT_EQ(coordinator.joins()[0].unix_socket(), coordinator.joins()[1].unix_socket()) << "it asks again";
+  EXPECT_NE(coordinator.joins()[1].unix_socket(), coordinator.joins()[2].unix_socket()) << "all is new";
 }
 
 }  // namespace

@@ -286,6 +286,7 @@ class Pipeline(Clusters):
         self.assertEqual(await self.text(cluster, client), expected)
         for worker in old:
             await cluster.until(lambda: "install the same one on both" in worker.containers[0].log.read_text(), "an old worker is refused")
+        self.assertEqual([worker.restarts for worker in old], [0, 0], "they ask again and again")
         for worker in old:
             cluster.delete_pod(worker)
         await self.until_served_again(cluster, epochs=0)
