@@ -6,10 +6,16 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/service_notify.h"
 
 namespace bellwether {
+namespace {
+
+constexpr absl::Duration kStillMax = absl::Minutes(1);
+
+}  // namespace
 
 absl::Duration WatchdogInterval(const char* microseconds, const char* pid, int64_t own_pid) {
   int64_t time = 0;
@@ -34,11 +40,11 @@ ServiceWatchdog::ServiceWatchdog(const Clock* clock, absl::Duration interval, st
     : clock_(clock), interval_(interval), say_(std::move(say)), next_(clock->Now()) {}
 
 void ServiceWatchdog::Turned(Pulse* pulse) {
-  if (interval_ == absl::InfiniteDuration()) return;
   MutexLock lock(&mutex_);
-  pulse->turned_ = true;
   const absl::Duration now = clock_->Now();
-  if (now < next_ ||
+  pulse->turned_ = true;
+  pulse->last_ = now;
+  if (interval_ == absl::InfiniteDuration() || now < next_ ||
       !std::all_of(pulses_.begin(), pulses_.end(), [](const Pulse* it) { return it->turned_; }))
     return;
   next_ = now + interval_;
@@ -46,7 +52,19 @@ void ServiceWatchdog::Turned(Pulse* pulse) {
   say_();
 }
 
-ServiceWatchdog::Pulse::Pulse(ServiceWatchdog* watchdog) : watchdog_(watchdog) {
+absl::Status ServiceWatchdog::Alive() {
+  MutexLock lock(&mutex_);
+  for (const Pulse* pulse : pulses_) {
+    const absl::Duration still = clock_->Now() - pulse->last_;
+    if (still <= kStillMax) continue;
+    return absl::UnavailableError(absl::StrCat("a loop of this program has stood still for ",
+                                               absl::FormatDuration(absl::Floor(still, absl::Seconds(1)))));
+  }
+  return absl::OkStatus();
+}
+
+ServiceWatchdog::Pulse::Pulse(ServiceWatchdog* watchdog)
+    : watchdog_(watchdog), last_(watchdog->clock_->Now()) {
   MutexLock lock(&watchdog_->mutex_);
   watchdog_->pulses_.push_back(this);
 }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
 #include "common/mutex.h"
@@ -13,7 +14,8 @@ namespace bellwether {
 
 // Tells the service manager that this process lives (WatchdogSec= of systemd.service(5)): each time that
 // every loop without which it is of no use has turned anew. A loop that hangs makes it silent, and a manager
-// that has heard nothing for its time ends the process and starts it again. Any thread; nothing waits.
+// that has heard nothing for its time ends the process and starts it again. Others may ask (Alive). Any
+// thread; nothing waits.
 class ServiceWatchdog {
  public:
   // As the manager asks this process (WATCHDOG_USEC, WATCHDOG_PID); says nothing where none does.
@@ -38,8 +40,12 @@ class ServiceWatchdog {
    private:
     friend class ServiceWatchdog;
     ServiceWatchdog* const watchdog_;
-    bool turned_ = false;  // since the manager was last told; guarded by the watchdog's mutex
+    absl::Duration last_;  // turn, or the beginning; guarded by the watchdog's mutex, as is
+    bool turned_ = false;  // since the manager was last told
   };
+
+  // Unavailable: a loop has not turned for a minute, in which each does many times.
+  absl::Status Alive();
 
  private:
   void Turned(Pulse* pulse);

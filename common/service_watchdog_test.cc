@@ -55,6 +55,22 @@ TEST_F(ServiceWatchdogTest, ALoopThatHasEndedIsNotWaitedFor) {
   EXPECT_EQ(said_, 1);
 }
 
+TEST_F(ServiceWatchdogTest, WhoAsksHearsOfALoopThatStandsStill) {
+  ServiceWatchdog quiet(&clock_, absl::InfiniteDuration(), [] {});  // no manager asks
+  for (ServiceWatchdog* watchdog : {&watchdog_, &quiet}) {
+    EXPECT_TRUE(watchdog->Alive().ok()) << "before there is a loop";
+    ServiceWatchdog::Pulse engine(watchdog);
+    ServiceWatchdog::Pulse view(watchdog);
+    clock_.Advance(absl::Seconds(50));
+    view.Turned();
+    EXPECT_TRUE(watchdog->Alive().ok());
+    clock_.Advance(absl::Seconds(15));
+    EXPECT_NE(watchdog->Alive().message().find("1m5s"), absl::string_view::npos) << watchdog->Alive();
+    engine.Turned();
+    EXPECT_TRUE(watchdog->Alive().ok());
+  }
+}
+
 TEST(WatchdogIntervalTest, IsHalfOfWhatTheManagerAsksThisProcessFor) {
   EXPECT_EQ(WatchdogInterval("60000000", nullptr, 7), absl::Seconds(30));
   EXPECT_EQ(WatchdogInterval("60000000", "7", 7), absl::Seconds(30));

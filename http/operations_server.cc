@@ -16,9 +16,9 @@ constexpr HttpLimits kLimits = {.body_bytes_max = 0,
                                 .connections_max = 64,
                                 .write_time = absl::Seconds(10)};
 
-HttpResponse Ready(const absl::Status& ready) {
-  if (ready.ok()) return PlainResponse(200, "ready");
-  return PlainResponse(503, std::string_view(ready.message().data(), ready.message().size()));
+HttpResponse Answer(const absl::Status& status, std::string_view good) {
+  if (status.ok()) return PlainResponse(200, good);
+  return PlainResponse(503, std::string_view(status.message().data(), status.message().size()));
 }
 
 std::vector<HttpRoute> Routes(OperationsPages pages) {
@@ -27,13 +27,13 @@ std::vector<HttpRoute> Routes(OperationsPages pages) {
       {"GET", "/metrics", [metrics = std::move(pages.metrics)](const HttpRequest&, const auto& exchange) {
          exchange->Respond({.headers = {{"Content-Type", kMetricsContentType}}, .body = metrics()});
        }});
-  routes.push_back({"GET", "/healthz", [](const HttpRequest&, const auto& exchange) {
-                      exchange->Respond(PlainResponse(200, "ok"));
-                    }});
-  routes.push_back(
-      {"GET", "/readyz", [ready = std::move(pages.ready)](const HttpRequest&, const auto& exchange) {
-         exchange->Respond(Ready(ready()));
-       }});
+  const auto probe = [&](const char* path, std::function<absl::Status()> ask, const char* good) {
+    routes.push_back({"GET", path, [ask = std::move(ask), good](const HttpRequest&, const auto& exchange) {
+                        exchange->Respond(Answer(ask(), good));
+                      }});
+  };
+  probe("/healthz", std::move(pages.alive), "ok");
+  probe("/readyz", std::move(pages.ready), "ready");
   return routes;
 }
 

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/service_watchdog.h"
 #include "common/tcp_listener.h"
 #include "http/server.h"
 
@@ -17,8 +18,10 @@ namespace bellwether {
 struct OperationsPages {
   // /metrics: Prometheus' text format.
   std::function<std::string()> metrics;
-  // /readyz: OK, or why not. /healthz is fine as long as the server answers.
+  // /readyz: OK, or why not.
   std::function<absl::Status()> ready;
+  // /healthz likewise: whether it is of no use to start the program anew.
+  std::function<absl::Status()> alive = [] { return ServiceWatchdog::OfProcess()->Alive(); };
   std::vector<HttpRoute> more;
 };
 

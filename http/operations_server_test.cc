@@ -24,7 +24,9 @@ class OperationsServerTest : public ::testing::Test {
     return StartOperationsServer(
         {.listen = {.address = address, .name = "monitoring", .descriptors = kDescriptors},
          .default_address = default_address},
-        {.metrics = [] { return std::string("bellwether_epoch 1\n"); }, .ready = [this] { return ready_; }});
+        {.metrics = [] { return std::string("bellwether_epoch 1\n"); },
+         .ready = [this] { return ready_; },
+         .alive = [this] { return alive_; }});
   }
   std::string Get(const std::string& path) {
     RawClient client(server_->address());
@@ -37,7 +39,7 @@ class OperationsServerTest : public ::testing::Test {
     server_ = *std::move(started);
   }
 
-  absl::Status ready_;
+  absl::Status ready_, alive_;
   std::unique_ptr<HttpServer> server_;
 };
 
@@ -52,6 +54,8 @@ TEST_F(OperationsServerTest, ProbesSayWhetherItIsReady) {
   ready_ = absl::UnavailableError("waiting for workers: 0 of 2");
   EXPECT_THAT(Get("/readyz"), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("0 of 2")));
   EXPECT_THAT(Get("/healthz"), StartsWith("HTTP/1.1 200 ")) << "it need not be started anew";
+  alive_ = absl::UnavailableError("a loop has stood still");
+  EXPECT_THAT(Get("/healthz"), AllOf(StartsWith("HTTP/1.1 503 "), HasSubstr("a loop has stood still")));
   EXPECT_THAT(Get("/else"), StartsWith("HTTP/1.1 404 "));
 }
 

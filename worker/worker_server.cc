@@ -49,12 +49,8 @@ WorkerSession::Snapshot WorkerServer::snapshot() const {
 }
 
 absl::Status WorkerServer::Ready() const {
-  const WorkerSession::Snapshot worker = snapshot();
-  if (!worker.joined) return absl::UnavailableError("no coordinator has taken this worker");
-  const WorkerState state = worker.progress.state;
-  if (state == WorkerState::kReady || state == WorkerState::kStep) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("the worker has no layout that is up: it is ", std::string(Name(state))));
+  if (!snapshot().joined) return absl::UnavailableError("no coordinator has taken this worker");
+  return absl::OkStatus();
 }
 
 }  // namespace bellwether
