@@ -91,8 +91,8 @@ void RequestMetrics::CountHttpResponse(int status) {
 RequestMetrics::ClientCounters* RequestMetrics::CountersOf(const std::string& client) {
   if (client.empty()) return nullptr;  // nobody is asked who he is
   MutexLock lock(&mutex_);
-  const bool room = clients_.size() < kClientsMax || clients_.contains(client);
-  const std::string name = room ? client : kOthers;
+  if (const auto known = clients_.find(client); known != clients_.end()) return &known->second;
+  const std::string name = clients_.size() < kClientsMax ? client : kOthers;
   const auto counter = [&](Metric metric) -> MetricCounter& {
     return metrics_->Counter(metric, {model_name_, name});
   };
