@@ -75,13 +75,6 @@ class FakeWorker {
     absl::MutexLock lock(&mutex_);
     hold_ = hold;
   }
-  // The status with which the coordinator ended its stream.
-  std::string WaitForEnd() {
-    absl::MutexLock lock(&mutex_);
-    const auto ended = [this] { return !end_.empty(); };
-    mutex_.Await(absl::Condition(&ended));
-    return end_;
-  }
   std::string WaitForRefusal() {
     absl::MutexLock lock(&mutex_);
     const auto refused = [this] { return !refusal_.empty(); };
@@ -121,9 +114,7 @@ class FakeWorker {
       if (message.has_assignment()) Ready(message.assignment());
       if (message.has_step()) Answer(*Decode(message.step()));
     }
-    const grpc::Status end = stream_->Finish();
-    absl::MutexLock lock(&mutex_);
-    end_ = end.error_message();
+    stream_->Finish();
   }
   void Ready(const v1::Assignment& assignment) {
     reports_ = assignment.rank() == 0;
@@ -187,7 +178,7 @@ class FakeWorker {
   std::atomic<bool> misbehave_{false}, made_up_tokens_{false}, no_outputs_{false};
   absl::Mutex mutex_;
   bool hold_ = false;
-  std::string refusal_, end_;
+  std::string refusal_;
   std::string failure_;
   int steps_ = 0;
   std::thread thread_;
@@ -472,12 +463,6 @@ TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), HasSubstr("failed: " + std::string(512, 'x')));
   EXPECT_LT(status.error_message().size(), 700);
-}
-
-// Its worker tries again: in an upgrade a coordinator of its build is on the way.
-TEST_F(CoordinatorServerTest, AnUnequalBuildIsRefusedForNow) {
-  FakeWorker other(server_->worker_address(), "other", "another-build");
-  EXPECT_THAT(other.WaitForEnd(), HasSubstr("another-build"));
 }
 
 TEST_F(CoordinatorServerTest, ADrainLetsRunningRequestsFinish) {
