@@ -72,6 +72,11 @@ class Package(unittest.TestCase):
             self.assertRegex(said, r"GNU_STACK(\s+0x\w+){5}\s+RW\s", name)
             self.assertNotRegex(said, r"LOAD(\s+0x\w+){5}\s+RWE", name)
             self.assertNotRegex(said, r"RPATH|RUNPATH|TEXTREL", name)
+            if has_sanitizers():
+                continue  # which watch the same, and are not for packages
+            called = subprocess.run(["nm", "--dynamic", "--undefined-only", program], check=True, capture_output=True, text=True).stdout
+            self.assertIn("__stack_chk_fail@", called, name)
+            self.assertRegex(called, r"__(mem|str|read|v?s?n?printf|vfprintf|fprintf|fread)\w*_chk@", name)
 
     def test_the_list_of_what_it_is_made_of(self):
         listed = json.loads((self.root / "usr/share/bellwether/bellwether.spdx.json").read_text())
