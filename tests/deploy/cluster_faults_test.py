@@ -28,15 +28,15 @@ class Fault:
 FAULTS = {
     "the coordinator listens elsewhere for workers": Fault(
         "coordinator.yaml", '--worker-listen=0.0.0.0:{{ include "bellwether.ports.worker" . }}', "--worker-listen=0.0.0.0:7499",
-        "coordinator: liveness probe: .*Connect call failed"),
-    "its plaintext is not asked for": Fault("coordinator.yaml", "- --insecure\n", "", "--listen 0.0.0.0:7400 is not this machine alone"),
+        "no coordinator at bell-bellwether-cluster:7401 .*Connection refused", at_first_too=True),
+    "its plaintext is not asked for": Fault("_helpers.tpl", "- --insecure\n", "", "--listen 0.0.0.0:7400 is not this machine alone"),
     "it waits for more workers than there are": Fault(
         "coordinator.yaml", '--workers={{ include "bellwether.workers" . }}', "--workers=3", "waiting for workers: 2 of 3 have joined"),
-    "its readiness is asked of another port": Fault(
-        "coordinator.yaml", 'grpc: {port: {{ include "bellwether.ports.client" . }}}', "grpc: {port: 7490}",
-        "readiness probe: (?!NOT_SERVING|well)"),
+    "its readiness is asked of another page": Fault(
+        "coordinator.yaml", "httpGet: {path: /readyz, port: metrics}", "httpGet: {path: /ready, port: metrics}",
+        "coordinator: readiness probe: HTTP/1.1 404"),
     "its liveness is asked of a port without a name": Fault(
-        "coordinator.yaml", "tcpSocket: {port: workers}", "tcpSocket: {port: work}", "no port is called work"),
+        "coordinator.yaml", "httpGet: {path: /healthz, port: metrics}", "httpGet: {path: /healthz, port: metric}", "no port is called metric"),
     "a worker does not know its address": Fault(
         "workers.yaml", "            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "",
         r"\(POD_IP\):7410\" is no address"),
@@ -62,8 +62,8 @@ FAULTS = {
     "the clients' Service leads to the workers' port": Fault(
         "services.yaml", "targetPort: grpc", "targetPort: workers", "no coordinator answers", "ask"),
     "the clients' Service has no pods": Fault(
-        "services.yaml", "app.kubernetes.io/component: coordinator\n  ports:\n    - {name: grpc",
-        "app.kubernetes.io/component: door\n  ports:\n    - {name: grpc",
+        "services.yaml", "app.kubernetes.io/component: coordinator\n  ports:\n    {{- if .Values.tls.clientSecret }}",
+        "app.kubernetes.io/component: door\n  ports:\n    {{- if .Values.tls.clientSecret }}",
         "no coordinator answers", "ask"),
     "`helm test` asks elsewhere": Fault(
         "tests/answer.yaml", "{{ .Values.service.port }}", "7401", "no coordinator answers", "ask"),
