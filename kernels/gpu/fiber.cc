@@ -150,8 +150,13 @@ void Fiber::Entered([[maybe_unused]] Fiber& from) {
 #endif
 }
 
-FiberStacks::~FiberStacks() {
-  if (memory_ != nullptr) munmap(memory_, count_ * kSlotBytes);
+FiberStacks::~FiberStacks() { Free(); }
+
+void FiberStacks::Free() {
+  if (memory_ == nullptr) return;
+  // Frames that were never left would be a trap for whoever gets these addresses next.
+  ForgetStack(memory_, count_ * kSlotBytes);
+  munmap(memory_, count_ * kSlotBytes);
 }
 
 absl::Status FiberStacks::Reserve(int count) {
@@ -160,7 +165,7 @@ absl::Status FiberStacks::Reserve(int count) {
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED)
     return absl::ResourceExhaustedError(absl::StrCat("no memory for the stacks of ", count, " fibers"));
-  if (memory_ != nullptr) munmap(memory_, count_ * kSlotBytes);
+  Free();
   memory_ = static_cast<char*>(memory);
   count_ = count;
   for (int i = 0; i < count; ++i) {

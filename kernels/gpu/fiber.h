@@ -49,6 +49,8 @@ class FiberStacks {
   char* stack(int index) const { return memory_ + index * kSlotBytes + (kSlotBytes - kBytes); }
 
  private:
+  void Free();
+
   static constexpr size_t kSlotBytes = kBytes + 4096;
   char* memory_ = nullptr;
   int count_ = 0;
