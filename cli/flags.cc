@@ -130,8 +130,9 @@ void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   app.add_flag("--tls", options.tls.system_authorities,
                "Encrypt, and trust whom this system trusts; --tls-authority says the same of its file");
   app.add_flag("--insecure", options.insecure, kInsecureHelp);
-  Add(app, "--api-key", options.api_key,
-      "says who asks, where the coordinator wants to know; others see flags, so better BELLWETHER_API_KEY");
+  Add(app, kApiKeyFlag, options.api_key,
+      "says who asks, where the coordinator wants to know; others see flags, so better BELLWETHER_API_KEY")
+      ->check([](const std::string& key) { return std::string(CheckHeaderText(key).message()); });
   AddClusterFlags(app, options.cluster);
 }
 

@@ -84,6 +84,14 @@ CLI::Validator WholeNumber(const std::string& instead = "") {
 }
 // Of --memory-mib.
 inline constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
+// A secret: no setting that is shown or kept.
+inline constexpr char kApiKeyFlag[] = "--api-key";
+// Of what is sent in a header: anything else could end it, and begin another.
+inline absl::Status CheckHeaderText(const std::string& text) {
+  const auto shown = [](unsigned char c) { return c > ' ' && c < 127; };
+  if (std::all_of(text.begin(), text.end(), shown)) return absl::OkStatus();
+  return absl::InvalidArgumentError("it holds a space, a line feed or a character that is not ASCII");
+}
 inline constexpr char kRandomSeedAdvice[] = "leave it out for a random one";
 
 // A flag with its default shown. All programs add theirs by this, so that what a flag takes is the same.
@@ -130,6 +138,7 @@ inline std::string SettingsText(const std::vector<CLI::Option*>& settings) {
     if (option->get_multi_option_policy() == CLI::MultiOptionPolicy::TakeLast) values = {values.back()};
     for (const std::string& value : values) {
       const std::string& name = option->get_lnames().front();
+      if ("--" + name == kApiKeyFlag) continue;
       const bool none = option->count() == 0 && value.empty();
       text += none ? name + " = \n" : ConfigLine(name, value);
     }

@@ -374,8 +374,7 @@ absl::Status CoordinatorServer::ListenHttp() {
   options.routes = gateway_->Routes();
   options.tls = options_.tls;
   options.refusal = RefusalResponse;
-  options.origins =
-      OriginRules(absl::StrSplit(options_.http_allow_origin, ',', absl::SkipEmpty()), listen.IsLoopback());
+  BW_ASSIGN_OR_RETURN(options.origins, OriginRules::Parse(options_.http_allow_origin, listen.IsLoopback()));
   options.answered = [this](int status) { metrics_->requests().CountHttpResponse(status); };
   BW_ASSIGN_OR_RETURN(http_server_, HttpServer::Start(std::move(options)));
   http_address_ = http_server_->address();

@@ -26,9 +26,13 @@ class PromptLog : public RequestObserver {
       : tokenizer_(tokenizer),
         fields_(std::move(fields)),
         next_(std::move(next)),
+        prompt_(CutText(TextOf(request.prompt, tokenizer), kTextBytesMax)),
         answers_(request.score ? 0 : request.choices) {}
 
-  void OnAccepted() override { next_->OnAccepted(); }
+  void OnAccepted() override {
+    Log(LogLevel::kInfo, absl::StrCat("prompt: ", std::exchange(prompt_, "")), fields_);
+    next_->OnAccepted();
+  }
 
   void OnTokens(TokenChunk chunk) override {
     std::string& answer = answers_.at(chunk.choice);
@@ -57,6 +61,7 @@ class PromptLog : public RequestObserver {
   const Tokenizer* const tokenizer_;
   const LogFields fields_;
   const std::shared_ptr<RequestObserver> next_;
+  std::string prompt_;                // until it is taken: refusals are as many as clients like
   std::vector<std::string> answers_;  // by choice, as far as they have come
 };
 
@@ -64,9 +69,6 @@ class PromptLog : public RequestObserver {
 
 std::shared_ptr<RequestObserver> LogPrompts(const EngineRequest& request, const Tokenizer* tokenizer,
                                             LogFields fields, std::shared_ptr<RequestObserver> observer) {
-  Log(LogLevel::kInfo,
-      absl::StrCat("prompt: ", std::string(CutText(TextOf(request.prompt, tokenizer), kTextBytesMax))),
-      fields);
   return std::make_shared<PromptLog>(request, tokenizer, std::move(fields), std::move(observer));
 }
 

@@ -79,7 +79,9 @@ RequestMetrics::RequestMetrics(Metrics* metrics, const std::string& model_name, 
       duration_(metrics->Histogram(Metric::kRequestDuration, {model_name})),
       queue_time_(metrics->Histogram(Metric::kRequestQueueTime, {model_name})),
       prefill_time_(metrics->Histogram(Metric::kRequestPrefillTime, {model_name})),
-      decode_time_(metrics->Histogram(Metric::kRequestDecodeTime, {model_name})) {}
+      decode_time_(metrics->Histogram(Metric::kRequestDecodeTime, {model_name})) {
+  CountersOf(kOthers);  // so that there is a series before there is a client
+}
 
 void RequestMetrics::CountRejected(const absl::Status& status) { rejected_.Count(RejectedReason(status)); }
 
@@ -92,7 +94,7 @@ RequestMetrics::ClientCounters* RequestMetrics::CountersOf(const std::string& cl
   if (client.empty()) return nullptr;  // nobody is asked who he is
   MutexLock lock(&mutex_);
   if (const auto known = clients_.find(client); known != clients_.end()) return &known->second;
-  const std::string name = clients_.size() < kClientsMax ? client : kOthers;
+  const std::string name = clients_.size() <= kClientsMax ? client : kOthers;  // which is one of them
   const auto counter = [&](Metric metric) -> MetricCounter& {
     return metrics_->Counter(metric, {model_name_, name});
   };
@@ -123,7 +125,7 @@ class RequestMetrics::Observer : public RequestObserver {
   }
 
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
-    metrics_->prompt_tokens_.Add(prompt_tokens_);
+    CountPrefill();
     next_->OnScores(std::move(logprobs), std::move(best));
   }
 
@@ -137,11 +139,16 @@ class RequestMetrics::Observer : public RequestObserver {
   }
 
  private:
+  void CountPrefill() {
+    prefilled_ = true;
+    metrics_->prompt_tokens_.Add(prompt_tokens_);
+  }
+
   void CountTokens(const TokenChunk& chunk) {
     const absl::Duration now = metrics_->clock_->Now();
     if (!first_token_) {
       first_token_ = now;
-      metrics_->prompt_tokens_.Add(prompt_tokens_);
+      CountPrefill();
       metrics_->time_to_first_token_.Observe(absl::ToDoubleSeconds(now - arrived_));
     }
     std::optional<absl::Duration>& last = last_token_.at(chunk.choice);
@@ -160,7 +167,7 @@ class RequestMetrics::Observer : public RequestObserver {
     metrics_->finished_.Count(status.ok() ? GoodReason() : FailedReason(status));
     if (client_ != nullptr) {
       client_->requests.Add();
-      client_->prompt_tokens.Add(prompt_tokens_);
+      if (prefilled_) client_->prompt_tokens.Add(prompt_tokens_);
       client_->generated_tokens.Add(usage.generated_tokens);
     }
     const absl::Duration now = metrics_->clock_->Now();
@@ -187,6 +194,7 @@ class RequestMetrics::Observer : public RequestObserver {
   std::vector<std::optional<absl::Duration>> last_token_;  // by choice
   int32_t longest_ = 0;                                    // tokens of the choice with the most
   bool cut_short_ = false;                                 // a choice met its limit
+  bool prefilled_ = false;                                 // the prompt has been computed
 };
 
 std::shared_ptr<RequestObserver> RequestMetrics::Observe(const EngineRequest& request,

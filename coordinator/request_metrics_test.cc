@@ -172,7 +172,7 @@ std::string OfClient(const std::string& what, const std::string& client, int cou
 }
 
 TEST_F(RequestMetricsTest, WhoHasAKeyIsCountedByItsName) {
-  EXPECT_THAT(metrics_.Text(), Not(HasSubstr("client=")));
+  EXPECT_THAT(metrics_.Text(), HasSubstr(OfClient("requests", "other", 0)));
   for (const std::string client : {"team-a", "team-b", "team-a", ""}) {
     observer_ = requests_.Observe({.prompt = {1, 2, 3}, .choices = 1, .client = client}, recorder_);
     Token(0, 0, FinishReason::kStop);
@@ -183,6 +183,11 @@ TEST_F(RequestMetricsTest, WhoHasAKeyIsCountedByItsName) {
   EXPECT_THAT(text, HasSubstr(OfClient("prompt_tokens", "team-a", 6)));
   EXPECT_THAT(text, HasSubstr(OfClient("generated_tokens", "team-b", 1)));
   EXPECT_THAT(text, Not(HasSubstr("client=\"\"")));
+  // What was given up before it was computed is nobody's.
+  observer_ = requests_.Observe({.prompt = {1, 2, 3}, .choices = 1, .client = "team-a"}, recorder_);
+  Done(absl::CancelledError("gone"));
+  EXPECT_THAT(metrics_.Text(), HasSubstr(OfClient("requests", "team-a", 3)));
+  EXPECT_THAT(metrics_.Text(), HasSubstr(OfClient("prompt_tokens", "team-a", 6)));
 }
 
 // The file of keys may be edited for ever while the program runs.

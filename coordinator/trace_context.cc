@@ -23,7 +23,10 @@ bool IsId(absl::string_view text, size_t digits) {
 }  // namespace
 
 std::string TraceIdOf(std::string_view traceparent) {
-  if (traceparent.size() > kBytesMax) return {};
+  // It is echoed in headers, and gRPC ends the process that gives it bytes which are not allowed there.
+  const auto shown = [](unsigned char c) { return c > ' ' && c < 127; };
+  if (traceparent.size() > kBytesMax || !std::all_of(traceparent.begin(), traceparent.end(), shown))
+    return {};
   const absl::string_view text(traceparent.data(), traceparent.size());
   const std::vector<absl::string_view> fields = absl::StrSplit(text, '-');
   if (fields.size() < 4 || !IsHex(fields[0], 2) || fields[0] == "ff") return {};

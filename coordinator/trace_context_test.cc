@@ -27,6 +27,7 @@ TEST(TraceContextTest, WhatIsNoneHasNone) {
         Header("00", std::string(kTrace) + "0", kSpan, "01"),
         Header("00", "4BF92F3577B34DA6A3CE929D0E0E4736", kSpan, "01"), Header("00", kTrace, kSpan, "1"),
         Header("00", kTrace, kSpan, "01-more"), Header("00", kTrace, kSpan, "01 "),
+        Header("cc", kTrace, kSpan, "01-\xff\x80x"), Header("cc", kTrace, kSpan, "01-\n"),
         Header("cc", kTrace, kSpan, "01-") + std::string(600, 'x')}) {
     EXPECT_EQ(TraceIdOf(header), "") << header;
   }

@@ -3,8 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/host_port.h"
+#include "common/quote.h"
 
 namespace bellwether {
 namespace {
@@ -25,6 +28,24 @@ bool NamesLoopback(std::string_view host) {
 
 OriginRules::OriginRules(std::vector<std::string> allowed, bool loopback)
     : allowed_(std::move(allowed)), loopback_(loopback) {}
+
+absl::StatusOr<OriginRules> OriginRules::Parse(std::string_view allowed, bool loopback) {
+  if (allowed.empty()) return OriginRules({}, loopback);
+  std::vector<std::string> origins = absl::StrSplit(absl::string_view(allowed.data(), allowed.size()), ',');
+  for (std::string& origin : origins) {
+    absl::AsciiStrToLower(&origin);  // as browsers do
+    const size_t scheme = origin.find("://");
+    const bool whole = scheme != std::string::npos && scheme > 0 && scheme + 3 < origin.size() &&
+                       origin.find_first_of("/ ", scheme + 3) == std::string::npos;
+    if (!whole && origin != kAnyOrigin) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(Quoted(origin),
+                       " is no web page's origin: write SCHEME://HOST or SCHEME://HOST:PORT, such as "
+                       "https://chat.example.com, or * for all"));
+    }
+  }
+  return OriginRules(std::move(origins), loopback);
+}
 
 bool OriginRules::IsListed(std::string_view origin) const {
   return std::any_of(allowed_.begin(), allowed_.end(),

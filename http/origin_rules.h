@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "http/message.h"
 
 namespace bellwether {
@@ -20,6 +21,8 @@ class OriginRules {
   // server listens on this machine alone.
   OriginRules() = default;  // no page is allowed but the server's own, which listens on any address
   OriginRules(std::vector<std::string> allowed, bool loopback);
+  // With a list as people write it, with commas. InvalidArgument: an entry that no browser would send.
+  static absl::StatusOr<OriginRules> Parse(std::string_view allowed, bool loopback);
 
   // Whether the request comes from no page (`origin` is empty), from an allowed one, or from one of the
   // server's own: its origin is `host`, and on loopback that is a name of the loopback.

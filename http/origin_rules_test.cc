@@ -52,5 +52,19 @@ TEST(OriginRulesTest, OnlyAllowedPagesAreToldThatTheyMayRead) {
       "app://x");
 }
 
+TEST(OriginRulesTest, AListIsReadAsPeopleWriteIt) {
+  const auto rules = OriginRules::Parse("https://Chat.example.com,http://a:8080", kOnLoopback);
+  ASSERT_TRUE(rules.ok()) << rules.status();
+  EXPECT_TRUE(rules->Allows("https://chat.example.com", "127.0.0.1:7480"));
+  EXPECT_TRUE(rules->Allows("http://a:8080", "127.0.0.1:7480"));
+  EXPECT_FALSE(OriginRules::Parse("", kOnLoopback)->Allows("https://a", "127.0.0.1:7480"));
+  EXPECT_TRUE(OriginRules::Parse("*", kOnLoopback)->Allows("https://a", "127.0.0.1:7480"));
+  // What could never match is an error at the start and not a 403 for ever.
+  for (const char* wrong :
+       {"chat.example.com", ",", "https://a,,https://b", "https://a/", "https://a/b", "://a", "https://"}) {
+    EXPECT_FALSE(OriginRules::Parse(wrong, kOnLoopback).ok()) << wrong;
+  }
+}
+
 }  // namespace
 }  // namespace bellwether

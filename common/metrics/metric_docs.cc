@@ -50,7 +50,8 @@ std::string LabelValues() {
   std::string text =
       "\n## Label values\n"
       "\n"
-      "All that these labels take. Others name the model, workers and what computes, or are numbers.\n"
+      "All that these labels take. Others name the model, workers, API keys and what computes, or are "
+      "numbers.\n"
       "\n"
       "| Metric | Label | Values |\n"
       "|---|---|---|\n";

@@ -196,7 +196,7 @@ inline constexpr MetricSpec kRows[] = {
      "Requests that were taken and have ended, by the name of their API key; those after the first 100 names "
      "are \"other\"."},
     {Metric::kClientPromptTokens, kCoordinator, kCounter, "bellwether_client_prompt_tokens_total", "tokens",
-     kByModelClient, "Their prompt tokens."},
+     kByModelClient, "Their prompt tokens, counted when prefill and request are done."},
     {Metric::kClientGeneratedTokens, kCoordinator, kCounter, "bellwether_client_generated_tokens_total",
      "tokens", kByModelClient, "Their generated tokens, of all choices."},
 
@@ -453,7 +453,7 @@ static_assert(RowsFollowTheEnum());
 // In the order of the enum.
 inline constexpr absl::Span<const MetricSpec> kMetricTable = metrics_internal::kRows;
 inline constexpr absl::Span<const MetricSection> kMetricSections = metrics_internal::kSections;
-// Of labels that are not here: names of the model, of workers and of what computes, and numbers.
+// Of labels that are not here: names of the model, of workers, of API keys and of what computes, and numbers.
 inline constexpr absl::Span<const MetricLabelValues> kMetricLabelValues = metrics_internal::kValues;
 
 constexpr const MetricSpec& SpecOf(Metric metric) { return kMetricTable[static_cast<size_t>(metric)]; }

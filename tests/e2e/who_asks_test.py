@@ -90,15 +90,24 @@ class WhoAsks(unittest.TestCase):
         connection.close()
 
     def test_the_tool_says_who_asks(self):
-        def tokens(key):
+        def generate(key, *flags):
             environment = {k: v for k, v in os.environ.items() if k != "BELLWETHER_API_KEY"} | ({"BELLWETHER_API_KEY": key} if key else {})
             return subprocess.run([processes.BIN / "bellwether", "generate", "--connect", self.cluster.address, "--prompt", "a",
-                                   "--max-tokens", "1"], env=environment, capture_output=True, text=True, timeout=processes.PATIENCE)
+                                   "--max-tokens", "1", *flags], env=environment, capture_output=True, text=True,
+                                  timeout=processes.PATIENCE)
 
-        self.assertEqual(tokens(KEY).returncode, 0)
-        refused = tokens("")
+        self.assertEqual(generate(KEY).returncode, 0)
+        refused = generate("")
         self.assertNotEqual(refused.returncode, 0)
         self.assertIn("API key", refused.stderr)
+        settings = generate(KEY, "--print-config")
+        self.assertEqual(settings.returncode, 0)
+        self.assertNotIn(KEY, settings.stdout, "settings are shown and kept, secrets are not")
+        # gRPC ends the process that gives it such a header, and curl begins another one.
+        for key in (f"{KEY}\r", f"{KEY}\r\nX-Evil: 1", "Schl\u00fcssel"):
+            wrong = generate(key)
+            self.assertEqual(wrong.returncode, 2, key)
+            self.assertNotIn(key, wrong.stderr)
 
     def test_pages_of_others_may_not_ask_unless_they_are_named(self):
         for origin, code in (("https://evil.example", 403), (FRIEND, 200), (f"http://{self.cluster.http_address}", 200), (None, 200)):

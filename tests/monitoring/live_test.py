@@ -7,11 +7,13 @@ all answers are written there, for monitoring/grafana/pictures.py.
 
 import collections
 import concurrent.futures
+import hashlib
 import json
 import os
 import pathlib
 import re
 import sys
+import tempfile
 import threading
 import time
 import unittest
@@ -32,6 +34,7 @@ from tests.monitoring.prometheus import compared, expanded, numbers
 MODEL = "random:llama?layers=8,hidden=512,positions=4096:fp32"
 SCRAPE_SECONDS = 2
 CHAPTER_SECONDS = 24  # of load before the worker is killed, and after it is back: enough to see a curve
+KEY = "a-key-of-the-clients"
 STRAIGHT = [("grpc.enable_http_proxy", 0)]
 
 # What cannot have data here, by panel, and why. It may not grow unseen: what is listed and has data fails as well.
@@ -69,7 +72,7 @@ class Load:
     def ask(self, prompt, max_tokens, n=1, timeout=processes.PATIENCE, cancel=False):
         options = pb.GenerationOptions(max_tokens=max_tokens, n=n, ignore_eos=True, sampling=pb.Sampling(temperature=0.8, seed=prompt))
         request = pb.GenerateRequest(prompt=pb.Prompt(token_ids=pb.TokenIds(ids=[1 + i % 100 for i in range(prompt)])), options=options)
-        stream = self.stub.Generate(request, timeout=timeout)
+        stream = self.stub.Generate(request, timeout=timeout, metadata=[("authorization", f"Bearer {KEY}")])
         try:
             for _ in stream:
                 if cancel:
@@ -96,8 +99,12 @@ class Load:
 class Live(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
+        keys = tempfile.NamedTemporaryFile("w", suffix=".keys")
+        cls.addClassCleanup(keys.close)
+        keys.write(json.dumps({"name": "clients", "sha256": hashlib.sha256(KEY.encode()).hexdigest()}) + "\n")
+        keys.flush()
         cls.cluster = processes.Cluster(MODEL, workers=4, tensor_parallel=2, coordinator_flags=[
-            "--pipeline-parallel", 2, "--sequences-max", 16, "--context-tokens", 4096])
+            "--api-keys", keys.name, "--pipeline-parallel", 2, "--sequences-max", 16, "--context-tokens", 4096])
         cls.addClassCleanup(cls.cluster.close)
         cls.prometheus = prometheus.Prometheus(PROMETHEUS, cls.cluster.addresses["metrics"], SCRAPE_SECONDS)
         cls.addClassCleanup(cls.prometheus.close)
