@@ -98,10 +98,9 @@ RequestMetrics::ClientCounters* RequestMetrics::CountersOf(const std::string& cl
   const auto counter = [&](Metric metric) -> MetricCounter& {
     return metrics_->Counter(metric, {model_name_, name});
   };
-  return &clients_
-              .try_emplace(name, counter(Metric::kClientRequests), counter(Metric::kClientPromptTokens),
-                           counter(Metric::kClientGeneratedTokens))
-              .first->second;
+  const ClientCounters counters{counter(Metric::kClientRequests), counter(Metric::kClientPromptTokens),
+                                counter(Metric::kClientGeneratedTokens)};
+  return &clients_.try_emplace(name, counters).first->second;
 }
 
 // On the engine's thread, but for its making.
