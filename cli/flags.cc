@@ -18,6 +18,7 @@
 #include "common/device_name.h"
 #include "common/metrics/addresses.h"
 #include "common/program_flags.h"
+#include "common/quote.h"
 #include "common/read_file.h"
 #include "common/status.h"
 #include "common/tls_flags.h"
@@ -132,7 +133,10 @@ void AddSessionFlags(CLI::App& app, SessionOptions& options) {
   app.add_flag("--insecure", options.insecure, kInsecureHelp);
   Add(app, kApiKeyFlag, options.api_key,
       "says who asks, where the coordinator wants to know; others see flags, so better BELLWETHER_API_KEY")
-      ->check([](const std::string& key) { return std::string(CheckHeaderText(key).message()); });
+      ->check([](const std::string& key) {  // anything else could end the header, and begin another
+        return std::string(
+            IsPlainWord(key) ? "" : "it holds a space, a line feed or a character that is not ASCII");
+      });
   AddClusterFlags(app, options.cluster);
 }
 
@@ -358,7 +362,8 @@ void AddLoad(CLI::App& app, CommandLine& line) {
   CLI::App* load = app.add_subcommand("load", "load a server as its users would, and tell what they feel");
   AddSessionFlags(*load, options.session);
   Add(*load, "--url", options.url,
-      "http://HOST:PORT of a server that speaks OpenAI's HTTP, this project's or another, instead of gRPC");
+      "http:// or https://HOST:PORT of a server that speaks OpenAI's HTTP, this project's or another, "
+      "instead of gRPC");
   Add(*load, "--served-model", options.served_model,
       "with --url: the model's name there (default: the first listed)");
   Add(*load, "--prompts", options.prompts, "JSON lines as of batch, taken in turn (default: random prompts)");

@@ -119,16 +119,18 @@ std::string LogText(std::string_view message) {
 
 void Log(LogLevel level, std::string_view message, const LogFields& fields) {
   if (!Logger().should_log(ToSpdlog(level))) return;
-  std::string line;
+  LogFields all = fields;
+  std::string program;
+  bool json = false;
   {
     Common& common = TheCommon();
     MutexLock lock(&common.mutex);
-    LogFields all = fields;
     all.insert(all.end(), common.fields.begin(), common.fields.end());
-    line = common.json ? JsonLine(common.program, level, message, all)
-                       : absl::StrCat(LogText(message), FieldsText(all));
+    program = common.program;
+    json = common.json;
   }
-  Logger().log(ToSpdlog(level), line);
+  Logger().log(ToSpdlog(level), json ? JsonLine(program, level, message, all)
+                                     : absl::StrCat(LogText(message), FieldsText(all)));
 }
 
 void SetLogFields(LogFields fields) {

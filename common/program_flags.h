@@ -86,12 +86,6 @@ CLI::Validator WholeNumber(const std::string& instead = "") {
 inline constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
 // A secret: no setting that is shown or kept.
 inline constexpr char kApiKeyFlag[] = "--api-key";
-// Of what is sent in a header: anything else could end it, and begin another.
-inline absl::Status CheckHeaderText(const std::string& text) {
-  const auto shown = [](unsigned char c) { return c > ' ' && c < 127; };
-  if (std::all_of(text.begin(), text.end(), shown)) return absl::OkStatus();
-  return absl::InvalidArgumentError("it holds a space, a line feed or a character that is not ASCII");
-}
 inline constexpr char kRandomSeedAdvice[] = "leave it out for a random one";
 
 // A flag with its default shown. All programs add theirs by this, so that what a flag takes is the same.

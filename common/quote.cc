@@ -1,5 +1,7 @@
 #include "common/quote.h"
 
+#include <algorithm>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/utf8.h"
@@ -33,6 +35,10 @@ std::string Printable(std::string_view text) {
     text.remove_prefix(step.length);
   }
   return out;
+}
+
+bool IsPlainWord(std::string_view text) {
+  return std::all_of(text.begin(), text.end(), [](unsigned char c) { return c > ' ' && c < 127; });
 }
 
 std::string_view CutText(std::string_view text, size_t bytes_max) {

@@ -16,6 +16,9 @@ std::string Quoted(std::string_view text);
 // other bytes each becomes "\xNN". Names of files, hosts and flags are bytes and may be anything.
 std::string Printable(std::string_view text);
 
+// Whether it is printable ASCII without spaces: a word that headers and lines can hold as it is.
+bool IsPlainWord(std::string_view text);
+
 // The first `bytes_max` bytes, less if that would cut a UTF-8 character.
 std::string_view CutText(std::string_view text, size_t bytes_max);
 

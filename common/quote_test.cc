@@ -30,5 +30,11 @@ TEST(QuoteTest, CutsBetweenCharacters) {
   EXPECT_EQ(CutText(std::string(9, '\x80'), 8), std::string(5, '\x80'));
 }
 
+TEST(QuoteTest, AHeaderHoldsAPlainWordAsItIs) {
+  for (const char* word : {"", "a", "req-1", "!~"}) EXPECT_TRUE(IsPlainWord(word)) << word;
+  for (const char* other : {"a b", "a\n", "a\r", "\x7f", "\xff", "高"})
+    EXPECT_FALSE(IsPlainWord(other)) << other;
+}
+
 }  // namespace
 }  // namespace bellwether

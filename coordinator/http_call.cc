@@ -15,12 +15,6 @@ namespace {
 constexpr char kRequestIdHeader[] = "x-request-id";
 constexpr char kTimeoutHeader[] = "X-Request-Timeout";
 
-// Empty if there is none.
-std::string HeaderOf(const HttpRequest& request, std::string_view name) {
-  const std::string* value = FindHeader(request.headers, name);
-  return value == nullptr ? std::string() : *value;
-}
-
 // Without the header there is no deadline. InvalidArgument: it is no number of seconds.
 absl::StatusOr<absl::Duration> TimeLeft(const HttpRequest& request) {
   const std::string* text = FindHeader(request.headers, kTimeoutHeader);
@@ -34,9 +28,9 @@ absl::StatusOr<absl::Duration> TimeLeft(const HttpRequest& request) {
 }  // namespace
 
 HttpCall::HttpCall(RequestService* service, HttpRequest request, std::shared_ptr<HttpExchange> exchange)
-    : RequestCall(service, {.request_id = HeaderOf(request, kRequestIdHeader),
-                            .authorization = HeaderOf(request, "Authorization"),
-                            .traceparent = HeaderOf(request, kTraceparent),
+    : RequestCall(service, {.request_id = HeaderText(request.headers, kRequestIdHeader),
+                            .authorization = HeaderText(request.headers, "Authorization"),
+                            .traceparent = HeaderText(request.headers, kTraceparent),
                             .time_left = TimeLeft(request).value_or(absl::InfiniteDuration())}),
       body_(std::move(request.body)),
       timeout_status_(TimeLeft(request).status()),

@@ -82,8 +82,7 @@ std::string HttpGateway::ModelJson(const std::string& name) const {
 }
 
 bool HttpGateway::Allows(const HttpRequest& request, HttpExchange& exchange) const {
-  const std::string* authorization = FindHeader(request.headers, "Authorization");
-  const auto client = requests().ClientOf(authorization == nullptr ? std::string_view() : *authorization);
+  const auto client = requests().ClientOf(HeaderText(request.headers, "Authorization"));
   if (!client.ok()) exchange.Respond(ErrorResponse(client.status()));
   return client.ok();
 }

@@ -39,7 +39,7 @@ class PromptLog : public RequestObserver {
     if (answer.size() < kTextBytesMax) {
       absl::StrAppend(&answer, tokenizer_ == nullptr ? TextOf(chunk.tokens, nullptr) : chunk.text);
     }
-    if (chunk.finish) Write("answer", std::exchange(answer, ""), chunk.choice);
+    if (chunk.finish) WriteAnswer(std::exchange(answer, ""), chunk.choice);
     next_->OnTokens(std::move(chunk));
   }
 
@@ -51,11 +51,10 @@ class PromptLog : public RequestObserver {
   }
 
  private:
-  void Write(std::string_view what, std::string_view text, int32_t choice) const {
+  void WriteAnswer(std::string_view text, int32_t choice) const {
     LogFields fields = fields_;
     fields.push_back({"choice", absl::StrCat(choice)});
-    Log(LogLevel::kInfo, absl::StrCat(std::string(what), ": ", std::string(CutText(text, kTextBytesMax))),
-        fields);
+    Log(LogLevel::kInfo, absl::StrCat("answer: ", std::string(CutText(text, kTextBytesMax))), fields);
   }
 
   const Tokenizer* const tokenizer_;

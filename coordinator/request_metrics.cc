@@ -55,9 +55,9 @@ absl::string_view FailedReason(const absl::Status& status) {
 
 }  // namespace
 
-RequestMetrics::ByReason::ByReason(Metrics* metrics, Metric metric, const std::string& model_name) {
-  for (const absl::string_view reason : LabelValuesOf(metric, SpecOf(metric).labels.back())) {
-    counters_[reason] = &metrics->Counter(metric, {model_name, reason});
+RequestMetrics::ByLabel::ByLabel(Metrics* metrics, Metric metric, const std::string& model_name) {
+  for (const absl::string_view value : LabelValuesOf(metric, SpecOf(metric).labels.back())) {
+    counters_[value] = &metrics->Counter(metric, {model_name, value});
   }
 }
 

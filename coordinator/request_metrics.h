@@ -33,11 +33,11 @@ class RequestMetrics {
  private:
   class Observer;
   // A counter for each value that the table lists for the metric's label besides the model's name.
-  class ByReason {
+  class ByLabel {
    public:
-    ByReason(Metrics* metrics, Metric metric, const std::string& model_name);
-    bool Has(absl::string_view reason) const { return counters_.contains(reason); }
-    void Count(absl::string_view reason) { counters_.at(reason)->Add(); }
+    ByLabel(Metrics* metrics, Metric metric, const std::string& model_name);
+    bool Has(absl::string_view value) const { return counters_.contains(value); }
+    void Count(absl::string_view value) { counters_.at(value)->Add(); }
 
    private:
     absl::flat_hash_map<absl::string_view, MetricCounter*> counters_;
@@ -56,9 +56,9 @@ class RequestMetrics {
   const Clock* const clock_;
   Mutex mutex_;
   absl::node_hash_map<std::string, ClientCounters> clients_ ABSL_GUARDED_BY(mutex_);  // by name
-  ByReason rejected_;
-  ByReason finished_;
-  ByReason http_responses_;
+  ByLabel rejected_;
+  ByLabel finished_;
+  ByLabel http_responses_;
   MetricCounter& prompt_tokens_;
   MetricCounter& generated_tokens_;
   MetricHistogram& request_prompt_tokens_;

@@ -136,8 +136,7 @@ absl::Status ValidatePrompt(absl::Span<const TokenId> prompt, bool score, const 
 }
 
 absl::Status ValidateRequestId(const std::string& id) {
-  const bool printable = std::all_of(id.begin(), id.end(), [](char c) { return c > ' ' && c < 127; });
-  if (!id.empty() && id.size() <= kRequestIdBytesMax && printable) return absl::OkStatus();
+  if (!id.empty() && id.size() <= kRequestIdBytesMax && IsPlainWord(id)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("x-request-id must have 1 to ", kRequestIdBytesMax,
                                                  " printable ASCII characters without spaces"));
 }

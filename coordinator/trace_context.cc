@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
+#include "common/quote.h"
 
 namespace bellwether {
 namespace {
@@ -24,9 +25,7 @@ bool IsId(absl::string_view text, size_t digits) {
 
 std::string TraceIdOf(std::string_view traceparent) {
   // It is echoed in headers, and gRPC ends the process that gives it bytes which are not allowed there.
-  const auto shown = [](unsigned char c) { return c > ' ' && c < 127; };
-  if (traceparent.size() > kBytesMax || !std::all_of(traceparent.begin(), traceparent.end(), shown))
-    return {};
+  if (traceparent.size() > kBytesMax || !IsPlainWord(traceparent)) return {};
   const absl::string_view text(traceparent.data(), traceparent.size());
   const std::vector<absl::string_view> fields = absl::StrSplit(text, '-');
   if (fields.size() < 4 || !IsHex(fields[0], 2) || fields[0] == "ff") return {};

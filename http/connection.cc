@@ -156,19 +156,16 @@ void HttpConnection::Dispatch() {
 }
 
 void HttpConnection::Route(HttpRequest request, const std::shared_ptr<QueuedExchange>& exchange) {
-  const auto header = [&](std::string_view name) {
-    const std::string* value = FindHeader(request.headers, name);
-    return value == nullptr ? std::string() : *value;
-  };
-  const std::string origin = header("Origin");
-  if (!shared_->origins.Allows(origin, header("Host"))) {
+  const std::string origin = HeaderText(request.headers, "Origin");
+  if (!shared_->origins.Allows(origin, HeaderText(request.headers, "Host"))) {
     return exchange->Respond(
         shared_->refusal(403, absl::StrCat("pages of ", Quoted(origin),
                                            " may not use this server unless it is told that they may")));
   }
   if (request.method == "OPTIONS" && !origin.empty() &&
       FindHeader(request.headers, kPreflightMethod) != nullptr) {
-    return exchange->Respond(OriginRules::Preflight(header("Access-Control-Request-Headers")));
+    return exchange->Respond(
+        OriginRules::Preflight(HeaderText(request.headers, "Access-Control-Request-Headers")));
   }
   const HttpRouter::Match match = shared_->router.Find(request.method, request.path);
   if (match.handler != nullptr) {

@@ -39,6 +39,11 @@ const std::string* FindHeader(const HttpHeaders& headers, std::string_view name)
   return found == headers.end() ? nullptr : &found->value;
 }
 
+std::string HeaderText(const HttpHeaders& headers, std::string_view name) {
+  const std::string* value = FindHeader(headers, name);
+  return value == nullptr ? std::string() : *value;
+}
+
 HttpResponse PlainResponse(int status, std::string_view text) {
   return {.status = status,
           .headers = {{"Content-Type", "text/plain; charset=utf-8"}},

@@ -19,6 +19,9 @@ using HttpHeaders = std::vector<HttpHeader>;  // in their order, names may repea
 // The first value under that name; null if there is none. Lives as long as `headers`.
 const std::string* FindHeader(const HttpHeaders& headers, std::string_view name);
 
+// The same as text; empty if there is none.
+std::string HeaderText(const HttpHeaders& headers, std::string_view name);
+
 struct HttpRequest {
   std::string method;  // "GET"; case counts
   std::string path;    // begins with '/', percent-decoded, without the query

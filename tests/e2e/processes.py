@@ -1,17 +1,21 @@
 """A coordinator and workers as real processes, for the tests in Python. Standard library alone."""
 
 import array
+import contextlib
 import json
 import os
 import pathlib
 import random
 import re
 import shutil
+import socket
+import ssl
 import struct
 import subprocess
 import tempfile
 import time
 import urllib.request
+import warnings
 
 BIN = pathlib.Path(os.environ["BELLWETHER_BIN"])
 PATIENCE = 120  # seconds: the longest wait for what must happen but has no time of its own
@@ -52,6 +56,22 @@ def write_tiny_checkpoint(directory, layers=1, positions=2048):
 def make_certificates(directory, *names, days=365):
     subprocess.run([ROOT / "tools/make_certificates.sh", directory, *names], check=True,
                    env={"PATH": "/usr/bin:/bin", "DAYS": str(days)})
+
+
+def takes_protocol(address, newest):
+    """Whether a TLS listener shakes hands with who knows no newer protocol than that, an ssl.TLSVersion."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # that is the point
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, newest
+    host, _, port = address.rpartition(":")
+    with contextlib.closing(socket.create_connection((host, int(port)), PATIENCE)) as connection:
+        try:
+            old.wrap_socket(connection).close()
+        except (ssl.SSLError, ConnectionError):
+            return False
+    return True
 
 
 class Cluster:
