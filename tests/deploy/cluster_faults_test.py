@@ -20,12 +20,31 @@ class Fault:
     old: str
     new: str
     seen: str  # a pattern of what the events or the logs say
-    when: str = "install"  # or ask, scrape, drain: pods are ready, but nobody is answered, or counted, or can leave
+    when: str = "install"  # or ask, scrape, drain, open: pods are ready, but nobody is answered, or counted, or can leave, or anybody is answered
     at_first_too: bool = False  # without a fault it may be seen too, until everything has started
-    demo: bool = False  # two ranks in one pod and an init container, not two pods and TLS
+    values: str = "pipeline"  # two pods over TLS; or demo: two ranks in one pod and an init container; or guarded: every door is closed
 
 
 FAULTS = {
+    "the clients' certificate is not mounted": Fault(
+        "coordinator.yaml", "- {name: client-tls, mountPath: /etc/bellwether/client-tls, readOnly: true}", "",
+        "client-tls/tls.crt.*No such file", values="guarded"),
+    "nobody knows the keys": Fault(
+        "coordinator.yaml", "- {name: api-keys, mountPath: /etc/bellwether/api-keys, readOnly: true}", "", "api-keys/keys.*No such file",
+        values="guarded"),
+    "workers are told another secret": Fault(
+        "workers.yaml", '{{- include "bellwether.clusterSecurity" $ | nindent 12 }}',
+        '{{- include "bellwether.clusterSecurity" $ | nindent 12 | replace "join/secret" "cluster-tls/ca.crt" }}',
+        "its join secret is another", values="guarded"),
+    "`helm test` shows no certificate": Fault(
+        "tests/answer.yaml", "{{- if .Values.tls.requireClients }}", "{{- if false }}", "no coordinator answers", "ask", values="guarded"),
+    "`helm test` says no key": Fault(
+        "tests/answer.yaml", "name: BELLWETHER_API_KEY", "name: API_KEY", "an API key is needed", "ask", values="guarded"),
+    "`helm test` takes its key from elsewhere": Fault(
+        "tests/answer.yaml", "key: test, optional: true", "key: tset, optional: true", "an API key is needed", "ask", values="guarded"),
+    "the certificate of a client is not asked for": Fault(
+        "_helpers.tpl", "--tls-authority=/etc/bellwether/client-tls/ca.crt", "--insecure", "", "open", values="guarded"),
+    "keys are not asked for": Fault("_helpers.tpl", "--api-keys=/etc/bellwether/api-keys/keys", "--insecure", "", "open", values="guarded"),
     "the coordinator listens elsewhere for workers": Fault(
         "coordinator.yaml", '--worker-listen=0.0.0.0:{{ include "bellwether.ports.worker" . }}', "--worker-listen=0.0.0.0:7499",
         "no coordinator at bell-bellwether-cluster:7401 .*Connection refused", at_first_too=True),
@@ -41,7 +60,7 @@ FAULTS = {
         "workers.yaml", "            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "",
         r"\(POD_IP\):7410\" is no address"),
     "both ranks of a pod want one port": Fault(
-        "workers.yaml", "--link-listen=$(POD_IP):{{ $port }}", "--link-listen=$(POD_IP):7410", "in use", demo=True),
+        "workers.yaml", "--link-listen=$(POD_IP):{{ $port }}", "--link-listen=$(POD_IP):7410", "in use", values="demo"),
     "a worker asks for another name's certificate": Fault(
         "workers.yaml", ".Values.tls.clusterName", ".Release.Name", "no coordinator at .*for another name"),
     "workers look for the coordinator by its clients' name": Fault(
@@ -53,7 +72,7 @@ FAULTS = {
     "the Secret has another name": Fault("_helpers.tpl", "secretName: {{ . | quote }}", "secretName: other", "there is no secret other"),
     "the init container may not write": Fault(
         "_helpers.tpl", "- {name: models, mountPath: /models}", "- {name: models, mountPath: /models, readOnly: true}",
-        "Read-only file system", demo=True),
+        "Read-only file system", values="demo"),
     "the coordinator has a name only when it is ready": Fault(
         "services.yaml", "publishNotReadyAddresses: true\n  selector:\n    {{- include \"bellwether.selector\" . | nindent 4 }}\n"
         "    app.kubernetes.io/component: coordinator",
@@ -92,13 +111,13 @@ FAULTS = {
 }
 
 
-class Faults(cluster_test.Pipeline):
+class Faults(cluster_test.Pipeline, cluster_test.Guarded):
     test_stages_of_two_pods_talk_encrypted_and_renewal_ends_no_stream = test_a_node_is_lost = None
     test_a_coordinator_crashes_and_another_takes_its_place = test_an_upgrade_to_another_build = None
-    test_an_answer_may_not_hold_up_the_end_of_a_pod = None
+    test_an_answer_may_not_hold_up_the_end_of_a_pod = test_who_has_all_that_is_asked_for_is_answered_and_nobody_else = None
 
-    def values_of(self, demo):
-        return *((cluster_test.FETCH, cluster_test.DEMO) if demo else self.values), cluster_test.MONITORED
+    def values_of(self, name):
+        return *{"pipeline": self.values, "demo": (cluster_test.FETCH, cluster_test.DEMO), "guarded": self.guarded}[name], cluster_test.MONITORED
 
     def faulty(self, fault):
         """The manifests of a chart with the fault in it."""
@@ -109,7 +128,7 @@ class Faults(cluster_test.Pipeline):
             text = template.read_text()
             self.assertIn(fault.old, text)
             template.write_text(text.replace(fault.old, fault.new))
-            return self.render(*self.values_of(fault.demo), path=path)
+            return self.render(*self.values_of(fault.values), path=path)
 
     async def test_a_fault_of_a_template_is_seen(self):
         for name, fault in FAULTS.items():
@@ -118,14 +137,14 @@ class Faults(cluster_test.Pipeline):
                     await self.see(cluster, fault)
 
     async def test_nothing_of_it_is_seen_without_a_fault(self):
-        for demo in (True, False):
+        for values in ("pipeline", "demo", "guarded"):
             async with self.empty_cluster() as cluster:
-                release, [test] = self.render(*self.values_of(demo))
+                release, [test] = self.render(*self.values_of(values))
                 cluster.apply(release)
                 await cluster.until_ready()
                 await self.answer(cluster, self.ask(cluster, test))
                 for name, fault in FAULTS.items():
-                    if fault.seen and fault.demo == demo and not fault.at_first_too:
+                    if fault.seen and fault.values == values and not fault.at_first_too:
                         self.assertNotRegex(cluster.story(), fault.seen, name)
 
     async def see(self, cluster, fault):
@@ -140,6 +159,13 @@ class Faults(cluster_test.Pipeline):
             monitor = next(each for each in release if each["kind"] == "PodMonitor")
             with self.assertRaisesRegex(AssertionError, fault.seen):
                 await self.scrape(cluster, test, monitor)
+            return
+        if fault.when == "open":
+            await cluster.until_ready()
+            clients = [self.ask(cluster, test, *arguments, command=program) for _, arguments, program, _ in self.strangers(test)]
+            for each in clients:
+                await cluster.until(each.over.is_set, f"{each.name} ends")
+            self.assertIn(0, [each.containers[0].code for each in clients], cluster.story())
             return
         if fault.when == "drain":
             await cluster.until_ready()
@@ -171,7 +197,9 @@ class Refusals(unittest.TestCase):
                             ("spec/template/spec/enableServiceLinks", True), ("spec/template/spec/securityContext/sysctls", []),
                             ("spec/template/spec/containers/0/lifecycle", {"postStart": {"exec": {"command": ["true"]}}}),
                             ("spec/template/spec/containers/0/readinessProbe/successThreshold", 2),
-                            ("spec/template/spec/containers/0/env/0", {"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}),
+                            ("spec/template/spec/containers/0/env/0", {"name": "A", "valueFrom": {"configMapKeyRef": {"name": "a", "key": "b"}}}),
+                            ("spec/template/spec/containers/0/env/0",
+                             {"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}),
                             ("spec/template/spec/containers/0/volumeMounts/0/subPath", "a"),
                             ("spec/template/spec/containers/0/securityContext/privileged", True),
                             ("spec/template/spec/volumes/0", {"name": "models", "nfs": {"server": "a", "path": "/"}})):

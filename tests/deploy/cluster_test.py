@@ -7,6 +7,7 @@ import asyncio
 import base64
 import contextlib
 import copy
+import hashlib
 import json
 import pathlib
 import re
@@ -49,15 +50,37 @@ READ = "import sys, urllib.request; [print(url, urllib.request.urlopen(url, time
 MEANWHILE = 3  # seconds that an answer takes in which something is to happen
 
 
-def make_certificates(directory):
-    subprocess.run([processes.ROOT / "tools/make_certificates.sh", directory, "bellwether"], check=True)
+# Over DEMO: every door of the chart closed but to those who show and say what they should.
+GUARDED = {"tls": {"clusterSecret": "cluster-tls", "clientSecret": "client-tls", "requireClients": True, "clientName": "chat.example"},
+           "apiKeysSecret": "keys", "joinSecret": "join",
+           "workerGroups": [{"name": "workers", "pods": 1, "ranks": 1, "extraArgs": ["--threads=1"]}]}
+# Asks the HTTP door as chat.example. Arguments: shown, where a certificate is to be shown, and what else the request's head is to say.
+HTTPS = """
+import socket, ssl, sys
+tls = "/etc/bellwether/client-tls/"
+context = ssl.create_default_context(cafile=tls + "ca.crt")
+if sys.argv[1] == "shown":
+    context.load_cert_chain(tls + "tls.crt", tls + "tls.key")
+with context.wrap_socket(socket.create_connection(("bell-bellwether", 80)), server_hostname="chat.example") as door:
+    head = ["GET /v1/models HTTP/1.1", "Host: chat.example", "Connection: close", *sys.argv[2:], "", ""]
+    door.sendall("\\r\\n".join(head).encode())
+    print(door.recv(64).decode())
+"""
 
 
-def secret(name, directory):
-    """As `kubectl create secret generic` makes it of the files of tools/make_certificates.sh."""
-    files = {"tls.crt": "bellwether.pem", "tls.key": "bellwether.key", "ca.crt": "authority.pem"}
-    return {"kind": "Secret", "metadata": {"name": name},
-            "data": {key: base64.b64encode((directory / file).read_bytes()).decode() for key, file in files.items()}}
+def make_certificates(directory, name="bellwether"):
+    subprocess.run([processes.ROOT / "tools/make_certificates.sh", directory, name], check=True)
+
+
+def secret(name, **data):
+    """As `kubectl create secret generic` makes it."""
+    return {"kind": "Secret", "metadata": {"name": name}, "data": {key: base64.b64encode(each).decode() for key, each in data.items()}}
+
+
+def tls_secret(name, directory, host="bellwether"):
+    """Of the files of tools/make_certificates.sh."""
+    files = {"tls.crt": f"{host}.pem", "tls.key": f"{host}.key", "ca.crt": "authority.pem"}
+    return secret(name, **{key: (directory / file).read_bytes() for key, file in files.items()})
 
 
 def connections(pod, port):
@@ -67,7 +90,7 @@ def connections(pod, port):
 
 
 class Clusters(unittest.IsolatedAsyncioTestCase):
-    certificates = None  # a directory, where there are some
+    secrets = ()  # that the cluster has before the chart comes
 
     @classmethod
     def setUpClass(cls):
@@ -84,8 +107,8 @@ class Clusters(unittest.IsolatedAsyncioTestCase):
     async def empty_cluster(self):
         images = {"bellwether:0.1.0": {"/usr/local/bin": processes.BIN}, "checkpoint:1": {"/checkpoint": self.checkpoint}}
         async with control_plane.Cluster(images) as cluster:
-            if self.certificates:
-                cluster.put_data(secret("bellwether-cluster-tls", self.certificates))
+            for each in self.secrets:
+                cluster.put_data(each)
             yield cluster
 
     async def install(self, *values):
@@ -199,6 +222,61 @@ class Demo(Clusters):
         self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
 
 
+class Guarded(Clusters):
+    """Clients show a certificate and say a key, workers show one of another authority and know a secret."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        directory = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
+        cls.addClassCleanup(shutil.rmtree, directory)
+        make_certificates(directory / "cluster")
+        make_certificates(directory / "client", "chat.example")
+        record = json.dumps({"name": "team-a", "sha256": hashlib.sha256(b"sheep").hexdigest()})
+        cls.secrets = [*cls.secrets, tls_secret("cluster-tls", directory / "cluster"), tls_secret("client-tls", directory / "client", "chat.example"),
+                       secret("keys", keys=record.encode(), test=b"sheep"), secret("join", secret=b"as long as it has to be")]
+        cls.guarded = (FETCH, DEMO, GUARDED)
+
+    def strangers(self, test):
+        """Clients that have not all that is asked for: what they are, their arguments and program, and what they hear."""
+        own = test["spec"]["containers"][0]["args"]
+        no_certificate = [each for each in own if not each.startswith(("--tls-certificate", "--tls-key"))]
+        plain = [each for each in no_certificate if not each.startswith("--tls")] + ["--insecure"]
+        keyless, web = ("env", "--unset=BELLWETHER_API_KEY", "bellwether"), ("python3", "-c", HTTPS)
+        return (("in clear", plain, ("bellwether",), "no coordinator answers"),
+                ("without a certificate", no_certificate, ("bellwether",), "no coordinator answers"),
+                ("without a key", own, keyless, "an API key is needed"),
+                ("with another key", [*own, "--api-key=goat"], ("bellwether",), "nobody has this API key"),
+                ("over HTTP without a certificate", ["none", "Authorization: Bearer sheep"], web, "(?i)certificate.required|reset|EOF"))
+
+    async def test_who_has_all_that_is_asked_for_is_answered_and_nobody_else(self):
+        cluster, test = await self.install(*self.guarded)
+        self.assertEqual(len(json.loads(await self.answer(cluster, self.ask(cluster, test)))["token_ids"]), 1)
+        for name, arguments, program, heard in self.strangers(test):
+            with self.subTest(name):
+                self.assertRegex(await self.answer(cluster, self.ask(cluster, test, *arguments, command=program), code=1), heard)
+        for said, status in (["Authorization: Bearer sheep"], "200"), (["Authorization: Bearer goat"], "401"), ([], "401"):
+            page = self.ask(cluster, test, "shown", *said, command=("python3", "-c", HTTPS))
+            self.assertIn(f"HTTP/1.1 {status}", await self.answer(cluster, page))
+        await self.see_workers_refused(cluster)
+
+    async def see_workers_refused(self, cluster):
+        """Workers that nobody leads, on the coordinator's doorstep: a label is all that the network policy asks for."""
+        led = next(each for each in self.render(*self.guarded)[0] if each["kind"] == "StatefulSet")["spec"]["template"]
+        for name, drop, add, shown, seen in (("ignorant", "--join-secret", [], "cluster-tls", "its join secret is missing"),
+                                             ("in-clear", "--cluster-tls", ["--insecure"], "cluster-tls", "no coordinator at .*: "),
+                                             ("a-client", "none", [], "client-tls", "no coordinator at .*: ")):
+            document = copy.deepcopy(led) | {"kind": "Pod", "apiVersion": "v1"}
+            document["metadata"]["name"], document["spec"]["restartPolicy"] = name, "Never"
+            next(each for each in document["spec"]["volumes"] if each["name"] == "cluster-tls")["secret"]["secretName"] = shown
+            [container] = document["spec"]["containers"]
+            container["args"] = [each for each in container["args"] if not each.startswith(drop)] + add
+            worker = cluster.run_pod(document)
+            await cluster.until(lambda: re.search(seen, worker.containers[0].log.read_text()), f"a worker {name} is refused")
+            await worker.kill()
+        self.assertTrue(cluster.is_ready())
+
+
 class Pipeline(Clusters):
     """Two stages in two pods, which encrypt what they say, the model on a volume of the nodes."""
 
@@ -208,6 +286,7 @@ class Pipeline(Clusters):
         cls.certificates = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
         cls.addClassCleanup(shutil.rmtree, cls.certificates)
         make_certificates(cls.certificates)
+        cls.secrets = [*cls.secrets, tls_secret("bellwether-cluster-tls", cls.certificates)]
         volume = {"hostPath": {"path": str(cls.checkpoint), "type": "Directory"}, "persistentVolumeClaim": None}
         cls.values = (chart.values_of(chart.CHART / "values-tls.yaml"), PIPELINE, {"model": {"path": "/models", "volume": volume}})
 
@@ -228,7 +307,7 @@ class Pipeline(Clusters):
         client = self.ask(cluster, test, *long)
         await self.until_it_has_begun(cluster, client)
         make_certificates(self.certificates)
-        cluster.put_data(secret("bellwether-cluster-tls", self.certificates))
+        cluster.put_data(tls_secret("bellwether-cluster-tls", self.certificates))
         self.assertEqual(await self.text(cluster, client), expected)
         self.assertTrue(cluster.evict(second))
         self.assertIsNone(cluster.evict(first), "one at a time may go")

@@ -102,8 +102,11 @@ class Container:
     def command(self):
         variables = {"PATH": sandbox.PATH, "HOSTNAME": self.pod.name, "HOME": "/"}
         fields = {"metadata.name": self.pod.name, "metadata.uid": self.pod.uid, "status.podIP": self.pod.address}
-        for name, text, field in self.spec.variables:
-            variables[name] = fields[field] if field else manifests.expand(text, variables)
+        for each in self.spec.variables:
+            if each.secret is None:
+                variables[each.name] = fields[each.field] if each.field else manifests.expand(each.text, variables)
+            elif (value := self.pod.secret_value(*each.secret)) is not None:
+                variables[each.name] = value.decode()
         return [manifests.expand(each, variables) for each in self.spec.program], variables
 
     def signal(self, number):
@@ -228,7 +231,7 @@ class Pod:
                                     self.cluster.resolver())
             self.has_address = True
             self.changed()
-            while wrong := self._make_volumes():  # as a kubelet does: whoever has forgotten a Secret may bring it
+            while wrong := self._make_volumes() or self._missing_keys():  # as a kubelet does: whoever has forgotten a Secret may bring it
                 self.say(wrong)
                 if await happens(self.stopping, 1):
                     return
@@ -294,6 +297,15 @@ class Pod:
                     return f"volume {name}: there is no {volume.kind} {volume.source}"
                 write_projected(path, data, volume.mode, group)
         return ""
+
+    def secret_value(self, name, key):
+        return (self.cluster.data_of("secret", name) or {}).get(key)
+
+    def _missing_keys(self):
+        """Of the Secrets that variables are from: what is missing, or nothing."""
+        return next((f"{container.name}: there is no key {key} of a secret {name}" for container in self.spec.init_containers + self.spec.containers
+                     for name, key in (each.secret for each in container.variables if each.secret and not each.optional)
+                     if self.secret_value(name, key) is None), "")
 
     def renew(self, kind, source):
         """Writes the volumes of a Secret or ConfigMap anew that has changed."""

@@ -97,11 +97,21 @@ class User:
 
 
 @dataclasses.dataclass(frozen=True)
+class Variable:
+    """Of an environment: a text, or what a field of the pod or a key of a Secret holds."""
+    name: str
+    text: str = ""
+    field: Optional[str] = None
+    secret: Optional[tuple] = None  # (name, key)
+    optional: bool = False  # without its Secret it is not set
+
+
+@dataclasses.dataclass(frozen=True)
 class Container:
     name: str
     image: str
     program: list  # command and args, variables not yet expanded
-    variables: list  # (name, text or None, path of a field or None)
+    variables: list  # of Variable
     ports: dict
     mounts: list  # (volume, path, whether it may be written)
     user: User
@@ -189,9 +199,13 @@ def read_exec(handler):
 def read_variable(fields):
     name, text = fields.need("name"), fields.take("value")
     if text is not None or not fields.has("valueFrom"):
-        return name, text or "", None
-    with fields.object("valueFrom", "EnvVarSource") as source, source.object("fieldRef", "ObjectFieldSelector") as field:
-        return name, None, field.only("fieldPath", "metadata.name", "metadata.uid", "status.podIP", default=None)
+        return Variable(name, text or "")
+    with fields.object("valueFrom", "EnvVarSource") as source:
+        if source.has("secretKeyRef"):
+            with source.object("secretKeyRef", "SecretKeySelector") as key:
+                return Variable(name, secret=(key.need("name"), key.need("key")), optional=key.take("optional", False))
+        with source.object("fieldRef", "ObjectFieldSelector") as field:
+            return Variable(name, field=field.only("fieldPath", "metadata.name", "metadata.uid", "status.podIP", default=None))
 
 
 def read_probe(fields, ports):
