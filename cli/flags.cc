@@ -296,7 +296,8 @@ void AddUp(CLI::App& app, CommandLine& line) {
   Add(*up, "--api-keys", line.up.api_keys,
       "file of who may ask: a line {\"name\": ..., \"sha256\": ...} for each key (default: everybody)");
   Add(*up, "--served-model-name", line.up.served_model_name,
-      "what they call the model, several names with commas (default: as its file or directory is called)");
+      "what they call the model, several names with commas (default: as its file or directory is called)")
+      ->check(NameList());
   up->add_flag("--insecure", line.up.insecure, kInsecureHelp);
   Add(*up, "--metrics-listen", line.up.metrics_listen,
       "HOST:PORT for monitoring: /metrics of the coordinator, /http_sd for Prometheus to find all; empty: "

@@ -17,6 +17,10 @@
 namespace bellwether {
 namespace {
 
+// U+0080 to U+009F, which some terminals obey, are C2 80 to C2 9F in UTF-8.
+constexpr unsigned char kC1Lead = 0xC2;
+constexpr unsigned char kC1End = 0xA0;
+
 spdlog::level::level_enum ToSpdlog(LogLevel level) {
   switch (level) {
     case LogLevel::kDebug:
@@ -104,14 +108,19 @@ std::string JsonLine(std::string_view program, LogLevel level, std::string_view 
 
 std::string LogText(std::string_view message) {
   while (!message.empty() && message.back() == '\n') message.remove_suffix(1);
+  const auto bytes = [](unsigned char c) { return absl::StrCat("\\x", absl::Hex(c, absl::kZeroPad2)); };
+  const std::string printable = Printable(message);
   std::string text;
-  for (const char c : Printable(message)) {
+  for (size_t i = 0; i < printable.size(); ++i) {
+    const auto c = static_cast<unsigned char>(printable[i]);
     if (c == '\n') {
       text += "\n    ";
-    } else if (static_cast<unsigned char>(c) < ' ' || c == 127) {
-      absl::StrAppend(&text, "\\x", absl::Hex(c, absl::kZeroPad2));
+    } else if (c < ' ' || c == 127) {
+      text += bytes(c);
+    } else if (c == kC1Lead && static_cast<unsigned char>(printable[i + 1]) < kC1End) {
+      text += bytes(c) + bytes(printable[++i]);
     } else {
-      text += c;
+      text += printable[i];
     }
   }
   return text;

@@ -12,6 +12,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "common/config.h"
 #include "common/host_port.h"
 #include "common/log.h"
@@ -67,6 +68,17 @@ inline CLI::Validator Address(AddressRules rules) {
     return std::string(ParseHostPort(text, rules.any_port).status().message());
   };
   return {check, "HOST:PORT"};
+}
+
+// Of those that take names with commas between them; empty where none is given.
+inline CLI::Validator NameList() {
+  const auto check = [](const std::string& text) {
+    for (const absl::string_view name : absl::StrSplit(text, ',')) {
+      if (name.empty() && !text.empty()) return absl::StrCat("Value ", text, " has an empty name in it");
+    }
+    return std::string();
+  };
+  return {check, "NAMES"};
 }
 
 // Of the flags that take a whole number of the type T, which CLI11 would wrap around. `instead` says what to

@@ -114,7 +114,9 @@ void HttpCompletion::SubmitAll(const OpenAiRequest& asked, std::vector<EngineReq
   const auto self = std::static_pointer_cast<HttpCompletion>(shared_from_this());
   const auto submit = [&](EngineRequest request, size_t prompt) {
     const auto observer = std::make_shared<Observer>(self, prompt, request.score);
-    const absl::Status status = Submit(std::move(request), observer);
+    LogFields part;
+    if (requests.size() > 1) part = {{"prompt", absl::StrCat(prompt)}};
+    const absl::Status status = Submit(std::move(request), observer, std::move(part));
     if (status.ok()) return true;
     service().CountRefused(status);
     Fail(status);

@@ -70,9 +70,9 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--http-allow-origin", options.http_allow_origin,
           "Web pages of other sites that may use it, such as https://chat.example.com, several with commas; "
           "* for all");
-  AddFlag(
-      app, "--served-model-name", options.served_model_name,
-      "What they call the model, several names with commas (default: as its file or directory is called)");
+  AddFlag(app, "--served-model-name", options.served_model_name,
+          "What they call the model, several names with commas (default: as its file or directory is called)")
+      ->check(NameList());
   AddFlag(app, "--metrics-listen", options.metrics_listen,
           "Address for monitoring, HOST:PORT: /metrics, /healthz, /readyz, and /http_sd, by which Prometheus "
           "finds the whole cluster; port 0 takes any, as does a default that is taken; empty: none")

@@ -55,12 +55,15 @@ absl::Status RequestCall::GivenUp() const {
   return absl::DeadlineExceededError("the deadline has passed before the prompt was read");
 }
 
-absl::Status RequestCall::Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer) {
+absl::Status RequestCall::Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer,
+                                 LogFields part) {
+  LogFields fields = Fields();
+  fields.insert(fields.end(), part.begin(), part.end());
   MutexLock lock(&mutex_);
   request.id = submitted_.empty() ? first_id_ : service_->engine().NewRequestId();
   request.deadline = deadline_;
   if (client_.ok()) request.client = *client_;
-  observer = service_->Overhear(request, Fields(), std::move(observer));
+  observer = service_->Overhear(request, std::move(fields), std::move(observer));
   const RequestId id = request.id;
   BW_RETURN_IF_ERROR(service_->engine().Submit(std::move(request), std::move(observer)));
   submitted_.push_back(id);

@@ -64,8 +64,8 @@ class RequestCall : public std::enable_shared_from_this<RequestCall> {
   // Why reading is of no use any more.
   absl::Status GivenUp() const;
   // Hands a request to the engine, with the call's deadline. Errors are EngineLoop::Submit's; else the
-  // observer hears of the end.
-  absl::Status Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer);
+  // observer hears of the end. `part`: which of several it is, for the log.
+  absl::Status Submit(EngineRequest request, std::shared_ptr<RequestObserver> observer, LogFields part = {});
   // Has the engine end what was submitted, and what still will be.
   void CancelSubmitted();
   // With the request's name in front.

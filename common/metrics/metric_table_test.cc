@@ -9,6 +9,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "common/metrics/metric_docs.h"
 #include "common/read_file.h"
@@ -111,6 +112,30 @@ TEST(MetricTable, DocumentationIsUpToDate) {
   const auto written = ReadFile(kDocs, 1 << 20);
   ASSERT_TRUE(written.ok()) << written.status();
   EXPECT_TRUE(*written == wanted) << "run this test with BELLWETHER_WRITE_DOCS=1 in the root of the sources";
+}
+
+// What people copy from a page is a metric.
+TEST(MetricTable, PagesNameMetricsOfTheTable) {
+  constexpr char kPrefix[] = "bellwether_";
+  constexpr char kNameCharacters[] = "abcdefghijklmnopqrstuvwxyz0123456789_";
+  std::set<std::string> known;
+  for (const MetricSpec& spec : kMetricTable) {
+    for (const char* suffix : {"", "_bucket", "_sum", "_count"})
+      known.insert(absl::StrCat(spec.name, suffix));
+  }
+  int named = 0;
+  for (const char* page :
+       {"README.md", "docs/deploy.md", "docs/http.md", "docs/offload.md", "docs/runbook.md"}) {
+    const auto text = ReadFile(page, 1 << 20);
+    ASSERT_TRUE(text.ok()) << text.status();
+    for (size_t at = text->find(kPrefix); at != std::string::npos; at = text->find(kPrefix, at + 1)) {
+      const std::string name = text->substr(at, text->find_first_not_of(kNameCharacters, at) - at);
+      if (name.back() == '_') continue;  // what several begin with
+      EXPECT_TRUE(known.contains(name)) << page << " names " << name;
+      ++named;
+    }
+  }
+  EXPECT_GT(named, 0);
 }
 
 }  // namespace

@@ -127,6 +127,12 @@ class BadArguments : public ::testing::Test {
   }
   void SetUp() override { ASSERT_NE(stub_, nullptr); }
 
+  static grpc::Status ReadAll(grpc::ClientReaderInterface<v1::GenerateResponse>& reader) {
+    v1::GenerateResponse message;
+    while (reader.Read(&message)) {
+    }
+    return reader.Finish();
+  }
   static grpc::Status Generate(const v1::GenerateRequest& request, const std::string& request_id = "") {
     grpc::ClientContext context;
     if (!request_id.empty()) context.AddMetadata("x-request-id", request_id);
@@ -156,14 +162,6 @@ class BadArguments : public ::testing::Test {
   static TinyCheckpoint* checkpoint_;
   static TestCluster* cluster_;
   static v1::Inference::Stub* stub_;
-
- private:
-  static grpc::Status ReadAll(grpc::ClientReaderInterface<v1::GenerateResponse>& reader) {
-    v1::GenerateResponse message;
-    while (reader.Read(&message)) {
-    }
-    return reader.Finish();
-  }
 };
 TinyCheckpoint* BadArguments::checkpoint_ = nullptr;
 TestCluster* BadArguments::cluster_ = nullptr;
@@ -254,6 +252,21 @@ TEST_F(BadArguments, AStringThatIsNoUtf8IsNoMessage) {
 TEST_F(BadArguments, RequestIds) {
   ExpectRefused(Generate(GoodRequest(), std::string(500, 'x')), "x-request-id");
   ExpectRefused(Generate(GoodRequest(), "two words"), "x-request-id");
+}
+
+// As over HTTP; what is no trace is no reason to refuse anybody.
+TEST_F(BadArguments, ATraceIsEchoedAndWhatIsNoneIsNot) {
+  const std::string trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  for (const std::string& given : {trace, std::string("00-of-no-trace")}) {
+    grpc::ClientContext context;
+    context.AddMetadata("traceparent", given);
+    const grpc::Status status = ReadAll(*stub_->Generate(&context, GoodRequest()));
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    const auto& answered = context.GetServerInitialMetadata();
+    const auto echo = answered.find("traceparent");
+    EXPECT_EQ(echo == answered.end() ? "" : std::string(echo->second.data(), echo->second.size()),
+              given == trace ? trace : "");
+  }
 }
 
 TEST_F(BadArguments, NothingOfThisHarmedTheServer) {

@@ -423,12 +423,14 @@ class Cli(unittest.TestCase):
                                  (["bench", "--layouts", "1x1t-5"], ["1x1t-5"]),
                                  (["bench", "--layouts", "1x1,64x2"], ["64x2", "128", "64"]),
                                  (["up", "--devices", "cpu,,cpu"], ["--devices"]),
+                                 (["up", "--served-model-name", "a,,b"], ["--served-model-name", "empty name"]),
                                  (["bench", "--repeats", 0], ["--repeats", "1 to 1000"])):
             model = ["--model", MODEL] if arguments[0] != "bench" else []
             for text in texts:
                 self.assert_fails(text, *arguments, *model)
         for program, arguments in (("coordinator", ["--log-level", "foo"]), ("coordinator", ["--drain-seconds", "-1"]),
                                    ("coordinator", ["--step-deadline-seconds", "nan"]),
+                                   ("coordinator", ["--served-model-name", "a,,b"]),
                                    ("worker", ["--log-level", "foo"]), ("worker", ["--memory-mib", "-1"]),
                                    ("worker", ["--cpus", "0,,1"])):
             done = subprocess.run([processes.BIN / f"bellwether-{program}", "--model", MODEL, *arguments],

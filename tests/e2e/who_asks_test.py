@@ -129,6 +129,14 @@ class LogPrompts(unittest.TestCase):
         lines = [json.loads(line) for line in cluster.logs().splitlines() if '"request":"told"' in line]
         self.assertEqual([line["message"] for line in lines], [f"prompt: {SECRET}", f"answer: {answer['choices'][0]['text']}"])
 
+        # Of several prompts in one call each line says which one it is about.
+        answer = door.post("/v1/completions", {"x-request-id": "both"}, model="sheep-1b", prompt=["first", "second"], max_tokens=4)
+        wait_for(lambda: cluster.logs().count("answer: ") == 3)
+        lines = [json.loads(line) for line in cluster.logs().splitlines() if '"request":"both"' in line]
+        texts = [choice["text"] for choice in answer["choices"]]
+        told = {(line["prompt"], line["message"]) for line in lines}
+        self.assertEqual(told, {("0", "prompt: first"), ("1", "prompt: second"), ("0", f"answer: {texts[0]}"), ("1", f"answer: {texts[1]}")})
+
 
 class JoinSecret(unittest.TestCase):
     def test_who_does_not_know_the_secret_does_not_join_and_hears_why(self):
