@@ -1,6 +1,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "common/tls_options.h"
@@ -15,10 +16,30 @@ struct TlsFiles {
 
 // Reads and checks them, so that what is wrong is said by name and not by a handshake that fails. All errors
 // are InvalidArgument and name the file: it cannot be read, is no PEM, the key is not the certificate's, or
-// the certificate has ended or not begun.
+// the certificate has ended or not begun (of several authorities: all of them).
 absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options);
-// The same for a listener, which must have a certificate.
-absl::StatusOr<TlsFiles> ReadListenerTlsFiles(const TlsOptions& options);
+// InvalidArgument: a listener must have a certificate.
+absl::Status CheckListener(const TlsOptions& options);
+
+// Files that are renewed while they are used: the last ones that were good. One thread.
+class FollowedTlsFiles {
+ public:
+  // Errors: those of ReadTlsFiles.
+  static absl::StatusOr<FollowedTlsFiles> Read(TlsOptions options);
+
+  const TlsFiles& files() const { return files_; }
+  // Reads them again; true if they are good and others than before. That they are no good is logged once,
+  // until they are.
+  bool Look();
+
+ private:
+  FollowedTlsFiles(TlsOptions options, TlsFiles files)
+      : options_(std::move(options)), files_(std::move(files)) {}
+
+  TlsOptions options_;
+  TlsFiles files_;
+  bool broken_ = false;
+};
 
 // How often files are looked at for having been renewed. Connections that are there go on, new ones see the
 // new files.

@@ -41,20 +41,19 @@ absl::StatusOr<std::shared_ptr<ssl::context>> MakeContext(const TlsFiles& files)
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TlsContexts>> TlsContexts::Load(TlsOptions options, const Clock* clock) {
-  BW_ASSIGN_OR_RETURN(const TlsFiles files, ReadListenerTlsFiles(options));
-  std::unique_ptr<TlsContexts> contexts(new TlsContexts(std::move(options), clock));
-  BW_RETURN_IF_ERROR(contexts->Take(files));
+  BW_RETURN_IF_ERROR(CheckListener(options));
+  BW_ASSIGN_OR_RETURN(FollowedTlsFiles files, FollowedTlsFiles::Read(std::move(options)));
+  std::unique_ptr<TlsContexts> contexts(new TlsContexts(std::move(files), clock));
+  BW_RETURN_IF_ERROR(contexts->Make());
   return contexts;
 }
 
-absl::Status TlsContexts::Take(const TlsFiles& files) {
-  if (files == files_) return absl::OkStatus();
+absl::Status TlsContexts::Make() {
   try {
-    BW_ASSIGN_OR_RETURN(context_, MakeContext(files));
+    BW_ASSIGN_OR_RETURN(context_, MakeContext(files_.files()));
   } catch (const std::exception& error) {  // of Boost, where memory is short
     return absl::ResourceExhaustedError(absl::StrCat("TLS: ", error.what()));
   }
-  files_ = files;
   return absl::OkStatus();
 }
 
@@ -62,10 +61,11 @@ std::shared_ptr<ssl::context> TlsContexts::Current() {
   const absl::Duration now = clock_->Now();
   if (now < looked_at_ + absl::Seconds(kTlsRenewalSeconds)) return context_;
   looked_at_ = now;
-  const absl::StatusOr<TlsFiles> files = ReadListenerTlsFiles(options_);
-  const absl::Status taken = files.ok() ? Take(*files) : files.status();
-  if (!taken.ok() && !broken_) LogWarning("the last certificate is still shown: ", taken.message());
-  broken_ = !taken.ok();
+  if (files_.Look()) {
+    if (const absl::Status made = Make(); !made.ok()) {
+      LogWarning("the last certificate is still shown: ", made.message());
+    }
+  }
   return context_;
 }
 

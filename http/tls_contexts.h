@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -17,21 +18,19 @@ class TlsContexts {
   static absl::StatusOr<std::unique_ptr<TlsContexts>> Load(TlsOptions options,
                                                            const Clock* clock = Clock::Real());
 
-  // For a new connection, which keeps it. While the files are broken, which is logged once, it is the last
-  // one.
+  // For a new connection, which keeps it.
   std::shared_ptr<boost::asio::ssl::context> Current();
 
  private:
-  TlsContexts(TlsOptions options, const Clock* clock)
-      : options_(std::move(options)), clock_(clock), looked_at_(clock->Now()) {}
-  absl::Status Take(const TlsFiles& files);
+  TlsContexts(FollowedTlsFiles files, const Clock* clock)
+      : files_(std::move(files)), clock_(clock), looked_at_(clock->Now()) {}
+  // Makes the context anew.
+  absl::Status Make();
 
-  const TlsOptions options_;
+  FollowedTlsFiles files_;
   const Clock* const clock_;
   absl::Duration looked_at_;
-  TlsFiles files_;  // that `context_` is made of
   std::shared_ptr<boost::asio::ssl::context> context_;
-  bool broken_ = false;
 };
 
 }  // namespace bellwether

@@ -7,15 +7,19 @@
 #include "common/tls_files.h"
 #include "grpcpp/security/tls_certificate_provider.h"
 #include "grpcpp/security/tls_credentials_options.h"
+#include "proto/tls_file_copies.h"
 
 namespace bellwether {
 namespace {
 
 using Provider = std::shared_ptr<grpc::experimental::CertificateProviderInterface>;
 
-Provider FollowFiles(const TlsOptions& options) {
+constexpr unsigned kWatcherSeconds = 1;  // the least that gRPC takes
+
+absl::StatusOr<Provider> FollowFiles(const TlsOptions& options) {
+  BW_ASSIGN_OR_RETURN(const TlsFileCopies* const copies, TlsFileCopies::Of(options));
   return std::make_shared<grpc::experimental::FileWatcherCertificateProvider>(
-      options.key, options.certificate, options.authority, kTlsRenewalSeconds);
+      copies->key_and_certificate(), copies->key_and_certificate(), copies->authority(), kWatcherSeconds);
 }
 
 Provider KeepRead(const TlsFiles& pem) {
@@ -27,8 +31,9 @@ Provider KeepRead(const TlsFiles& pem) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(const TlsOptions& options) {
-  BW_RETURN_IF_ERROR(ReadListenerTlsFiles(options).status());
-  grpc::experimental::TlsServerCredentialsOptions tls(FollowFiles(options));
+  BW_RETURN_IF_ERROR(CheckListener(options));
+  BW_ASSIGN_OR_RETURN(const Provider files, FollowFiles(options));
+  grpc::experimental::TlsServerCredentialsOptions tls(files);
   tls.watch_identity_key_cert_pairs();
   if (!options.authority.empty()) {
     tls.watch_root_certs();
@@ -41,8 +46,13 @@ absl::StatusOr<ChannelSecurity> TlsClient(const TlsOptions& options, bool follow
   if (!options.wanted()) return ChannelSecurity{};
   BW_ASSIGN_OR_RETURN(const TlsFiles pem, ReadTlsFiles(options));
   grpc::experimental::TlsChannelCredentialsOptions tls;
-  if (!options.certificate.empty() || !options.authority.empty())
-    tls.set_certificate_provider(follow_files ? FollowFiles(options) : KeepRead(pem));
+  if (!options.certificate.empty() || !options.authority.empty()) {
+    Provider files = KeepRead(pem);
+    if (follow_files) {
+      BW_ASSIGN_OR_RETURN(files, FollowFiles(options));
+    }
+    tls.set_certificate_provider(files);
+  }
   if (!options.certificate.empty()) tls.watch_identity_key_cert_pairs();
   if (!options.authority.empty()) tls.watch_root_certs();
   return ChannelSecurity{.credentials = grpc::experimental::TlsCredentials(tls),

@@ -147,6 +147,11 @@ class ClientsWithCertificates(Certificates):
 
 
 class Renewal(Certificates):
+    def put(self, file):
+        part = self.path / "server" / f"{file.name}.part"
+        shutil.copy(file, part)
+        part.rename(self.path / "server" / file.name)
+
     def test_a_renewed_certificate_is_shown_and_no_stream_ends(self):
         server = self.cluster()
         with self.channel(server) as channel:
@@ -158,15 +163,21 @@ class Renewal(Certificates):
             next(stream)
             new = self.path / "new"
             processes.make_certificates(new, "localhost")
-            for name in ("localhost.key", "localhost.pem"):
-                shutil.copy(new / name, self.path / "server" / f"{name}.part")
-                (self.path / "server" / f"{name}.part").rename(self.path / "server" / name)
             host, _, port = server.address.rpartition(":")
-            end = time.monotonic() + processes.PATIENCE
-            shown, renewed = "", (new / "localhost.pem").read_text()
-            while shown != renewed:
-                self.assertLess(time.monotonic(), end, "the old certificate is still shown")
-                shown = ssl.get_server_certificate((host, int(port)))
+            shown = lambda: ssl.get_server_certificate((host, int(port)))
+
+            def wait_for(condition, why):
+                end = time.monotonic() + processes.PATIENCE
+                while not condition():
+                    self.assertLess(time.monotonic(), end, why)
+
+            # The key first: as long as it is not the certificate's, new connections get the last pair.
+            old = shown()
+            self.put(new / "localhost.key")
+            wait_for(lambda: "localhost.key: not the key of" in server.logs(), "nothing is said of the key")
+            self.assertEqual(shown(), old)
+            self.put(new / "localhost.pem")
+            wait_for(lambda: shown() == (new / "localhost.pem").read_text(), "the old certificate is still shown")
             for _ in range(5000):  # begun under the old one; more than can lie on the way
                 next(stream)
             stream.cancel()

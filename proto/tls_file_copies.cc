@@ -1,0 +1,114 @@
+#include "proto/tls_file_copies.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <map>
+#include <thread>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "common/mutex.h"
+#include "common/status.h"
+
+namespace bellwether {
+namespace {
+
+absl::StatusOr<UniqueFd> MemoryFile(std::string_view text) {
+  UniqueFd fd(memfd_create("bellwether-tls", MFD_CLOEXEC));
+  if (!fd.valid()) return absl::ErrnoToStatus(errno, "no memory file for TLS");
+  while (!text.empty()) {
+    const ssize_t written = write(fd.get(), text.data(), text.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return absl::ErrnoToStatus(errno, "a memory file for TLS takes nothing");
+    text.remove_prefix(static_cast<size_t>(written));
+  }
+  return fd;
+}
+
+// The process's copies, and the thread that looks at them.
+class AllCopies {
+ public:
+  static AllCopies& Get() {
+    static auto* all = new AllCopies;  // its thread goes on until the end
+    return *all;
+  }
+
+  absl::StatusOr<const TlsFileCopies*> Of(const TlsOptions& options) {
+    MutexLock lock(&mutex_);
+    std::unique_ptr<TlsFileCopies>& copies = copies_[{options.certificate, options.key, options.authority}];
+    if (copies == nullptr) {
+      BW_ASSIGN_OR_RETURN(copies, TlsFileCopies::Make(options));
+    }
+    if (!followed_) std::thread([this] { Follow(); }).detach();
+    followed_ = true;
+    return copies.get();
+  }
+
+ private:
+  void Follow() {
+    MutexLock lock(&mutex_);
+    while (true) {
+      mutex_.AwaitFor([] { return false; }, absl::Seconds(kTlsRenewalSeconds));
+      for (const auto& [files, copies] : copies_) {
+        if (copies != nullptr) copies->Look();
+      }
+    }
+  }
+
+  Mutex mutex_;
+  std::map<std::tuple<std::string, std::string, std::string>, std::unique_ptr<TlsFileCopies>> copies_
+      ABSL_GUARDED_BY(mutex_);
+  bool followed_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace
+
+absl::StatusOr<const TlsFileCopies*> TlsFileCopies::Of(const TlsOptions& options) {
+  return AllCopies::Get().Of(options);
+}
+
+absl::StatusOr<std::unique_ptr<TlsFileCopies>> TlsFileCopies::Make(const TlsOptions& options) {
+  BW_ASSIGN_OR_RETURN(FollowedTlsFiles files, FollowedTlsFiles::Read(options));
+  std::unique_ptr<TlsFileCopies> copies(new TlsFileCopies(std::move(files)));
+  BW_RETURN_IF_ERROR(copies->Write());
+  return copies;
+}
+
+void TlsFileCopies::Look() {
+  if (!files_.Look()) return;
+  if (const absl::Status written = Write(); !written.ok()) {
+    LogWarning("the last TLS files are still used: ", written.message());
+  }
+}
+
+absl::Status TlsFileCopies::Write() {
+  ++version_;
+  const TlsFiles& pem = files_.files();
+  BW_RETURN_IF_ERROR(Put(pem.authority, &authority_));
+  return Put(pem.key.empty() ? "" : absl::StrCat(pem.key, "\n", pem.certificate), &own_);
+}
+
+absl::Status TlsFileCopies::Put(const std::string& text, Copy* copy) const {
+  if (text.empty()) return absl::OkStatus();  // by the options, so it never was another
+  BW_ASSIGN_OR_RETURN(UniqueFd next, MemoryFile(text));
+  // The watcher takes what it has read for one file if the seconds of its last change were the same before
+  // and after.
+  const timespec times[2] = {{.tv_sec = version_, .tv_nsec = 0}, {.tv_sec = version_, .tv_nsec = 0}};
+  if (futimens(next.get(), times) != 0)
+    return absl::ErrnoToStatus(errno, "a memory file for TLS has no time");
+  if (!copy->fd.valid()) {
+    copy->path = absl::StrCat("/proc/self/fd/", next.get());
+    copy->fd = std::move(next);
+  } else if (dup3(next.get(), copy->fd.get(), O_CLOEXEC) < 0) {  // the path now leads to the new one
+    return absl::ErrnoToStatus(errno, "a memory file for TLS cannot be replaced");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace bellwether
