@@ -3,6 +3,7 @@
 Needs PyPI's helm-python-sdk, kubernetes-validate and PyYAML (tools/check.sh chart installs them into build/); skipped without.
 """
 
+import copy
 import json
 import random
 import re
@@ -17,6 +18,7 @@ try:
     import kubernetes_validate
     import yaml
 
+    from tests.deploy import golden
     from tests.deploy.chart import CHART, merged, render, values_of
 except ImportError as missing:
     print(f"skipped: {missing}")
@@ -72,6 +74,26 @@ class Chart(unittest.TestCase):
         for name, values in self.cases.items():
             with self.subTest(name):
                 yield name, values, self.rendered[name]
+
+    def test_renders_what_was_reviewed(self):
+        """Where a change is meant, `python -m tests.deploy.golden` writes these files anew."""
+        files = {name for name in self.cases if name.endswith(".yaml")}
+        self.assertEqual({path.name for path in golden.GOLDEN.glob("*.yaml")}, files | {golden.KEPT.name})
+        for name in files:
+            base = [] if name == golden.BASE else self.rendered[golden.BASE]
+            self.assertEqual((golden.GOLDEN / name).read_text(), golden.golden_text(self.rendered[name], base), name)
+
+    def test_an_upgrade_changes_nothing_that_cannot_be_changed(self):
+        before = yaml.safe_load(golden.KEPT.read_text())
+        for name in (name for name in self.cases if name.endswith(".yaml")):
+            self.assertEqual(golden.kept(self.rendered[name]), before[name], name)
+        for way, value in ((("selector", "matchLabels", "a"), "b"), (("serviceName",), "other"), (("volumeClaimTemplates",), [])):
+            manifests = copy.deepcopy(self.rendered[golden.BASE])
+            place = next(each for each in manifests if each["kind"] == "StatefulSet")["spec"]
+            for each in way[:-1]:
+                place = place[each]
+            place[way[-1]] = value
+            self.assertNotEqual(golden.kept(manifests), before[golden.BASE], way)
 
     def test_lints(self):
         for name, values in self.cases.items():
