@@ -1,9 +1,15 @@
 #include "proto/grpc_server.h"
 
+#include <netdb.h>
+#include <sys/socket.h>
+
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "proto/grpc_deadline.h"
+#include "proto/grpc_log.h"
 #include "proto/tls.h"
 
 namespace bellwether {
@@ -11,6 +17,18 @@ namespace {
 
 // A connection that does not greet within this time is cut: it holds a descriptor that others could use.
 constexpr int kHandshakeTimeoutMs = 10000;
+
+std::string PeerOf(int connection) {
+  sockaddr_storage address{};
+  socklen_t length = sizeof(address);
+  char host[NI_MAXHOST], port[NI_MAXSERV];
+  if (getpeername(connection, reinterpret_cast<sockaddr*>(&address), &length) != 0 ||
+      getnameinfo(reinterpret_cast<const sockaddr*>(&address), length, host, sizeof(host), port, sizeof(port),
+                  NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+    return "somebody";
+  }
+  return absl::StrCat(host, " (port ", port, ")");
+}
 
 }  // namespace
 
@@ -29,7 +47,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(grpc::ServerBuilde
   if (server->server_ == nullptr) {
     return absl::InternalError(absl::StrCat("gRPC starts no server for ", server->address()));
   }
-  server->listener_->Run([acceptor = server->acceptor_.get()](int listener, UniqueFd connection) {
+  server->listener_->Run([acceptor = server->acceptor_.get(), to = server->address(),
+                          tls = options.tls.wanted()](int listener, UniqueFd connection) {
+    if (tls) NoteConnection(PeerOf(connection.get()), to);
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
     parameters.listener_fd = listener;
     parameters.fd = connection.Release();  // gRPC closes it

@@ -126,7 +126,9 @@ class Clients(Certificates):
             while advice not in (text := log.read_text()):
                 self.assertLess(time.monotonic(), end, f"{kind}: {text}")
             worker.kill()
-            self.assertNotIn("wolf", (self.server.directory / "bellwether-coordinator-0.log").read_text(), kind)
+            told = (self.server.directory / "bellwether-coordinator-0.log").read_text()
+            self.assertNotIn("wolf", told, kind)
+        self.assertRegex(told, r"Handshake failed .*127\.0\.0\.1 \(port \d+\) was the last to connect to 127\.0\.0\.1:\d+")
 
 
 class ClientsWithCertificates(Certificates):
