@@ -45,13 +45,13 @@ class EmulatedRuntime : public Runtime {
   void FreeHost(void* memory) override { ::operator delete(memory); }
 
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
-    if (Check(to, bytes)) std::memcpy(to, from, bytes);
+    if (bytes > 0 && Check(to, bytes)) std::memcpy(to, from, bytes);  // of nothing, `from` may be null
   }
   void CopyToHost(void* to, const void* from, int64_t bytes) override {
-    if (Check(from, bytes)) std::memcpy(to, from, bytes);
+    if (bytes > 0 && Check(from, bytes)) std::memcpy(to, from, bytes);
   }
   void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    if (Check(to, bytes) && Check(from, bytes)) std::memcpy(to, from, bytes);
+    if (bytes > 0 && Check(to, bytes) && Check(from, bytes)) std::memcpy(to, from, bytes);
   }
   void Run(const LaunchList& list) override {
     for (const LaunchList::Launch& launch : list.launches()) {
