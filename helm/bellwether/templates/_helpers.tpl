@@ -94,6 +94,14 @@ capabilities: {drop: [ALL]}
 - name: join-secret
   secret: {secretName: {{ . | quote }}, defaultMode: 0440}
 {{- end }}
+{{- with .pod.sharedMemory }}
+- name: shared-memory
+  emptyDir: {medium: Memory, sizeLimit: {{ . }}}
+{{- end }}
+{{- with .pod.shardCache }}
+- name: shard-cache
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- with .pod.extraVolumes }}
 {{ toYaml . }}
 {{- end }}
@@ -106,6 +114,12 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if .root.Values.joinSecret }}
 - {name: join-secret, mountPath: /etc/bellwether/join, readOnly: true}
+{{- end }}
+{{- if .pod.sharedMemory }}
+- {name: shared-memory, mountPath: /dev/shm}
+{{- end }}
+{{- if .pod.shardCache }}
+- {name: shard-cache, mountPath: /var/cache/bellwether}
 {{- end }}
 {{- with .pod.extraVolumeMounts }}
 {{ toYaml . }}
@@ -157,6 +171,10 @@ initContainers:
     env:
       {{- toYaml . | nindent 6 }}
     {{- end }}
+    {{- with .Values.model.fetch.resources }}
+    resources:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     securityContext:
       {{- include "bellwether.containerSecurity" . | nindent 6 }}
     volumeMounts:
@@ -181,5 +199,8 @@ affinity:
 {{- end }}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
+{{- end }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
 {{- end }}
 {{- end -}}
