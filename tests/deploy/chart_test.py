@@ -19,9 +19,8 @@ try:
     import kubernetes_validate
     import yaml
 
-    from tests.deploy import golden, values_space
+    from tests.deploy import crds, golden, values_space
     from tests.deploy.chart import CHART, merged, render, values_of
-    from tests.deploy.manifests import READ_BY_OTHERS
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
@@ -29,7 +28,8 @@ except ImportError as missing:
 DRAWN = int(os.environ.get("BELLWETHER_DRAWN", 100))  # sets of values
 KUBERNETES = ("1.29", "1.33")
 # Why the chart refuses what each value for itself may be: conditions between values in its schema, and its own words.
-REFUSALS = ["at '/metrics/enabled': value must be true", *re.findall(r'fail (?:\(printf )?"(?:%s-?)*([^"%]+)', "".join(
+REFUSALS = ["at '/metrics/enabled': value must be true", "at '/http/enabled': value must be true", "parentRefs': minItems",
+            "hosts': minItems", *re.findall(r'fail (?:\(printf )?"(?:%s-?)*([^"%]+)', "".join(
     path.read_text() for path in CHART.glob("templates/*") if path.is_file()))]
 FIELDS = {"$(POD_NAME)": "pod-0", "$(POD_UID)": "b5c3", "$(POD_IP)": "10.0.0.7"}
 
@@ -61,8 +61,9 @@ class Chart(unittest.TestCase):
     def setUpClass(cls):
         cls.defaults = values_of(CHART / "values.yaml")
         cls.cases = {path.name: merged(cls.defaults, values_of(path)) for path in sorted(CHART.glob("values*.yaml"))}
-        cls.rendered = {name: render(values)[0] for name, values in cls.cases.items()}
         cls.space = values_space.Space(json.loads((CHART / "values.schema.json").read_text()))
+        cls.cases["everything"] = merged(cls.defaults, cls.space.draw(random.Random(0), everything=True))
+        cls.rendered = {name: render(values)[0] for name, values in cls.cases.items()}
         with helm_python.Chart.load(CHART) as chart:
             for seed in range(DRAWN):
                 name = f"random {seed}"
@@ -100,9 +101,17 @@ class Chart(unittest.TestCase):
             self.assertEqual((wrong, report["errors"]), ([], []), name)
 
     def test_kubernetes_takes_every_manifest(self):
+        seen = set()
         for _, _, manifests in self.each():
             for manifest in manifests:
-                for version in KUBERNETES if manifest["kind"] not in READ_BY_OTHERS else ():
+                text = json.dumps(manifest)
+                if text in seen:
+                    continue
+                seen.add(text)
+                if (manifest["apiVersion"], manifest["kind"]) in crds.SPECS:
+                    crds.validate(manifest)
+                    continue
+                for version in KUBERNETES:
                     kubernetes_validate.validate(manifest, version, strict=True)
             names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in manifests]
             self.assertEqual(len(names), len(set(names)))
@@ -194,6 +203,43 @@ class Chart(unittest.TestCase):
         boards = {name: text for each in manifests if each["kind"] == "ConfigMap" for name, text in each["data"].items()}
         for path in (processes.ROOT / "monitoring/grafana/dashboards").glob("*.json"):
             self.assertEqual(json.loads(boards[f"bellwether-{path.name}"]), json.loads(path.read_text()))
+
+    def test_every_route_leads_to_a_port_that_is_open(self):
+        seen = set()
+        for _, values, manifests in self.each():
+            services = {each["metadata"]["name"]: {port["name"]: port["port"] for port in each["spec"]["ports"]}
+                        for each in manifests if each["kind"] == "Service"}
+            coordinator = next(each for each in manifests if each["kind"] == "Deployment")["spec"]["template"]
+            pools = {each["metadata"]["name"]: each["spec"] for each in manifests if each["kind"] == "InferencePool"}
+            for pool in pools.values():
+                self.assertLessEqual(pool["selector"]["matchLabels"].items(), coordinator["metadata"]["labels"].items())
+                self.assertIn({"name": "http", "containerPort": pool["targetPorts"][0]["number"]}, coordinator["spec"]["containers"][0]["ports"])
+            for each in manifests:
+                seen.add(each["kind"])
+                if each["kind"] in ("GRPCRoute", "HTTPRoute"):
+                    [backend] = each["spec"]["rules"][0]["backendRefs"]
+                    if backend.get("kind") == "InferencePool":
+                        self.assertIn(backend["name"], pools)
+                    else:
+                        self.assertEqual(services[backend["name"]]["grpc" if each["kind"] == "GRPCRoute" else "http"], backend["port"])
+                if each["kind"] == "Ingress":
+                    self.assertEqual([rule["host"] for rule in each["spec"]["rules"]], values["ingress"]["hosts"])
+                    for rule in each["spec"]["rules"]:
+                        service = rule["http"]["paths"][0]["backend"]["service"]
+                        self.assertIn(service["port"]["name"], services[service["name"]])
+        self.assertLessEqual({"GRPCRoute", "HTTPRoute", "InferencePool", "Ingress"}, seen)
+
+    def test_cert_manager_makes_the_secrets_that_pods_mount(self):
+        issuers = {"clusterIssuer": {"name": "cluster"}, "clientIssuer": {"kind": "ClusterIssuer", "name": "public"}, "dnsNames": ["chat.example"]}
+        manifests, _ = render(merged(self.defaults, {"tls": {"clusterSecret": "a", "clientSecret": "b", "certManager": issuers}}))
+        made = {each["spec"]["secretName"]: each["spec"] for each in manifests if each["kind"] == "Certificate"}
+        mounted = {volume["secret"]["secretName"] for _, pod in pods_of(manifests) for volume in pod["volumes"] if "secret" in volume}
+        self.assertEqual(set(made), mounted)
+        self.assertEqual(made["a"]["issuerRef"], issuers["clusterIssuer"])
+        self.assertEqual(made["b"]["issuerRef"], issuers["clientIssuer"])
+        [worker] = (pod for manifest, pod in pods_of(manifests) if manifest["kind"] == "StatefulSet")
+        self.assertIn(f"--cluster-tls-server-name={made['a']['dnsNames'][0]}", worker["containers"][0]["args"])
+        self.assertEqual(made["b"]["dnsNames"], ["bell-bellwether", "bell-bellwether.test", "bell-bellwether.test.svc", "chat.example"])
 
     def test_wrong_values_are_refused_with_their_path(self):
         for path, wrong in (("quantize", {"quantize": "int3"}), ("replicas", {"replicas": 2}),

@@ -23,7 +23,8 @@ WITHOUT_EFFECT = {
     "ServiceAccount.metadata": "nobody asks for rights",
 }
 # Kinds that others than Kubernetes read.
-READ_BY_OTHERS = {"PodMonitor": "Prometheus Operator", "PrometheusRule": "Prometheus Operator"}
+READ_BY_OTHERS = {"PodMonitor": "Prometheus Operator", "PrometheusRule": "Prometheus Operator", "Certificate": "cert-manager",
+                  "GRPCRoute": "a gateway", "HTTPRoute": "a gateway", "InferencePool": "a gateway", "Ingress": "a gateway"}
 
 
 class Refused(Exception):

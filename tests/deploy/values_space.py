@@ -51,7 +51,8 @@ class Space:
                 if name in names and names.issuperset(node.get("dependencies", {}).get(name, ()))}
 
     def _draw_array(self, node, random, everything):
-        count = random.randint(max(node.get("minItems", 0), everything), min(node.get("maxItems", 3), 3))
+        least = max(node.get("minItems", 0), everything)
+        count = least if everything else random.randint(least, min(node.get("maxItems", 3), 3))
         return [self._draw(node["items"], random, everything) for _ in range(count)]
 
     # -- What it refuses
