@@ -35,6 +35,12 @@ function(target_name_of source out_target out_name)
   set(${out_name} ${relative} PARENT_SCOPE)
 endfunction()
 
+# How long a test may take; under a sanitizer all takes several times as long.
+set(test_seconds 300)
+if(BELLWETHER_ASAN OR BELLWETHER_TSAN)
+  set(test_seconds 1800)
+endif()
+
 function(add_unit_test source)
   target_name_of(${source} target name)
   add_executable(${target} ${source})
@@ -42,7 +48,7 @@ function(add_unit_test source)
   reuse_precompiled(${target})
   set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${target} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT $<IF:$<OR:$<BOOL:${BELLWETHER_ASAN}>,$<BOOL:${BELLWETHER_TSAN}>>,1800,300>)
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${test_seconds})
 endfunction()
 
 function(add_microbenchmark source)
