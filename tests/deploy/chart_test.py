@@ -155,12 +155,13 @@ class Chart(unittest.TestCase):
 
     def test_ports_meet(self):
         for _, values, manifests in self.each():
-            containers = {}
+            containers, links = {}, []
             for manifest, pod in pods_of(manifests):
                 component = manifest["metadata"]["labels"]["app.kubernetes.io/component"]
                 for container in pod["containers"]:
                     for port in container.get("ports", []):
                         containers.setdefault(component, {})[port["name"]] = port["containerPort"]
+                        links += [port] if port["name"].startswith("links") else []
                     listening = [int(each.rsplit(":", 1)[1]) for each in container["args"]
                                  if re.match(r"--(listen|http-listen|worker-listen|link-listen|metrics-listen)=.", each)]
                     self.assertEqual(sorted(listening), sorted(port["containerPort"] for port in container.get("ports", [])))
@@ -173,9 +174,13 @@ class Chart(unittest.TestCase):
                     component = manifest["spec"]["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
                     open_ports = set()
                     for rule in manifest["spec"]["ingress"]:
-                        for port in rule["ports"]:
+                        for port in rule.get("ports", []):
                             open_ports |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
-                    self.assertEqual(open_ports, set(containers[component].values()))
+                    closed = set(containers[component].values()) - open_ports
+                    self.assertLessEqual(open_ports, set(containers[component].values()))
+                    # With NCCL workers reach each other at any port, and so at those of the links.
+                    self.assertEqual(closed, {each["containerPort"] for each in links} if values["networkPolicy"]["nccl"] and component == "worker"
+                                     else set())
             coordinator = next(pod for manifest, pod in pods_of(manifests) if manifest["kind"] == "Deployment")
             workers = sum(manifest["spec"]["replicas"] * len(pod["containers"]) for manifest, pod in pods_of(manifests)
                           if manifest["kind"] == "StatefulSet")

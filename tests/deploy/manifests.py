@@ -374,6 +374,8 @@ def read_rule(fields, others):
     selectors = None
     if fields.has(others):
         selectors = [read_selector(each.object("podSelector", "LabelSelector")) for each in fields.list(others, "NetworkPolicyPeer")]
+    if not fields.has("ports"):
+        return selectors, [("tcp", 1, 65535), ("udp", 1, 65535)]
     return selectors, [(port.only("protocol", "TCP", "UDP", default="TCP").lower(), first := port.need("port"), port.take("endPort", first))
                        for port in fields.list("ports", "NetworkPolicyPort")]
 
