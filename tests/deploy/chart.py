@@ -23,6 +23,20 @@ def merged(below, above):
     return {key: value for key, value in result.items() if value is not None}
 
 
+def workloads_of(manifests):
+    """The manifests with what the controller of a LeaderWorkerSet makes of one: for each replica a leader, and a StatefulSet of workers."""
+    for each in manifests:
+        if each["kind"] != "LeaderWorkerSet":
+            yield each
+            continue
+        parts = each["spec"]["leaderWorkerTemplate"]
+        for kind, template, replicas in (("Deployment", parts["leaderTemplate"], 1), ("StatefulSet", parts["workerTemplate"], parts["size"] - 1)):
+            labels = template["metadata"]["labels"]
+            yield {"apiVersion": "apps/v1", "kind": kind, "metadata": {"name": f"{each['metadata']['name']}-{kind.lower()}", "labels": labels},
+                   "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template}
+                   | ({"serviceName": each["metadata"]["name"]} if kind == "StatefulSet" else {})}
+
+
 def render(values, path=CHART):
     with helm_python.Chart.load(path) as chart:
         files = chart.render(values, name="bell", namespace="test", is_install=True)

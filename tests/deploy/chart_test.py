@@ -20,7 +20,7 @@ try:
     import yaml
 
     from tests.deploy import crds, golden, values_space
-    from tests.deploy.chart import CHART, merged, render, values_of
+    from tests.deploy.chart import CHART, merged, render, values_of, workloads_of
 except ImportError as missing:
     print(f"skipped: {missing}")
     sys.exit(77)
@@ -28,14 +28,16 @@ except ImportError as missing:
 DRAWN = int(os.environ.get("BELLWETHER_DRAWN", 100))  # sets of values
 KUBERNETES = ("1.29", "1.33")
 # Why the chart refuses what each value for itself may be: conditions between values in its schema, and its own words.
-REFUSALS = ["at '/metrics/enabled': value must be true", "at '/http/enabled': value must be true", "parentRefs': minItems",
-            "hosts': minItems", *re.findall(r'fail (?:\(printf )?"(?:%s-?)*([^"%]+)', "".join(
-    path.read_text() for path in CHART.glob("templates/*") if path.is_file()))]
-FIELDS = {"$(POD_NAME)": "pod-0", "$(POD_UID)": "b5c3", "$(POD_IP)": "10.0.0.7"}
+REFUSALS = ["at '/metrics/enabled': value must be true", "at '/http/enabled': value must be true", "parentRefs': minItems", "hosts': minItems",
+            "at '/workerGroups': maxItems: got", "at '/leaderWorkerSet/enabled': value must be true",
+            *re.findall(r'fail (?:\(printf )?"(?:%s-?)*([^"%]+)', "".join(path.read_text() for path in (CHART / "templates").glob("*.*")))]
+FIELDS = {"$(POD_NAME)": "pod-0", "$(POD_UID)": "b5c3", "$(POD_IP)": "10.0.0.7",
+          "$(LWS_LEADER_ADDRESS)": "bell-bellwether-replica-0.bell-bellwether-replica.test"}
+GIVEN = {"$(LWS_LEADER_ADDRESS)"}  # by the controller of LeaderWorkerSets
 
 
 def pods_of(manifests):
-    for manifest in manifests:
+    for manifest in workloads_of(manifests):
         if manifest["kind"] in ("Deployment", "StatefulSet"):
             yield manifest, manifest["spec"]["template"]["spec"]
         if manifest["kind"] == "Pod":
@@ -103,7 +105,7 @@ class Chart(unittest.TestCase):
     def test_kubernetes_takes_every_manifest(self):
         seen = set()
         for _, _, manifests in self.each():
-            for manifest in manifests:
+            for manifest in [*manifests, *workloads_of(manifests)]:
                 text = json.dumps(manifest)
                 if text in seen:
                     continue
@@ -143,7 +145,7 @@ class Chart(unittest.TestCase):
                                  for each in container["args"]]
                     declared = {f"$({entry['name']})" for entry in container.get("env", [])}
                     used = set(re.findall(r"\$\([A-Z_]+\)", " ".join(container["args"])))
-                    self.assertLessEqual(used, declared)
+                    self.assertLessEqual(used, declared | GIVEN)
                     if tuple(arguments) in seen:
                         continue
                     seen.add(tuple(arguments))
@@ -182,6 +184,7 @@ class Chart(unittest.TestCase):
                     self.assertEqual(closed, {each["containerPort"] for each in links} if values["networkPolicy"]["nccl"] and component == "worker"
                                      else set())
             coordinator = next(pod for manifest, pod in pods_of(manifests) if manifest["kind"] == "Deployment")
+            self.assertEqual(len(list(pods_of(manifests))), 2 + len(values["workerGroups"]))
             workers = sum(manifest["spec"]["replicas"] * len(pod["containers"]) for manifest, pod in pods_of(manifests)
                           if manifest["kind"] == "StatefulSet")
             self.assertIn(f"--workers={workers}", coordinator["containers"][0]["args"])
@@ -209,12 +212,32 @@ class Chart(unittest.TestCase):
         for path in (processes.ROOT / "monitoring/grafana/dashboards").glob("*.json"):
             self.assertEqual(json.loads(boards[f"bellwether-{path.name}"]), json.loads(path.read_text()))
 
+    def test_scaling_asks_for_what_there_is(self):
+        metrics = re.findall(r'"(bellwether_[a-z_]+)"', (processes.ROOT / "common/metrics/metric_table.h").read_text())
+        scaled = {"enabled": True, "autoscaling": {"enabled": True}}
+        for prometheus, kind in ("", "HorizontalPodAutoscaler"), ("http://prometheus:9090", "ScaledObject"):
+            scaled["autoscaling"]["prometheus"] = prometheus
+            manifests, notes = render(merged(self.defaults, {"leaderWorkerSet": scaled, "metrics": {"podMonitor": {"enabled": True}}}))
+            [scaler], [groups], [monitor] = ([each for each in manifests if each["kind"] == name]
+                                             for name in (kind, "LeaderWorkerSet", "PodMonitor"))
+            self.assertNotIn("replicas", groups["spec"])  # the scaler's own
+            self.assertEqual(scaler["spec"]["scaleTargetRef"],
+                             {"apiVersion": groups["apiVersion"], "kind": groups["kind"], "name": groups["metadata"]["name"]})
+            for metric in re.findall(r"bellwether_[a-z_]+", json.dumps(scaler["spec"])):
+                self.assertIn(metric, metrics)
+            if prometheus:
+                [job] = re.findall(r'job=~"([^"]*)"', scaler["spec"]["triggers"][0]["metadata"]["query"])
+                for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+                    self.assertRegex(endpoint["relabelings"][0]["replacement"].replace("$1", "17"), f"^{job}$")
+            self.assertNotIn(groups["metadata"]["name"], [each["metadata"]["name"] for each in manifests if each["kind"] == "Service"])
+            self.assertIn(f"leaderworkerset/{groups['metadata']['name']} ", notes)
+
     def test_every_route_leads_to_a_port_that_is_open(self):
         seen = set()
         for _, values, manifests in self.each():
             services = {each["metadata"]["name"]: {port["name"]: port["port"] for port in each["spec"]["ports"]}
                         for each in manifests if each["kind"] == "Service"}
-            coordinator = next(each for each in manifests if each["kind"] == "Deployment")["spec"]["template"]
+            coordinator = next(each for each in workloads_of(manifests) if each["kind"] == "Deployment")["spec"]["template"]
             pools = {each["metadata"]["name"]: each["spec"] for each in manifests if each["kind"] == "InferencePool"}
             for pool in pools.values():
                 self.assertLessEqual(pool["selector"]["matchLabels"].items(), coordinator["metadata"]["labels"].items())
@@ -251,7 +274,11 @@ class Chart(unittest.TestCase):
                             ("workerGroups/0/pods", {"workerGroups": [{"name": "a", "pods": 0, "ranks": 1}]}),
                             ("workerGroups/0/name", {"workerGroups": [{"name": "A b", "pods": 1, "ranks": 1}]}),
                             ("workerGroups/0", {"workerGroups": [{"name": "a", "pods": 1}]}),
-                            ("layout", {"layout": "all"}), ("drainSeconds", {"drainSeconds": "30s"}),
+                            ("layout", {"layout": "all"}),
+                            ("leaderWorkerSet/enabled", {"leaderWorkerSet": {"autoscaling": {"enabled": True}}}),
+                            ("workerGroups", {"leaderWorkerSet": {"enabled": True}, "workerGroups": [{"name": "a", "pods": 1, "ranks": 1},
+                                                                                                      {"name": "b", "pods": 1, "ranks": 1}]}),
+                            ("only more clusters do", {"autoscaling": {"enabled": True}}), ("drainSeconds", {"drainSeconds": "30s"}),
                             ("model/fetch", {"model": {"path": "/m", "fetch": {"command": ["x"]}}})):
             with helm_python.Chart.load(CHART) as chart:
                 with self.assertRaises(helm_python.HelmError, msg=path) as refused:

@@ -22,10 +22,20 @@ class Fault:
     seen: str  # a pattern of what the events or the logs say
     when: str = "install"  # or ask, scrape, drain, open: pods are ready, but nobody is answered, or counted, or can leave, or anybody is answered
     at_first_too: bool = False  # without a fault it may be seen too, until everything has started
-    values: str = "pipeline"  # two pods over TLS; or demo: two ranks in one pod and an init container; or guarded: every door is closed
+    values: str = "pipeline"  # two pods over TLS; or demo: two ranks in one pod and an init container; or guarded: every door is closed; or
+    # replicas: two whole clusters
 
 
 FAULTS = {
+    "the workers' way to their leader is called as the clients' Service": Fault(
+        "leader_worker_set.yaml", '"%s-replica"', '"%s"', "no coordinator at bell-bellwether-0.bell-bellwether.test:7401 .*DNS", values="replicas"),
+    "workers do not know their leader": Fault(
+        "leader_worker_set.yaml", "$(LWS_LEADER_ADDRESS)", "$(LEADER)", r"\(LEADER\):7401", values="replicas"),
+    "a replica has too few workers": Fault(
+        "leader_worker_set.yaml", "add 1 $group.pods", "add 0 $group.pods", "waiting for workers: 1 of 2 have joined", values="replicas",
+        at_first_too=True),
+    "workers come when their leader is ready": Fault(
+        "leader_worker_set.yaml", "startupPolicy: LeaderCreated", "startupPolicy: LeaderReady", "honours only LeaderCreated", values="replicas"),
     "the clients' certificate is not mounted": Fault(
         "coordinator.yaml", "- {name: client-tls, mountPath: /etc/bellwether/client-tls, readOnly: true}", "",
         "client-tls/tls.crt.*No such file", values="guarded"),
@@ -33,8 +43,8 @@ FAULTS = {
         "coordinator.yaml", "- {name: api-keys, mountPath: /etc/bellwether/api-keys, readOnly: true}", "", "api-keys/keys.*No such file",
         values="guarded"),
     "workers are told another secret": Fault(
-        "workers.yaml", '{{- include "bellwether.clusterSecurity" $ | nindent 12 }}',
-        '{{- include "bellwether.clusterSecurity" $ | nindent 12 | replace "join/secret" "cluster-tls/ca.crt" }}',
+        "workers.yaml", '{{- include "bellwether.clusterSecurity" $.root | nindent 8 }}',
+        '{{- include "bellwether.clusterSecurity" $.root | nindent 8 | replace "join/secret" "cluster-tls/ca.crt" }}',
         "its join secret is another", values="guarded"),
     "`helm test` shows no certificate": Fault(
         "tests/answer.yaml", "{{- if .Values.tls.requireClients }}", "{{- if false }}", "no coordinator answers", "ask", values="guarded"),
@@ -57,14 +67,14 @@ FAULTS = {
     "its liveness is asked of a port without a name": Fault(
         "coordinator.yaml", "httpGet: {path: /healthz, port: metrics}", "httpGet: {path: /healthz, port: metric}", "no port is called metric"),
     "a worker does not know its address": Fault(
-        "workers.yaml", "            - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "",
+        "workers.yaml", "        - {name: POD_IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}\n", "",
         r"\(POD_IP\):7410\" is no address"),
     "both ranks of a pod want one port": Fault(
         "workers.yaml", "--link-listen=$(POD_IP):{{ $port }}", "--link-listen=$(POD_IP):7410", "in use", values="demo"),
     "a worker asks for another name's certificate": Fault(
         "workers.yaml", ".Values.tls.clusterName", ".Release.Name", "no coordinator at .*for another name"),
     "workers look for the coordinator by its clients' name": Fault(
-        "workers.yaml", "--coordinator={{ $full }}-cluster:", "--coordinator={{ $full }}:", "no coordinator at bell-bellwether:7401"),
+        "workers.yaml", '(printf "%s-cluster" $full)', "$full", "no coordinator at bell-bellwether:7401"),
     "certificates are not mounted": Fault(
         "_helpers.tpl", "- {name: cluster-tls, mountPath: /etc/bellwether/cluster-tls, readOnly: true}", "",
         "cluster-tls/tls.crt.*No such file"),
@@ -111,13 +121,15 @@ FAULTS = {
 }
 
 
-class Faults(cluster_test.Pipeline, cluster_test.Guarded):
+class Faults(cluster_test.Pipeline, cluster_test.Guarded, cluster_test.Replicas):
     test_stages_of_two_pods_talk_encrypted_and_renewal_ends_no_stream = test_a_node_is_lost = None
     test_a_coordinator_crashes_and_another_takes_its_place = test_an_upgrade_to_another_build = None
     test_an_answer_may_not_hold_up_the_end_of_a_pod = test_who_has_all_that_is_asked_for_is_answered_and_nobody_else = None
+    test_every_replica_is_a_cluster_and_is_replaced_as_one = None
 
     def values_of(self, name):
-        return *{"pipeline": self.values, "demo": (cluster_test.FETCH, cluster_test.DEMO), "guarded": self.guarded}[name], cluster_test.MONITORED
+        values = {"pipeline": self.values, "demo": (cluster_test.FETCH, cluster_test.DEMO), "guarded": self.guarded, "replicas": self.replicas()}
+        return *values[name], cluster_test.MONITORED
 
     def faulty(self, fault):
         """The manifests of a chart with the fault in it."""
@@ -137,7 +149,7 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded):
                     await self.see(cluster, fault)
 
     async def test_nothing_of_it_is_seen_without_a_fault(self):
-        for values in ("pipeline", "demo", "guarded"):
+        for values in ("pipeline", "demo", "guarded", "replicas"):
             async with self.empty_cluster() as cluster:
                 release, [test] = self.render(*self.values_of(values))
                 cluster.apply(release)
@@ -181,7 +193,7 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded):
         await cluster.until(lambda: seen() or cluster.failed, fault.seen)
         self.assertTrue(seen(), cluster.story())
         if fault.at_first_too:  # who was well would have been ready at the second time
-            [coordinator] = cluster.pods_of("coordinator")
+            coordinator = cluster.pods_of("coordinator")[0]
             await cluster.until(lambda: coordinator.containers[0].asked["readiness"] > 2, "the coordinator is asked again")
         self.assertFalse(cluster.is_ready())
 

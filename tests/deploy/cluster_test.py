@@ -172,6 +172,19 @@ class Clusters(unittest.IsolatedAsyncioTestCase):
         await cluster.until(lambda: served() > epochs, "another epoch is served")
         await cluster.until_ready()
 
+    def another_build(self):
+        """The same programs under the name of another build."""
+        directory = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
+        directory.chmod(0o755)
+        self.addCleanup(shutil.rmtree, directory)
+        for name in ("bellwether", "bellwether-coordinator", "bellwether-worker"):
+            program = (processes.BIN / name).read_bytes()
+            other, places = re.subn(rb"(\d+\.\d+\.\d+-)[0-9a-f]([0-9a-f]{9})", rb"\1x\2", program)
+            self.assertEqual(places, 1, "where a program has the name of its build")
+            (directory / name).write_bytes(other)
+            (directory / name).chmod(0o755)
+        return directory
+
 
 class Demo(Clusters):
     """One pod of two ranks, whose model an init container brings, as values-cpu-demo.yaml has it."""
@@ -277,6 +290,39 @@ class Guarded(Clusters):
         self.assertTrue(cluster.is_ready())
 
 
+class Replicas(Clusters):
+    """Two whole clusters behind one Service, as values-lws.yaml has it, but for how many there are."""
+    few = {"model": {"path": "/models/model", "volume": {"persistentVolumeClaim": None}}, "quantize": "none",
+           "leaderWorkerSet": {"enabled": True, "replicas": 2, "autoscaling": {"enabled": False}},
+           "workerGroups": [{"name": "stages", "pods": 2, "ranks": 1, "extraArgs": ["--threads=1"]}]}
+
+    def replicas(self, *more):
+        return (chart.values_of(chart.CHART / "values-lws.yaml"), FETCH, self.few, *more)
+
+    def joined(self, cluster):
+        """By coordinator, the workers that it told of."""
+        return {pod.name: set(re.findall(r"has joined \[worker=(\S+)-0\]", pod.containers[0].log.read_text()))
+                for pod in cluster.pods_of("coordinator")}
+
+    async def test_every_replica_is_a_cluster_and_is_replaced_as_one(self):
+        cluster, test = await self.install(*self.replicas())
+        name = "bell-bellwether-replica"
+        self.assertEqual(sorted(pod.name for pod in cluster.pods), [f"{name}-{i}{j}" for i in (0, 1) for j in ("", "-1", "-2")])
+        self.assertEqual(self.joined(cluster), {f"{name}-{i}": {f"{name}-{i}-1", f"{name}-{i}-2"} for i in (0, 1)})
+        await self.answer(cluster, self.ask(cluster, test))
+        cluster.images["bellwether:0.2.0"] = {"/usr/local/bin": self.another_build()}
+        old = {pod for pod in cluster.pods if pod.owner}
+        cluster.apply(self.render(*self.replicas({"image": {"tag": "0.2.0"}}))[0])
+        renewed = asyncio.create_task(cluster.until(lambda: not old & set(cluster.pods) and cluster.is_ready(), "all pods are of the new build"))
+        while not renewed.done():  # somebody answers all the time
+            await self.answer(cluster, self.ask(cluster, test, *GENERATE, "--max-tokens=1"))
+        await renewed
+        self.assertEqual(sum(pod.restarts for pod in old | set(cluster.pods)), 0)
+        cluster.apply(self.render(*self.replicas({"image": {"tag": "0.2.0"}, "leaderWorkerSet": {"replicas": 1}}))[0])
+        await cluster.until(lambda: len(cluster.pods_of("coordinator")) == 1 and len(cluster.pods_of("worker")) == 2, "one replica is left")
+        await self.answer(cluster, self.ask(cluster, test))
+
+
 class Pipeline(Clusters):
     """Two stages in two pods, which encrypt what they say, the model on a volume of the nodes."""
 
@@ -371,19 +417,6 @@ class Pipeline(Clusters):
         await self.until_served_again(cluster, epochs=0)
         self.assertFalse(set(old) & set(cluster.pods))
         self.assertEqual(await self.text(cluster, self.ask(cluster, test, *long)), expected)
-
-    def another_build(self):
-        """The same programs under the name of another build."""
-        directory = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
-        directory.chmod(0o755)
-        self.addCleanup(shutil.rmtree, directory)
-        for name in ("bellwether", "bellwether-coordinator", "bellwether-worker"):
-            program = (processes.BIN / name).read_bytes()
-            other, places = re.subn(rb"(\d+\.\d+\.\d+-)[0-9a-f]([0-9a-f]{9})", rb"\1x\2", program)
-            self.assertEqual(places, 1, "where a program has the name of its build")
-            (directory / name).write_bytes(other)
-            (directory / name).chmod(0o755)
-        return directory
 
 
 if __name__ == "__main__":

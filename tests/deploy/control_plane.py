@@ -14,6 +14,7 @@ from tests.deploy import cluster_network, kubelet, manifests, sandbox
 from tests.e2e import processes
 
 READERS = {"Deployment": manifests.read_workload, "StatefulSet": manifests.read_workload, "Service": manifests.read_service,
+           "LeaderWorkerSet": lambda document: manifests.read_replicas(document, cluster_network.NAMESPACE),
            "NetworkPolicy": manifests.read_policy, "PodDisruptionBudget": manifests.read_budget}
 
 
@@ -66,6 +67,8 @@ class Cluster:
                 self.put_data(each)
             elif kind not in manifests.READ_BY_OTHERS:
                 raise manifests.Refused(f"this cluster has no {kind}")
+        for each in objects["LeaderWorkerSet"].values():
+            objects["Service"].setdefault(each.name, each.service())  # unless one is called so already
         self.objects = objects
         self.changed.set()
 
@@ -158,7 +161,8 @@ class Cluster:
     # -- Controllers
 
     def _workloads(self):
-        return [*self.objects["Deployment"].values(), *self.objects["StatefulSet"].values()]
+        groups = [workload for each in self.objects["LeaderWorkerSet"].values() for group in each.groups for workload in group]
+        return [*self.objects["Deployment"].values(), *self.objects["StatefulSet"].values(), *groups]
 
     def _spawn(self, coroutine):
         task = asyncio.create_task(coroutine)
@@ -184,11 +188,12 @@ class Cluster:
                 await self._forget(pod)
             elif pod.owner and (pod.owner.kind, pod.owner.name) not in workloads and not pod.stopping.is_set():
                 self.delete_pod(pod)
-        for each in workloads.values():
-            if each.kind == "Deployment":
-                self._lead_deployment(each)
-            else:
-                self._lead_stateful_set(each)
+        for each in self.objects["Deployment"].values():
+            self._lead_deployment(each)
+        for each in self.objects["StatefulSet"].values():
+            self._lead_stateful_set(each)
+        for each in self.objects["LeaderWorkerSet"].values():
+            self._lead_replicas(each.groups)
 
     def _led_by(self, workload):
         return [pod for pod in self.pods if pod.owner and (pod.owner.kind, pod.owner.name) == (workload.kind, workload.name)]
@@ -207,13 +212,35 @@ class Cluster:
     def _lead_stateful_set(self, stateful_set):
         """OnDelete, Parallel: a pod keeps its template until it is deleted, and its name is free when it is gone."""
         pods = {pod.name: pod for pod in self._led_by(stateful_set)}
-        wanted = [f"{stateful_set.name}-{i}" for i in range(stateful_set.replicas)]
+        wanted = stateful_set.names()
         for name in wanted:
             if name not in pods:
                 self._start_pod(name, stateful_set.labels | {"statefulset.kubernetes.io/pod-name": name}, stateful_set.pod, stateful_set)
         for name, pod in pods.items():
             if name not in wanted and not pod.stopping.is_set():
                 self.delete_pod(pod)
+
+    def _lead_replicas(self, groups):
+        """RollingUpdate of one group at a time, the last first: a leader takes its workers with it, and a new one comes when all are gone."""
+        for leader, workers in reversed(groups):
+            pods = {pod.name: pod for each in (leader, workers) for pod in self._led_by(each)}
+            leads = leader.name in pods and not pods[leader.name].stopping.is_set()
+            is_old = any(pod.template != each.template for each in (leader, workers) for pod in self._led_by(each))
+            if not pods:
+                self._start_pod(leader.name, leader.labels, leader.pod, leader)
+            elif not leads or (is_old and all(self._is_whole(other) for other in groups if other[0] is not leader)):
+                for pod in pods.values():
+                    if not pod.stopping.is_set():
+                        self.delete_pod(pod)
+            elif not is_old:
+                for name in workers.names():
+                    if name not in pods:
+                        self._start_pod(name, workers.labels, workers.pod, workers)
+
+    def _is_whole(self, group):
+        """Whether all pods of a replica are there, and as they should be."""
+        pods = [pod for each in group for pod in self._led_by(each) if pod.ready and not pod.stopping.is_set()]
+        return len(pods) == sum(each.replicas for each in group)
 
     def _start_pod(self, name, labels, spec, owner):
         if spec.service_account not in self.service_accounts:

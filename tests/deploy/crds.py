@@ -47,10 +47,26 @@ SPECS = {
         "secretName", "issuerRef", secretName=TEXT, issuerRef=record("name", name=TEXT, kind=TEXT, group=TEXT),
         dnsNames=array(TEXT), usages=array({"enum": ["server auth", "client auth"]}),
         privateKey=record(algorithm={"enum": ["RSA", "ECDSA", "Ed25519"]}, size={"type": "integer"}, rotationPolicy={"enum": ["Never", "Always"]})),
+    # github.com/kubernetes-sigs/lws v0.9.0, config/crd/bases. The templates are Kubernetes' own.
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"): record(
+        "leaderWorkerTemplate", replicas={"type": "integer"}, startupPolicy={"enum": ["LeaderCreated", "LeaderReady"]},
+        networkConfig=record("subdomainPolicy", subdomainPolicy={"enum": ["Shared", "UniquePerReplica"]}),
+        rolloutStrategy=record("type", type={"enum": ["RollingUpdate"]}, rollingUpdateConfiguration=record(
+            maxUnavailable={"type": "integer"}, maxSurge={"type": "integer"}, partition={"type": "integer"})),
+        leaderWorkerTemplate=record("workerTemplate", size={"type": "integer", "minimum": 1}, leaderTemplate={"type": "object"},
+                                    workerTemplate={"type": "object"},
+                                    restartPolicy={"enum": ["Default", "RecreateGroupOnPodRestart", "RecreateGroupAfterStart", "None"]})),
+    # github.com/kedacore/keda, config/crd/bases, and keda.sh's page on the scaler for Prometheus.
+    ("keda.sh/v1alpha1", "ScaledObject"): record(
+        "scaleTargetRef", "triggers", scaleTargetRef=record("name", apiVersion=TEXT, kind=TEXT, name=TEXT),
+        minReplicaCount={"type": "integer"}, maxReplicaCount={"type": "integer"},
+        triggers=array(record("type", "metadata", type={"enum": ["prometheus"]},
+                              metadata=record("serverAddress", "query", "threshold", serverAddress=TEXT, query=TEXT, threshold=TEXT)), 1)),
     # github.com/prometheus-operator/prometheus-operator, PodMonitor and PrometheusRule of monitoring.coreos.com/v1.
     ("monitoring.coreos.com/v1", "PodMonitor"): record(
         "selector", "podMetricsEndpoints", selector=record(matchLabels=LABELS),
-        podMetricsEndpoints=array(record(port=TEXT, interval=WAIT, relabelings=array(record(targetLabel=TEXT, replacement=TEXT))))),
+        podMetricsEndpoints=array(record(port=TEXT, interval=WAIT, relabelings=array(record(
+            sourceLabels=array(TEXT), targetLabel=TEXT, replacement=TEXT))))),
     ("monitoring.coreos.com/v1", "PrometheusRule"): record(groups=array(record(
         "name", name=NAME, interval=WAIT, rules=array(record("expr", record=TEXT, alert=NAME, expr=TEXT, **{
             "for": WAIT, "labels": {"type": "object", "additionalProperties": TEXT},

@@ -52,10 +52,12 @@ def kept(manifests):
         spec = manifest["spec"]
         if manifest["kind"] == "StatefulSet":
             return {name: value for name, value in spec.items() if name not in CHANGEABLE}
+        if manifest["kind"] == "LeaderWorkerSet":
+            return {"networkConfig": spec["networkConfig"]}
         if manifest["kind"] == "Deployment":
             return {"selector": spec["selector"]}
         return {"clusterIP": spec.get("clusterIP", "any"), "selector": spec["selector"]}
-    return {name_of(each): fields(each) for each in manifests if each["kind"] in ("Deployment", "StatefulSet", "Service")}
+    return {name_of(each): fields(each) for each in manifests if each["kind"] in ("Deployment", "StatefulSet", "LeaderWorkerSet", "Service")}
 
 
 def main():

@@ -102,6 +102,7 @@ class Container:
     def command(self):
         variables = {"PATH": sandbox.PATH, "HOSTNAME": self.pod.name, "HOME": "/"}
         fields = {"metadata.name": self.pod.name, "metadata.uid": self.pod.uid, "status.podIP": self.pod.address}
+        variables |= self.pod.owner.variables if self.pod.owner else {}
         for each in self.spec.variables:
             if each.secret is None:
                 variables[each.name] = fields[each.field] if each.field else manifests.expand(each.text, variables)

@@ -23,7 +23,8 @@ WITHOUT_EFFECT = {
     "ServiceAccount.metadata": "nobody asks for rights",
 }
 # Kinds that others than Kubernetes read.
-READ_BY_OTHERS = {"PodMonitor": "Prometheus Operator", "PrometheusRule": "Prometheus Operator", "Certificate": "cert-manager",
+READ_BY_OTHERS = {"ScaledObject": "KEDA", "HorizontalPodAutoscaler": "a controller that needs metrics of a cluster",
+                  "PodMonitor": "Prometheus Operator", "PrometheusRule": "Prometheus Operator", "Certificate": "cert-manager",
                   "GRPCRoute": "a gateway", "HTTPRoute": "a gateway", "InferencePool": "a gateway", "Ingress": "a gateway"}
 
 
@@ -285,7 +286,7 @@ def read_metadata(fields):
 
 @dataclasses.dataclass
 class Workload:
-    """A Deployment or a StatefulSet."""
+    """A Deployment or a StatefulSet, or what a LeaderWorkerSet makes for a replica: a Leader and its Workers."""
     kind: str
     name: str
     replicas: int
@@ -293,6 +294,12 @@ class Workload:
     labels: dict  # of its pods
     template: dict  # as it was written: pods are replaced when it changes
     pod: PodSpec
+    variables: dict = dataclasses.field(default_factory=dict)  # that its controller gives every container
+
+    def names(self):
+        """Of its pods, where they are always the same."""
+        first = 1 if self.kind == "Workers" else 0
+        return [self.name] if self.kind == "Leader" else [f"{self.name}-{first + i}" for i in range(self.replicas)]
 
 
 def read_workload(manifest):
@@ -310,12 +317,56 @@ def read_workload(manifest):
                     strategy.only("type", "OnDelete", default="RollingUpdate")
             replicas, service, template = spec.take("replicas", 1), spec.take("serviceName", ""), spec.need("template")
             path = f"{manifest['kind']}/{metadata.name}"
-            with Fields("PodTemplateSpec", template, path) as parts:
-                labels = read_metadata(parts.object("metadata", "ObjectMeta")).labels
-                pod = read_pod(parts.object("spec", "PodSpec"))
+            labels, pod = read_template(template, path)
             if not selects(selector, labels):
                 raise Refused(f"{path}: its selector does not match its own pods")
     return Workload(manifest["kind"], metadata.name, replicas, service, labels, template, pod)
+
+
+def read_template(template, path):
+    with Fields("PodTemplateSpec", template, path) as parts:
+        return read_metadata(parts.object("metadata", "ObjectMeta")).labels, read_pod(parts.object("spec", "PodSpec"))
+
+
+@dataclasses.dataclass
+class Replicas:
+    """A LeaderWorkerSet."""
+    name: str
+    groups: list  # (Leader, Workers), one a replica
+
+    def service(self):
+        """By which workers find their leader."""
+        return Service(self.name, {f"{LEADER_WORKER_SET}/name": self.name}, headless=True, unready_too=True, ports=[])
+
+
+LEADER_WORKER_SET = "leaderworkerset.sigs.k8s.io"
+
+
+def read_replicas(manifest, namespace):
+    with Fields("LeaderWorkerSet", manifest, "LeaderWorkerSet") as fields:
+        fields.take("apiVersion"), fields.take("kind")
+        name = read_metadata(fields.object("metadata", "ObjectMeta")).name
+        with fields.object("spec", "LeaderWorkerSetSpec") as spec:
+            count = spec.take("replicas", 1)
+            spec.only("startupPolicy", "LeaderCreated", default="LeaderCreated")
+            with spec.object("networkConfig", "NetworkConfig") as network:
+                network.only("subdomainPolicy", "Shared", default="Shared")
+            with spec.object("rolloutStrategy", "RolloutStrategy") as strategy:
+                strategy.only("type", "RollingUpdate", default="RollingUpdate")
+                with strategy.object("rollingUpdateConfiguration", "RollingUpdateConfiguration") as rolling:
+                    rolling.only("maxUnavailable", 1, default=1)
+                    rolling.only("maxSurge", 0, default=0)
+            with spec.object("leaderWorkerTemplate", "LeaderWorkerTemplate") as parts:
+                parts.only("restartPolicy", "None", default="RecreateGroupOnPodRestart")
+                size = parts.need("size")
+                templates = [(each, parts.need(key)) for each, key in (("Leader", "leaderTemplate"), ("Workers", "workerTemplate"))]
+    read = [(kind, template, *read_template(template, f"{name}/{kind}")) for kind, template in templates]
+
+    def workload(kind, template, labels, pod, index):
+        return Workload(kind, f"{name}-{index}", 1 if kind == "Leader" else size - 1, name,
+                        labels | {f"{LEADER_WORKER_SET}/name": name, f"{LEADER_WORKER_SET}/group-index": str(index)}, template, pod,
+                        {"LWS_LEADER_ADDRESS": f"{name}-{index}.{name}.{namespace}", "LWS_GROUP_SIZE": str(size)})
+    return Replicas(name, [tuple(workload(*each, index) for each in read) for index in range(count)])
 
 
 def read_single_pod(manifest):

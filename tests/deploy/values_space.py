@@ -2,7 +2,7 @@
 
 Where the schema itself cannot say what Kubernetes or the programs make sense of (a name, resources, a flag), it gives `examples`, and one of
 those is drawn. Understood are the keywords that values.schema.json uses; conditions between values (if, allOf) are not: what breaks one
-the schema refuses, and another set is drawn.
+the schema refuses, and another set is drawn. A property that is a const is there to say why it is refused.
 """
 
 import copy
@@ -48,7 +48,7 @@ class Space:
     def _draw_object(self, node, random, everything):
         names = {name for name in node["properties"] if everything or name in node.get("required", ()) or random.random() < 0.6}
         return {name: self._draw(each, random, everything) for name, each in node["properties"].items()
-                if name in names and names.issuperset(node.get("dependencies", {}).get(name, ()))}
+                if name in names and "const" not in each and names.issuperset(node.get("dependencies", {}).get(name, ()))}
 
     def _draw_array(self, node, random, everything):
         least = max(node.get("minItems", 0), everything)
