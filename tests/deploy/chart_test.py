@@ -294,6 +294,13 @@ class Chart(unittest.TestCase):
                         chart.validate_schema(values)
                     self.assertRegex(str(refused.exception), f"- at '{path}': .*{word}")
 
+    def test_every_value_stands_in_values_yaml(self):
+        for path, node in self.space.places(self.defaults):
+            written = values_space.at(self.defaults, path)
+            if isinstance(written, dict) and written:  # else an object of others than the chart, or one whose comment says what may stand there
+                missing = {name for name, each in node.get("properties", {}).items() if "const" not in each} - set(written)
+                self.assertLessEqual(missing, {"global"}, path)
+
     def test_groups_that_differ_need_a_layout(self):
         groups = [{"name": "a", "pods": 1, "ranks": 2}, {"name": "b", "pods": 1, "ranks": 1}]
         with self.assertRaises(helm_python.HelmError) as refused:

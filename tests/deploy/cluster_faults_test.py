@@ -27,6 +27,13 @@ class Fault:
 
 
 FAULTS = {
+    "the cluster's certificate is asked for another name": Fault(
+        "certificates.yaml", '"names" (list .Values.tls.clusterName)', '"names" (list .Release.Name)', "no coordinator at .*for another name",
+        values="guarded"),
+    "the clients' certificate is asked for another name": Fault(
+        "certificates.yaml", "concat (list $full", "concat (list .Release.Name", "no coordinator answers", "ask", values="guarded"),
+    "cert-manager writes another Secret": Fault(
+        "certificates.yaml", "secretName: {{ .secret | quote }}", "secretName: {{ .name }}", "there is no secret client-tls", values="guarded"),
     "the workers' way to their leader is called as the clients' Service": Fault(
         "leader_worker_set.yaml", '"%s-replica"', '"%s"', "no coordinator at bell-bellwether-0.bell-bellwether.test:7401 .*DNS", values="replicas"),
     "workers do not know their leader": Fault(
@@ -152,6 +159,7 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded, cluster_test.Replicas)
         for values in ("pipeline", "demo", "guarded", "replicas"):
             async with self.empty_cluster() as cluster:
                 release, [test] = self.render(*self.values_of(values))
+                self.issue(cluster, release)
                 cluster.apply(release)
                 await cluster.until_ready()
                 await self.answer(cluster, self.ask(cluster, test))
@@ -161,6 +169,7 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded, cluster_test.Replicas)
 
     async def see(self, cluster, fault):
         release, [test] = self.faulty(fault)
+        self.issue(cluster, release)
         try:
             cluster.apply(release)
         except manifests.Refused as refused:

@@ -37,7 +37,8 @@ from tests.deploy import control_plane  # noqa: E402
 from tests.deploy.manifests import selects  # noqa: E402
 
 DEMO = {"drainSeconds": 60, "contextTokens": 20000,
-        "workerGroups": [{"name": "workers", "pods": 1, "ranks": 2, "extraArgs": ["--threads=1"]}]}
+        "workerGroups": [{"name": "workers", "pods": 1, "ranks": 2, "extraArgs": ["--threads=1"], "sharedMemory": "1Gi",
+                          "shardCache": {"emptyDir": {}}}]}
 FETCH = {"model": {"path": "/models/model", "volume": {}, "fetch": {
     "image": "checkpoint:1", "command": ["sh", "-c"], "args": ["cp -r /checkpoint/. /models/part && mv /models/part /models/model"]}}}
 GENERATE = ("generate", "--connect=bell-bellwether:7400", "--insecure", "--prompt-ids=1,2,3", "--ignore-eos", "--temperature=0")
@@ -50,19 +51,20 @@ READ = "import sys, urllib.request; [print(url, urllib.request.urlopen(url, time
 MEANWHILE = 3  # seconds that an answer takes in which something is to happen
 
 
-# Over DEMO: every door of the chart closed but to those who show and say what they should.
-GUARDED = {"tls": {"clusterSecret": "cluster-tls", "clientSecret": "client-tls", "requireClients": True, "clientName": "chat.example"},
+# Over DEMO: every door of the chart closed but to those who show and say what they should; cert-manager makes the certificates.
+GUARDED = {"tls": {"clusterSecret": "cluster-tls", "clientSecret": "client-tls", "requireClients": True,
+                   "certManager": {"clusterIssuer": {"name": "cluster"}, "clientIssuer": {"name": "client"}}},
            "apiKeysSecret": "keys", "joinSecret": "join",
            "workerGroups": [{"name": "workers", "pods": 1, "ranks": 1, "extraArgs": ["--threads=1"]}]}
-# Asks the HTTP door as chat.example. Arguments: shown, where a certificate is to be shown, and what else the request's head is to say.
+# Asks the HTTP door. Arguments: shown, where a certificate is to be shown, and what else the request's head is to say.
 HTTPS = """
 import socket, ssl, sys
 tls = "/etc/bellwether/client-tls/"
 context = ssl.create_default_context(cafile=tls + "ca.crt")
 if sys.argv[1] == "shown":
     context.load_cert_chain(tls + "tls.crt", tls + "tls.key")
-with context.wrap_socket(socket.create_connection(("bell-bellwether", 80)), server_hostname="chat.example") as door:
-    head = ["GET /v1/models HTTP/1.1", "Host: chat.example", "Connection: close", *sys.argv[2:], "", ""]
+with context.wrap_socket(socket.create_connection(("bell-bellwether", 80)), server_hostname="bell-bellwether") as door:
+    head = ["GET /v1/models HTTP/1.1", "Host: bell-bellwether", "Connection: close", *sys.argv[2:], "", ""]
     door.sendall("\\r\\n".join(head).encode())
     print(door.recv(64).decode())
 """
@@ -115,9 +117,17 @@ class Clusters(unittest.IsolatedAsyncioTestCase):
         """A cluster with the chart in it, ready, and the pod of `helm test`, which clients are made of."""
         cluster = await self.enterAsyncContext(self.empty_cluster())
         manifests, tests = self.render(*values)
+        self.issue(cluster, manifests)
         cluster.apply(manifests)
         await cluster.until_ready()
         return cluster, *tests
+
+    def issue(self, cluster, manifests):
+        """As cert-manager does, but for the first name alone: a Secret for every Certificate, by an authority for each issuer."""
+        for each in (manifest["spec"] for manifest in manifests if manifest["kind"] == "Certificate"):
+            authority, name = sandbox.STATE / f"issuer-{each['issuerRef']['name']}", each["dnsNames"][0]
+            make_certificates(authority, name)
+            cluster.put_data(tls_secret(each["secretName"], authority, name))
 
     def render(self, *values, path=chart.CHART):
         """The release's manifests, and those of its test."""
@@ -194,6 +204,9 @@ class Demo(Clusters):
         self.assertEqual(len(json.loads(await self.answer(cluster, self.ask(cluster, test)))["token_ids"]), 1)
         for rank in cluster.pods_of("worker")[0].containers:
             self.assertIn("memfd:bellwether-link", pathlib.Path(f"/proc/{rank.number}/maps").read_text(), "ranks of a pod share memory")
+            volumes = rank.pod.directory / "volumes"
+            self.assertTrue(pathlib.Path(f"/proc/{rank.number}/root/dev/shm").samefile(volumes / "shared-memory"))
+            self.assertTrue([each for each in (volumes / "shard-cache").rglob("*") if each.is_file()], "packed layers are kept")
         long, expected = await self.long_answer(cluster, test)
         await self.delete_under_load(cluster, test, long, expected)
         await self.crash_under_load(cluster, test, long, expected)
@@ -241,13 +254,8 @@ class Guarded(Clusters):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        directory = pathlib.Path(tempfile.mkdtemp(dir=sandbox.STATE))
-        cls.addClassCleanup(shutil.rmtree, directory)
-        make_certificates(directory / "cluster")
-        make_certificates(directory / "client", "chat.example")
         record = json.dumps({"name": "team-a", "sha256": hashlib.sha256(b"sheep").hexdigest()})
-        cls.secrets = [*cls.secrets, tls_secret("cluster-tls", directory / "cluster"), tls_secret("client-tls", directory / "client", "chat.example"),
-                       secret("keys", keys=record.encode(), test=b"sheep"), secret("join", secret=b"as long as it has to be")]
+        cls.secrets = [*cls.secrets, secret("keys", keys=record.encode(), test=b"sheep"), secret("join", secret=b"as long as it has to be")]
         cls.guarded = (FETCH, DEMO, GUARDED)
 
     def strangers(self, test):

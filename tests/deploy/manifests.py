@@ -11,6 +11,7 @@ from typing import Optional
 WITHOUT_EFFECT = {
     "Container.imagePullPolicy": "images are directories of this machine",
     "Container.resources": "there are no control groups; what programs make of a quota has tests of its own",
+    "EmptyDirVolumeSource.sizeLimit": "nothing here outgrows it",
     "PodSpec.imagePullSecrets": "images are directories of this machine",
     "PodSpec.tolerations": "no node has a taint",
     "PodSpec.priorityClassName": "no pod has to give way to another",

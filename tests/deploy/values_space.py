@@ -60,7 +60,7 @@ class Space:
     def neighbours(self, random):
         """Sets of values with one thing wrong: (where the schema says so, a word of why or nothing, the values)."""
         whole = self.draw(random, everything=True)
-        for path, node in self._places(self.schema, (), whole):
+        for path, node in self.places(whole):
             for wrong, word in self._wrong(node, at(whole, path)) if path else [(whole | {UNKNOWN: 1}, UNKNOWN)]:
                 yield "".join(f"/{str(each).replace('/', '~1')}" for each in path), word, replaced(whole, path, wrong)
             for name, is_default in [(each, 0 not in path) for each in node.get("required", ())] + [
@@ -69,8 +69,11 @@ class Space:
                 # null takes away what the chart's own values have.
                 yield "/".join(map(str, ("", *path))), name, replaced(whole, path, others | {name: None} if is_default else others)
 
+    def places(self, values):
+        """Paths and nodes of all that the values have."""
+        yield from self._places(self.schema, (), values)
+
     def _places(self, node, path, value):
-        """Every place below a node that `value` has."""
         node = self.resolved(node)
         yield path, node
         for name, each in node.get("properties", {}).items():
