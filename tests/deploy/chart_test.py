@@ -155,6 +155,13 @@ class Chart(unittest.TestCase):
                                           capture_output=True, text=True, timeout=processes.PATIENCE)
                     self.assertEqual(done.returncode, 0, done.stderr)
 
+    def test_every_pod_may_have_its_image_and_its_place(self):
+        for _, values, manifests in self.each():
+            for manifest, pod in pods_of(manifests):
+                self.assertEqual(pod.get("imagePullSecrets", []), values["imagePullSecrets"])
+                if manifest["kind"] != "StatefulSet":
+                    self.assertEqual(pod.get("tolerations", []), values["coordinator"]["tolerations"])
+
     def test_ports_meet(self):
         for _, values, manifests in self.each():
             containers, links = {}, []

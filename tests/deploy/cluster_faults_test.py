@@ -27,6 +27,9 @@ class Fault:
 
 
 FAULTS = {
+    "a worker's variable is of a key that nobody has": Fault(
+        "workers.yaml", "{{- toYaml . | nindent 8 }}\n        {{- end }}\n      ports", '{{- toYaml . | nindent 8 | replace "test" "tset" }}\n'
+        "        {{- end }}\n      ports", "rank-0: there is no key tset of a secret keys", values="guarded"),
     "the cluster's certificate is asked for another name": Fault(
         "certificates.yaml", '"names" (list .Values.tls.clusterName)', '"names" (list .Release.Name)', "no coordinator at .*for another name",
         values="guarded"),

@@ -55,7 +55,8 @@ MEANWHILE = 3  # seconds that an answer takes in which something is to happen
 GUARDED = {"tls": {"clusterSecret": "cluster-tls", "clientSecret": "client-tls", "requireClients": True,
                    "certManager": {"clusterIssuer": {"name": "cluster"}, "clientIssuer": {"name": "client"}}},
            "apiKeysSecret": "keys", "joinSecret": "join",
-           "workerGroups": [{"name": "workers", "pods": 1, "ranks": 1, "extraArgs": ["--threads=1"]}]}
+           "workerGroups": [{"name": "workers", "pods": 1, "ranks": 1, "extraArgs": ["--threads=1"],
+                             "env": [{"name": "OF_A_SECRET", "valueFrom": {"secretKeyRef": {"name": "keys", "key": "test"}}}]}]}
 # Asks the HTTP door. Arguments: shown, where a certificate is to be shown, and what else the request's head is to say.
 HTTPS = """
 import socket, ssl, sys
@@ -273,6 +274,8 @@ class Guarded(Clusters):
     async def test_who_has_all_that_is_asked_for_is_answered_and_nobody_else(self):
         cluster, test = await self.install(*self.guarded)
         self.assertEqual(len(json.loads(await self.answer(cluster, self.ask(cluster, test)))["token_ids"]), 1)
+        worker = cluster.pods_of("worker")[0].containers[0]
+        self.assertIn(b"OF_A_SECRET=sheep", pathlib.Path(f"/proc/{worker.number}/environ").read_bytes().split(b"\0"))
         for name, arguments, program, heard in self.strangers(test):
             with self.subTest(name):
                 self.assertRegex(await self.answer(cluster, self.ask(cluster, test, *arguments, command=program), code=1), heard)
