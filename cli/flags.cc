@@ -329,7 +329,8 @@ void AddPlan(CLI::App& app, CommandLine& line) {
       "--worker", line.plan.workers,
       "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
       "share its memory. With gpu=80GB it computes on a GPU of that memory. With drive=2GB/s it may stream "
-      "layers that do not fit. Default: this machine, measured");
+      "layers that do not fit; gflops=200 says how fast batches can be at most. Default: this machine, "
+      "measured");
   plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");
   Add(*plan, "--device-memory-fraction", line.plan.device_memory_fraction,
       "of what a GPU has free, how much to plan with")

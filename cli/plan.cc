@@ -28,6 +28,7 @@ namespace bellwether {
 namespace {
 
 constexpr double kMeasureSeconds = 0.3;
+constexpr double kGflopsMax = 1e6;
 constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
 constexpr char kAssumedGpuLevel[] = "cuda_sm90";
 int64_t LoadedBytes(const Plan& plan) {
@@ -48,6 +49,11 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int
                             {"pipeline_tokens_per_second", plan.pipeline_tokens_per_second},
                             {"bound_by", plan.bound_by},
                             {"imbalance", plan.imbalance}});
+  for (const BatchRate& rate : plan.batch_rates) {
+    json["batches"].push_back(Json::object({{"sequences", rate.sequences},
+                                            {"tokens_per_second_at_most", rate.tokens_per_second},
+                                            {"bound_by", rate.bound_by}}));
+  }
   for (const PlannedWorker& worker : plan.workers) {
     json["workers"].push_back(Json::object({{"name", inventory[worker.inventory].name},
                                             {"stage", worker.stage},
@@ -129,6 +135,13 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
       BW_ASSIGN_OR_RETURN(worker.read_bytes_per_second, ParseBytes(value));
     } else if (key == "drive") {
       BW_ASSIGN_OR_RETURN(worker.drive_bytes_per_second, ParseBytes(value));
+    } else if (key == "gflops") {
+      double gflops = 0;
+      if (!absl::SimpleAtod(value, &gflops) || !(gflops > 0 && gflops <= kGflopsMax)) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("worker \"", text, "\": gflops= is a number above 0, at most ", kGflopsMax));
+      }
+      worker.arithmetic = {.floats = gflops * 1e9, .int8 = gflops * 1e9};
     } else if (key == "gpu") {
       BW_ASSIGN_OR_RETURN(const double bytes, ParseBytes(value));
       worker.gpu = {.name = "GPU", .uuid = absl::StrCat(index)};
@@ -137,7 +150,7 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
     } else if (key != "threads" || !absl::SimpleAtoi(value, &worker.threads) || worker.threads < 1) {
       return absl::InvalidArgumentError(
           absl::StrCat("worker \"", text, "\": \"", field,
-                       "\" is none of name=, host=, memory=, threads=, bandwidth=, drive=, gpu="));
+                       "\" is none of name=, host=, memory=, threads=, bandwidth=, drive=, gflops=, gpu="));
     }
   }
   if (worker.memory_bytes == 0) {
@@ -154,6 +167,10 @@ absl::StatusOr<std::vector<WorkerInventory>> LocalInventory(int count) {
   // The workers share the machine's bandwidth.
   worker.read_bytes_per_second =
       SampleReadBandwidth(std::min(cores, threads * count), kMeasureSeconds) / count;
+  const auto peak = [&](kernels::Arithmetic arithmetic) {
+    return SampleArithmetic(arithmetic, std::min(cores, threads * count), kMeasureSeconds) / count;
+  };
+  worker.arithmetic = {.floats = peak(kernels::Arithmetic::kBF16), .int8 = peak(kernels::Arithmetic::kInt8)};
   worker.kernel_levels = KernelLevelNames();
   worker.drive_bytes_per_second = ShardCache::DefaultDirectory().empty() ? 0 : kAssumedDriveRate;
   std::vector<WorkerInventory> workers(count, worker);

@@ -23,6 +23,12 @@ TEST(ParseWorkerTest, Fields) {
   EXPECT_EQ(worker->memory_bytes, int64_t{3} << 29);
   EXPECT_EQ(worker->threads, 8);
   EXPECT_EQ(worker->read_bytes_per_second, 40e9);
+  EXPECT_EQ(worker->arithmetic.floats, 0);
+  EXPECT_EQ(ParseWorker("memory=1e9,gflops=200", 3)->arithmetic.int8, 200e9);
+  for (const char* gflops : {"0", "-1", "nan", "1e7", "", "200G"}) {
+    const auto refused = ParseWorker(absl::StrCat("memory=1e9,gflops=", gflops), 3);
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("gflops= is a number")) << gflops;
+  }
   EXPECT_EQ(ParseWorker("memory=1e9", 3)->name, "worker-3");
   EXPECT_EQ(ParseWorker("memory=1e9", 3)->memory_bytes, 1'000'000'000);
   EXPECT_EQ(ParseWorker("memory=1000TB", 0)->memory_bytes, 1'000'000'000'000'000);

@@ -101,6 +101,9 @@ std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> w
   text += absl::StrFormat(
       "decode: %.2f tokens/s for one sequence, %.2f with all stages full; bound by %s; imbalance %.2f\n",
       plan.decode_tokens_per_second, plan.pipeline_tokens_per_second, plan.bound_by, plan.imbalance);
+  for (const BatchRate& rate : plan.batch_rates)
+    text += absl::StrFormat("with %d sequences at once: at most %.2f tokens/s; bound by %s\n", rate.sequences,
+                            rate.tokens_per_second, rate.bound_by);
   return text;
 }
 

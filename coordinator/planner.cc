@@ -80,11 +80,16 @@ class Planner {
   int64_t ReorderedBytes(const StageLayout& stage, int64_t layer_rows) const;
   int64_t ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const;
   int32_t ContextBlocks() const;
+  double ArithmeticRate(const WorkerInventory& worker) const;
   void FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
   void StreamWhatDoesNotFit(Plan* plan) const;
   bool FillKv(Plan* plan) const;
   void PredictDrives(Plan* plan) const;
+  double LinkSeconds(const std::vector<std::vector<size_t>>& stages, const Plan& plan, size_t stage) const;
+  std::string BoundBy(const PlannedWorker& worker, int32_t tokens) const;
   void Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
+  BatchRate PredictBatch(const std::vector<std::vector<size_t>>& stages, const Plan& plan,
+                         int32_t sequences) const;
 
   const ModelConfig& config_;
   const TensorFormats& formats_;
@@ -463,6 +468,9 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
           BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
       worker.read_seconds =
           static_cast<double>(worker.bytes_read_per_token) / workers_[worker.inventory].read_bytes_per_second;
+      if (const double rate = ArithmeticRate(workers_[worker.inventory]); rate > 0)
+        worker.arithmetic_seconds =
+            static_cast<double>(OperationsPerToken(config_, stage, rank, last)) / rate;
       plan->workers.push_back(worker);
     }
   }
@@ -541,6 +549,56 @@ void Planner::PredictDrives(Plan* plan) const {
   }
 }
 
+double Planner::ArithmeticRate(const WorkerInventory& worker) const {
+  const TensorKey key{.role = TensorRole::kQuery};
+  const TensorFormat format = PackedFormat(key, formats_.FormatOf(key), options_.quantize);
+  return IsQuantized(format.format) ? worker.arithmetic.int8 : worker.arithmetic.floats;
+}
+
+// What a step waits for between the products of a stage and on the way to it.
+double Planner::LinkSeconds(const std::vector<std::vector<size_t>>& stages, const Plan& plan,
+                            size_t stage) const {
+  const auto layers = static_cast<double>(plan.layout.stages[stage].layers.size());
+  const double sums = layers * kAllReducesPerLayer * AllReduceSeconds(stages[stage]);
+  if (stage == 0) return sums;
+  const bool remote = workers_[stages[stage][0]].host != workers_[stages[stage - 1][0]].host;
+  return sums + (remote ? options_.remote_hop_seconds : options_.hop_seconds);
+}
+
+std::string Planner::BoundBy(const PlannedWorker& worker, int32_t tokens) const {
+  const double reading = std::max(worker.read_seconds, worker.drive_seconds);
+  const char* what =
+      worker.drive_seconds > worker.read_seconds ? "the drive of worker " : "memory bandwidth of worker ";
+  if (tokens > 1 && worker.step_seconds(tokens) > reading) what = "arithmetic of worker ";
+  return absl::StrCat(what, workers_[worker.inventory].name);
+}
+
+// A pipeline that is kept full has a part of the sequences in each stage.
+BatchRate Planner::PredictBatch(const std::vector<std::vector<size_t>>& stages, const Plan& plan,
+                                int32_t sequences) const {
+  const int32_t parts = std::min(sequences, plan.StepsInFlight());
+  const int32_t tokens = (sequences + parts - 1) / parts;
+  double work_sum = 0, latency = options_.step_seconds, slowest_stage = 0;
+  const PlannedWorker* slowest = nullptr;
+  auto worker = plan.workers.begin();
+  for (size_t s = 0; s < stages.size(); ++s) {
+    double work = 0;
+    for (size_t r = 0; r < stages[s].size(); ++r, ++worker) {
+      work = std::max(work, worker->step_seconds(tokens));
+      if (slowest == nullptr || worker->step_seconds(tokens) > slowest->step_seconds(tokens))
+        slowest = &*worker;
+    }
+    const double links = LinkSeconds(stages, plan, s);
+    work_sum += work;
+    latency += links;
+    slowest_stage = std::max(slowest_stage, work + links);
+  }
+  const double seconds = std::max(work_sum + latency, parts * slowest_stage);
+  return {.sequences = sequences,
+          .tokens_per_second = sequences / seconds,
+          .bound_by = latency > work_sum ? "link latency" : BoundBy(*slowest, tokens)};
+}
+
 void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const {
   PredictDrives(plan);
   double read_sum = 0, memory_sum = 0, slowest_read = 0, all_reads = 0;
@@ -559,12 +617,7 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
     plan->drive_seconds += drive;
     plan->drive_bound |= drive > memory;
     memory_sum += memory;
-    const auto layers = static_cast<double>(plan->layout.stages[s].layers.size());
-    double links = layers * kAllReducesPerLayer * AllReduceSeconds(stages[s]);
-    if (s > 0) {
-      const bool remote = workers_[stages[s][0]].host != workers_[stages[s - 1][0]].host;
-      links += remote ? options_.remote_hop_seconds : options_.hop_seconds;
-    }
+    const double links = LinkSeconds(stages, *plan, s);
     read_sum += read;
     latency += links;
     slowest_stage = std::max(slowest_stage, read + links);
@@ -574,12 +627,13 @@ void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan
   plan->token_seconds = memory_sum + latency;
   plan->pipeline_tokens_per_second = stages.size() == 1 ? plan->decode_tokens_per_second
                                                         : 1 / std::max(slowest_stage, options_.step_seconds);
-  const bool drive = slowest->drive_seconds > slowest->read_seconds;
-  plan->bound_by = latency > read_sum
-                       ? "link latency"
-                       : absl::StrCat(drive ? "the drive of worker " : "memory bandwidth of worker ",
-                                      workers_[slowest->inventory].name);
+  plan->bound_by = latency > read_sum ? "link latency" : BoundBy(*slowest, /*tokens=*/1);
   plan->imbalance = slowest_read * static_cast<double>(plan->workers.size()) / all_reads;
+  const bool known = std::all_of(plan->workers.begin(), plan->workers.end(),
+                                 [](const PlannedWorker& it) { return it.arithmetic_seconds > 0; });
+  if (!known) return;
+  for (const int32_t sequences : kPlannedBatches)
+    plan->batch_rates.push_back(PredictBatch(stages, *plan, sequences));
 }
 
 }  // namespace

@@ -19,6 +19,12 @@ namespace bellwether {
 
 // Which worker holds what, known before anything is loaded. Pure: the same inventory gives the same plan.
 
+// Operations per second (a multiply and an add are two) that products reach at most; 0: nobody has measured.
+struct ArithmeticRates {
+  double floats = 0;  // with weights in fp32, fp16 and bf16
+  double int8 = 0;    // with quantised ones
+};
+
 // What a worker says about itself when it joins.
 struct WorkerInventory {
   std::string name;
@@ -31,6 +37,7 @@ struct WorkerInventory {
   double read_bytes_per_second = 0;  // measured, of the device that computes; > 0
   double drive_bytes_per_second =
       0;  // of the drive that it streams from, which its host shares; 0: it cannot
+  ArithmeticRates arithmetic;
   std::vector<std::string> kernel_levels;  // ascending
   std::optional<HeldPart> held;            // of this model
   // A card with memory of its own, where weights and KV cache lie.
@@ -86,10 +93,22 @@ struct PlannedWorker {
   int64_t bytes_read_per_token = 0;  // weights alone
   double read_seconds = 0;           // bytes_read_per_token at its bandwidth
   double drive_seconds = 0;          // what its host streams in a step, at its drive's rate
+  double arithmetic_seconds = 0;     // products of one token, at its arithmetic's rate; 0: not known
 
-  // Reading from memory and from the drive go on at the same time.
-  double step_seconds() const { return std::max(read_seconds, drive_seconds); }
+  // Reading from memory and from the drive and products go on at the same time.
+  double step_seconds(int32_t tokens = 1) const {
+    return std::max({read_seconds, drive_seconds, tokens * arithmetic_seconds});
+  }
 };
+
+// What a layout gives at most with so many sequences at once, if the KV cache has room for them: arithmetic
+// counts as the most that its instructions allow, attention not at all.
+struct BatchRate {
+  int32_t sequences = 1;
+  double tokens_per_second = 0;
+  std::string bound_by;
+};
+inline constexpr int32_t kPlannedBatches[] = {16, 64};
 
 struct Plan {
   Layout layout;
@@ -102,6 +121,7 @@ struct Plan {
   double decode_tokens_per_second = 0;    // one sequence alone
   double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
   std::string bound_by;                   // "memory bandwidth of worker a", "link latency"
+  std::vector<BatchRate> batch_rates;     // of kPlannedBatches; none where some arithmetic is not known
   double imbalance = 1;                   // slowest worker's read time over the mean
   double token_seconds = 0;               // that a token takes beside what drives take
   double drive_seconds = 0;               // that drives take of a step, however many tokens it has

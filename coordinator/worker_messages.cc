@@ -26,11 +26,10 @@ constexpr uint64_t kLastEpochMax = uint64_t{1} << 62;
 
 std::string Cut(const std::string& text) { return std::string(CutText(text, kTextBytesMax)); }
 
-absl::Status CheckRate(const char* field, double bytes_per_second) {
-  constexpr double kRateMax = 1e15;  // no memory is near it
-  if (bytes_per_second >= 0 && bytes_per_second <= kRateMax) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, " is ", bytes_per_second, ", allowed is 0 to ", kRateMax));
+absl::Status CheckRate(const char* field, double per_second) {
+  constexpr double kRateMax = 1e15;  // neither memory nor arithmetic of one worker is near it
+  if (per_second >= 0 && per_second <= kRateMax) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(field, " is ", per_second, ", allowed is 0 to ", kRateMax));
 }
 
 }  // namespace
@@ -75,6 +74,8 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
   }
   BW_RETURN_IF_ERROR(CheckRate("read_bytes_per_second", join.read_bytes_per_second()));
   BW_RETURN_IF_ERROR(CheckRate("drive_bytes_per_second", join.drive_bytes_per_second()));
+  BW_RETURN_IF_ERROR(CheckRate("float_operations_per_second", join.float_operations_per_second()));
+  BW_RETURN_IF_ERROR(CheckRate("int8_operations_per_second", join.int8_operations_per_second()));
   if (join.has_gpu()) {
     if (join.gpu().uuid().empty()) return absl::InvalidArgumentError("gpu.uuid is empty");
     for (const int64_t bytes : {join.gpu().memory_bytes(), join.gpu().free_bytes()}) {
@@ -98,6 +99,8 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
                     .cpu_quota = join.cpu_quota(),
                     .read_bytes_per_second = join.read_bytes_per_second(),
                     .drive_bytes_per_second = join.drive_bytes_per_second(),
+                    .arithmetic = {.floats = join.float_operations_per_second(),
+                                   .int8 = join.int8_operations_per_second()},
                     .kernel_levels = {join.kernel_levels().begin(), join.kernel_levels().end()}},
       .unix_socket = join.unix_socket(),
       .link_address = join.link_address(),

@@ -44,7 +44,12 @@ TEST(CheckJoin, RefusesRatesThatCannotBe) {
   ASSERT_TRUE(CheckJoin(GoodJoin()).ok()) << CheckJoin(GoodJoin());
   constexpr double kInfinite = std::numeric_limits<double>::infinity();
   for (const double rate : {kInfinite, 1e300, -1.0, std::numeric_limits<double>::quiet_NaN()}) {
-    v1::JoinRequest read = GoodJoin(), drive = GoodJoin(), quota = GoodJoin();
+    v1::JoinRequest read = GoodJoin(), drive = GoodJoin(), quota = GoodJoin(), floats = GoodJoin(),
+                    integers = GoodJoin();
+    floats.set_float_operations_per_second(rate);
+    integers.set_int8_operations_per_second(rate);
+    EXPECT_FALSE(CheckJoin(floats).ok()) << rate;
+    EXPECT_FALSE(CheckJoin(integers).ok()) << rate;
     read.set_read_bytes_per_second(rate);
     drive.set_drive_bytes_per_second(rate);
     EXPECT_FALSE(CheckJoin(read).ok()) << rate;

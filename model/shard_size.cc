@@ -163,6 +163,19 @@ int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& format
   return sum;
 }
 
+int64_t OperationsPerToken(const ModelConfig& config, const StageLayout& stage, int rank, bool last_stage) {
+  const RankLayout& layout = RankOf(stage, rank);
+  int64_t elements = 0;
+  for (const LayerTensor& tensor : LayerTensors(config)) {
+    if (IsNorm(tensor.role)) continue;
+    const TensorPart part = PartOf(config, tensor.split, layout.slices);
+    elements += part.rows.size() * part.cols.size();
+  }
+  elements *= stage.layers.size();
+  if (last_stage) elements += layout.head_rows.size() * config.hidden;
+  return 2 * elements;
+}
+
 int64_t KvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank) {
   const int64_t kv_heads = SliceKvHeads(config, RankOf(stage, rank).slices).size();
   return stage.layers.size() * kv_heads * 2 * kKvBlockTokens * config.head_dim * SizeOf(kv_type);

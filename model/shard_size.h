@@ -60,6 +60,9 @@ int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Q
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);
+// Operations (a multiply and an add are two) of the rank's matrices on one token; attention's own come on
+// top.
+int64_t OperationsPerToken(const ModelConfig& config, const StageLayout& stage, int rank, bool last_stage);
 // Bytes of one KV block (32 positions) on one rank: its layers and its KV heads.
 int64_t KvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank);
 

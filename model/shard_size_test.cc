@@ -82,6 +82,20 @@ TEST(ShardSizeTest, ATokenReadsEverythingButTheEmbedding) {
             shard - 160 * 64 * 2 + 64 * 2);
 }
 
+TEST(ShardSizeTest, RanksShareTheOperations) {
+  const ModelConfig config = *ParseShape("llama?hidden=64,layers=3,heads=4,kv_heads=4,ffn=172,vocab=160");
+  const int64_t layer = 4 * 64 * 64 + 3 * 64 * 172;
+  EXPECT_EQ(OperationsPerToken(config, EvenLayout(config, 1, 1)->stages[0], 0, /*last_stage=*/true),
+            2 * (3 * layer + 64 * 160));
+  const Layout layout = *EvenLayout(config, 2, 3);
+  int64_t sum = 0;
+  for (int rank = 0; rank < 3; ++rank) {
+    sum += OperationsPerToken(config, layout.stages[0], rank, /*last_stage=*/false) +
+           OperationsPerToken(config, layout.stages[1], rank, /*last_stage=*/true);
+  }
+  EXPECT_EQ(sum, 2 * (3 * layer + 64 * 160));
+}
+
 TEST(ShardSizeTest, TiedRowsAreHeldOnceOnlyWhereTheyAreTheSame) {
   const ModelConfig config = *ParseShape("llama?vocab=160,tied=1");
   const UniformFormats formats(kBf16);

@@ -174,6 +174,11 @@ double SampleReadBandwidth(int threads, double seconds) {
                   kernels::MeasureReadBandwidth(threads, seconds, ReadSampleBytes(AvailableMemoryBytes())));
 }
 
+double SampleArithmetic(kernels::Arithmetic arithmetic, int threads, double seconds) {
+  return kernels::MeasureArithmeticPeak(kernels::AvailableKernelLevels().back(), arithmetic, threads,
+                                        seconds);
+}
+
 std::string CpuType(const std::string& root) {
   std::ifstream file(root + "/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "kernels/peaks.h"
 
 namespace bellwether {
 
@@ -31,6 +32,9 @@ int64_t AvailableMemoryBytes(const std::string& root = "");
 // a buffer of at most ReadSampleBytes, so that a small container survives its own measurement. At least 1e6:
 // a machine too small to measure is as slow as that.
 double SampleReadBandwidth(int threads, double seconds);
+// Operations per second that products reach at most, for the planner: measured for about `seconds` at the
+// highest kernel level that this machine has.
+double SampleArithmetic(kernels::Arithmetic arithmetic, int threads, double seconds);
 // 64 MiB, or an eighth of what is available if that is less.
 int64_t ReadSampleBytes(int64_t available_bytes);
 

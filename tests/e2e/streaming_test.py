@@ -62,7 +62,7 @@ class Streaming(unittest.TestCase):
     def test_the_plan_tells_what_is_streamed(self):
         done = subprocess.run(
             [processes.BIN / "bellwether", "plan", "--model", MODEL, "--context-tokens", "64", "--json", "--worker",
-             f"memory={LITTLE_MIB}MiB,drive=100MB/s"], capture_output=True, text=True, timeout=processes.PATIENCE)
+             f"memory={LITTLE_MIB}MiB,drive=100MB/s,gflops=100"], capture_output=True, text=True, timeout=processes.PATIENCE)
         self.assertEqual(done.returncode, 0, done.stderr)
         plan = json.loads(done.stdout)
         worker = plan["workers"][0]
@@ -70,6 +70,9 @@ class Streaming(unittest.TestCase):
         self.assertAlmostEqual(worker["drive_seconds"], worker["streamed_bytes"] / 100e6, delta=1e-4)
         self.assertLess(worker["resident_bytes"], worker["weight_bytes"])
         self.assertIn("drive", plan["bound_by"])
+        self.assertEqual([batch["sequences"] for batch in plan["batches"]], [16, 64])
+        for batch in plan["batches"]:  # which share the reading
+            self.assertAlmostEqual(batch["tokens_per_second_at_most"] / plan["decode_tokens_per_second"], batch["sequences"], places=3)
 
     def test_the_cache_is_listed_and_pruned(self):
         self.private(LITTLE_MIB)
