@@ -5,7 +5,7 @@
 #   release        builds everything and runs all tests, with every layout of emulated GPUs
 #   tidy           clang-tidy on all of our code (after release)
 #   tidy-recent    quick: on the files of the last 30 commits
-#   asan           all tests again under AddressSanitizer and UndefinedBehaviorSanitizer
+#   asan           all tests again under AddressSanitizer and UndefinedBehaviorSanitizer, but for the matrix of all layouts and the demo model
 #   tsan           by clang, whose -Wthread-safety checks which mutex guards what: the programs, and all tests that run threads
 #                  of ours, under ThreadSanitizer
 #   tsan-handover  quick: only those tests in which threads hand something over
@@ -145,8 +145,9 @@ phase() {
     release) BELLWETHER_ALL_LAYOUTS=1 run release ;;
     tidy) git ls-files | tidy ;;
     tidy-recent) git log -30 --format= --name-only | tidy ;;
-    asan) run asan ;;
-    # One layout has all the threads that a matrix of them has; this would take the longest of all.
+    # Some layouts touch all the memory, and have all the threads, that a matrix of all layouts has; that and a real model would take
+    # the longest of all.
+    asan) GTEST_FILTER=-*FullMatrix*:DemoModel.* run asan ;;
     tsan) GTEST_FILTER=-*FullMatrix* tsan "$handover|$threaded" ;;
     tsan-handover) tsan "$handover" ;;
     fuzz) run fuzz '_fuzz$' ;;
