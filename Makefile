@@ -43,6 +43,7 @@ monitor: programs
 	@tools/monitor.sh $(BIN)
 
 package: programs
+	rm -f build/$(PRESET)/bellwether_*.deb
 	cd build/$(PRESET) && cpack
 
 test: build

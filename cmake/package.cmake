@@ -1,4 +1,5 @@
-# `cmake --install` and the Debian package (cpack): the three programs, the units of systemd, examples of their settings.
+# `cmake --install` and the Debian package (cpack): the three programs, the units of systemd, examples of their settings, the guides and
+# what they name.
 include(GNUInstallDirs)
 set(BELLWETHER_NVCC)
 if(NVCC)
@@ -11,7 +12,9 @@ install(FILES deploy/systemd/bellwether.sysusers DESTINATION lib/sysusers.d RENA
 install(FILES deploy/etc/up.conf.example deploy/etc/coordinator.conf.example deploy/etc/worker.conf.example
         deploy/systemd/gpu.conf
         DESTINATION ${CMAKE_INSTALL_DOCDIR}/examples)
-install(FILES docs/deploy.md docs/security.md docs/supply-chain.md README.md DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs/ DESTINATION ${CMAKE_INSTALL_DOCDIR} FILES_MATCHING PATTERN *.md PATTERN images EXCLUDE)
+install(PROGRAMS tools/make_certificates.sh DESTINATION ${CMAKE_INSTALL_DATADIR}/bellwether/tools)
+install(DIRECTORY monitoring DESTINATION ${CMAKE_INSTALL_DATADIR}/bellwether PATTERN *.py EXCLUDE)
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright)
 # What the programs are made of is known once they are there.
 install(CODE "execute_process(COMMAND /usr/bin/python3 -B ${CMAKE_SOURCE_DIR}/tools/make_sbom.py ${CMAKE_RUNTIME_OUTPUT_DIRECTORY}
@@ -25,6 +28,7 @@ set(CPACK_PACKAGE_DESCRIPTION_SUMMARY "Serves large language models with a flock
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_STRIP_FILES ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_PROJECT_CONFIG_FILE ${CMAKE_SOURCE_DIR}/cmake/package_version.cmake)
 set(CPACK_DEBIAN_PACKAGE_SECTION net)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/deploy/debian/postinst ${CMAKE_SOURCE_DIR}/deploy/debian/prerm

@@ -9,7 +9,7 @@ namespace bellwether {
 // Ports, sizes and times that hold unless told otherwise, and the limits on what peers may ask for. In one
 // place so that the programs, the tool and the documentation agree.
 
-// Addresses. Loopback unless told otherwise: neither port asks who is there.
+// Addresses. Loopback unless told otherwise: no port asks who is there unless it is told how.
 inline constexpr char kDefaultClientAddress[] = "127.0.0.1:7400";
 inline constexpr char kDefaultWorkerAddress[] = "127.0.0.1:7401";
 inline constexpr char kDefaultHttpAddress[] = "127.0.0.1:7480";

@@ -1,10 +1,14 @@
 #include "common/tls_files.h"
 
+#include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <sys/stat.h>
 
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
@@ -21,12 +25,28 @@ struct FreeOpenSsl {
   void operator()(BIO* bio) const { BIO_free(bio); }
   void operator()(X509* certificate) const { X509_free(certificate); }
   void operator()(EVP_PKEY* key) const { EVP_PKEY_free(key); }
+  void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
 };
 template <typename T>
 using OpenSslPtr = std::unique_ptr<T, FreeOpenSsl>;
+using Certificates = std::vector<OpenSslPtr<X509>>;
+
+absl::Status Refuse(const std::string& path, std::string_view why) {
+  return absl::InvalidArgumentError(absl::StrCat(Printable(path), ": ", std::string(why)));
+}
+// With OpenSSL's own reason, which is then forgotten.
+absl::Status RefuseByOpenSsl(const std::string& path, std::string_view what) {
+  const char* reason = ERR_reason_error_string(ERR_peek_last_error());
+  ERR_clear_error();
+  return Refuse(
+      path, absl::StrCat(std::string(what), reason == nullptr ? "" : ": ", reason == nullptr ? "" : reason));
+}
 
 absl::StatusOr<std::string> ReadPem(const std::string& path) {
   if (path.empty()) return std::string();
+  struct stat status = {};
+  if (stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode))  // a pipe would be waited for
+    return Refuse(path, "not a regular file");
   absl::StatusOr<std::string> text = ReadFile(path, kPemBytesMax);
   if (!text.ok()) return absl::InvalidArgumentError(text.status().message());
   return text;
@@ -39,16 +59,27 @@ OpenSslPtr<BIO> Memory(const std::string& text) {
 // Nobody is asked for a passphrase.
 int NoPassphrase(char*, int, int, void*) { return 0; }
 
-absl::Status Refuse(const std::string& path, std::string_view why) {
-  return absl::InvalidArgumentError(absl::StrCat(Printable(path), ": ", std::string(why)));
+// All certificates of a file, at least one.
+absl::StatusOr<Certificates> ParseCertificates(const std::string& path, const std::string& pem) {
+  ERR_clear_error();
+  Certificates certificates;
+  const OpenSslPtr<BIO> memory = Memory(pem);
+  while (X509* next = PEM_read_bio_X509(memory.get(), nullptr, NoPassphrase, nullptr))
+    certificates.emplace_back(next);
+  if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE)
+    return RefuseByOpenSsl(path, "a certificate in it is broken");
+  ERR_clear_error();
+  if (certificates.empty()) return Refuse(path, "no certificate in PEM");
+  return certificates;
 }
 
-OpenSslPtr<X509> ReadCertificate(BIO* pem) {
-  return OpenSslPtr<X509>(PEM_read_bio_X509(pem, nullptr, NoPassphrase, nullptr));
+absl::StatusOr<OpenSslPtr<EVP_PKEY>> ParseKey(const std::string& path, const std::string& pem) {
+  OpenSslPtr<EVP_PKEY> key(PEM_read_bio_PrivateKey(Memory(pem).get(), nullptr, NoPassphrase, nullptr));
+  if (key == nullptr) return RefuseByOpenSsl(path, "no private key in PEM without a passphrase");
+  return key;
 }
 
-absl::Status CheckCertificate(const std::string& path, const X509* certificate) {
-  if (certificate == nullptr) return Refuse(path, "no certificate in PEM");
+absl::Status CheckDates(const std::string& path, const X509* certificate) {
   if (X509_cmp_current_time(X509_get0_notAfter(certificate)) < 0)
     return Refuse(path, "the certificate has expired");
   if (X509_cmp_current_time(X509_get0_notBefore(certificate)) > 0)
@@ -57,15 +88,55 @@ absl::Status CheckCertificate(const std::string& path, const X509* certificate) 
 }
 
 // While an authority is replaced there are two in the file, and the old one's time may be over.
-absl::Status CheckAuthorities(const std::string& path, const std::string& pem) {
-  const OpenSslPtr<BIO> memory = Memory(pem);
-  absl::Status status = CheckCertificate(path, ReadCertificate(memory.get()).get());
-  while (!status.ok()) {
-    const OpenSslPtr<X509> next = ReadCertificate(memory.get());
-    if (next == nullptr) return status;
-    status = CheckCertificate(path, next.get());
+absl::Status CheckAuthorities(const std::string& path, const Certificates& authorities) {
+  absl::Status status;
+  for (const OpenSslPtr<X509>& authority : authorities) {
+    status = CheckDates(path, authority.get());
+    if (status.ok()) break;
   }
   return status;
+}
+
+// Whether OpenSSL would show them to others, by its own rules: of two that belong together one may be too
+// short for it.
+absl::Status CheckPair(const TlsOptions& options, const Certificates& chain, EVP_PKEY* key) {
+  BW_RETURN_IF_ERROR(CheckDates(options.certificate, chain[0].get()));
+  if (X509_check_private_key(chain[0].get(), key) != 1) {
+    ERR_clear_error();
+    return Refuse(options.key, absl::StrCat("not the key of ", Printable(options.certificate)));
+  }
+  const OpenSslPtr<SSL_CTX> context(SSL_CTX_new(TLS_method()));
+  if (context == nullptr || SSL_CTX_use_certificate(context.get(), chain[0].get()) != 1)
+    return RefuseByOpenSsl(options.certificate, "OpenSSL does not take the certificate");
+  for (size_t i = 1; i < chain.size(); ++i) {
+    if (SSL_CTX_add1_chain_cert(context.get(), chain[i].get()) != 1)
+      return RefuseByOpenSsl(options.certificate,
+                             "OpenSSL does not take those that lead up to its authority");
+  }
+  if (SSL_CTX_use_PrivateKey(context.get(), key) != 1)
+    return RefuseByOpenSsl(options.key, "OpenSSL does not take the key");
+  return absl::OkStatus();
+}
+
+// What was read and nothing else: around it a file may hold what others stumble over.
+template <typename Write>
+std::string Written(const Write& write) {
+  const OpenSslPtr<BIO> memory(BIO_new(BIO_s_mem()));
+  write(memory.get());
+  char* bytes = nullptr;
+  const long size = BIO_get_mem_data(memory.get(), &bytes);  // NOLINT(google-runtime-int): OpenSSL's
+  std::string text(bytes, static_cast<size_t>(size));
+  OPENSSL_cleanse(bytes, static_cast<size_t>(size));
+  return text;
+}
+std::string ToPem(const Certificates& certificates) {
+  return Written([&](BIO* out) {
+    for (const OpenSslPtr<X509>& it : certificates) PEM_write_bio_X509(out, it.get());
+  });
+}
+std::string ToPem(const EVP_PKEY* key) {
+  return Written(
+      [&](BIO* out) { PEM_write_bio_PrivateKey(out, key, nullptr, nullptr, 0, nullptr, nullptr); });
 }
 
 }  // namespace
@@ -74,20 +145,22 @@ absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options) {
   if (options.certificate.empty() != options.key.empty())
     return absl::InvalidArgumentError(
         "a certificate and its key belong together: only one of them was given");
-  TlsFiles pem;
-  BW_ASSIGN_OR_RETURN(pem.certificate, ReadPem(options.certificate));
-  BW_ASSIGN_OR_RETURN(pem.key, ReadPem(options.key));
-  BW_ASSIGN_OR_RETURN(pem.authority, ReadPem(options.authority));
-  if (!options.authority.empty()) BW_RETURN_IF_ERROR(CheckAuthorities(options.authority, pem.authority));
-  if (options.certificate.empty()) return pem;
-  const OpenSslPtr<X509> certificate = ReadCertificate(Memory(pem.certificate).get());
-  BW_RETURN_IF_ERROR(CheckCertificate(options.certificate, certificate.get()));
-  const OpenSslPtr<EVP_PKEY> key(
-      PEM_read_bio_PrivateKey(Memory(pem.key).get(), nullptr, NoPassphrase, nullptr));
-  if (key == nullptr) return Refuse(options.key, "no private key in PEM without a passphrase");
-  if (X509_check_private_key(certificate.get(), key.get()) != 1)
-    return Refuse(options.key, absl::StrCat("not the key of ", Printable(options.certificate)));
-  return pem;
+  TlsFiles files;
+  if (!options.authority.empty()) {
+    BW_ASSIGN_OR_RETURN(const std::string pem, ReadPem(options.authority));
+    BW_ASSIGN_OR_RETURN(const Certificates authorities, ParseCertificates(options.authority, pem));
+    BW_RETURN_IF_ERROR(CheckAuthorities(options.authority, authorities));
+    files.authority = ToPem(authorities);
+  }
+  if (options.certificate.empty()) return files;
+  BW_ASSIGN_OR_RETURN(const std::string certificate_pem, ReadPem(options.certificate));
+  BW_ASSIGN_OR_RETURN(const std::string key_pem, ReadPem(options.key));
+  BW_ASSIGN_OR_RETURN(const Certificates chain, ParseCertificates(options.certificate, certificate_pem));
+  BW_ASSIGN_OR_RETURN(const OpenSslPtr<EVP_PKEY> key, ParseKey(options.key, key_pem));
+  BW_RETURN_IF_ERROR(CheckPair(options, chain, key.get()));
+  files.certificate = ToPem(chain);
+  files.key = ToPem(key.get());
+  return files;
 }
 
 absl::Status CheckListener(const TlsOptions& options) {

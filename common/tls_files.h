@@ -8,15 +8,16 @@
 
 namespace bellwether {
 
-// The contents of TLS's files, in PEM; empty: there is none.
+// The contents of TLS's files, written anew in PEM; empty: there is none.
 struct TlsFiles {
   std::string certificate, key, authority;
   bool operator==(const TlsFiles&) const = default;
 };
 
 // Reads and checks them, so that what is wrong is said by name and not by a handshake that fails. All errors
-// are InvalidArgument and name the file: it cannot be read, is no PEM, the key is not the certificate's, or
-// the certificate has ended or not begun (of several authorities: all of them).
+// are InvalidArgument and name the file: it cannot be read, is no PEM, the key is not the certificate's, the
+// certificate has ended or not begun (of several authorities: all of them), or OpenSSL takes one of them for
+// too weak.
 absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options);
 // InvalidArgument: a listener must have a certificate.
 absl::Status CheckListener(const TlsOptions& options);

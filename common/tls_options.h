@@ -51,7 +51,8 @@ inline std::string TlsAdvice(std::string_view error, const TlsOptions& ours) {
   if (has("Hostname Verification Check failed"))
     return "; its certificate is for another name than this: say which by tls-server-name";
   if (has("certificate verify failed"))
-    return "; its certificate is not signed by the authority that is trusted here";
+    return "; its certificate is not signed by the authority that is trusted here, has expired, or is not "
+           "for servers";
   if (has("wrong version number")) return "; it does not speak TLS";
   if (!has("Socket closed")) return "";
   return ours.wanted() ? "; perhaps it wants a certificate of another authority" : "; perhaps it wants TLS";

@@ -26,14 +26,14 @@ LastConnection& TheLastConnection() {
 
 // Who may have brought it about, where gRPC knows but does not say.
 std::string Culprit(std::string_view message) {
-  if (message.find("Handshake failed") == std::string_view::npos) return {};
+  if (message.find("Handshake ") == std::string_view::npos) return {};  // failed, timed out
   LastConnection& last = TheLastConnection();
   MutexLock lock(&last.mutex);
   return last.words;
 }
 
 void LogAsOurs(gpr_log_func_args* line) {
-  static auto* limiter = new LogLimiter(/*burst=*/5, absl::Seconds(10));
+  static auto* limiter = new LogLimiter(/*burst=*/20, absl::Seconds(2));
   if (line->severity < GPR_LOG_SEVERITY_ERROR) return;
   const auto left_out = limiter->Admit();
   if (!left_out.has_value()) return;

@@ -22,7 +22,8 @@ absl::StatusOr<Provider> FollowFiles(const TlsOptions& options) {
       copies->key_and_certificate(), copies->key_and_certificate(), copies->authority(), kWatcherSeconds);
 }
 
-Provider KeepRead(const TlsFiles& pem) {
+absl::StatusOr<Provider> ReadNow(const TlsOptions& options) {
+  BW_ASSIGN_OR_RETURN(const TlsFiles pem, ReadTlsFiles(options));
   std::vector<grpc::experimental::IdentityKeyCertPair> own;
   if (!pem.certificate.empty()) own.push_back({pem.key, pem.certificate});
   return std::make_shared<grpc::experimental::StaticDataCertificateProvider>(pem.authority, own);
@@ -44,13 +45,9 @@ absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> TlsServer(const TlsOpti
 
 absl::StatusOr<ChannelSecurity> TlsClient(const TlsOptions& options, bool follow_files) {
   if (!options.wanted()) return ChannelSecurity{};
-  BW_ASSIGN_OR_RETURN(const TlsFiles pem, ReadTlsFiles(options));
   grpc::experimental::TlsChannelCredentialsOptions tls;
-  if (!options.certificate.empty() || !options.authority.empty()) {
-    Provider files = KeepRead(pem);
-    if (follow_files) {
-      BW_ASSIGN_OR_RETURN(files, FollowFiles(options));
-    }
+  if (!options.certificate.empty() || !options.key.empty() || !options.authority.empty()) {
+    BW_ASSIGN_OR_RETURN(const Provider files, follow_files ? FollowFiles(options) : ReadNow(options));
     tls.set_certificate_provider(files);
   }
   if (!options.certificate.empty()) tls.watch_identity_key_cert_pairs();

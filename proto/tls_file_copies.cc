@@ -81,9 +81,10 @@ absl::StatusOr<std::unique_ptr<TlsFileCopies>> TlsFileCopies::Make(const TlsOpti
 }
 
 void TlsFileCopies::Look() {
-  if (!files_.Look()) return;
-  if (const absl::Status written = Write(); !written.ok()) {
-    LogWarning("the last TLS files are still used: ", written.message());
+  if (files_.Look()) written_ = false;
+  if (written_) return;
+  if (const absl::Status status = Write(); !status.ok()) {
+    LogWarning("the last TLS files are still used: ", status.message());
   }
 }
 
@@ -91,7 +92,9 @@ absl::Status TlsFileCopies::Write() {
   ++version_;
   const TlsFiles& pem = files_.files();
   BW_RETURN_IF_ERROR(Put(pem.authority, &authority_));
-  return Put(pem.key.empty() ? "" : absl::StrCat(pem.key, "\n", pem.certificate), &own_);
+  BW_RETURN_IF_ERROR(Put(absl::StrCat(pem.key, pem.certificate), &own_));
+  written_ = true;
+  return absl::OkStatus();
 }
 
 absl::Status TlsFileCopies::Put(const std::string& text, Copy* copy) const {

@@ -39,6 +39,7 @@ class TlsFileCopies {
   absl::Status Put(const std::string& text, Copy* copy) const;
 
   FollowedTlsFiles files_;
+  bool written_ = false;  // all of `files_`
   int64_t version_ = 0;
   Copy own_, authority_;
 };

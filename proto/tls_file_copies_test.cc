@@ -32,7 +32,7 @@ class TlsFileCopiesTest : public testing::Test {
     ASSERT_EQ(std::system(absl::StrCat("tools/make_certificates.sh ", directory_, " flock").c_str()), 0);
   }
   static std::string TextOf(const std::string& path) { return ReadFile(path, 1 << 20).value_or("none"); }
-  std::string Pair() const { return absl::StrCat(TextOf(options_.key), "\n", TextOf(options_.certificate)); }
+  std::string Pair() const { return absl::StrCat(TextOf(options_.key), TextOf(options_.certificate)); }
   // By which gRPC's watcher tells whether two looks saw the same file.
   static time_t ChangedAt(const std::string& path) {
     struct stat status = {};

@@ -57,8 +57,26 @@ class Package(unittest.TestCase):
             self.assertEqual(version.returncode, 0)
         for example in (*EXAMPLES.iterdir(), UNITS / "gpu.conf"):
             self.assertTrue((self.root / "usr/share/doc/bellwether/examples" / example.name).exists())
-        self.assertTrue((self.root / "usr/share/doc/bellwether/deploy.md").exists())
         self.assertLess(self.package.stat().st_size, 60 << 20)
+
+    def test_the_package_has_what_its_guides_name(self):
+        guides = self.root / "usr/share/doc/bellwether"
+        self.assertTrue((guides / "deploy.md").exists())
+        for guide in guides.glob("*.md"):
+            for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", guide.read_text()):
+                self.assertTrue((guides / link).exists(), f"{guide.name}: {link}")
+        for name in ("tools/make_certificates.sh", "monitoring/prometheus.yml", "monitoring/rules", "monitoring/grafana/dashboards"):
+            self.assertTrue((self.root / "usr/share/bellwether" / name).exists(), name)
+        self.assertTrue(os.access(self.root / "usr/share/bellwether/tools/make_certificates.sh", os.X_OK))
+
+    def test_each_commit_is_a_version_of_its_own(self):
+        """apt passes over a package of the version that is there, and a cluster takes one build."""
+        git = ["git", "-C", processes.ROOT, "rev-parse", "--short=7", "HEAD"]
+        commit = subprocess.run(git, capture_output=True, text=True)
+        if commit.returncode != 0:
+            self.skipTest("no git here")
+        version = subprocess.run(["dpkg-deb", "-f", self.package, "Version"], check=True, capture_output=True, text=True).stdout.strip()
+        self.assertRegex(version, rf"^[\d.]+\+git\d+\.{commit.stdout.strip()}$")
 
     def test_programs_are_hardened(self):
         """Of the packaged programs, not of flags: docs/supply-chain.md says what each is against."""
@@ -187,7 +205,7 @@ class Package(unittest.TestCase):
                 service.wait(processes.PATIENCE)
 
     def test_programs_work_as_closed_in_as_their_units(self):
-        """`up` with two ranks in shared memory, and a coordinator with a worker, by the units' own command lines."""
+        """`up` with two ranks in shared memory, and a coordinator with a worker over mutual TLS, by the units' own command lines."""
         if os.geteuid() != 0 or shutil.which("systemd-analyze") is None:
             self.skipTest("needs root, for file systems of its own, and systemd-analyze, for what its groups of system calls hold")
         if has_sanitizers():
@@ -198,12 +216,17 @@ class Package(unittest.TestCase):
             shutil.copytree(self.root / "usr/bin", home / "bin")
             (home / "model").mkdir()
             processes.write_tiny_checkpoint(home / "model")
+            processes.make_certificates(home / "tls", "flock")
+            for file in (home / "tls", *(home / "tls").iterdir()):
+                file.chmod(0o755)  # the units' user is nobody's
+            tls = "".join(f"cluster-tls-{what} = {home}/tls/{name}\n" for what, name in (
+                ("certificate", "flock.pem"), ("key", "flock.key"), ("authority", "authority.pem")))
             cases = ({"bellwether": "up.conf"}, {"bellwether-coordinator": "coordinator.conf", "bellwether-worker@": "worker-a.conf"})
             for units in cases:
                 client, http, workers, metrics = (f"127.0.0.1:{free_port()}" for _ in range(4))
                 own = f"listen = {client}\nhttp-listen = {http}\nworker-listen = {workers}\nmetrics-listen = {metrics}\n"
-                texts = {"up.conf": own + "tensor-parallel = 2\nthreads = 1\n", "coordinator.conf": own + "workers = 1\n",
-                         "worker-a.conf": f"coordinator = {workers}\nthreads = 1\nmetrics-listen =\n"}
+                texts = {"up.conf": own + "tensor-parallel = 2\nthreads = 1\n", "coordinator.conf": own + "workers = 1\n" + tls,
+                         "worker-a.conf": f"coordinator = {workers}\nthreads = 1\nmetrics-listen =\ncluster-tls-server-name = flock\n" + tls}
                 with contextlib.ExitStack() as stack:
                     logs = {unit: stack.enter_context(open(home / f"{unit}.log", "w+")) for unit in units}
                     for unit, config in units.items():

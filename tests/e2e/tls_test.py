@@ -1,8 +1,10 @@
 """TLS of both ports: who has the right certificate is served, everybody else hears why not, and renewal ends no stream."""
 
+import contextlib
 import json
 import pathlib
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -129,6 +131,26 @@ class Clients(Certificates):
             told = (self.server.directory / "bellwether-coordinator-0.log").read_text()
             self.assertNotIn("wolf", told, kind)
         self.assertRegex(told, r"Handshake failed .*127\.0\.0\.1 \(port \d+\) was the last to connect to 127\.0\.0\.1:\d+")
+
+
+class OthersServers(Certificates):
+    def test_an_expired_certificate_is_told_as_one(self):
+        processes.make_certificates(self.path / "server", "late", days=0)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.path / "server/late.pem", self.path / "server/late.key")
+        context.set_alpn_protocols(["h2"])
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            asked = subprocess.Popen(
+                [processes.BIN / "bellwether", "generate", "--prompt-ids", "1", "--tls-server-name", "late", *self.authority("server"),
+                 "--connect", f"127.0.0.1:{listener.getsockname()[1]}"], stderr=subprocess.PIPE, text=True)
+            while asked.poll() is None:
+                with contextlib.suppress(OSError):
+                    listener.settimeout(0.2)
+                    context.wrap_socket(listener.accept()[0], server_side=True).close()
+        said = asked.stderr.read()
+        asked.stderr.close()
+        self.assertIn("certificate verify failed", said)
+        self.assertIn("has expired", said)
 
 
 class ClientsWithCertificates(Certificates):
