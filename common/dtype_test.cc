@@ -19,6 +19,7 @@ TEST(F16, EveryValueSurvivesARoundTrip) {
   }
 }
 
+#if defined(__FLT16_MANT_DIG__)  // clang 14 has none here
 TEST(F16, RoundsLikeTheCompilersOwnType) {
   uint32_t bits = 1;
   for (int i = 0; i < 2000000; ++i) {
@@ -29,6 +30,7 @@ TEST(F16, RoundsLikeTheCompilersOwnType) {
     ASSERT_EQ(F16FromF32(value), std::bit_cast<uint16_t>(expected)) << value;
   }
 }
+#endif
 
 TEST(BF16, RoundsToNearestEven) {
   EXPECT_EQ(BF16FromF32(1.0f), 0x3f80);

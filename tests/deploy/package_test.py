@@ -23,10 +23,6 @@ RESTRICTED = processes.ROOT / "tests/deploy/restricted.py"
 EXPOSURE_MAX, EXPOSURE_MAX_GPU = 1.5, 2.0  # of systemd-analyze security
 
 
-def has_sanitizers():
-    return any(name in (processes.BIN / "bellwether-worker").read_bytes() for name in (b"__asan_init", b"__tsan_init"))
-
-
 def directives(unit, name):
     return re.findall(rf"^{name}=(.*)$", unit.read_text(), re.M)
 
@@ -90,7 +86,7 @@ class Package(unittest.TestCase):
             self.assertRegex(said, r"GNU_STACK(\s+0x\w+){5}\s+RW\s", name)
             self.assertNotRegex(said, r"LOAD(\s+0x\w+){5}\s+RWE", name)
             self.assertNotRegex(said, r"RPATH|RUNPATH|TEXTREL", name)
-            if has_sanitizers():
+            if processes.has_sanitizers():
                 continue  # which watch the same, and are not for packages
             called = subprocess.run(["nm", "--dynamic", "--undefined-only", program], check=True, capture_output=True, text=True).stdout
             self.assertIn("__stack_chk_fail@", called, name)
@@ -208,7 +204,7 @@ class Package(unittest.TestCase):
         """`up` with two ranks in shared memory, and a coordinator with a worker over mutual TLS, by the units' own command lines."""
         if os.geteuid() != 0 or shutil.which("systemd-analyze") is None:
             self.skipTest("needs root, for file systems of its own, and systemd-analyze, for what its groups of system calls hold")
-        if has_sanitizers():
+        if processes.has_sanitizers():
             self.skipTest("sanitizers do what units refuse: they trace their own process")
         with tempfile.TemporaryDirectory(prefix="bellwether-test.", dir="/run") as name:
             home = pathlib.Path(name)

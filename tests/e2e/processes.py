@@ -53,6 +53,10 @@ def write_tiny_checkpoint(directory, layers=1, positions=2048):
     (directory / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": "<|im_start|>"}))
 
 
+def has_sanitizers():
+    return any(name in (BIN / "bellwether-worker").read_bytes() for name in (b"__asan_init", b"__tsan_init"))
+
+
 def make_certificates(directory, *names, days=365):
     subprocess.run([ROOT / "tools/make_certificates.sh", directory, *names], check=True,
                    env={"PATH": "/usr/bin:/bin", "DAYS": str(days)})
