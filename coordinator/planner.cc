@@ -17,6 +17,7 @@
 #include "coordinator/layer_split.h"
 #include "coordinator/memory_pool.h"
 #include "coordinator/offload.h"
+#include "coordinator/plan_rates.h"
 #include "coordinator/plan_report.h"
 #include "model/gpu_size.h"
 #include "model/row_limits.h"
@@ -25,7 +26,6 @@ namespace bellwether {
 namespace {
 
 constexpr int64_t kProcessBytes = int64_t{48} << 20;  // code, connections and buffers of a worker
-constexpr int kAllReducesPerLayer = 2;
 // Predictions rest on a short measurement: less than this is not worth loading the weights again.
 constexpr double kGainToMove = 1.1;
 // A quarter of the memory of a host that streams.
@@ -72,8 +72,6 @@ class Planner {
   bool OneClassEach(const std::vector<std::vector<size_t>>& stages) const;
   bool CanStream(const MemoryPool& pool) const;
   std::string StreamingAdvice() const;
-  bool OnOneHost(const std::vector<size_t>& stage) const;
-  double AllReduceSeconds(const std::vector<size_t>& stage) const;
   // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
   int64_t WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const;
   int64_t KvBytes(size_t worker, const StageLayout& stage, int rank) const;
@@ -85,11 +83,6 @@ class Planner {
   void StreamWhatDoesNotFit(Plan* plan) const;
   bool FillKv(Plan* plan) const;
   void PredictDrives(Plan* plan) const;
-  double LinkSeconds(const std::vector<std::vector<size_t>>& stages, const Plan& plan, size_t stage) const;
-  std::string BoundBy(const PlannedWorker& worker, int32_t tokens) const;
-  void Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
-  BatchRate PredictBatch(const std::vector<std::vector<size_t>>& stages, const Plan& plan,
-                         int32_t sequences) const;
 
   const ModelConfig& config_;
   const TensorFormats& formats_;
@@ -145,7 +138,8 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
   FillWorkers(stages, &plan);
   StreamWhatDoesNotFit(&plan);
   const bool fits = FillKv(&plan);
-  Predict(stages, &plan);
+  PredictDrives(&plan);
+  PredictRates(workers_, options_, &plan);
   plan.arithmetic = PlanArithmetic(plan, workers_, pools_, ContextBlocks());
   if (!fits) {
     return absl::FailedPreconditionError(
@@ -344,8 +338,8 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
         if (memory != Memory::kStreamed || !CanStream(pools_[pool])) return std::nullopt;
         slowest = std::max(slowest, static_cast<double>(lacking) / pools_[pool].drive_bytes_per_second);
       }
-      return slowest +
-             static_cast<double>(layers.size()) * kAllReducesPerLayer * AllReduceSeconds(stages[stage]);
+      return slowest + static_cast<double>(layers.size()) * kAllReducesPerLayer *
+                           AllReduceSeconds(workers_, options_, stages[stage]);
     };
     const auto split = SplitLayers(config_.layers, count, time);
     if (!split) continue;
@@ -395,16 +389,6 @@ std::string Planner::StreamingAdvice() const {
 
 bool Planner::CanStream(const MemoryPool& pool) const {
   return options_.offload == Offload::kAuto && pool.drive_bytes_per_second > 0;
-}
-
-bool Planner::OnOneHost(const std::vector<size_t>& stage) const {
-  return std::all_of(stage.begin(), stage.end(),
-                     [&](size_t worker) { return workers_[worker].host == workers_[stage[0]].host; });
-}
-
-double Planner::AllReduceSeconds(const std::vector<size_t>& stage) const {
-  if (stage.size() == 1) return 0;
-  return OnOneHost(stage) ? options_.all_reduce_seconds : options_.remote_all_reduce_seconds;
 }
 
 int64_t Planner::WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const {
@@ -553,87 +537,6 @@ double Planner::ArithmeticRate(const WorkerInventory& worker) const {
   const TensorKey key{.role = TensorRole::kQuery};
   const TensorFormat format = PackedFormat(key, formats_.FormatOf(key), options_.quantize);
   return IsQuantized(format.format) ? worker.arithmetic.int8 : worker.arithmetic.floats;
-}
-
-// What a step waits for between the products of a stage and on the way to it.
-double Planner::LinkSeconds(const std::vector<std::vector<size_t>>& stages, const Plan& plan,
-                            size_t stage) const {
-  const auto layers = static_cast<double>(plan.layout.stages[stage].layers.size());
-  const double sums = layers * kAllReducesPerLayer * AllReduceSeconds(stages[stage]);
-  if (stage == 0) return sums;
-  const bool remote = workers_[stages[stage][0]].host != workers_[stages[stage - 1][0]].host;
-  return sums + (remote ? options_.remote_hop_seconds : options_.hop_seconds);
-}
-
-std::string Planner::BoundBy(const PlannedWorker& worker, int32_t tokens) const {
-  const double reading = std::max(worker.read_seconds, worker.drive_seconds);
-  const char* what =
-      worker.drive_seconds > worker.read_seconds ? "the drive of worker " : "memory bandwidth of worker ";
-  if (tokens > 1 && worker.step_seconds(tokens) > reading) what = "arithmetic of worker ";
-  return absl::StrCat(what, workers_[worker.inventory].name);
-}
-
-// A pipeline that is kept full has a part of the sequences in each stage.
-BatchRate Planner::PredictBatch(const std::vector<std::vector<size_t>>& stages, const Plan& plan,
-                                int32_t sequences) const {
-  const int32_t parts = std::min(sequences, plan.StepsInFlight());
-  const int32_t tokens = (sequences + parts - 1) / parts;
-  double work_sum = 0, latency = options_.step_seconds, slowest_stage = 0;
-  const PlannedWorker* slowest = nullptr;
-  auto worker = plan.workers.begin();
-  for (size_t s = 0; s < stages.size(); ++s) {
-    double work = 0;
-    for (size_t r = 0; r < stages[s].size(); ++r, ++worker) {
-      work = std::max(work, worker->step_seconds(tokens));
-      if (slowest == nullptr || worker->step_seconds(tokens) > slowest->step_seconds(tokens))
-        slowest = &*worker;
-    }
-    const double links = LinkSeconds(stages, plan, s);
-    work_sum += work;
-    latency += links;
-    slowest_stage = std::max(slowest_stage, work + links);
-  }
-  const double seconds = std::max(work_sum + latency, parts * slowest_stage);
-  return {.sequences = sequences,
-          .tokens_per_second = sequences / seconds,
-          .bound_by = latency > work_sum ? "link latency" : BoundBy(*slowest, tokens)};
-}
-
-void Planner::Predict(const std::vector<std::vector<size_t>>& stages, Plan* plan) const {
-  PredictDrives(plan);
-  double read_sum = 0, memory_sum = 0, slowest_read = 0, all_reads = 0;
-  double latency = options_.step_seconds, slowest_stage = 0;
-  const PlannedWorker* slowest = nullptr;
-  auto worker = plan->workers.begin();
-  for (size_t s = 0; s < stages.size(); ++s) {
-    double read = 0, drive = 0, memory = 0;
-    for (size_t r = 0; r < stages[s].size(); ++r, ++worker) {
-      read = std::max(read, worker->step_seconds());
-      drive = std::max(drive, worker->drive_seconds);
-      memory = std::max(memory, worker->read_seconds);
-      all_reads += worker->step_seconds();
-      if (slowest == nullptr || worker->step_seconds() > slowest->step_seconds()) slowest = &*worker;
-    }
-    plan->drive_seconds += drive;
-    plan->drive_bound |= drive > memory;
-    memory_sum += memory;
-    const double links = LinkSeconds(stages, *plan, s);
-    read_sum += read;
-    latency += links;
-    slowest_stage = std::max(slowest_stage, read + links);
-  }
-  slowest_read = slowest->step_seconds();
-  plan->decode_tokens_per_second = 1 / (read_sum + latency);
-  plan->token_seconds = memory_sum + latency;
-  plan->pipeline_tokens_per_second = stages.size() == 1 ? plan->decode_tokens_per_second
-                                                        : 1 / std::max(slowest_stage, options_.step_seconds);
-  plan->bound_by = latency > read_sum ? "link latency" : BoundBy(*slowest, /*tokens=*/1);
-  plan->imbalance = slowest_read * static_cast<double>(plan->workers.size()) / all_reads;
-  const bool known = std::all_of(plan->workers.begin(), plan->workers.end(),
-                                 [](const PlannedWorker& it) { return it.arithmetic_seconds > 0; });
-  if (!known) return;
-  for (const int32_t sequences : kPlannedBatches)
-    plan->batch_rates.push_back(PredictBatch(stages, *plan, sequences));
 }
 
 }  // namespace

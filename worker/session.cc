@@ -36,7 +36,6 @@ constexpr int64_t kMemoryBytesMax = int64_t{1} << 50;
 // What a coordinator may take beyond its drain time to let a worker go.
 constexpr absl::Duration kLeaveMargin = absl::Seconds(5);
 constexpr double kBandwidthSampleSeconds = 0.05;
-constexpr double kArithmeticSampleSeconds = 0.02;
 
 using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
 
@@ -274,12 +273,11 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   if (device.gpu) Encode(*device.gpu, join.mutable_gpu());
   join.set_read_bytes_per_second(device.gpu ? device.gpu->read_bytes_per_second
                                             : SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
-  if (!device.gpu) {
-    join.set_float_operations_per_second(
-        SampleArithmetic(kernels::Arithmetic::kBF16, options_.threads, kArithmeticSampleSeconds));
-    join.set_int8_operations_per_second(
-        SampleArithmetic(kernels::Arithmetic::kInt8, options_.threads, kArithmeticSampleSeconds));
-  }
+  const auto rate = [&](kernels::Arithmetic kind) {
+    return device.gpu ? 0 : SampleArithmetic(kind, options_.threads, /*seconds=*/0.02);
+  };
+  join.set_float_operations_per_second(rate(kernels::Arithmetic::kBF16));
+  join.set_int8_operations_per_second(rate(kernels::Arithmetic::kInt8));
   if (!device.gpu && cache_ != nullptr) {
     BW_ASSIGN_OR_RETURN(const double rate, DriveRateFor(join.memory_bytes()));
     join.set_drive_bytes_per_second(rate);

@@ -1,0 +1,19 @@
+#pragma once
+
+#include "absl/types/span.h"
+#include "coordinator/planner.h"
+
+namespace bellwether {
+
+// How fast a plan will be, from the times of its workers. Pure.
+
+// Of a layer: behind attention and behind the MLP.
+inline constexpr int kAllReducesPerLayer = 2;
+// Of the ranks of a stage, each an index of `workers`.
+double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
+                        absl::Span<const size_t> ranks);
+
+// Fills in what follows from layout and workers: rates, their bounds, imbalance, the times of drives.
+void PredictRates(absl::Span<const WorkerInventory> workers, const PlannerOptions& options, Plan* plan);
+
+}  // namespace bellwether
