@@ -10,6 +10,16 @@
 #include "worker/weights/shard_loader.h"
 
 namespace bellwether {
+namespace {
+
+// Of a step. A sanitizer and more ranks than cores make minutes of seconds.
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr absl::Duration kPatience = absl::Minutes(10);
+#else
+constexpr absl::Duration kPatience = absl::Minutes(1);
+#endif
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoint& checkpoint,
                                                                   const Options& options) {
@@ -26,7 +36,7 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
            .kv_blocks = options.kv_blocks,
            .context_tokens = options.context_tokens,
            .step_tokens = options.step_tokens,
-           .step_deadline = absl::Seconds(60),
+           .step_deadline = kPatience,
            .streamed_layers = std::min<int32_t>(
                options.streamed_layers, static_cast<int32_t>(options.layout.stages[stage].layers.size()))});
     }
@@ -98,8 +108,9 @@ void LocalCluster::Send(const Step& step) {
 }
 
 absl::StatusOr<StepResult> LocalCluster::Receive() {
-  std::optional<Outcome> outcome = results_.Pop(absl::Seconds(60));
-  if (!outcome.has_value()) return absl::DeadlineExceededError("no result within 60 s");
+  std::optional<Outcome> outcome = results_.Pop(kPatience);
+  if (!outcome.has_value())
+    return absl::DeadlineExceededError("no result within " + absl::FormatDuration(kPatience));
   BW_RETURN_IF_ERROR(outcome->status);
   return std::move(outcome->result);
 }
