@@ -10,21 +10,16 @@
 #include <string>
 #include <thread>
 
+#include "common/testing/sanitizer.h"
 #include "gtest/gtest.h"
 
 namespace bellwether {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
-
 class MemoryDeathTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (kSanitized) GTEST_SKIP() << "a sanitizer takes terabytes of address space";
+    if (IsSanitized()) GTEST_SKIP() << "a sanitizer takes terabytes of address space";
   }
 };
 

@@ -16,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/synchronization/notification.h"
 #include "common/clock.h"
+#include "common/testing/sanitizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/raw_calls.h"
@@ -319,9 +320,7 @@ int64_t ResidentBytes(pid_t process) {
 
 // Reading a text of megabytes takes some hundred. The allocator used to keep a good part of it.
 TEST(Server, TheMemoryOfBigTextsIsGivenBack) {
-#if defined(__SANITIZE_ADDRESS__)
-  GTEST_SKIP() << "what is freed stays in the sanitizer's quarantine";
-#endif
+  if (IsSanitized()) GTEST_SKIP() << "what is freed stays in a sanitizer's quarantine";
   TinyCheckpoint checkpoint("smollm", "");
   auto cluster = TestCluster::Start({.model = checkpoint.path()});
   ASSERT_TRUE(cluster.ok()) << cluster.status();

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "common/clock.h"
+#include "common/testing/sanitizer.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/e2e/raw_calls.h"
@@ -27,11 +28,7 @@ constexpr int kVocab = 160;
 constexpr int kStreams = 4;
 
 // The promise is 5 s in a release build; sanitizers slow everything, the heartbeats not.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr absl::Duration kPromise = absl::Seconds(20);
-#else
-constexpr absl::Duration kPromise = absl::Seconds(5);
-#endif
+const absl::Duration kPromise = absl::Seconds(IsSanitized() ? 20 : 5);
 
 struct Loss {
   const char* name;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "common/status.h"
+#include "common/testing/sanitizer.h"
 #include "worker/device/cpu_device.h"
 #include "worker/link/loopback.h"
 #include "worker/weights/shard_loader.h"
@@ -13,11 +14,7 @@ namespace bellwether {
 namespace {
 
 // Of a step. A sanitizer and more ranks than cores make minutes of seconds.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr absl::Duration kPatience = absl::Minutes(10);
-#else
-constexpr absl::Duration kPatience = absl::Minutes(1);
-#endif
+const absl::Duration kPatience = absl::Minutes(IsSanitized() ? 10 : 1);
 
 }  // namespace
 
