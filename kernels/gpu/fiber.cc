@@ -7,10 +7,23 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
+// g++ and clang say it in ways of their own.
 #if defined(__SANITIZE_ADDRESS__)
+#define BELLWETHER_UNDER_ASAN
+#elif defined(__SANITIZE_THREAD__)
+#define BELLWETHER_UNDER_TSAN
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define BELLWETHER_UNDER_ASAN
+#elif __has_feature(thread_sanitizer)
+#define BELLWETHER_UNDER_TSAN
+#endif
+#endif
+
+#if defined(BELLWETHER_UNDER_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-#elif defined(__SANITIZE_THREAD__)
+#elif defined(BELLWETHER_UNDER_TSAN)
 #include <sanitizer/tsan_interface.h>
 #endif
 
@@ -92,11 +105,11 @@ void Switch(void** save, void* load) {
 
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BELLWETHER_UNDER_ASAN)
 void* NewState() { return nullptr; }
 void DeleteState(void*) {}
 void ForgetStack(char* stack, size_t bytes) { __asan_unpoison_memory_region(stack, bytes); }
-#elif defined(__SANITIZE_THREAD__)
+#elif defined(BELLWETHER_UNDER_TSAN)
 void* NewState() { return __tsan_create_fiber(0); }
 void DeleteState(void* state) { __tsan_destroy_fiber(state); }
 void ForgetStack(char*, size_t) {}
@@ -125,20 +138,20 @@ void Fiber::Start(char* stack, size_t bytes, void (*entry)()) {
 }
 
 void Fiber::SwitchTo(Fiber& next) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BELLWETHER_UNDER_ASAN)
   __sanitizer_start_switch_fiber(&sanitizer_state_, next.stack_, next.stack_bytes_);
-#elif defined(__SANITIZE_THREAD__)
+#elif defined(BELLWETHER_UNDER_TSAN)
   if (stack_ == nullptr) sanitizer_state_ = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(next.sanitizer_state_, 0);
 #endif
   Switch(&stack_pointer_, next.stack_pointer_);
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BELLWETHER_UNDER_ASAN)
   __sanitizer_finish_switch_fiber(sanitizer_state_, nullptr, nullptr);
 #endif
 }
 
 void Fiber::Entered([[maybe_unused]] Fiber& from) {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(BELLWETHER_UNDER_ASAN)
   const void* stack = nullptr;
   size_t bytes = 0;
   __sanitizer_finish_switch_fiber(nullptr, &stack, &bytes);
