@@ -15,7 +15,8 @@ namespace {
 constexpr absl::Duration kConnectLimit = absl::Seconds(10);
 
 absl::Status CheckSecurity(const SessionOptions& options) {
-  if (!options.insecure && !options.tls.wanted()) return CheckPlaintext("--connect", options.connect, "");
+  if (!options.insecure && !options.tls.wanted())
+    return CheckPlaintext("--connect", options.connect, kTlsClientFlags);
   return InferenceClient::CheckTls(options.tls);
 }
 

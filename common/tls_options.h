@@ -32,16 +32,21 @@ inline bool OthersCanReach(const std::string& address) {
   return parsed.ok() && !parsed->IsLoopback();  // who uses the address says what is wrong with it
 }
 
-// What is said in clear to other machines must have been asked for: InvalidArgument, with the flags that are
-// missing, unless `address`, which `flag` gave, is this machine's own. `prefix` is that of the flags for TLS.
+// The flags by which connections are encrypted, for messages.
+inline constexpr char kTlsListenerFlags[] = "--tls-certificate and --tls-key";
+inline constexpr char kTlsClientFlags[] = "--tls-authority (or --tls, for one that the system trusts)";
+inline constexpr char kTlsClusterFlags[] =
+    "--cluster-tls-certificate, --cluster-tls-key and --cluster-tls-authority";
+
+// What is said in clear to other machines must have been asked for: InvalidArgument, with the `missing`
+// flags, unless `address`, which `flag` gave, is this machine's own.
 inline absl::Status CheckPlaintext(std::string_view flag, const std::string& address,
-                                   std::string_view prefix) {
+                                   std::string_view missing) {
   if (!OthersCanReach(address)) return absl::OkStatus();
-  const std::string tls = absl::StrCat("--", std::string(prefix), "tls");
-  return absl::InvalidArgumentError(absl::StrCat(
-      std::string(flag), " ", address,
-      " is not this machine alone, and nothing would be encrypted: give the flags ", tls,
-      "-… that docs/security.md names, or --insecure where everybody on the network may read and answer"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(std::string(flag), " ", address,
+                   " is not this machine alone, and nothing would be encrypted: give ", std::string(missing),
+                   " (docs/security.md), or --insecure where everybody on the network may read and answer"));
 }
 
 // What is behind an error of a connection, where TLS has to do with it, for people; else "". `ours`: as it

@@ -70,11 +70,11 @@ absl::Status CheckSecurity(const CoordinatorOptions& options) {
         "--cluster-tls-authority is missing: whose certificates workers must have");
   if (options.insecure) return absl::OkStatus();
   if (!options.tls.wanted()) {
-    BW_RETURN_IF_ERROR(CheckPlaintext("--listen", options.listen, ""));
-    BW_RETURN_IF_ERROR(CheckPlaintext("--http-listen", options.http_listen, ""));
+    BW_RETURN_IF_ERROR(CheckPlaintext("--listen", options.listen, kTlsListenerFlags));
+    BW_RETURN_IF_ERROR(CheckPlaintext("--http-listen", options.http_listen, kTlsListenerFlags));
   }
   if (!options.cluster_tls.wanted())
-    BW_RETURN_IF_ERROR(CheckPlaintext("--worker-listen", options.worker_listen, "cluster-"));
+    BW_RETURN_IF_ERROR(CheckPlaintext("--worker-listen", options.worker_listen, kTlsClusterFlags));
   return absl::OkStatus();
 }
 

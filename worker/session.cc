@@ -524,9 +524,9 @@ absl::Status CheckSecurity(const WorkerSession::Options& options) {
     return absl::InvalidArgumentError(
         "a worker needs all of --cluster-tls-certificate, --cluster-tls-key and --cluster-tls-authority");
   if (options.insecure || options.tls.wanted()) return absl::OkStatus();
-  BW_RETURN_IF_ERROR(CheckPlaintext("--coordinator", options.coordinator, "cluster-"));
+  BW_RETURN_IF_ERROR(CheckPlaintext("--coordinator", options.coordinator, kTlsClusterFlags));
   if (options.link_listen.empty()) return absl::OkStatus();
-  return CheckPlaintext("--link-listen", options.link_listen, "cluster-");
+  return CheckPlaintext("--link-listen", options.link_listen, kTlsClusterFlags);
 }
 
 absl::StatusOr<std::shared_ptr<GrpcSession>> StartSession(const WorkerSession::Options& options) {

@@ -236,8 +236,12 @@ class Refusals(Certificates):
             self.assertIn(words, self.start(*flags))
 
     def test_nothing_is_said_in_clear_to_other_machines_unless_asked_for(self):
-        self.assertIn("--listen 0.0.0.0:0 is not this machine alone", self.start("--listen", "0.0.0.0:0"))
-        self.assertIn("--worker-listen 0.0.0.0:0 is not", self.start("--worker-listen", "0.0.0.0:0"))
+        said = self.start("--listen", "0.0.0.0:0")
+        self.assertIn("--listen 0.0.0.0:0 is not this machine alone", said)
+        self.assertIn("give --tls-certificate and --tls-key ", said)
+        said = self.start("--worker-listen", "0.0.0.0:0")
+        self.assertIn("--worker-listen 0.0.0.0:0 is not", said)
+        self.assertIn("give --cluster-tls-certificate, --cluster-tls-key and --cluster-tls-authority ", said)
         for flags in (["--coordinator", "192.0.2.1:7401"], ["--link-listen", "0.0.0.0:0"]):
             done = run("bellwether-worker", "--model", MODEL, *flags)
             self.assertNotEqual(done.returncode, 0)
