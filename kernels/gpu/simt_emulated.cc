@@ -40,9 +40,9 @@ struct MmaOperand {
 __attribute__((target("fma"))) float FusedByInstruction(float a, float b, float c) {
   return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 }
-const bool have_fma = __builtin_cpu_supports("fma");
+const bool kHaveFma = __builtin_cpu_supports("fma");
 #else
-constexpr bool have_fma = false;
+constexpr bool kHaveFma = false;
 float FusedByInstruction(float a, float b, float c) { return FusedInDouble(a, b, c); }
 #endif
 
@@ -95,7 +95,7 @@ void MmaStep(float* c, const uint32_t* a, const uint32_t* b, const Where& where)
 }
 
 float FusedMultiplyAdd(float a, float b, float c) {
-  return have_fma ? FusedByInstruction(a, b, c) : FusedInDouble(a, b, c);
+  return kHaveFma ? FusedByInstruction(a, b, c) : FusedInDouble(a, b, c);
 }
 
 }  // namespace bellwether::gpu::emulated

@@ -113,7 +113,8 @@ struct WarpStream {
   const int64_t to_offsets;  // bytes from a scale to its offset
 
   float sum[kTilesM][kTilesN][4];
-  float dot[kQuantized ? kTilesM : 1][kTilesN][4];  // of the set at hand
+  // Of the set at hand. NOLINTNEXTLINE(bugprone-branch-clone): kTilesM may be 1.
+  float dot[kQuantized ? kTilesM : 1][kTilesN][4];
   Words4 a_ring[kDepth][kTilesM][kParts];
   Words4 x_ring[kDepthX][kTilesN][kPairs];
   int set = 0, set_units_left = 0;

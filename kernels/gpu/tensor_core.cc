@@ -130,7 +130,7 @@ constexpr int kShiftOfA = 7;
 
 namespace {
 
-const bool have_avx2 = __builtin_cpu_supports("avx2");
+const bool kHaveAvx2 = __builtin_cpu_supports("avx2");
 
 // Takes one half of eight pairs apart: significands, shifted and with their sign, in the low 16 bits of each
 // word (zero above), and exponents. Returns -1 where a value is not finite.
@@ -274,7 +274,7 @@ BW_AVX2 bool MultiplyAddRow(const TensorCoreClass& numerics, const int32_t* sign
 
 TensorCoreRows::TensorCoreRows(const uint32_t (&pairs)[16][8]) {
   std::memcpy(pairs_, pairs, sizeof(pairs_));
-  vectors_ = have_avx2 && SplitRows(pairs, significands_, exponents_);
+  vectors_ = kHaveAvx2 && SplitRows(pairs, significands_, exponents_);
 }
 
 void TensorCoreRows::MultiplyAdd(const TensorCoreClass& numerics, const uint32_t (&pairs_b)[8][8],
