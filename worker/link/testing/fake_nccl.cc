@@ -37,6 +37,7 @@ struct World;
 
 }  // namespace
 
+// NOLINTBEGIN(readability-identifier-naming): NCCL's own names.
 struct ncclComm {
   World* world = nullptr;
   int rank = 0;
@@ -53,6 +54,7 @@ struct ncclConfig {
   unsigned int magic, version;
   int blocking;
 };
+// NOLINTEND(readability-identifier-naming)
 
 namespace {
 
