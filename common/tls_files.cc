@@ -146,20 +146,21 @@ absl::StatusOr<TlsFiles> ReadTlsFiles(const TlsOptions& options) {
     return absl::InvalidArgumentError(
         "a certificate and its key belong together: only one of them was given");
   TlsFiles files;
+  if (!options.certificate.empty()) {
+    BW_ASSIGN_OR_RETURN(const std::string certificate_pem, ReadPem(options.certificate));
+    BW_ASSIGN_OR_RETURN(const std::string key_pem, ReadPem(options.key));
+    BW_ASSIGN_OR_RETURN(const Certificates chain, ParseCertificates(options.certificate, certificate_pem));
+    BW_ASSIGN_OR_RETURN(const OpenSslPtr<EVP_PKEY> key, ParseKey(options.key, key_pem));
+    BW_RETURN_IF_ERROR(CheckPair(options, chain, key.get()));
+    files.certificate = ToPem(chain);
+    files.key = ToPem(key.get());
+  }
   if (!options.authority.empty()) {
     BW_ASSIGN_OR_RETURN(const std::string pem, ReadPem(options.authority));
     BW_ASSIGN_OR_RETURN(const Certificates authorities, ParseCertificates(options.authority, pem));
     BW_RETURN_IF_ERROR(CheckAuthorities(options.authority, authorities));
     files.authority = ToPem(authorities);
   }
-  if (options.certificate.empty()) return files;
-  BW_ASSIGN_OR_RETURN(const std::string certificate_pem, ReadPem(options.certificate));
-  BW_ASSIGN_OR_RETURN(const std::string key_pem, ReadPem(options.key));
-  BW_ASSIGN_OR_RETURN(const Certificates chain, ParseCertificates(options.certificate, certificate_pem));
-  BW_ASSIGN_OR_RETURN(const OpenSslPtr<EVP_PKEY> key, ParseKey(options.key, key_pem));
-  BW_RETURN_IF_ERROR(CheckPair(options, chain, key.get()));
-  files.certificate = ToPem(chain);
-  files.key = ToPem(key.get());
   return files;
 }
 
