@@ -275,7 +275,7 @@ absl::Status GgufParser::PlaceTensors() {
   std::vector<const BlockTensor*> order;
   order.reserve(result_.tensors_.size());
   for (BlockTensor& tensor : result_.tensors_) {
-    if (tensor.offset % alignment != 0 || tensor.offset > data_bytes ||
+    if (data_start > file_.size() || tensor.offset % alignment != 0 || tensor.offset > data_bytes ||
         tensor.bytes > data_bytes - tensor.offset) {
       return absl::InvalidArgumentError(
           absl::StrCat("tensor '", tensor.name, "' of ", tensor.bytes, " bytes at ", tensor.offset,

@@ -99,6 +99,16 @@ TEST(GgufTest, EveryTruncationIsRefused) {
   for (size_t size = 0; size < file.size(); ++size) EXPECT_FALSE(Parse(file.substr(0, size)).ok()) << size;
 }
 
+// Found by a fuzzer: one of no bytes was placed where the data begins, beyond the end of a file that was cut
+// short in the padding before it.
+TEST(GgufTest, ATensorOfNoBytesLiesInTheFileToo) {
+  GgufWriter writer;
+  writer.AddTensor("none", 0, {0, 2}, "");
+  const std::string file = writer.file();
+  ASSERT_TRUE(Parse(file).ok()) << Refusal(file);
+  for (size_t size = 0; size < file.size(); ++size) EXPECT_FALSE(Parse(file.substr(0, size)).ok()) << size;
+}
+
 TEST(GgufTest, ForeignFilesAndVersionsAreRefused) {
   EXPECT_THAT(Refusal("GGML" + std::string(100, 0)), HasSubstr("not a GGUF file"));
   EXPECT_THAT(Refusal(GgufWriter().file(1)), HasSubstr("GGUF version 1; 2 and 3 can be read"));
