@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
+#include "common/write_all.h"
 
 namespace bellwether {
 
@@ -30,13 +31,9 @@ NewFile::~NewFile() {
 }
 
 absl::Status NewFile::Append(absl::Span<const std::byte> bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(fd_.get(), bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", partial()));
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
-  return absl::OkStatus();
+  const int failed = WriteAll(fd_.get(), {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  return failed == 0 ? absl::OkStatus()
+                     : absl::ErrnoToStatus(failed, absl::StrCat("cannot write ", partial()));
 }
 
 absl::Status NewFile::Finish() {

@@ -2,19 +2,14 @@
 
 #include <unistd.h>
 
-#include <cerrno>
-
 #include "absl/strings/str_cat.h"
+#include "common/write_all.h"
 
 namespace bellwether {
 
 absl::Status WriteOutput(std::string_view text) {
   static int failed = 0;  // errno of the first failure
-  while (failed == 0 && !text.empty()) {
-    const ssize_t written = write(STDOUT_FILENO, text.data(), text.size());
-    if (written >= 0) text.remove_prefix(static_cast<size_t>(written));
-    if (written < 0 && errno != EINTR) failed = errno;
-  }
+  if (failed == 0) failed = WriteAll(STDOUT_FILENO, text);
   return failed == 0 ? absl::OkStatus() : absl::ErrnoToStatus(failed, "cannot write to standard output");
 }
 

@@ -43,7 +43,6 @@ absl::Status RefuseByOpenSsl(const std::string& path, std::string_view what) {
 }
 
 absl::StatusOr<std::string> ReadPem(const std::string& path) {
-  if (path.empty()) return std::string();
   struct stat status = {};
   if (stat(path.c_str(), &status) == 0 && !S_ISREG(status.st_mode))  // a pipe would be waited for
     return Refuse(path, "not a regular file");

@@ -18,9 +18,9 @@ constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
 constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
 constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that could not load
 constexpr absl::Duration kRestMax = absl::Minutes(1);
-constexpr size_t kBandwidthsMax = 4 * kWorkersMax;  // that are remembered
-constexpr int kLoadReportPercent = 10;              // steps in which progress is told
-constexpr uint64_t kEpochLeadMax = 1 << 20;         // an epoch takes a fraction of a second at least
+constexpr size_t kRatesMax = 4 * kWorkersMax;  // that are remembered
+constexpr int kLoadReportPercent = 10;         // steps in which progress is told
+constexpr uint64_t kEpochLeadMax = 1 << 20;    // an epoch takes a fraction of a second at least
 // A step that takes so many times its deadline is given up, whatever the workers say about their progress.
 constexpr int kStepPatience = 10;
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
@@ -81,7 +81,7 @@ void ClusterView::On(const WorkerJoined& event) {
   worker.info = event.worker;
   worker.info.inventory.memory_bytes = memory;
   if (worker.info.inventory.gpu) worker.info.inventory.gpu->free_bytes = gpu_memory;
-  worker.info.inventory.read_bytes_per_second = ReadBandwidth(event.worker.inventory);
+  TakeKnownRates(&worker.info.inventory);
   std::optional<HeldPart>& held = worker.info.inventory.held;
   if (held && held->model_id != options_.model_id) held.reset();
   last_epoch_ = std::max(last_epoch_, event.worker.last_epoch.value);
@@ -91,12 +91,14 @@ void ClusterView::On(const WorkerJoined& event) {
   if (layout_ != nullptr) TellApart();
 }
 
-double ClusterView::ReadBandwidth(const WorkerInventory& newcomer) {
-  const auto key = newcomer.gpu ? std::make_tuple(newcomer.host, newcomer.gpu->name, 0)
-                                : std::make_tuple(newcomer.host, newcomer.cpu_type, newcomer.threads);
-  if (const auto known = bandwidths_.find(key); known != bandwidths_.end()) return known->second;
-  if (bandwidths_.size() < kBandwidthsMax) bandwidths_.emplace(key, newcomer.read_bytes_per_second);
-  return newcomer.read_bytes_per_second;
+void ClusterView::TakeKnownRates(WorkerInventory* newcomer) {
+  const auto key = newcomer->gpu ? std::make_tuple(newcomer->host, newcomer->gpu->name, 0)
+                                 : std::make_tuple(newcomer->host, newcomer->cpu_type, newcomer->threads);
+  if (rates_.size() < kRatesMax)
+    rates_.try_emplace(key, newcomer->read_bytes_per_second, newcomer->arithmetic);
+  const auto known = rates_.find(key);
+  if (known == rates_.end()) return;
+  std::tie(newcomer->read_bytes_per_second, newcomer->arithmetic) = known->second;
 }
 
 int64_t ClusterView::HostMemory(const WorkerInventory& newcomer) const {

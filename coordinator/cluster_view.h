@@ -8,6 +8,7 @@
 #include <optional>
 #include <string>
 #include <tuple>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -205,6 +206,8 @@ class ClusterView {
     absl::Duration not_before;   // no part for it until then
   };
 
+  using MeasuredRates = std::pair<double, ArithmeticRates>;  // bytes read per second first
+
   void On(const WorkerJoined& event);
   void On(const WorkerLost& event);
   void On(const WorkerBeat& event);
@@ -214,9 +217,9 @@ class ClusterView {
   void On(const EpochFailed& event);
   void On(const ClusterTick& event);
 
-  // Of the first worker of its host, CPU type and number of threads: a worker that comes back, and its
-  // equals, count as equally fast, whatever a short measurement says.
-  double ReadBandwidth(const WorkerInventory& newcomer);
+  // Gives it the rates of the first worker of its host, CPU type and number of threads: a worker that comes
+  // back, and its equals, count as equally fast, whatever a short measurement says.
+  void TakeKnownRates(WorkerInventory* newcomer);
   // What a host, or a GPU, has for all its workers, said by one that came when others had taken their part
   // already.
   int64_t HostMemory(const WorkerInventory& newcomer) const;
@@ -281,7 +284,8 @@ class ClusterView {
   uint64_t last_epoch_ = 0;
   std::map<std::string, std::string> kernel_levels_;  // by device class, fixed when it first serves
   std::vector<std::string> layer_levels_;             // by layer, of the layout that served last
-  std::map<std::tuple<std::string, std::string, int32_t>, double> bandwidths_;  // by host, CPU type, threads
+  // By host, CPU type, threads.
+  std::map<std::tuple<std::string, std::string, int32_t>, MeasuredRates> rates_;
   bool plan_refused_ = false;  // and nobody has come or gone since
   absl::Duration plan_not_before_;
   absl::Duration plan_delay_;  // grows while epochs fail before they serve

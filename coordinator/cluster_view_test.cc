@@ -318,7 +318,10 @@ TEST_F(ClusterViewTest, EqualWorkersOfAHostAreEquallyFastForEver) {
   ClusterView view(
       Options(), [&speeds](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
         speeds.clear();
-        for (const WorkerInventory& worker : workers) speeds.push_back(worker.read_bytes_per_second);
+        for (const WorkerInventory& worker : workers) {
+          speeds.push_back(worker.read_bytes_per_second);
+          EXPECT_EQ(worker.arithmetic.int8, 100 * worker.read_bytes_per_second);  // of the same measurement
+        }
         return PlanRanks(workers, level);
       });
   const auto joining = [](const std::string& name, double speed, int threads) {
@@ -326,6 +329,7 @@ TEST_F(ClusterViewTest, EqualWorkersOfAHostAreEquallyFastForEver) {
     worker.inventory.cpu_type = "cpu";
     worker.inventory.threads = threads;
     worker.inventory.read_bytes_per_second = speed;
+    worker.inventory.arithmetic.int8 = 100 * speed;
     return worker;
   };
   view.Handle(WorkerJoined{{1}, joining("a", 10, 2)}, now_);

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <map>
@@ -15,6 +14,7 @@
 #include "common/log.h"
 #include "common/mutex.h"
 #include "common/status.h"
+#include "common/write_all.h"
 
 namespace bellwether {
 namespace {
@@ -22,12 +22,8 @@ namespace {
 absl::StatusOr<UniqueFd> MemoryFile(std::string_view text) {
   UniqueFd fd(memfd_create("bellwether-tls", MFD_CLOEXEC));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, "no memory file for TLS");
-  while (!text.empty()) {
-    const ssize_t written = write(fd.get(), text.data(), text.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return absl::ErrnoToStatus(errno, "a memory file for TLS takes nothing");
-    text.remove_prefix(static_cast<size_t>(written));
-  }
+  const int failed = WriteAll(fd.get(), text);
+  if (failed != 0) return absl::ErrnoToStatus(failed, "a memory file for TLS takes nothing");
   return fd;
 }
 

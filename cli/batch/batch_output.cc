@@ -15,6 +15,7 @@
 #include "cli/batch/line_reader.h"
 #include "common/quote.h"
 #include "common/status.h"
+#include "common/write_all.h"
 
 namespace bellwether {
 namespace {
@@ -112,11 +113,7 @@ void BatchOutput::Expect(int64_t line) {
 
 absl::Status BatchOutput::Append(std::string_view text) {
   if (failed_.ok()) failed_ = CutUnfinished();
-  while (failed_.ok() && !text.empty()) {
-    const ssize_t written = write(file_.get(), text.data(), text.size());
-    if (written >= 0) text.remove_prefix(static_cast<size_t>(written));
-    if (written < 0 && errno != EINTR) failed_ = FileError("cannot write", path_);
-  }
+  if (failed_.ok() && WriteAll(file_.get(), text) != 0) failed_ = FileError("cannot write", path_);
   return failed_;
 }
 
