@@ -64,8 +64,9 @@ std::string CheckDevices(const std::string& list) {
 }
 
 constexpr char kOffloadHelp[] =
-    "layers that do not fit in memory: auto and nvme read them from the drive in every step, off refuses the "
-    "model";
+    "layers that do not fit in memory: nvme reads them from the drive in every step, host keeps those of "
+    "GPUs "
+    "in the host's memory, auto takes that where it has room, off refuses the model";
 
 constexpr char kPlanForBatchHelp[] =
     "sequences at once to plan for where layers are streamed: their KV cache takes memory from layers";
@@ -93,7 +94,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--memory-mib", options.memory_mib,
       "memory of this machine to plan with, in MiB (default: what is available)")
       ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
-  Add(app, "--offload", options.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "off"}));
+  Add(app, "--offload", options.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "host", "off"}));
   Add(app, "--plan-for-batch", options.plan_for_batch, kPlanForBatchHelp)
       ->check(CLI::Range(1, kSequencesMax));
   Add(app, "--shard-cache", options.shard_cache,
@@ -328,14 +329,16 @@ void AddPlan(CLI::App& app, CommandLine& line) {
   plan->add_option(
       "--worker", line.plan.workers,
       "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
-      "share its memory. With gpu=80GB it computes on a GPU of that memory. With drive=2GB/s it may stream "
+      "share its memory. With gpu=80GB it computes on a GPU of that memory, which gets copy=25GB/s "
+      "from the host's. With drive=2GB/s it may stream "
       "layers that do not fit; gflops=200 says how fast batches can be at most. Default: this machine, "
       "measured");
   plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");
   Add(*plan, "--device-memory-fraction", line.plan.device_memory_fraction,
       "of what a GPU has free, how much to plan with")
       ->check(FloatRange(0.01, 1));
-  Add(*plan, "--offload", line.plan.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "off"}));
+  Add(*plan, "--offload", line.plan.offload, kOffloadHelp)
+      ->check(CLI::IsMember({"auto", "nvme", "host", "off"}));
   Add(*plan, "--plan-for-batch", line.plan.plan_for_batch, kPlanForBatchHelp)
       ->check(CLI::Range(1, kSequencesMax));
   Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine")

@@ -30,11 +30,18 @@ namespace {
 constexpr double kMeasureSeconds = 0.3;
 constexpr double kGflopsMax = 1e6;
 constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
+constexpr double kAssumedCopyRate = 20e9;   // to a GPU described without one: PCIe 4, of its 16 lanes
 constexpr char kAssumedGpuLevel[] = "cuda_sm90";
 int64_t LoadedBytes(const Plan& plan) {
   int64_t bytes = 0;
   for (const PlannedWorker& worker : plan.workers) bytes += worker.weight_bytes;
   return bytes;
+}
+
+// The options' words; null if nothing is streamed.
+Json StreamedFrom(const PlannedWorker& worker) {
+  if (worker.streamed_layers == 0) return nullptr;
+  return worker.stream_home == WeightHome::kHost ? "host" : "nvme";
 }
 
 Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int64_t stored_bytes,
@@ -62,6 +69,8 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int
                                             {"resident_bytes", worker.resident_bytes},
                                             {"streamed_layers", worker.streamed_layers},
                                             {"streamed_bytes", worker.streamed_bytes},
+                                            {"streamed_from", StreamedFrom(worker)},
+                                            {"host_bytes", worker.host_bytes},
                                             {"drive_seconds", worker.drive_seconds},
                                             {"kv_bytes", worker.kv_bytes},
                                             {"activation_bytes", worker.activation_bytes},
@@ -103,7 +112,10 @@ WhatMoreBuys PlanWithMore(const ModelConfig& config, const TensorFormats& format
   }
   if (streaming.empty()) return {};
   std::vector<WorkerInventory> larger = workers, more = workers;
-  for (WorkerInventory& worker : larger) worker.memory_bytes += streaming.contains(worker.host) ? kGib : 0;
+  for (WorkerInventory& worker : larger) {
+    if (!streaming.contains(worker.host)) continue;
+    (worker.gpu ? worker.gpu->free_bytes : worker.memory_bytes) += kGib;
+  }
   for (const WorkerInventory& worker : workers) {
     if (worker.host != workers[0].host) continue;
     WorkerInventory& copy = more.emplace_back(worker);
@@ -120,6 +132,7 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
   WorkerInventory worker{.name = absl::StrCat("worker-", index), .host = absl::StrCat("host-", index)};
   worker.read_bytes_per_second = kAssumedBandwidth;
   worker.kernel_levels = KernelLevelNames();
+  double copy_rate = kAssumedCopyRate;
   for (absl::string_view field : absl::StrSplit(text, ',', absl::SkipEmpty())) {
     const std::pair<absl::string_view, absl::string_view> pair =
         absl::StrSplit(field, absl::MaxSplits('=', 1));
@@ -135,6 +148,9 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
       BW_ASSIGN_OR_RETURN(worker.read_bytes_per_second, ParseBytes(value));
     } else if (key == "drive") {
       BW_ASSIGN_OR_RETURN(worker.drive_bytes_per_second, ParseBytes(value));
+    } else if (key == "copy") {
+      BW_ASSIGN_OR_RETURN(copy_rate, ParseBytes(value));
+      if (worker.gpu) worker.gpu->copy_bytes_per_second = copy_rate;
     } else if (key == "gflops") {
       double gflops = 0;
       if (!absl::SimpleAtod(value, &gflops) || !(gflops > 0 && gflops <= kGflopsMax)) {
@@ -146,11 +162,12 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
       BW_ASSIGN_OR_RETURN(const double bytes, ParseBytes(value));
       worker.gpu = {.name = "GPU", .uuid = absl::StrCat(index)};
       worker.gpu->memory_bytes = worker.gpu->free_bytes = static_cast<int64_t>(bytes);
+      worker.gpu->copy_bytes_per_second = copy_rate;
       worker.kernel_levels = {kAssumedGpuLevel};
     } else if (key != "threads" || !absl::SimpleAtoi(value, &worker.threads) || worker.threads < 1) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("worker \"", text, "\": \"", field,
-                       "\" is none of name=, host=, memory=, threads=, bandwidth=, drive=, gflops=, gpu="));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "worker \"", text, "\": \"", field,
+          "\" is none of name=, host=, memory=, threads=, bandwidth=, drive=, gflops=, gpu=, copy="));
     }
   }
   if (worker.memory_bytes == 0) {

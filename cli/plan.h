@@ -25,7 +25,8 @@ struct PlanOptions {
   bool mix_devices = false;
   double device_memory_fraction = kDefaultDeviceMemoryFraction;
   // Each "name=a,host=h1,memory=16GB,threads=8,bandwidth=40GB"; all but memory may be left out. With
-  // "gpu=80GB" it is a GPU with so much memory, and bandwidth is the GPU's.
+  // "gpu=80GB" it is a GPU with so much memory, bandwidth is the GPU's, and "copy=25GB/s" is what it gets
+  // from the host's memory.
   std::vector<std::string> workers;
   int local_workers = 0;  // instead: this many on this machine, as it is measured now
   bool json = false;

@@ -35,10 +35,11 @@ TEST(ParseWorkerTest, Fields) {
 }
 
 TEST(ParseWorkerTest, AGpuHasMemoryAndALevelOfItsOwn) {
-  const auto worker = ParseWorker("memory=64GB,gpu=80GB,bandwidth=3TB/s", 2);
+  const auto worker = ParseWorker("memory=64GB,copy=50GB/s,gpu=80GB,bandwidth=3TB/s", 2);
   ASSERT_TRUE(worker.ok()) << worker.status();
   ASSERT_TRUE(worker->gpu.has_value());
   EXPECT_EQ(worker->gpu->free_bytes, 80'000'000'000);
+  EXPECT_EQ(worker->gpu->copy_bytes_per_second, 50e9);
   EXPECT_EQ(worker->memory_bytes, 64'000'000'000);
   EXPECT_THAT(worker->kernel_levels, ::testing::ElementsAre("cuda_sm90"));
   EXPECT_NE(worker->gpu->uuid, ParseWorker("memory=64GB,gpu=80GB", 3)->gpu->uuid);

@@ -414,13 +414,16 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
                              .unix_socket = member.worker.unix_socket,
                              .link_address = member.worker.link_address});
   }
-  for (const ClusterLayout::Member& member : layout.members) {
+  for (size_t i = 0; i < layout.members.size(); ++i) {
+    const ClusterLayout::Member& member = layout.members[i];
+    const PlannedWorker& planned = layout.plan.workers[i];
     message.assignment.stage = member.stage;
     message.assignment.rank = member.rank;
     message.assignment.numeric = layout.plan.numeric(member.stage);
     message.assignment.cores_are_short = CoresAreShort(member.worker.inventory, inventories);
     message.assignment.stage_kernel_levels = layout.plan.kernel_levels;
-    message.assignment.streamed_layers = member.streamed_layers;
+    message.assignment.streamed_layers = planned.streamed_layers;
+    message.assignment.stream_home = planned.stream_home;
     v1::CoordinatorMessage out;
     Encode(message, out.mutable_assignment());
     SendTo(member.id, std::move(out));

@@ -551,8 +551,7 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
                                  .worker = worker.info,
                                  .stage = planned.stage,
                                  .rank = planned.rank,
-                                 .keeps = planned.keeps,
-                                 .streamed_layers = planned.streamed_layers};
+                                 .keeps = planned.keeps};
     member.worker.inventory.held.reset();  // or layouts would keep each other
     layout->members.push_back(std::move(member));
   }

@@ -51,11 +51,10 @@ struct ClusterLayout {
     int stage = 0;
     int rank = 0;
     bool keeps = false;  // it holds its weights already
-    int32_t streamed_layers = 0;
   };
   Epoch epoch;
   Plan plan;
-  std::vector<Member> members;  // in the layout's flat order
+  std::vector<Member> members;  // in the layout's flat order, as plan.workers
   absl::Duration step_deadline;
 };
 

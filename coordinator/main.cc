@@ -45,9 +45,11 @@ void AddPlanFlags(CLI::App* app, CoordinatorOptions* options) {
   app->add_flag(
       "--mix-devices", options->mix_devices,
       "GPUs and CPUs may serve together, stage by stage; answers then depend on which computes what");
-  AddFlag(app, "--offload", options->offload,
-          "Layers that do not fit in memory: auto and nvme let each worker read them from its drive in every "
-          "step, off refuses the model");
+  AddFlag(
+      app, "--offload", options->offload,
+      "Layers that do not fit in memory: nvme lets each worker read them from its drive in every step, host "
+      "keeps those of GPUs in the memory of their hosts, auto takes that where it has room, off refuses the "
+      "model");
   AddFlag(app, "--plan-for-batch", options->plan_for_batch,
           "Sequences at once to plan for where layers are streamed: their KV cache takes memory from layers")
       ->check(CLI::Range(1, kSequencesMax));

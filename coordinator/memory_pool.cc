@@ -18,9 +18,9 @@ constexpr size_t kUuidShown = 8;
 class Pools {
  public:
   // The pool of this key, with the least free memory that was told of it.
-  size_t Find(const std::string& key, const std::string& name, int64_t free_bytes) {
+  size_t Find(const std::string& key, const std::string& name, const std::string& host, int64_t free_bytes) {
     const auto [it, is_new] = index_.emplace(key, pools_.size());
-    if (is_new) pools_.push_back({.name = name, .free_bytes = free_bytes});
+    if (is_new) pools_.push_back({.name = name, .free_bytes = free_bytes, .host = host});
     MemoryPool& pool = pools_[it->second];
     pool.free_bytes = std::min(pool.free_bytes, free_bytes);
     return it->second;
@@ -32,6 +32,20 @@ class Pools {
   std::map<std::string, size_t> index_;
   std::vector<MemoryPool> pools_;
 };
+
+void FindStreamRates(absl::Span<const WorkerInventory> workers, Offload offload, MemoryPool* pool) {
+  for (const size_t i : pool->workers) {
+    const WorkerInventory& worker = workers[i];
+    const bool drive = offload == Offload::kAuto || offload == Offload::kDrive;
+    const bool host = worker.gpu && (offload == Offload::kAuto || offload == Offload::kHost);
+    const double drive_rate = drive ? worker.drive_bytes_per_second : 0;
+    const double host_rate = host ? worker.gpu->copy_bytes_per_second : 0;
+    const bool first = i == pool->workers[0];
+    pool->drive_bytes_per_second = first ? drive_rate : std::min(pool->drive_bytes_per_second, drive_rate);
+    pool->host_copy_bytes_per_second =
+        first ? host_rate : std::min(pool->host_copy_bytes_per_second, host_rate);
+  }
+}
 
 }  // namespace
 
@@ -47,7 +61,8 @@ std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, c
   Pools pools;
   for (size_t i = 0; i < workers.size(); ++i) {
     const WorkerInventory& worker = workers[i];
-    const size_t host = pools.Find("host " + worker.host, "host " + worker.host, worker.memory_bytes);
+    const size_t host =
+        pools.Find("host " + worker.host, "host " + worker.host, worker.host, worker.memory_bytes);
     if (!worker.gpu) {
       pools[host].workers.push_back(i);
       continue;
@@ -56,18 +71,14 @@ std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, c
     const size_t gpu = pools.Find(
         "gpu " + worker.gpu->uuid,
         absl::StrCat(worker.gpu->name, " ", worker.gpu->uuid.substr(0, kUuidShown), " of host ", worker.host),
-        worker.gpu->free_bytes);
+        worker.host, worker.gpu->free_bytes);
     pools[gpu].gpu = true;
     pools[gpu].workers.push_back(i);
   }
   std::vector<MemoryPool> all = pools.Take();
   for (MemoryPool& pool : all) {
     const double share = pool.gpu ? options.device_memory_share : options.memory_share;
-    for (const size_t worker : pool.workers) {
-      const double rate = pool.gpu ? 0 : workers[worker].drive_bytes_per_second;
-      pool.drive_bytes_per_second =
-          worker == pool.workers[0] ? rate : std::min(pool.drive_bytes_per_second, rate);
-    }
+    FindStreamRates(workers, options.offload, &pool);
     pool.usable_bytes = static_cast<int64_t>(static_cast<double>(pool.free_bytes) * share);
   }
   return all;

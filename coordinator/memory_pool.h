@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -18,9 +19,13 @@ struct MemoryPool {
   int64_t process_bytes = 0;    // that go to workers whose weights lie on a GPU
   std::vector<size_t> workers;  // indices of those whose weights and KV cache lie here
   bool gpu = false;
-  // Of the drive that these workers share, the least that one of them has seen; 0 if one of them cannot
-  // stream.
-  double drive_bytes_per_second = 0;
+  std::string host;
+  // At which layers may be streamed to these workers, the least that one of them has seen; 0: they may not.
+  double drive_bytes_per_second = 0;      // from the drive that their host has
+  double host_copy_bytes_per_second = 0;  // from the host's memory to the GPU
+  double stream_bytes_per_second() const {
+    return std::max(drive_bytes_per_second, host_copy_bytes_per_second);
+  }
 };
 
 // What a worker that computes on a GPU takes of its host's memory.

@@ -1,6 +1,8 @@
 #include "coordinator/offload.h"
 
 #include <algorithm>
+#include <map>
+#include <string>
 
 #include "common/check.h"
 #include "model/streamed_layers.h"
@@ -15,6 +17,10 @@ int32_t Layers(const OffloadCandidate& candidate) {
 // So many of the worker's layers when `part` of `parts` are streamed.
 int32_t ShareOf(const OffloadCandidate& candidate, int32_t part, int32_t parts) {
   return static_cast<int32_t>((int64_t{Layers(candidate)} * part + parts - 1) / parts);
+}
+
+bool IsIn(const MemoryPool& pool, const PlannedWorker& worker) {
+  return std::find(pool.workers.begin(), pool.workers.end(), worker.inventory) != pool.workers.end();
 }
 
 int64_t StreamedBytes(const OffloadCandidate& candidate, int32_t streamed) {
@@ -54,6 +60,58 @@ bool StreamToFit(absl::Span<const OffloadCandidate> candidates, int64_t usable_b
     return true;
   }
   return false;
+}
+
+int64_t HostBytes(absl::Span<const WorkerInventory> workers, const MemoryPool& host, const Plan& plan) {
+  int64_t bytes = 0;
+  for (const PlannedWorker& worker : plan.workers) {
+    if (workers[worker.inventory].host == host.host) bytes += worker.host_bytes;
+  }
+  return bytes;
+}
+
+void ChooseHomes(absl::Span<const WorkerInventory> workers, const MemoryPool& gpu, const MemoryPool& host,
+                 int32_t context_blocks, absl::Span<const OffloadCandidate> candidates, const Plan& plan) {
+  int64_t needed = 0;
+  for (const OffloadCandidate& candidate : candidates) needed += candidate.worker->streamed_bytes;
+  int64_t room = host.usable_bytes - host.process_bytes - HostBytes(workers, host, plan);
+  for (const PlannedWorker& worker : plan.workers) {
+    if (IsIn(host, worker))
+      room -= worker.weight_bytes + worker.activation_bytes + context_blocks * worker.kv_block_bytes;
+  }
+  const bool from_host =
+      gpu.host_copy_bytes_per_second > 0 && (needed <= room || gpu.drive_bytes_per_second == 0);
+  for (const OffloadCandidate& candidate : candidates) {
+    PlannedWorker& worker = *candidate.worker;
+    const int64_t largest = *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end());
+    worker.stream_home = from_host ? WeightHome::kHost : WeightHome::kDrive;
+    worker.host_bytes = from_host ? worker.streamed_bytes : kLayerBuffers * largest;
+  }
+}
+
+// Workers of a host share its drive, those of a GPU the way to it.
+void PredictDrives(absl::Span<const WorkerInventory> workers, const std::vector<MemoryPool>& pools,
+                   Plan* plan) {
+  std::map<std::string, int64_t> from_drive;  // by host
+  for (const PlannedWorker& worker : plan->workers) {
+    if (worker.stream_home == WeightHome::kDrive)
+      from_drive[workers[worker.inventory].host] += worker.streamed_bytes;
+  }
+  for (const MemoryPool& pool : pools) {
+    int64_t streamed = 0;
+    for (const PlannedWorker& worker : plan->workers)
+      streamed += IsIn(pool, worker) ? worker.streamed_bytes : 0;
+    for (PlannedWorker& worker : plan->workers) {
+      if (worker.streamed_bytes == 0 || !IsIn(pool, worker)) continue;
+      const auto& gpu = workers[worker.inventory].gpu;
+      if (worker.stream_home == WeightHome::kDrive)
+        worker.drive_seconds = static_cast<double>(from_drive[pool.host]) / pool.drive_bytes_per_second;
+      if (gpu && gpu->copy_bytes_per_second > 0) {
+        worker.drive_seconds =
+            std::max(worker.drive_seconds, static_cast<double>(streamed) / gpu->copy_bytes_per_second);
+      }
+    }
+  }
 }
 
 }  // namespace bellwether

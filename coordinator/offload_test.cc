@@ -1,5 +1,6 @@
 #include "coordinator/offload.h"
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -90,12 +91,53 @@ TEST(OffloadTest, WhatDoesNotFitIsStreamedAndThePlanSaysHowFast) {
 TEST(OffloadTest, ASecondHostAddsItsDriveAndItsMemory) {
   const ModelConfig config = *ParseShape("llama-13b");
   const auto one = MakePlan(config, kBF16, {Worker("a", "h", 8, 1e9)}, {.kv_type = DType::kBF16});
-  const auto two = MakePlan(config, kBF16, {Worker("a", "h", 8, 1e9), Worker("b", "g", 8, 1e9)},
-                            {.kv_type = DType::kBF16});
+  const std::vector<WorkerInventory> hosts = {Worker("a", "h", 8, 1e9), Worker("b", "g", 8, 1e9)};
+  const auto two = MakePlan(config, kBF16, hosts, {.kv_type = DType::kBF16, .stages = 2});
   ASSERT_TRUE(two.ok()) << two.status();
   EXPECT_LT(two->workers[0].streamed_bytes, one->workers[0].streamed_bytes / 2);
   EXPECT_EQ(one->StepsInFlight(), 1);
   EXPECT_EQ(two->StepsInFlight(), 1) << "every step more reads all streamed layers again";
+}
+
+// Stages read one after the other, ranks at once: worth two sums a layer over a network, as long as it is a
+// drive that is waited for.
+TEST(OffloadTest, RanksAreOnSeveralHostsWhereTheirDrivesAreWaitedFor) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const auto hosts = [](double gib, double drive) {
+    return std::vector<WorkerInventory>{Worker("a", "h", gib, drive), Worker("b", "g", gib, drive)};
+  };
+  const PlannerOptions options{.kv_type = DType::kBF16};
+  const auto plan = MakePlan(config, kBF16, hosts(8, 1e9), options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->layout.stages.size(), 1u);
+  EXPECT_EQ(plan->layout.stages[0].ranks.size(), 2u);
+  EXPECT_THAT(plan->arithmetic, HasSubstr("the ranks of stage 0 are on 2 hosts, whose drives read at once"));
+  PlannerOptions stages = options;
+  stages.stages = 2;
+  const auto pipeline = MakePlan(config, kBF16, hosts(8, 1e9), stages);
+  ASSERT_TRUE(pipeline.ok()) << pipeline.status();
+  EXPECT_GT(plan->decode_tokens_per_second, 1.8 * pipeline->decode_tokens_per_second);
+
+  const auto whole = MakePlan(config, kBF16, hosts(24, 1e9), options);
+  ASSERT_TRUE(whole.ok()) << whole.status();
+  EXPECT_EQ(whole->layout.stages.size(), 2u) << "nothing is streamed";
+  PlannerOptions far = options;
+  far.remote_all_reduce_seconds = 0.1;
+  const auto apart = MakePlan(config, kBF16, hosts(8, 1e9), far);
+  ASSERT_TRUE(apart.ok()) << apart.status();
+  EXPECT_EQ(apart->layout.stages.size(), 2u) << "sums would take longer than the drive";
+  // Who has the ranks keeps them.
+  std::vector<WorkerInventory> held = hosts(8, 1e9);
+  for (int rank = 0; rank < 2; ++rank) {
+    held[rank].held = HeldPart{.model_id = "m",
+                               .layout = std::make_shared<const Layout>(plan->layout),
+                               .stage = 0,
+                               .rank = 1 - rank};
+  }
+  const auto again = MakePlan(config, kBF16, held, options);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->layout, plan->layout);
+  EXPECT_EQ(again->workers[0].inventory, 1u);
 }
 
 // A host with a faster drive takes more layers than its memory holds.
@@ -130,6 +172,77 @@ TEST(OffloadTest, WhoMayNotStreamIsToldHowToAllowIt) {
   // Not even the ends, which are not streamed, and one context fit.
   EXPECT_THAT(std::string(MakePlan(config, kBF16, {Worker("a", "h", 1, 1e9)}, {}).status().message()),
               HasSubstr("too much"));
+}
+
+// -- GPUs
+
+WorkerInventory GpuWorker(const std::string& name, const std::string& host, double host_gib, double gpu_gib) {
+  WorkerInventory worker = Worker(name, host, host_gib, /*drive=*/2e9);
+  worker.gpu = {.name = "H100",
+                .uuid = name,
+                .memory_bytes = static_cast<int64_t>(gpu_gib * kGiB),
+                .free_bytes = static_cast<int64_t>(gpu_gib * kGiB),
+                .copy_bytes_per_second = 20e9};
+  worker.read_bytes_per_second = 2e12;
+  worker.kernel_levels = {"cuda_sm90"};
+  return worker;
+}
+
+TEST(OffloadTest, AGpuStreamsFromItsHostWhereThatHasRoomElseFromTheDrive) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const auto plan = MakePlan(config, kBF16, {GpuWorker("a", "h", 64, 8)}, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const PlannedWorker& from_host = plan->workers[0];
+  EXPECT_GT(from_host.streamed_layers, config.layers / 2);
+  EXPECT_EQ(from_host.stream_home, WeightHome::kHost);
+  EXPECT_EQ(from_host.host_bytes, from_host.streamed_bytes);
+  EXPECT_NEAR(from_host.drive_seconds, static_cast<double>(from_host.streamed_bytes) / 20e9, 1e-9);
+  EXPECT_LE(from_host.resident_bytes + from_host.activation_bytes + from_host.kv_bytes,
+            static_cast<int64_t>(8 * 0.9 * kGiB));
+  EXPECT_THAT(plan->arithmetic, HasSubstr("from its host's memory, pinned, to the card at 20.00 GB/s"));
+  EXPECT_THAT(plan->bound_by, HasSubstr("the way from its host to the GPU of worker a"));
+  EXPECT_TRUE(plan->drive_bound);
+
+  const auto small = MakePlan(config, kBF16, {GpuWorker("a", "h", 8, 8)}, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(small.ok()) << small.status();
+  const PlannedWorker& from_drive = small->workers[0];
+  EXPECT_EQ(from_drive.stream_home, WeightHome::kDrive);
+  EXPECT_LT(from_drive.host_bytes, 2 * kGiB) << "two buffers";
+  EXPECT_GT(from_drive.host_bytes, 0);
+  EXPECT_NEAR(from_drive.drive_seconds, static_cast<double>(from_drive.streamed_bytes) / 2e9, 1e-9);
+}
+
+TEST(OffloadTest, WhereAGpuStreamsFromCanBeSaid) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  PlannerOptions options{.kv_type = DType::kBF16, .offload = Offload::kDrive};
+  auto plan = MakePlan(config, kBF16, {GpuWorker("a", "h", 64, 8)}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->workers[0].stream_home, WeightHome::kDrive);
+
+  options.offload = Offload::kHost;
+  plan = MakePlan(config, kBF16, {GpuWorker("a", "h", 8, 8)}, options);
+  EXPECT_TRUE(absl::IsFailedPrecondition(plan.status())) << "the host has no room: " << plan.status();
+  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("host h: "));
+  // A CPU's weights are in the host's memory anyway.
+  plan = MakePlan(config, kBF16, {Worker("a", "h", 8, 2e9)}, options);
+  EXPECT_TRUE(absl::IsFailedPrecondition(plan.status())) << plan.status();
+  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("only GPUs stream from their host's memory"));
+}
+
+// Two cards of a host share its drive, but each has a way of its own to the host's memory.
+TEST(OffloadTest, CardsOfAHostShareItsDriveAndItsMemory) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const std::vector<WorkerInventory> cards = {GpuWorker("a", "h", 64, 6), GpuWorker("b", "h", 64, 6)};
+  const auto host = MakePlan(config, kBF16, cards, {.kv_type = DType::kBF16});
+  ASSERT_TRUE(host.ok()) << host.status();
+  const auto drive = MakePlan(config, kBF16, cards, {.kv_type = DType::kBF16, .offload = Offload::kDrive});
+  ASSERT_TRUE(drive.ok()) << drive.status();
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_NEAR(host->workers[i].drive_seconds, static_cast<double>(host->workers[i].streamed_bytes) / 20e9,
+                1e-9);
+    EXPECT_NEAR(drive->workers[i].drive_seconds,
+                2 * static_cast<double>(drive->workers[i].streamed_bytes) / 2e9, 1e-9);
+  }
 }
 
 }  // namespace

@@ -65,12 +65,15 @@ std::string BoundBy(absl::Span<const WorkerInventory> workers, const Plan& plan,
                     double latency) {
   if (latency > work) return "link latency";
   const PlannedWorker& worker = SlowestWorker(plan, tokens);
-  const char* what =
-      worker.drive_seconds > worker.read_seconds ? "the drive of worker " : "memory bandwidth of worker ";
+  const char* what = worker.drive_seconds <= worker.read_seconds ? "memory bandwidth of worker "
+                     : worker.stream_home == WeightHome::kHost ? "the way from its host to the GPU of worker "
+                                                               : "the drive of worker ";
   if (worker.step_seconds(tokens) > std::max(worker.read_seconds, worker.drive_seconds))
     what = "arithmetic of worker ";
   return absl::StrCat(what, workers[worker.inventory].name);
 }
+
+}  // namespace
 
 // A pipeline that is kept full has a part of the sequences in each stage.
 BatchRate PredictBatch(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
@@ -85,8 +88,6 @@ BatchRate PredictBatch(absl::Span<const WorkerInventory> workers, const PlannerO
           .tokens_per_second = sequences / seconds,
           .bound_by = BoundBy(workers, plan, tokens, work, latency)};
 }
-
-}  // namespace
 
 double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
                         absl::Span<const size_t> ranks) {

@@ -13,6 +13,10 @@ inline constexpr int kAllReducesPerLayer = 2;
 double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
                         absl::Span<const size_t> ranks);
 
+// With so many sequences at once, at most; arithmetic that nobody has measured counts as none.
+BatchRate PredictBatch(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
+                       const Plan& plan, int32_t sequences);
+
 // Fills in what follows from layout and workers: rates, their bounds, imbalance, the times of drives.
 void PredictRates(absl::Span<const WorkerInventory> workers, const PlannerOptions& options, Plan* plan);
 

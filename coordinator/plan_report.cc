@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
+#include <set>
+#include <string>
 #include <string_view>
 
 #include "absl/strings/str_format.h"
@@ -35,9 +38,11 @@ std::string WorkerLine(const Plan& plan, const PlannedWorker& planned, const Wor
 }
 
 // What a host or a GPU has and what is asked of it.
-std::string PoolLine(const Plan& plan, const MemoryPool& pool, int32_t context_blocks) {
+std::string PoolLine(const Plan& plan, absl::Span<const WorkerInventory> workers, const MemoryPool& pool,
+                     int32_t context_blocks) {
   int64_t weights = 0, activations = pool.process_bytes, block = 0;
   for (const PlannedWorker& worker : plan.workers) {
+    if (!pool.gpu && workers[worker.inventory].host == pool.host) weights += worker.host_bytes;
     if (std::find(pool.workers.begin(), pool.workers.end(), worker.inventory) == pool.workers.end()) continue;
     weights += worker.resident_bytes;
     activations += worker.activation_bytes;
@@ -53,15 +58,32 @@ std::string PoolLine(const Plan& plan, const MemoryPool& pool, int32_t context_b
   return line + "\n";
 }
 
-// What the worker reads from its drive in every step; empty if it has all in memory.
+// What comes to the worker in every step, and where from; empty if it has all in memory.
 std::string StreamingLine(const Plan& plan, const PlannedWorker& planned, const WorkerInventory& worker) {
   if (planned.streamed_layers == 0) return "";
+  const std::string from =
+      planned.stream_home == WeightHome::kHost
+          ? absl::StrFormat("its host's memory, pinned, to the card at %.2f GB/s",
+                            worker.gpu ? worker.gpu->copy_bytes_per_second / 1e9 : 0)
+          : absl::StrFormat("a drive of %.2f GB/s that its host shares", worker.drive_bytes_per_second / 1e9);
   return absl::StrFormat(
-      "%s streams %d of %d layers, %s a step, from a drive of %.2f GB/s that its host shares: %.2f s a step; "
-      "%s of weights and buffers in memory\n",
+      "%s streams %d of %d layers, %s a step, from %s: %.2f s a step; %s of weights and buffers in memory\n",
       worker.name, planned.streamed_layers, plan.layout.stages[planned.stage].layers.size(),
-      FormatBytes(planned.streamed_bytes), worker.drive_bytes_per_second / 1e9, planned.drive_seconds,
-      FormatBytes(planned.resident_bytes));
+      FormatBytes(planned.streamed_bytes), from, planned.drive_seconds, FormatBytes(planned.resident_bytes));
+}
+
+// Why ranks are on several hosts, which is slower where no drive is waited for.
+std::string RanksOnHosts(const Plan& plan, absl::Span<const WorkerInventory> workers) {
+  if (!plan.drive_bound) return "";
+  std::string text;
+  std::map<int, std::set<std::string>> hosts;  // by stage
+  for (const PlannedWorker& worker : plan.workers) hosts[worker.stage].insert(workers[worker.inventory].host);
+  for (const auto& [stage, names] : hosts) {
+    if (names.size() > 1)
+      text += absl::StrFormat("the ranks of stage %d are on %d hosts, whose drives read at once\n", stage,
+                              names.size());
+  }
+  return text;
 }
 
 std::string LeftOver(const Plan& plan, absl::Span<const WorkerInventory> workers) {
@@ -94,7 +116,8 @@ std::string PlanArithmetic(const Plan& plan, absl::Span<const WorkerInventory> w
     text += WorkerLine(plan, planned, workers[planned.inventory]);
   for (const PlannedWorker& planned : plan.workers)
     text += StreamingLine(plan, planned, workers[planned.inventory]);
-  for (const MemoryPool& pool : pools) text += PoolLine(plan, pool, context_blocks);
+  text += RanksOnHosts(plan, workers);
+  for (const MemoryPool& pool : pools) text += PoolLine(plan, workers, pool, context_blocks);
   text += LeftOver(plan, workers);
   text += absl::StrFormat("KV cache: %d blocks, %d tokens; bound by %s\n", plan.kv_blocks,
                           int64_t{plan.kv_blocks} * kKvBlockTokens, plan.kv_bound_by);

@@ -59,7 +59,11 @@ class Planner {
   absl::Status CheckWorkers() const;
   void FindGroups();
   void FindPools();
+  absl::StatusOr<Plan> PlanBest(const std::vector<int>& sizes) const;
   absl::StatusOr<Plan> PlanAnew(const std::vector<int>& sizes) const;
+  std::vector<int> SizesByGroups(int together) const;
+  // By as much as is worth loading weights again.
+  bool IsFaster(const Plan& plan, const Plan& than) const;
   // Null if nothing is held, or it is not what the options ask for.
   const Layout* HeldLayout(const std::vector<int>& sizes) const;
   absl::StatusOr<Plan> Complete(Layout layout, const std::vector<std::vector<size_t>>& stages) const;
@@ -70,7 +74,6 @@ class Planner {
   std::vector<std::vector<RankCosts>> StageCosts(const std::vector<std::vector<size_t>>& stages,
                                                  const Layout& layout) const;
   bool OneClassEach(const std::vector<std::vector<size_t>>& stages) const;
-  bool CanStream(const MemoryPool& pool) const;
   std::string StreamingAdvice() const;
   // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
   int64_t WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const;
@@ -81,8 +84,8 @@ class Planner {
   double ArithmeticRate(const WorkerInventory& worker) const;
   void FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
   void StreamWhatDoesNotFit(Plan* plan) const;
+  void StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const;
   bool FillKv(Plan* plan) const;
-  void PredictDrives(Plan* plan) const;
 
   const ModelConfig& config_;
   const TensorFormats& formats_;
@@ -100,16 +103,53 @@ absl::StatusOr<Plan> Planner::Make() {
   FindGroups();
   FindPools();
   BW_ASSIGN_OR_RETURN(const std::vector<int> sizes, StageSizes());
-  absl::StatusOr<Plan> anew = PlanAnew(sizes);
+  absl::StatusOr<Plan> anew = PlanBest(sizes);
   const Layout* layout = HeldLayout(sizes);
   if (layout == nullptr) return anew;
   const std::vector<std::vector<size_t>> holders = AssignHolders(workers_, options_.quantize, *layout);
   if (!OneClassEach(holders)) return anew;
   absl::StatusOr<Plan> held = Complete(*layout, holders);
   if (!held.ok()) return anew;
-  const bool moves =
-      anew.ok() && anew->pipeline_tokens_per_second >= kGainToMove * held->pipeline_tokens_per_second;
-  return moves ? std::move(anew) : std::move(held);
+  return anew.ok() && IsFaster(*anew, *held) ? std::move(anew) : std::move(held);
+}
+
+bool Planner::IsFaster(const Plan& plan, const Plan& than) const {
+  const auto rate = [&](const Plan& it) {
+    return plan.drive_bound || than.drive_bound
+               ? PredictBatch(workers_, options_, it, options_.plan_for_batch).tokens_per_second
+               : it.pipeline_tokens_per_second;
+  };
+  return rate(plan) >= kGainToMove * rate(than);
+}
+
+// Stages wait for each other's drives where only one step is under way, and ranks do not: where a drive
+// binds, ranks on several hosts may be worth what their sums take on the way.
+absl::StatusOr<Plan> Planner::PlanBest(const std::vector<int>& sizes) const {
+  absl::StatusOr<Plan> best = PlanAnew(sizes);
+  const bool is_free = options_.ranks == 0 && options_.stages == 0 && !options_.layout;
+  if (!best.ok() || !best->drive_bound || !is_free) return best;
+  const auto hosts = static_cast<int>(groups_.size());
+  for (int together = 2; together < 2 * hosts; together *= 2) {
+    absl::StatusOr<Plan> plan = PlanAnew(SizesByGroups(std::min(together, hosts)));
+    if (plan.ok() && IsFaster(*plan, *best)) best = std::move(plan);
+  }
+  return best;
+}
+
+// Ranks of each stage, where so many groups that compute alike are one.
+std::vector<int> Planner::SizesByGroups(int together) const {
+  const int slices = SliceCount(config_);
+  std::vector<int> sizes;
+  for (size_t group = 0; group < groups_.size();) {
+    int size = 0;
+    const std::string& device_class = groups_[group].device_class;
+    for (int i = 0; i < together && group < groups_.size() && groups_[group].device_class == device_class;
+         ++i)
+      size += static_cast<int>(groups_[group++].workers.size());
+    sizes.push_back(std::min(size, slices));
+  }
+  if (sizes.size() > static_cast<size_t>(config_.layers)) sizes.resize(config_.layers);
+  return sizes;
 }
 
 absl::StatusOr<Plan> Planner::PlanAnew(const std::vector<int>& sizes) const {
@@ -138,7 +178,7 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
   FillWorkers(stages, &plan);
   StreamWhatDoesNotFit(&plan);
   const bool fits = FillKv(&plan);
-  PredictDrives(&plan);
+  PredictDrives(workers_, pools_, &plan);
   PredictRates(workers_, options_, &plan);
   plan.arithmetic = PlanArithmetic(plan, workers_, pools_, ContextBlocks());
   if (!fits) {
@@ -335,8 +375,8 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
         const int64_t share = usable / workers_used[pool] * present[pool];
         const int64_t lacking = needed[pool] - (memory == Memory::kWhole ? usable : share);
         if (lacking <= 0) continue;
-        if (memory != Memory::kStreamed || !CanStream(pools_[pool])) return std::nullopt;
-        slowest = std::max(slowest, static_cast<double>(lacking) / pools_[pool].drive_bytes_per_second);
+        if (memory != Memory::kStreamed || pools_[pool].stream_bytes_per_second() == 0) return std::nullopt;
+        slowest = std::max(slowest, static_cast<double>(lacking) / pools_[pool].stream_bytes_per_second());
       }
       return slowest + static_cast<double>(layers.size()) * kAllReducesPerLayer *
                            AllReduceSeconds(workers_, options_, stages[stage]);
@@ -378,17 +418,16 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
 
 // Who would have to be able to, where it might help.
 std::string Planner::StreamingAdvice() const {
-  if (options_.offload != Offload::kAuto) return ", or let layers be streamed from drives: --offload auto";
+  if (options_.offload == Offload::kHost)
+    return ", or let them be streamed from drives too, as only GPUs stream from their host's memory: "
+           "--offload auto";
+  if (options_.offload == Offload::kOff) return ", or let layers be streamed from drives: --offload auto";
   for (const WorkerInventory& worker : workers_) {
-    if (!worker.gpu && worker.drive_bytes_per_second == 0)
+    if (worker.drive_bytes_per_second == 0)
       return absl::StrCat(", or let worker ", worker.name,
                           " stream layers from a drive: give it a --shard-cache");
   }
   return "";
-}
-
-bool Planner::CanStream(const MemoryPool& pool) const {
-  return options_.offload == Offload::kAuto && pool.drive_bytes_per_second > 0;
 }
 
 int64_t Planner::WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const {
@@ -460,41 +499,56 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
   }
 }
 
-// Of each host alone. What it streams leaves room for one whole context, and for as many as are asked for
-// unless they take more than a quarter of its memory: every sequence more makes the same reading worth more.
+// Of each host and GPU alone, GPUs first, which may ask for memory of their hosts. What it streams leaves
+// room for one whole context, and for as many as are asked for unless they take more than a quarter of its
+// memory: every sequence more makes the same reading worth more.
 void Planner::StreamWhatDoesNotFit(Plan* plan) const {
   for (const MemoryPool& pool : pools_) {
-    if (!CanStream(pool)) continue;
-    std::vector<OffloadCandidate> candidates;
-    int64_t block = 0;
-    for (PlannedWorker& worker : plan->workers) {
-      if (&pools_[pool_of_[worker.inventory]] != &pool) continue;
-      OffloadCandidate& candidate = candidates.emplace_back();
-      candidate.worker = &worker;
-      StageLayout stage = plan->layout.stages[worker.stage];
-      const Range layers = stage.layers;
-      for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
-        stage.layers = {layer, layer + 1};
-        candidate.layer_bytes.push_back(WeightBytes(worker.inventory, stage, worker.rank, {}));
-      }
-      block += worker.kv_block_bytes;
-    }
-    if (candidates.empty()) continue;
-    const int64_t usable = pool.usable_bytes - pool.process_bytes;
-    const bool fits = StreamToFit(candidates, usable, ContextBlocks());
-    if (!fits || candidates[0].worker->streamed_layers == 0) continue;  // what does not fit even so is told
-    int64_t wanted =
-        std::min<int64_t>({options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(),
-                           usable / kKvShareOfStreaming / std::max<int64_t>(1, block)});
-    while (wanted > ContextBlocks() && !StreamToFit(candidates, usable, wanted)) wanted /= 2;
+    if (pool.gpu) StreamWhatDoesNotFit(pool, plan);
   }
+  for (const MemoryPool& pool : pools_) {
+    if (!pool.gpu) StreamWhatDoesNotFit(pool, plan);
+  }
+}
+
+void Planner::StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const {
+  if (pool.stream_bytes_per_second() == 0) return;
+  std::vector<OffloadCandidate> candidates;
+  int64_t block = 0;
+  for (PlannedWorker& worker : plan->workers) {
+    if (&pools_[pool_of_[worker.inventory]] != &pool) continue;
+    OffloadCandidate& candidate = candidates.emplace_back();
+    candidate.worker = &worker;
+    const StageLayout& stage = plan->layout.stages[worker.stage];
+    for (int64_t layer = stage.layers.begin; layer < stage.layers.end; ++layer) {
+      candidate.layer_bytes.push_back(LayerImageBytes(config_, formats_, options_.quantize,
+                                                      stage.ranks[worker.rank], static_cast<int32_t>(layer),
+                                                      workers_[worker.inventory].gpu.has_value()));
+    }
+    block += worker.kv_block_bytes;
+  }
+  if (candidates.empty()) return;
+  const int64_t usable =
+      pool.usable_bytes - pool.process_bytes - (pool.gpu ? 0 : HostBytes(workers_, pool, *plan));
+  const bool fits = StreamToFit(candidates, usable, ContextBlocks());
+  if (!fits || candidates[0].worker->streamed_layers == 0) return;  // what does not fit even so is told
+  int64_t wanted =
+      std::min<int64_t>({options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(),
+                         usable / kKvShareOfStreaming / std::max<int64_t>(1, block)});
+  while (wanted > ContextBlocks() && !StreamToFit(candidates, usable, wanted)) wanted /= 2;
+  if (!pool.gpu) return;
+  const auto host = std::find_if(pools_.begin(), pools_.end(),
+                                 [&](const MemoryPool& it) { return !it.gpu && it.host == pool.host; });
+  ChooseHomes(workers_, pool, *host, ContextBlocks(), candidates, *plan);
 }
 
 // As many blocks as the tightest memory holds. False if that is less than one whole context, or if a host has
 // no room for the processes of its GPUs.
 bool Planner::FillKv(Plan* plan) const {
   std::vector<int64_t> fixed(pools_.size(), 0), block(pools_.size(), 0);
-  for (size_t pool = 0; pool < pools_.size(); ++pool) fixed[pool] = pools_[pool].process_bytes;
+  for (size_t pool = 0; pool < pools_.size(); ++pool)
+    fixed[pool] =
+        pools_[pool].process_bytes + (pools_[pool].gpu ? 0 : HostBytes(workers_, pools_[pool], *plan));
   std::vector<int> used(pools_.size(), 0);
   for (const PlannedWorker& worker : plan->workers) {
     const size_t pool = pool_of_[worker.inventory];
@@ -520,17 +574,6 @@ bool Planner::FillKv(Plan* plan) const {
   plan->kv_blocks = static_cast<int32_t>(blocks);
   for (PlannedWorker& worker : plan->workers) worker.kv_bytes = plan->kv_blocks * worker.kv_block_bytes;
   return fits && plan->kv_blocks >= ContextBlocks();
-}
-
-void Planner::PredictDrives(Plan* plan) const {
-  std::vector<int64_t> streamed(pools_.size(), 0);
-  for (const PlannedWorker& worker : plan->workers)
-    streamed[pool_of_[worker.inventory]] += worker.streamed_bytes;
-  for (PlannedWorker& worker : plan->workers) {
-    const size_t pool = pool_of_[worker.inventory];
-    if (worker.streamed_bytes > 0)
-      worker.drive_seconds = static_cast<double>(streamed[pool]) / pools_[pool].drive_bytes_per_second;
-  }
 }
 
 double Planner::ArithmeticRate(const WorkerInventory& worker) const {

@@ -46,6 +46,7 @@ struct WorkerInventory {
     std::string uuid;  // equal on workers that share a card: its memory is counted once
     int64_t memory_bytes = 0;
     int64_t free_bytes = 0;
+    double copy_bytes_per_second = 0;  // from pinned memory of its host; 0: nobody has measured
   };
   std::optional<Gpu> gpu;  // absent: the CPU computes, in the host's memory
 };
@@ -82,17 +83,19 @@ struct PlannedWorker {
   size_t inventory = 0;  // index of what was given
   int stage = 0;
   int rank = 0;
-  bool keeps = false;           // it holds these weights already
-  int64_t weight_bytes = 0;     // in memory or not
-  int32_t streamed_layers = 0;  // whose weights are not
-  int64_t streamed_bytes = 0;   // of those, read from the drive in every step
-  int64_t resident_bytes = 0;   // of weights in memory, with the buffers for those that are not
+  bool keeps = false;                           // it holds these weights already
+  int64_t weight_bytes = 0;                     // in memory or not
+  int32_t streamed_layers = 0;                  // whose weights are not
+  WeightHome stream_home = WeightHome::kDrive;  // where those are
+  int64_t streamed_bytes = 0;                   // of those, brought in every step
+  int64_t resident_bytes = 0;  // of weights in memory, with the buffers for those that are not
+  int64_t host_bytes = 0;  // of a GPU's host: weights that are streamed from there, or buffers of a drive's
   int64_t activation_bytes = 0;
   int64_t kv_block_bytes = 0;
   int64_t kv_bytes = 0;              // kv_blocks * kv_block_bytes
   int64_t bytes_read_per_token = 0;  // weights alone
   double read_seconds = 0;           // bytes_read_per_token at its bandwidth
-  double drive_seconds = 0;          // what its host streams in a step, at its drive's rate
+  double drive_seconds = 0;          // what is streamed in a step, from whatever drive or host it comes
   double arithmetic_seconds = 0;     // products of one token, at its arithmetic's rate; 0: not known
 
   // Reading from memory and from the drive and products go on at the same time.

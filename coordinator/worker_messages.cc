@@ -82,6 +82,7 @@ absl::Status CheckJoin(const v1::JoinRequest& join) {
       if (bytes < 0 || bytes > kBytesMax)
         return absl::InvalidArgumentError("a size of the gpu's memory is out of range");
     }
+    BW_RETURN_IF_ERROR(CheckRate("gpu.copy_bytes_per_second", join.gpu().copy_bytes_per_second()));
   }
   return absl::OkStatus();
 }
@@ -113,7 +114,8 @@ JoiningWorker FromProto(const v1::JoinRequest& join) {
     worker.inventory.gpu = {.name = Printable(join.gpu().name()),
                             .uuid = Printable(join.gpu().uuid()),
                             .memory_bytes = join.gpu().memory_bytes(),
-                            .free_bytes = join.gpu().free_bytes()};
+                            .free_bytes = join.gpu().free_bytes(),
+                            .copy_bytes_per_second = join.gpu().copy_bytes_per_second()};
   }
   return worker;
 }

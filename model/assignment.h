@@ -7,6 +7,7 @@
 #include "absl/time/time.h"
 #include "common/ids.h"
 #include "model/layout.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 
@@ -22,7 +23,8 @@ struct Assignment {
   int32_t context_tokens = 0;  // of a sequence, at most
   int32_t step_tokens = 0;     // of a step, at most
   absl::Duration step_deadline;
-  int32_t streamed_layers = 0;  // of this worker's: their weights come from its drive, step after step
+  int32_t streamed_layers = 0;  // of this worker's: their weights come from elsewhere, step after step
+  WeightHome stream_home = WeightHome::kDrive;  // where from
   // The workers of this host have more threads than cores: who waits had better sleep than spin.
   bool cores_are_short = false;
   // Of every stage, which tells those of GPUs; empty: all as `numeric` says.
@@ -30,6 +32,7 @@ struct Assignment {
 
   const StageLayout& stage_layout() const { return layout.stages[stage]; }
   const RankLayout& rank_layout() const { return stage_layout().ranks[rank]; }
+  bool StreamsFromDrive() const { return streamed_layers > 0 && stream_home == WeightHome::kDrive; }
   bool first_stage() const { return stage == 0; }
   bool last_stage() const { return stage + 1 == static_cast<int>(layout.stages.size()); }
 };

@@ -15,6 +15,7 @@ constexpr int64_t kTileRows = 16, kBlockTiles = 8, kScalarTileRows = 32;
 constexpr int64_t kStepColumns = 16;
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPartRowsMax = 1024;
+constexpr int64_t kImageAlignment = 256;
 // Tables that say where columns lie: a step or a set takes 8 bytes, a segment 16 and its parts 16, a unit 1.
 constexpr int64_t kTableBytes = 256, kStepTableBytes = 10, kSetTableBytes = 8, kSegmentTableBytes = 48;
 
@@ -59,6 +60,30 @@ Columns CutColumns(const TensorFormat& format, const std::vector<int64_t>& bound
   return columns;
 }
 
+struct MatrixBytes {
+  int64_t values = 0, scales = 0, tables = 0;
+};
+
+MatrixBytes BytesOf(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
+                    int64_t segment) {
+  if (format.format == WeightFormat::kF32 || format.format == WeightFormat::kF16) {
+    const Columns columns = CutColumns(format, bounds, segment, 1);
+    return {.values = RoundUp(rows, kScalarTileRows) * (bounds.back() - bounds.front()) *
+                      (format.format == WeightFormat::kF32 ? 4 : 2),
+            .tables = columns.segments * kSegmentTableBytes + kTableBytes};
+  }
+  const int64_t unit_steps = format.format == WeightFormat::kInt4 ? 4 : 2;
+  const int64_t unit_bytes = format.format == WeightFormat::kBF16 ? 1024 : 512;
+  const Columns columns = CutColumns(format, bounds, segment, unit_steps);
+  const int64_t tiles = CeilDiv(rows, kTileRows);
+  return {.values = RoundUp(tiles, kBlockTiles) * columns.units * unit_bytes,
+          .scales = columns.sets == 0 ? 0
+                                      : (tiles * columns.sets + 2) * kTileRows *
+                                            (format.half_scales ? 2 : 4) * (format.has_offset ? 2 : 1),
+          .tables = columns.units * unit_steps * kStepTableBytes + columns.sets * kSetTableBytes +
+                    columns.segments * kSegmentTableBytes + kTableBytes};
+}
+
 // The widest row of activations once it is prepared for a product.
 int64_t PreparedColumns(int64_t columns) { return RoundUp(2 * columns, 64) + 2048; }
 
@@ -74,23 +99,14 @@ int64_t BatchBytes(const ModelConfig& config, int64_t heads, int64_t kv_heads, c
 
 int64_t GpuMatrixBytes(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
                        int64_t segment) {
-  if (format.format == WeightFormat::kF32 || format.format == WeightFormat::kF16) {
-    const Columns columns = CutColumns(format, bounds, segment, 1);
-    return RoundUp(rows, kScalarTileRows) * (bounds.back() - bounds.front()) *
-               (format.format == WeightFormat::kF32 ? 4 : 2) +
-           columns.segments * kSegmentTableBytes + kTableBytes;
-  }
-  const int64_t unit_steps = format.format == WeightFormat::kInt4 ? 4 : 2;
-  const int64_t unit_bytes = format.format == WeightFormat::kBF16 ? 1024 : 512;
-  const Columns columns = CutColumns(format, bounds, segment, unit_steps);
-  const int64_t tiles = CeilDiv(rows, kTileRows);
-  const int64_t values = RoundUp(tiles, kBlockTiles) * columns.units * unit_bytes;
-  const int64_t scales = columns.sets == 0 ? 0
-                                           : (tiles * columns.sets + 2) * kTileRows *
-                                                 (format.half_scales ? 2 : 4) * (format.has_offset ? 2 : 1);
-  const int64_t tables = columns.units * unit_steps * kStepTableBytes + columns.sets * kSetTableBytes +
-                         columns.segments * kSegmentTableBytes + kTableBytes;
-  return values + scales + tables;
+  const MatrixBytes bytes = BytesOf(format, rows, bounds, segment);
+  return bytes.values + bytes.scales + bytes.tables;
+}
+
+int64_t GpuMatrixImageBytes(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
+                            int64_t segment) {
+  const MatrixBytes bytes = BytesOf(format, rows, bounds, segment);
+  return RoundUp(bytes.values, kImageAlignment) + RoundUp(bytes.scales, kImageAlignment);
 }
 
 int64_t GpuKvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank) {

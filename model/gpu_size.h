@@ -27,5 +27,8 @@ int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const
 // `segment`: columns that are summed on their own, at most.
 int64_t GpuMatrixBytes(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
                        int64_t segment);
+// What it takes in an image that comes and goes (worker/device/gpu_weights.h): the rest stays. Exact.
+int64_t GpuMatrixImageBytes(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
+                            int64_t segment);
 
 }  // namespace bellwether

@@ -44,14 +44,12 @@ absl::StatusOr<DType> ParseDType(std::string_view name) {
 }
 
 absl::StatusOr<Offload> ParseOffload(std::string_view name) {
-  if (name == "auto" || name == "nvme") return Offload::kAuto;
+  if (name == "auto") return Offload::kAuto;
   if (name == "off") return Offload::kOff;
-  if (name == "host") {
-    return absl::InvalidArgumentError(
-        "offload is \"host\": a CPU's weights are in the host's memory anyway, and GPUs do not stream yet");
-  }
+  if (name == "nvme") return Offload::kDrive;
+  if (name == "host") return Offload::kHost;
   return absl::InvalidArgumentError(
-      absl::StrCat("offload is \"", std::string(name), "\", allowed: auto, nvme, off"));
+      absl::StrCat("offload is \"", std::string(name), "\", allowed: auto, nvme, host, off"));
 }
 
 }  // namespace bellwether

@@ -22,6 +22,6 @@ std::string_view Name(Quantize quantize);  // "none", "int8", "int4"
 absl::StatusOr<Quantize> ParseQuantize(std::string_view name);
 absl::StatusOr<DType> ParseDType(std::string_view name);  // "fp32", "bf16", "fp16"
 
-absl::StatusOr<Offload> ParseOffload(std::string_view name);  // "auto", "nvme" (the same, as yet), "off"
+absl::StatusOr<Offload> ParseOffload(std::string_view name);  // "auto", "nvme", "host", "off"
 
 }  // namespace bellwether

@@ -30,8 +30,10 @@ int64_t RowBytes(const TensorFormat& format, const std::vector<int64_t>& bounds)
   return PackedRowBytes(format.format, packed_cols, scale_sets, format.half_scales, format.has_offset);
 }
 
-enum class Form { kPacked, kGpu };
+enum class Form { kPacked, kGpu, kGpuImage };
 
+// Of images, and of the matrices of a CPU in them.
+constexpr int64_t kPageBytes = 4096, kCacheLineBytes = 64;
 // Columns that a GPU sums on their own, at most (kernels/gpu/device_matrix.h).
 constexpr int64_t kGpuSegment = 256, kGpuSliceSegment = 1024;
 
@@ -43,11 +45,13 @@ class RankBytes {
       : config_(config), formats_(formats), quantize_(quantize), slices_(slices), form_(form) {}
 
   int64_t Layer(int32_t layer) const;
+  int64_t LayerImage(int32_t layer) const;
   // Bytes of `rows` rows of a matrix that is not cut along its columns.
   int64_t ColumnParallel(TensorKey key, int64_t rows) const {
     const std::vector<int64_t> bounds = {0, config_.hidden};
+    if (form_ == Form::kPacked) return RoundUp(rows, kLaneRows) * RowBytes(Format(key), bounds);
     return form_ == Form::kGpu ? GpuMatrixBytes(Format(key), rows, bounds, kGpuSegment)
-                               : RoundUp(rows, kLaneRows) * RowBytes(Format(key), bounds);
+                               : GpuMatrixImageBytes(Format(key), rows, bounds, kGpuSegment);
   }
   // One row as it is stored, without the padding to 16 rows.
   int64_t OneRow(TensorKey key) const { return RowBytes(Format(key), {0, config_.hidden}); }
@@ -67,11 +71,11 @@ class RankBytes {
 };
 
 int64_t RankBytes::RowParallel(TensorKey key, const TensorPart& part) const {
-  if (form_ == Form::kGpu) {
-    const int64_t segment = SliceCount(config_) > 1 ? kGpuSliceSegment : kGpuSegment;
-    return GpuMatrixBytes(Format(key), part.rows.size(), part.slice_bounds, segment);
-  }
-  return RoundUp(part.rows.size(), kLaneRows) * RowBytes(Format(key), part.slice_bounds);
+  if (form_ == Form::kPacked)
+    return RoundUp(part.rows.size(), kLaneRows) * RowBytes(Format(key), part.slice_bounds);
+  const int64_t segment = SliceCount(config_) > 1 ? kGpuSliceSegment : kGpuSegment;
+  return form_ == Form::kGpu ? GpuMatrixBytes(Format(key), part.rows.size(), part.slice_bounds, segment)
+                             : GpuMatrixImageBytes(Format(key), part.rows.size(), part.slice_bounds, segment);
 }
 
 int64_t RankBytes::Layer(int32_t layer) const {
@@ -89,6 +93,18 @@ int64_t RankBytes::Layer(int32_t layer) const {
       bytes += part.cols.size() * kVectorElementBytes;
   }
   return bytes;
+}
+
+int64_t RankBytes::LayerImage(int32_t layer) const {
+  int64_t bytes = 0;
+  for (const LayerTensor& tensor : LayerTensors(config_)) {
+    if (IsNorm(tensor.role)) continue;
+    const TensorPart part = PartOf(config_, tensor.split, slices_);
+    bytes += RoundUp(IsRowParallel(tensor.split) ? RowParallel({tensor.role, layer}, part)
+                                                 : ColumnParallel({tensor.role, layer}, part.rows.size()),
+                     kCacheLineBytes);
+  }
+  return RoundUp(bytes, kPageBytes);
 }
 
 int64_t LayersBytes(const RankBytes& bytes, Range layers) {
@@ -151,6 +167,12 @@ int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Q
   const RankLayout& layout = RankOf(stage, rank);
   return SumShard(config, RankBytes(config, formats, quantize, layout.slices, Form::kGpu), stage.layers,
                   layout, ends);
+}
+
+int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                        const RankLayout& rank, int32_t layer, bool gpu) {
+  const Form form = gpu ? Form::kGpuImage : Form::kPacked;
+  return RankBytes(config, formats, quantize, rank.slices, form).LayerImage(layer);
 }
 
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,

@@ -57,6 +57,10 @@ int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quan
 // The same in the form that GPU kernels read (model/gpu_size.h).
 int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                       const StageLayout& stage, int rank, StageEnds ends);
+// Bytes of a layer's matrices as an image of whole pages that comes and goes (worker/weights/layer_file.h),
+// in the form of a CPU or a GPU. Vectors, and tables of a GPU's matrices, are not part of it.
+int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                        const RankLayout& rank, int32_t layer, bool gpu);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);

@@ -5,13 +5,18 @@
 
 namespace bellwether {
 
-// Layers whose weights do not stay in memory, but are read from a drive whenever a step comes to them.
+// Layers whose weights do not stay where they are computed with, but come from elsewhere whenever a step gets
+// to them.
 
-// kAuto: those that do not fit.
-enum class Offload : uint8_t { kAuto, kOff };
+// kAuto: those that do not fit, of GPUs from the host's memory where it has room, else from a drive.
+enum class Offload : uint8_t { kAuto, kOff, kDrive, kHost };
+
+// Where the weights of a layer lie: in the memory of who computes, or in that of the host of a GPU, or on a
+// drive, from which they are streamed.
+enum class WeightHome : uint8_t { kDevice, kHost, kDrive };
 
 // Buffers of a worker that streams, each as large as its largest streamed layer: one is in use while the next
-// layer is read into the other.
+// layer comes into the other. A GPU has as many, and its host again where layers come from a drive.
 inline constexpr int kLayerBuffers = 2;
 
 // Which of `layers` layers are streamed when `streamed` are: evenly spread, so that the drive reads while

@@ -165,6 +165,7 @@ void Encode(const AssignmentMessage& message, v1::Assignment* out) {
   out->set_step_deadline_seconds(absl::ToDoubleSeconds(assignment.step_deadline));
   out->set_cores_are_short(assignment.cores_are_short);
   out->set_streamed_layers(assignment.streamed_layers);
+  out->set_streams_from_host(assignment.stream_home == WeightHome::kHost);
   out->set_link_secret(message.link_secret);
   for (const AssignedPeer& peer : message.peers) {
     v1::Peer* peer_out = out->add_peers();
@@ -212,6 +213,7 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   assignment.step_tokens = message.step_tokens();
   assignment.cores_are_short = message.cores_are_short();
   assignment.streamed_layers = message.streamed_layers();
+  assignment.stream_home = message.streams_from_host() ? WeightHome::kHost : WeightHome::kDrive;
   decoded.link_secret = message.link_secret();
   return decoded;
 }

@@ -30,6 +30,8 @@ AssignmentMessage MakeAssignment() {
   assignment.step_tokens = 512;
   assignment.step_deadline = absl::Seconds(7);
   assignment.cores_are_short = true;
+  assignment.streamed_layers = 2;
+  assignment.stream_home = WeightHome::kHost;
   message.peers = {
       {.name = "a", .stage = 0, .rank = 0, .host_id = "h", .unix_socket = "s1", .link_address = "x:1"},
       {.name = "b", .stage = 0, .rank = 1, .host_id = "h", .unix_socket = "s2"},
@@ -57,6 +59,8 @@ TEST(AssignmentCodec, SurvivesTheWire) {
   EXPECT_EQ(decoded->assignment.kv_blocks, 100);
   EXPECT_EQ(decoded->assignment.step_deadline, absl::Seconds(7));
   EXPECT_TRUE(decoded->assignment.cores_are_short);
+  EXPECT_EQ(decoded->assignment.streamed_layers, 2);
+  EXPECT_EQ(decoded->assignment.stream_home, WeightHome::kHost);
   ASSERT_EQ(decoded->peers.size(), 3u);
   EXPECT_EQ(decoded->peers[2].link_address, "y:1");
   EXPECT_EQ(decoded->link_secret, "secret");

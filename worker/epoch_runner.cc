@@ -182,7 +182,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
     BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint->config()));
     std::vector<UnwrittenImage> unwritten;
     std::shared_ptr<const LoadedShard> unfinished;
-    const bool cached = options_.cache_all || assignment.streamed_layers > 0;
+    const bool cached = options_.cache_all || assignment.StreamsFromDrive();
     auto loaded = LoadShard(*checkpoint, assignment, *options_.device,
                             {.threads = options_.threads,
                              .cpus = options_.cpus,
@@ -238,8 +238,9 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
     progress_.meter.Enter(StepPart::kIdle);
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
-          ", ", shard_->bytes >> 20, " MiB of weights, ", shard_->streamed_bytes >> 20,
-          " of them on the drive, ", kv_bytes >> 20, " MiB of KV cache");
+          ", ", shard_->bytes >> 20, " MiB of weights, ", shard_->streamed_bytes >> 20, " of them ",
+          shard_->stream_home == WeightHome::kHost ? "in the host's memory, " : "on the drive, ",
+          kv_bytes >> 20, " MiB of KV cache");
   options_.events.ready(assignment.epoch, *shard_, kv_bytes);
   return absl::OkStatus();
 }

@@ -21,7 +21,7 @@ struct ExecutorProgress {
   std::atomic<uint64_t> epoch{0};
   std::atomic<int64_t> loaded_bytes{0};
   std::atomic<int64_t> total_bytes{0};
-  std::atomic<int64_t> streamed_bytes{0};  // of weights, taken from a drive by steps since the worker began
+  std::atomic<int64_t> streamed_bytes{0};  // of weights, brought by steps since the worker began
   StepMeter meter;
 };
 

@@ -60,6 +60,7 @@ void Encode(const GpuInventory& gpu, v1::Gpu* out) {
   out->set_uuid(Printable(gpu.uuid));
   out->set_memory_bytes(gpu.memory_bytes);
   out->set_free_bytes(gpu.free_bytes);
+  out->set_copy_bytes_per_second(gpu.copy_bytes_per_second);
 }
 
 class GrpcSession : public WorkerSession {
@@ -278,10 +279,9 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   };
   join.set_float_operations_per_second(rate(kernels::Arithmetic::kBF16));
   join.set_int8_operations_per_second(rate(kernels::Arithmetic::kInt8));
-  if (!device.gpu && cache_ != nullptr) {
-    BW_ASSIGN_OR_RETURN(const double rate, DriveRateFor(join.memory_bytes()));
-    join.set_drive_bytes_per_second(rate);
-  }
+  const int64_t memory = device.gpu ? device.gpu->free_bytes : join.memory_bytes();
+  BW_ASSIGN_OR_RETURN(const double drive_rate, DriveRateFor(memory));
+  join.set_drive_bytes_per_second(drive_rate);
   for (const std::string& level : device.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
@@ -295,9 +295,9 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   return join;
 }
 
-// Measured where a plan may ask for it: where the model takes a good part of the memory, or nobody knows yet
-// which it is.
+// Measured where a plan may ask for it: where the model takes much of the memory, or is not known yet.
 absl::StatusOr<double> GrpcSession::DriveRateFor(int64_t memory_bytes) {
+  if (cache_ == nullptr) return 0.0;
   BW_ASSIGN_OR_RETURN(const int64_t whole, models_.WholeBytes());
   if (whole > 0 && whole <= memory_bytes / 4) return kAssumedDriveRate;
   const absl::Status status = cache_->MakeDirectory();

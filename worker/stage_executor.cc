@@ -95,6 +95,7 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
                                                   .links = std::move(links),
                                                   .nccl = nccl}));
   BW_ASSIGN_OR_RETURN(layers_, LayerSource::Create({.shard = shard_,
+                                                    .device = device_.get(),
                                                     .ops = ops_.get(),
                                                     .cpus = cpus_,
                                                     .wait_limit = assignment_.step_deadline,

@@ -353,7 +353,7 @@ inline constexpr MetricSpec kRows[] = {
     {Metric::kWeightsResident, kWorker, kGauge, "bellwether_weights_resident_bytes", "bytes", kByRank,
      "Memory of weights, with the buffers of layers that are streamed."},
     {Metric::kWeightsStreamed, kWorker, kCounter, "bellwether_weights_streamed_bytes_total", "bytes", kByRank,
-     "Weights that steps have taken from the worker's drive."},
+     "Weights that steps have taken from the worker's drive, or a GPU from the memory of its host."},
     {Metric::kKvCacheSize, kWorker, kGauge, "bellwether_kv_cache_bytes", "bytes", kByRank,
      "Memory of its KV cache; 0 without a layout."},
 

@@ -22,6 +22,9 @@ namespace bellwether::gpu {
 inline constexpr int64_t kSegmentColumns = 256;
 inline constexpr int64_t kSliceSegmentColumns = 1024;
 
+// Of the form below, which files may hold: what reads an older one as something else has another.
+inline constexpr int kDeviceFormVersion = 1;
+
 // How a matrix of one shape lies on a GPU, the same for all its tiles.
 struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that copies `parts`
   WeightFormat format = WeightFormat::kF32;

@@ -74,6 +74,23 @@ class Graph {
   virtual ~Graph() = default;
 };
 
+// A second order of work, beside the launches: copies from the host into slots of the device's memory that
+// launches use by turns. A slot is filled, used, released, and filled again. One thread, the runtime's; ends
+// before it, and waits for its copies then.
+class CopyLane {
+ public:
+  virtual ~CopyLane() = default;
+  // Begins when the copies before it are done, and what the runtime was given before this slot's last
+  // Release. `from` stays as it is until the slot is filled.
+  virtual void Fill(int slot, void* to, const void* from, int64_t bytes) = 0;
+  // What the runtime is given from now on finds the slot filled.
+  virtual void Use(int slot) = 0;
+  // What it has been given so far is the last that uses the slot.
+  virtual void Release(int slot) = 0;
+  // Whether its last copy is done, without waiting; the error that Synchronize would return.
+  virtual absl::StatusOr<bool> Filled(int slot) = 0;
+};
+
 struct DeviceInfo {
   int index = 0;              // "cuda:index"
   std::string name;           // "NVIDIA H200"
@@ -97,9 +114,9 @@ class Runtime {
   // Zeros; aligned to 256 bytes. ResourceExhausted, naming the size, if there is not so much.
   virtual absl::StatusOr<void*> Allocate(int64_t bytes) = 0;
   virtual void Free(void* memory) = 0;  // after Synchronize
-  // Host memory that copies are fast with.
+  // Host memory that copies are fast with, on a page's border.
   virtual absl::StatusOr<void*> AllocateHost(int64_t bytes) = 0;
-  virtual void FreeHost(void* memory) = 0;
+  virtual void FreeHost(void* memory) = 0;  // from any thread
 
   // In order with launches; `from` is read before the next Synchronize returns.
   virtual void CopyToDevice(void* to, const void* from, int64_t bytes) = 0;
@@ -110,7 +127,9 @@ class Runtime {
   virtual absl::StatusOr<std::unique_ptr<Graph>> MakeGraph(const LaunchList& list) = 0;
   virtual void Run(Graph& graph) = 0;
 
-  // Waits until all is done.
+  virtual absl::StatusOr<std::unique_ptr<CopyLane>> MakeCopyLane(int slots) = 0;
+
+  // Waits until all is done, but for copies of lanes that nothing uses yet.
   virtual absl::Status Synchronize() = 0;
   // Whether all is done, without waiting; the error that Synchronize would return.
   virtual absl::StatusOr<bool> Done() = 0;

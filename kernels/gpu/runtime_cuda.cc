@@ -82,6 +82,29 @@ class CudaGraph : public Graph {
   const cudaGraphExec_t exec;
 };
 
+class CudaRuntime;
+
+class CudaCopyLane : public CopyLane {
+ public:
+  explicit CudaCopyLane(CudaRuntime* runtime) : runtime_(*runtime) {}
+  ~CudaCopyLane() override;
+  absl::Status Start(int slots);
+
+  void Fill(int slot, void* to, const void* from, int64_t bytes) override;
+  void Use(int slot) override;
+  void Release(int slot) override;
+  absl::StatusOr<bool> Filled(int slot) override;
+
+ private:
+  // Events that nobody has recorded yet hold nobody up.
+  struct Slot {
+    cudaEvent_t filled = nullptr, released = nullptr;
+  };
+  CudaRuntime& runtime_;  // outlives this
+  cudaStream_t stream_ = nullptr;
+  std::vector<Slot> slots_;
+};
+
 class CudaRuntime : public Runtime {
  public:
   explicit CudaRuntime(DeviceInfo info)
@@ -137,10 +160,7 @@ class CudaRuntime : public Runtime {
                                 absl::StrCat(what_, ": ", bytes, " bytes of pinned host memory")));
     return memory;
   }
-  void FreeHost(void* memory) override {
-    Bind();
-    Keep(cudaFreeHost(memory), "cudaFreeHost");
-  }
+  void FreeHost(void* memory) override { (void)cudaFreeHost(memory); }
 
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
     Copy(to, from, bytes, cudaMemcpyHostToDevice);
@@ -178,6 +198,13 @@ class CudaRuntime : public Runtime {
     if (status_.ok()) Keep(cudaGraphLaunch(static_cast<CudaGraph&>(graph).exec, stream_), "a graph");
   }
 
+  absl::StatusOr<std::unique_ptr<CopyLane>> MakeCopyLane(int slots) override {
+    Bind();
+    auto lane = std::make_unique<CudaCopyLane>(this);
+    BW_RETURN_IF_ERROR(lane->Start(slots));
+    return lane;
+  }
+
   absl::Status Synchronize() override {
     Bind();
     const cudaError_t error = cudaStreamSynchronize(stream_);
@@ -186,14 +213,18 @@ class CudaRuntime : public Runtime {
   }
   absl::StatusOr<bool> Done() override {
     Bind();
-    const cudaError_t state = cudaStreamQuery(stream_);
-    if (state == cudaErrorNotReady) return false;
-    Keep(state, "work");
-    BW_RETURN_IF_ERROR(status_);
-    return true;
+    return IsOver(cudaStreamQuery(stream_), "work");
   }
 
  private:
+  friend class CudaCopyLane;
+
+  absl::StatusOr<bool> IsOver(cudaError_t state, const char* what) {
+    if (state == cudaErrorNotReady) return false;
+    Keep(state, what);
+    BW_RETURN_IF_ERROR(status_);
+    return true;
+  }
   // The current device is a thread's own, and a runtime may be handed from thread to thread.
   void Bind() { Keep(cudaSetDevice(info_.index), "cudaSetDevice"); }
   void Keep(cudaError_t error, const char* what) {
@@ -225,6 +256,49 @@ class CudaRuntime : public Runtime {
   cudaStream_t stream_ = nullptr;
   absl::Status status_;
 };
+
+absl::Status CudaCopyLane::Start(int slots) {
+  const std::string what = runtime_.what_ + ": copies beside its work";
+  BW_RETURN_IF_ERROR(StatusOf(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), what));
+  slots_.resize(slots);
+  for (Slot& slot : slots_) {
+    BW_RETURN_IF_ERROR(StatusOf(cudaEventCreateWithFlags(&slot.filled, cudaEventDisableTiming), what));
+    BW_RETURN_IF_ERROR(StatusOf(cudaEventCreateWithFlags(&slot.released, cudaEventDisableTiming), what));
+  }
+  return absl::OkStatus();
+}
+CudaCopyLane::~CudaCopyLane() {
+  runtime_.Bind();
+  if (stream_ != nullptr) (void)cudaStreamSynchronize(stream_);
+  for (const Slot& slot : slots_) {
+    if (slot.filled != nullptr) (void)cudaEventDestroy(slot.filled);
+    if (slot.released != nullptr) (void)cudaEventDestroy(slot.released);
+  }
+  if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
+}
+void CudaCopyLane::Fill(int slot, void* to, const void* from, int64_t bytes) {
+  constexpr char kWhat[] = "a copy of weights";
+  runtime_.Bind();
+  if (!runtime_.status_.ok()) return;
+  runtime_.Keep(cudaStreamWaitEvent(stream_, slots_[slot].released), kWhat);
+  runtime_.Keep(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), kWhat);
+  runtime_.Keep(cudaEventRecord(slots_[slot].filled, stream_), kWhat);
+}
+void CudaCopyLane::Use(int slot) {
+  runtime_.Bind();
+  if (runtime_.status_.ok())
+    runtime_.Keep(cudaStreamWaitEvent(runtime_.stream_, slots_[slot].filled), "a wait for weights");
+}
+void CudaCopyLane::Release(int slot) {
+  runtime_.Bind();
+  if (runtime_.status_.ok())
+    runtime_.Keep(cudaEventRecord(slots_[slot].released, runtime_.stream_), "work on weights");
+}
+absl::StatusOr<bool> CudaCopyLane::Filled(int slot) {
+  runtime_.Bind();
+  BW_RETURN_IF_ERROR(runtime_.status_);
+  return runtime_.IsOver(cudaEventQuery(slots_[slot].filled), "a copy of weights");
+}
 
 }  // namespace
 

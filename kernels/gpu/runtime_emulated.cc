@@ -1,6 +1,10 @@
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstring>
+#include <deque>
+#include <new>
+#include <random>
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
@@ -41,8 +45,8 @@ class EmulatedRuntime : public Runtime {
     return memory;
   }
   void Free(void* memory) override { Keep(memory_.Free(memory)); }
-  absl::StatusOr<void*> AllocateHost(int64_t bytes) override { return ::operator new(bytes); }
-  void FreeHost(void* memory) override { ::operator delete(memory); }
+  absl::StatusOr<void*> AllocateHost(int64_t bytes) override { return ::operator new(bytes, kPage); }
+  void FreeHost(void* memory) override { ::operator delete(memory, kPage); }
 
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
     if (bytes > 0 && Check(to, bytes)) std::memcpy(to, from, bytes);  // of nothing, `from` may be null
@@ -71,6 +75,7 @@ class EmulatedRuntime : public Runtime {
     return std::make_unique<EmulatedGraph>(list);
   }
   void Run(Graph& graph) override { Run(static_cast<EmulatedGraph&>(graph).list); }
+  absl::StatusOr<std::unique_ptr<CopyLane>> MakeCopyLane(int slots) override;
   absl::Status Synchronize() override { return status_; }
   absl::StatusOr<bool> Done() override {
     BW_RETURN_IF_ERROR(status_);
@@ -78,6 +83,9 @@ class EmulatedRuntime : public Runtime {
   }
 
  private:
+  friend class EmulatedCopyLane;
+  static constexpr std::align_val_t kPage{4096};
+
   void Keep(const absl::Status& status) { status_.Update(status); }
   bool Check(const void* p, int64_t bytes) {
     if (status_.ok() && !memory_.Contains(p, bytes)) {
@@ -92,6 +100,75 @@ class EmulatedRuntime : public Runtime {
   uint64_t seed_;
   absl::Status status_;
 };
+
+// Copies land at a random moment between Fill and Use, one after the other. Till then the slot is full of
+// values that spoil whatever is made of them, and of what `from` holds then is what the slot gets: whoever
+// uses, releases or reuses too early gets wrong numbers, or is told.
+class EmulatedCopyLane : public CopyLane {
+ public:
+  EmulatedCopyLane(EmulatedRuntime* runtime, int slots, uint64_t seed)
+      : runtime_(*runtime), random_(seed), states_(slots, State::kReleased) {}
+  ~EmulatedCopyLane() override { LandAll(); }
+
+  void Fill(int slot, void* to, const void* from, int64_t bytes) override {
+    if (states_[slot] != State::kReleased) return Fail("filled", slot);
+    states_[slot] = State::kFilled;
+    if (!runtime_.Check(to, bytes)) return;
+    std::memset(to, 0xff, bytes);
+    copies_.push_back({slot, to, from, bytes});
+    LandSome();
+  }
+  void Use(int slot) override {
+    if (states_[slot] != State::kFilled) return Fail("used", slot);
+    states_[slot] = State::kUsed;
+    while (Waits(slot)) Land();
+    LandSome();
+  }
+  void Release(int slot) override {
+    if (states_[slot] != State::kUsed) return Fail("released", slot);
+    states_[slot] = State::kReleased;
+    LandSome();
+  }
+  absl::StatusOr<bool> Filled(int slot) override {
+    LandSome();
+    BW_RETURN_IF_ERROR(runtime_.status_);
+    return !Waits(slot);
+  }
+
+ private:
+  enum class State : uint8_t { kReleased, kFilled, kUsed };
+  struct Copy {
+    int slot;
+    void* to;
+    const void* from;
+    int64_t bytes;
+  };
+  bool Waits(int slot) const {
+    return std::any_of(copies_.begin(), copies_.end(), [&](const Copy& copy) { return copy.slot == slot; });
+  }
+  void Land() {
+    std::memcpy(copies_.front().to, copies_.front().from, copies_.front().bytes);
+    copies_.pop_front();
+  }
+  void LandAll() {
+    while (!copies_.empty()) Land();
+  }
+  void LandSome() {
+    while (!copies_.empty() && random_() % 4 == 0) Land();
+  }
+  void Fail(const char* what, int slot) {
+    runtime_.Keep(absl::InternalError(absl::StrCat("slot ", slot, " of weights is ", what, " out of turn")));
+  }
+
+  EmulatedRuntime& runtime_;  // outlives this
+  std::minstd_rand random_;
+  std::vector<State> states_;
+  std::deque<Copy> copies_;
+};
+
+absl::StatusOr<std::unique_ptr<CopyLane>> EmulatedRuntime::MakeCopyLane(int slots) {
+  return std::make_unique<EmulatedCopyLane>(this, slots, ++seed_);
+}
 
 }  // namespace
 

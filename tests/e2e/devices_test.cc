@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "model/checkpoint/testing_files.h"
 #include "tests/e2e/test_cluster.h"
 
 namespace bellwether {
@@ -44,6 +45,36 @@ TEST(Devices, GpuWorkersAnswerAsOneOfThem) {
     ASSERT_EQ(answers.back().choices.at(0).tokens.size(), 3u);
   }
   EXPECT_TRUE(answers[0].choices[0] == answers[1].choices[0]);
+}
+
+// Twelve megabytes of layers in a card that may use ten: from the memory of its host, or from a drive.
+TEST(Devices, AGpuStreamsWhatItsMemoryDoesNotHold) {
+  const testing_files::TemporaryDirectory directory;
+  struct Way {
+    std::vector<std::string> coordinator, worker;
+    std::string log;
+  };
+  const std::vector<std::string> small = {"--device-memory-fraction", "0.01"};
+  std::vector<CollectedAnswer> answers;
+  for (const auto& [coordinator, worker, log] :
+       std::vector<Way>{{{}, {}, "0 of them"},
+                        {small, {}, "of them in the host's memory"},
+                        {{"--device-memory-fraction", "0.01", "--offload", "nvme"},
+                         {"--shard-cache", directory.path()},
+                         "of them on the drive"}}) {
+    TestClusterOptions options = Emulated(1, 1);
+    options.model = "random:llama?hidden=256,layers=6,heads=4,kv_heads=4,head_dim=64,ffn=1024,vocab=101:bf16";
+    options.coordinator_flags.insert(options.coordinator_flags.end(), {"--step-tokens", "32"});
+    options.coordinator_flags.insert(options.coordinator_flags.end(), coordinator.begin(), coordinator.end());
+    options.worker_flags.insert(options.worker_flags.end(), worker.begin(), worker.end());
+    auto cluster = TestCluster::Start(options);
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    EXPECT_THAT((*cluster)->Logs(), HasSubstr(log));
+    answers.push_back(Ask(**cluster));
+    ASSERT_TRUE(answers.back().status.ok()) << answers.back().status << (*cluster)->Logs();
+  }
+  EXPECT_TRUE(answers[1].choices.at(0) == answers[0].choices.at(0));
+  EXPECT_TRUE(answers[2].choices.at(0) == answers[0].choices.at(0));
 }
 
 // One stage on an emulated GPU, one on the CPU: a pipeline when the coordinator is told so, else workers that

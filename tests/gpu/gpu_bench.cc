@@ -51,12 +51,18 @@ ModelConfig ConfigOf(const Shape& shape) {
   return config;
 }
 
-// A whole model of one rank, its matrices in `format`.
+// A whole model of one rank, its matrices in `format`. With `streamed` its layers are in the host's memory:
+// all in the same place there, which is as far away from the card as if each had its own.
 class RandomShard {
  public:
   RandomShard(std::shared_ptr<gpu::Runtime> runtime, const ModelConfig& config, WeightFormat format,
-              int group, bool half)
-      : runtime_(std::move(runtime)), config_(config), format_(format), group_(group), half_(half) {}
+              int group, bool half, bool streamed = false)
+      : runtime_(std::move(runtime)),
+        config_(config),
+        format_(format),
+        group_(group),
+        half_(half),
+        streamed_(streamed) {}
 
   absl::StatusOr<std::shared_ptr<const LoadedShard>> Make(const Layout& layout) {
     auto shard = std::make_shared<LoadedShard>();
@@ -65,7 +71,7 @@ class RandomShard {
     shard->config = config_;
     shard->layers = layout.stages[0].layers;
     shard->rank = layout.stages[0].ranks[0];
-    const int64_t hidden = config_.hidden, query = int64_t{config_.heads} * config_.head_dim,
+    const int64_t query = int64_t{config_.heads} * config_.head_dim,
                   key = int64_t{config_.kv_heads} * config_.head_dim;
     BW_ASSIGN_OR_RETURN(shard->embedding, Columns(kVocab, WeightFormat::kBF16));
     BW_ASSIGN_OR_RETURN(shard->head,
@@ -74,6 +80,7 @@ class RandomShard {
     for (int32_t i = 0; i < config_.layers; ++i) {
       auto weights = std::make_shared<LayerWeights>();
       LayerWeights& layer = *weights;
+      if (streamed_) BW_RETURN_IF_ERROR(StartStreamed(layer));
       BW_RETURN_IF_ERROR(Norm(*shard, layer.attention_norm));
       BW_RETURN_IF_ERROR(Norm(*shard, layer.mlp_norm));
       BW_ASSIGN_OR_RETURN(layer.query, Columns(query, format_));
@@ -87,13 +94,37 @@ class RandomShard {
       BW_ASSIGN_OR_RETURN(layer.down, Rows([&](int slice) { return SliceFfn(config_, {0, slice}).end; }));
       shard->layer_weights.push_back(std::move(weights));
     }
-    (void)hidden;
+    images_ = nullptr;
     return shard;
   }
   // That a step reads.
   int64_t bytes() const { return bytes_; }
+  int64_t streamed_bytes() const { return image_bytes_ * config_.layers; }
 
  private:
+  // Small numbers, whatever matrix they are read as.
+  absl::Status StartStreamed(LayerWeights& layer) {
+    const int64_t query = int64_t{config_.heads} * config_.head_dim,
+                  key = int64_t{config_.kv_heads} * config_.head_dim;
+    if (image_ == nullptr) {
+      for (const auto& [rows, cols] : {std::pair{query + 2 * key, int64_t{config_.hidden}},
+                                       {int64_t{config_.hidden}, query},
+                                       {2 * int64_t{config_.ffn}, int64_t{config_.hidden}},
+                                       {int64_t{config_.hidden}, 2 * int64_t{config_.ffn}}})
+        image_bytes_ += rows * cols * 2;  // room enough for padding
+      image_bytes_ = (image_bytes_ + kImagePageBytes - 1) / kImagePageBytes * kImagePageBytes;
+      BW_ASSIGN_OR_RETURN(image_, GpuDevice(runtime_, 1).NewImage(image_bytes_));
+      auto* const values = reinterpret_cast<uint16_t*>(image_.get());
+      for (int64_t i = 0; i < image_bytes_ / 2; ++i)
+        values[i] = static_cast<uint16_t>(0x3c00 | (i * 40503 >> 4 & 0x80ff));
+    }
+    auto store = std::make_shared<GpuImageStore>(runtime_, 1, image_, image_bytes_);
+    images_ = store.get();
+    layer.store = std::move(store);
+    layer.home = WeightHome::kHost;
+    layer.image_bytes = image_bytes_;
+    return absl::OkStatus();
+  }
   kernels::MatrixSpec Spec(int64_t rows, int64_t cols, WeightFormat format) const {
     kernels::MatrixSpec spec{.rows = rows, .cols = cols, .format = format};
     if (IsQuantized(format)) {
@@ -115,6 +146,7 @@ class RandomShard {
     return Keep(spec, true);
   }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(const kernels::MatrixSpec& spec, bool read) {
+    if (images_ != nullptr) return images_->KeepImage(spec);
     BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, GpuMatrix::CreateRandom(runtime_, spec, ++seed_));
     if (read) bytes_ += matrix->bytes();
     return matrix;
@@ -129,6 +161,10 @@ class RandomShard {
   const WeightFormat format_;
   const int group_;
   const bool half_;
+  const bool streamed_;
+  std::shared_ptr<std::byte> image_;  // of any layer
+  int64_t image_bytes_ = 0;
+  GpuImageStore* images_ = nullptr;  // of the layer that is being made
   uint64_t seed_ = 0;
   int64_t bytes_ = 0;
   int embedded_ = 0;
@@ -241,6 +277,9 @@ class ProfilingRuntime : public gpu::Runtime {
   }
   absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList&) override { return nullptr; }
   void Run(gpu::Graph& graph) override { inner_->Run(graph); }
+  absl::StatusOr<std::unique_ptr<gpu::CopyLane>> MakeCopyLane(int slots) override {
+    return inner_->MakeCopyLane(slots);
+  }
   absl::Status Synchronize() override { return inner_->Synchronize(); }
   absl::StatusOr<bool> Done() override { return inner_->Done(); }
   void* stream() override { return inner_->stream(); }
@@ -369,6 +408,62 @@ absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, ProfilingR
   return absl::OkStatus();
 }
 
+// Bytes a second that come from pinned memory of the host when nothing else is done.
+absl::StatusOr<double> HostRate(const std::shared_ptr<gpu::Runtime>& runtime) {
+  constexpr int64_t kBytes = int64_t{512} << 20;
+  BW_ASSIGN_OR_RETURN(PinnedMemory from, PinnedMemory::Allocate(runtime, kBytes));
+  BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, kBytes));
+  std::vector<double> seconds;
+  for (int i = 0; i < 6; ++i) {
+    BW_RETURN_IF_ERROR(runtime->Synchronize());
+    const Clock::time_point start = Clock::now();
+    for (int j = 0; j < 4; ++j) runtime->CopyToDevice(to.data(), from.data(), kBytes);
+    BW_RETURN_IF_ERROR(runtime->Synchronize());
+    seconds.push_back(SecondsSince(start) / 4);
+  }
+  return kBytes / Median(seconds);
+}
+
+// All layers from the host's memory, as where the card holds little more than two of them.
+absl::Status BenchStreamed(const std::shared_ptr<gpu::Runtime>& runtime, const Shape& shape) {
+  const ModelConfig config = ConfigOf(shape);
+  BW_ASSIGN_OR_RETURN(const double host_rate, HostRate(runtime));
+  BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(config, 1, 1));
+  RandomShard random(runtime, config, WeightFormat::kBF16, 32, false, /*streamed=*/true);
+  BW_ASSIGN_OR_RETURN(auto shard, random.Make(layout));
+  ExecutorProgress progress;
+  StageExecutor::Options options;
+  options.device = std::make_shared<GpuDevice>(runtime, 8);
+  options.shard = shard;
+  options.links.resize(1);
+  options.progress = &progress;
+  options.assignment = {.epoch = Epoch{1}, .model_id = "random", .layout = layout};
+  options.assignment.numeric = {.kernel_level = runtime->info().numeric_class, .kv_type = DType::kBF16};
+  options.assignment.kv_blocks = 64 * 6 + 160;
+  options.assignment.context_tokens = 512;
+  options.assignment.step_tokens = 512;
+  options.assignment.step_deadline = absl::Seconds(60);
+  BW_ASSIGN_OR_RETURN(auto executor, StageExecutor::Create(std::move(options)));
+  BW_RETURN_IF_ERROR(executor->Start());
+  uint64_t next = 0;
+  for (const int batch : {1, 16}) {  // each prompt before them is a step that streams
+    Runner runner(*executor, batch, 32, next);
+    BW_RETURN_IF_ERROR(runner.Prefill().status());
+    std::vector<double> seconds;
+    for (int i = 0; i < 6; ++i) {
+      BW_ASSIGN_OR_RETURN(const double once, runner.Decode());
+      if (i >= 1) seconds.push_back(once);
+    }
+    const double median = Median(seconds);
+    printf("%-22s decode  batch %2d       %8.3f ms  %8.1f tokens/s  %5.1f %% of the host's rate, %.1f GB/s\n",
+           (std::string(shape.name) + " bf16 streamed").c_str(), batch, median * 1e3, batch / median,
+           100 * static_cast<double>(random.streamed_bytes()) / median / host_rate, host_rate / 1e9);
+    fflush(stdout);
+    BW_RETURN_IF_ERROR(runner.Retire());
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Main(int argc, char** argv) {
   BW_ASSIGN_OR_RETURN(std::shared_ptr<gpu::Runtime> runtime, gpu::MakeCudaRuntime(0));
   Rates rates;
@@ -397,6 +492,11 @@ absl::Status Main(int argc, char** argv) {
       BW_RETURN_IF_ERROR(Annotate(
           BenchModel(runtime, profile.get(), shape, c.format, c.group, c.half, c.name, rates), what));
     }
+  }
+  for (const Shape& shape : kShapes) {
+    const std::string what = std::string(shape.name) + " bf16 streamed";
+    if (only.empty() ? std::string(shape.name) != "13B" : what.find(only) == std::string::npos) continue;
+    BW_RETURN_IF_ERROR(Annotate(BenchStreamed(runtime, shape), what));
   }
   return absl::OkStatus();
 }

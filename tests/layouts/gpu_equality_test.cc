@@ -9,8 +9,10 @@
 
 #include "common/status.h"
 #include "gtest/gtest.h"
+#include "model/checkpoint/testing_files.h"
 #include "tests/layouts/engine_driver.h"
 #include "tests/layouts/test_gpu.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 namespace {
@@ -85,7 +87,16 @@ struct Variant {
   int ranks = 1;
   int step_tokens = 512;
   bool one_by_one = false;
+  int32_t streamed_layers = 0;  // of each stage
+  WeightHome home = WeightHome::kHost;
 };
+
+// Where layers lie that are streamed from a drive.
+const ShardCache* DriveOf(const Variant& variant) {
+  static const testing_files::TemporaryDirectory directory;
+  static const auto cache = ShardCache::Open({.directory = directory.path()});
+  return variant.home == WeightHome::kDrive && cache.ok() ? cache->get() : nullptr;
+}
 
 absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
                                               const Variant& variant) {
@@ -96,7 +107,10 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
                                                                    .quantize = subject.quantize,
                                                                    .kv_type = subject.kv_type},
                                                        .kv_blocks = 32,
-                                                       .device_of = [](size_t) { return TestGpu(); }}));
+                                                       .device_of = [](size_t) { return TestGpu(); },
+                                                       .streamed_layers = variant.streamed_layers,
+                                                       .stream_home = variant.home,
+                                                       .cache = DriveOf(variant)}));
   DriverOptions driver{.kv_blocks = 32, .stages = variant.stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 256;
@@ -110,17 +124,31 @@ TEST_P(GpuEquality, Layouts) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const auto expected = AnswersOf(**checkpoint, GetParam(), {});
   ASSERT_TRUE(expected.ok()) << expected.status();
-  std::vector<Variant> variants = {{.one_by_one = true}, {.stages = 2, .ranks = 3, .step_tokens = 13}};
+  // Three layers in two slots change places from step to step; a copy of weights may land at any moment
+  // before they are used.
+  std::vector<Variant> variants = {
+      {.one_by_one = true},
+      {.stages = 2, .ranks = 3, .step_tokens = 13},
+      {.streamed_layers = 3},
+      {.stages = 2, .ranks = 2, .streamed_layers = 1, .home = WeightHome::kDrive}};
   if (TestEveryLayout()) {
     for (int ranks = 1; ranks <= 5; ++ranks) {
       for (int stages = 1; stages <= 3; ++stages)
         variants.push_back({.stages = stages, .ranks = ranks, .step_tokens = 40});
     }
+    for (const WeightHome home : {WeightHome::kHost, WeightHome::kDrive}) {
+      for (int32_t streamed = 1; streamed <= 3; ++streamed) {
+        variants.push_back({.step_tokens = 40, .streamed_layers = streamed, .home = home});
+        variants.push_back({.ranks = 3, .step_tokens = 13, .streamed_layers = streamed, .home = home});
+      }
+    }
   }
   for (const Variant& variant : variants) {
     const auto answers = AnswersOf(**checkpoint, GetParam(), variant);
-    const std::string what = absl::StrCat(variant.stages, " stages x ", variant.ranks, " ranks, steps of ",
-                                          variant.step_tokens, variant.one_by_one ? ", one by one" : "");
+    const std::string what =
+        absl::StrCat(variant.stages, " stages x ", variant.ranks, " ranks, steps of ", variant.step_tokens,
+                     variant.one_by_one ? ", one by one" : "", ", ", variant.streamed_layers,
+                     " layers streamed", variant.home == WeightHome::kDrive ? " from a drive" : "");
     ASSERT_TRUE(answers.ok()) << what << ": " << answers.status();
     ASSERT_EQ(answers->size(), expected->size());
     for (size_t i = 0; i < expected->size(); ++i) {

@@ -35,7 +35,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
            .step_tokens = options.step_tokens,
            .step_deadline = kPatience,
            .streamed_layers = std::min<int32_t>(
-               options.streamed_layers, static_cast<int32_t>(options.layout.stages[stage].layers.size()))});
+               options.streamed_layers, static_cast<int32_t>(options.layout.stages[stage].layers.size())),
+           .stream_home = options.stream_home});
     }
   }
   const size_t count = assignments.size();

@@ -29,9 +29,10 @@ class LocalCluster {
     int threads = 1;  // of each worker
     // The device of each worker, by flat index; if empty, CPUs of `threads` threads.
     std::function<std::shared_ptr<Device>(size_t)> device_of;
-    NcclUse nccl;                       // between GPUs
-    int32_t streamed_layers = 0;        // of each stage, or all of its layers if those are fewer
-    const ShardCache* cache = nullptr;  // where they lie
+    NcclUse nccl;                 // between GPUs
+    int32_t streamed_layers = 0;  // of each stage, or all of its layers if those are fewer
+    WeightHome stream_home = WeightHome::kDrive;
+    const ShardCache* cache = nullptr;  // where they lie on a drive
   };
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint,
                                                              const Options& options);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/aligned_buffer.h"
+#include "common/packed_row.h"
 #include "common/status.h"
 #include "model/row_limits.h"
 #include "worker/device/cpu_ops.h"
@@ -39,6 +40,10 @@ class CpuWeightStore : public WeightStore {
     if (kept->bytes() > 0) matrices_.push_back({kept.get(), offset});
     return kept;
   }
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override {
+    BW_ASSIGN_OR_RETURN(kernels::PackedMatrix matrix, NewMatrix(std::move(spec)));
+    return Keep(std::move(matrix));
+  }
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override {
     const std::vector<float>& kept = vectors_.emplace_back(std::move(values));
     return DeviceVector{kept.data(), static_cast<int64_t>(kept.size())};
@@ -48,6 +53,9 @@ class CpuWeightStore : public WeightStore {
   void MoveTo(std::byte* image) override {
     for (const auto& [matrix, offset] : matrices_)
       matrix->MoveTo(image == nullptr ? nullptr : image + offset);
+  }
+  void DropImage() override {
+    MoveTo(nullptr);
     arena_ = BufferArena();
   }
 
@@ -72,11 +80,29 @@ std::string CpuDevice::Describe() const {
 
 int64_t CpuDevice::layer_rows_max() const { return kLayerRowsMax; }
 
-absl::StatusOr<std::shared_ptr<WeightStore>> CpuDevice::NewWeightStore(int64_t bytes) {
-  absl::StatusOr<BufferArena> arena = BufferArena::Create(bytes);
+absl::StatusOr<std::shared_ptr<WeightStore>> CpuDevice::NewWeightStore(
+    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) {
+  if (home == WeightHome::kHost)
+    return absl::FailedPreconditionError("the weights of a CPU are in the host's memory anyway");
+  int64_t bytes = 0;
+  for (const kernels::MatrixSpec& spec : matrices) {
+    BW_ASSIGN_OR_RETURN(const int64_t packed, kernels::PackedMatrix::PackedBytes(spec));
+    bytes += RoundUp(packed, BufferArena::kAlignment);
+  }
+  absl::StatusOr<BufferArena> arena = BufferArena::Create(RoundUp(bytes, kImagePageBytes));
   if (!arena.ok()) return Annotate(arena.status(), "weights");
   return std::make_shared<CpuWeightStore>(*std::move(arena));
 }
+
+std::string CpuDevice::image_form() const { return absl::StrCat("packed ", kernels::kPackedVersion); }
+
+absl::StatusOr<std::shared_ptr<std::byte>> NewPlainImage(int64_t bytes) {
+  BW_ASSIGN_OR_RETURN(AlignedBuffer buffer, AlignedBuffer::Allocate(RoundUp(bytes, kImagePageBytes)));
+  const auto owner = std::make_shared<AlignedBuffer>(std::move(buffer));
+  return std::shared_ptr<std::byte>(owner, owner->data());
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> CpuDevice::NewImage(int64_t bytes) { return NewPlainImage(bytes); }
 
 absl::StatusOr<std::unique_ptr<DeviceOps>> CpuDevice::NewOps(const OpsOptions& options) {
   return CpuOps::Create(options,

@@ -19,7 +19,10 @@ class CpuDevice : public Device {
   std::string Describe() const override;
   int64_t layer_rows_max() const override;
   // One arena for all matrices, which stay where they were filled.
-  absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) override;
+  absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(absl::Span<const kernels::MatrixSpec> matrices,
+                                                              WeightHome home) override;
+  std::string image_form() const override;
+  absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
 
  private:

@@ -13,6 +13,7 @@
 #include "kernels/packed_matrix.h"
 #include "model/config.h"
 #include "model/layout.h"
+#include "model/streamed_layers.h"
 #include "worker/decoder/batch.h"
 
 // The wall between the model and the hardware: what a decoder step asks for, at the level of its operations.
@@ -55,6 +56,9 @@ class DeviceMatrix {
   virtual int64_t bytes() const = 0;  // of device memory
 };
 
+// Images of weights are whole pages of the drives that they are read from.
+inline constexpr int64_t kImagePageBytes = 4096;
+
 // Takes weights to the device: those of a layer, or those outside the layers. One thread at a time.
 class WeightStore {
  public:
@@ -68,12 +72,17 @@ class WeightStore {
 
   // -- Where the bytes of the matrices may come and go, while their shapes and the vectors stay
 
-  // The bytes of all matrices as a file may keep them: of the size that the store was made for, on a page's
-  // border. Empty on a device whose weights do not come and go, or while they are elsewhere.
+  // The bytes of all matrices as the device reads them and a file may keep them, in host memory on a page's
+  // border, a whole number of pages long. Empty where they lie on the device for good, and once dropped.
   virtual absl::Span<std::byte> image() { return {}; }
-  // From now on the matrices have their bytes at `image`, laid out as in image(), whose memory is given back;
-  // null: nowhere. Not while an operation uses them.
+  // A matrix of this shape, the next one, whose bytes are those of an image: that of image(), which somebody
+  // else fills, or one that the store is moved to.
+  virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) = 0;
+  // From now on the matrices have their bytes at `image`, memory that operations can read, laid out as in
+  // image(); null: nowhere. Not while an operation uses them.
   virtual void MoveTo(std::byte* /*image*/) {}
+  // Gives the memory of image() back; the matrices have their bytes nowhere.
+  virtual void DropImage() {}
 };
 
 // One of several products of the same input: y = x W^T + bias. A row-parallel matrix yields a partial sum for
@@ -137,6 +146,21 @@ class DeviceOps {
   // Which nodes of the tree they are was told when this object was made.
   virtual void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) = 0;
 
+  // -- Weights that come and go (worker/weights/layer_source.h): images of stores, in slots by turns
+
+  // Room for as many images of up to `bytes` each, before the first step. False: operations read images where
+  // the host has them, so that filling a slot takes nothing and it is in use until it is released.
+  virtual absl::StatusOr<bool> ReserveSlots(int /*slots*/, int64_t /*bytes*/) { return false; }
+  // Begins to bring `image`, which stays as it is until SlotFilled, to a slot that is released or new; where
+  // it will be, for WeightStore::MoveTo.
+  virtual std::byte* FillSlot(int /*slot*/, absl::Span<std::byte> image) { return image.data(); }
+  // Operations from now on find the slot filled.
+  virtual void UseSlot(int /*slot*/) {}
+  // Whether the image has been brought there, without waiting. Errors are Finish's.
+  virtual absl::StatusOr<bool> SlotFilled(int /*slot*/) { return true; }
+  // What has been asked for so far is the last that uses the slot.
+  virtual absl::Status ReleaseSlot(int /*slot*/) { return Finish(); }
+
   // -- Between device and host
 
   // Waits until all that was asked for is done and gives the values at `from`. The error of the first
@@ -157,6 +181,9 @@ class DeviceOps {
     if (items > 0) body(0, items);
   }
 };
+
+// Host memory for an image of weights: zeros, on a page's border. ResourceExhausted, naming the size.
+absl::StatusOr<std::shared_ptr<std::byte>> NewPlainImage(int64_t bytes);
 
 // One CPU (with its threads) or one GPU.
 class Device {
@@ -179,8 +206,16 @@ class Device {
   virtual std::string Describe() const = 0;
   // Rows of a batch that a layer takes at once (model/row_limits.h).
   virtual int64_t layer_rows_max() const = 0;
-  // `bytes`: what its matrices take together, each on a cache line's border.
-  virtual absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) = 0;
+  // For matrices like these, in this order, and their vectors, which always lie on the device. Else than
+  // kDevice the store has an image, also where matrices on the device have none. FailedPrecondition where the
+  // device has no use for `home`.
+  virtual absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(
+      absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) = 0;
+  // What tells its images from those of devices that read other forms: "packed 3".
+  virtual std::string image_form() const = 0;
+  // Host memory for images that come and go: zeros, on a page's border, pinned for a GPU. May be given back
+  // from any thread. ResourceExhausted, naming the size.
+  virtual absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) = 0;
   // ResourceExhausted, saying what for, if the KV cache or scratch does not fit; InvalidArgument or
   // FailedPrecondition if this device cannot compute as `kernel_level` says.
   virtual absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) = 0;

@@ -11,7 +11,6 @@
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "common/step.h"
-#include "worker/device/gpu_device.h"
 
 namespace bellwether {
 namespace {
@@ -70,28 +69,6 @@ std::vector<uint8_t> RootAdditions(const std::vector<SliceRange>& roots) {
 
 }  // namespace
 
-std::string GpuDevice::Describe() const {
-  const gpu::DeviceInfo& info = runtime_->info();
-  return absl::StrCat("cuda:", info.index, " (", info.name, ")");
-}
-
-absl::StatusOr<std::shared_ptr<WeightStore>> GpuDevice::NewWeightStore(int64_t) {
-  std::shared_ptr<const PinnedMemory> staging = staging_.lock();
-  if (staging == nullptr) {
-    BW_ASSIGN_OR_RETURN(staging, GpuWeightStore::NewStaging(runtime_));
-    staging_ = staging;
-  }
-  return std::make_shared<GpuWeightStore>(runtime_, threads_, std::move(staging));
-}
-
-absl::StatusOr<std::unique_ptr<DeviceOps>> GpuDevice::NewOps(const OpsOptions& options) {
-  if (options.kernel_level != runtime_->info().numeric_class) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        Describe(), " computes as ", runtime_->info().numeric_class, ", not as ", options.kernel_level));
-  }
-  return GpuOps::Create(runtime_, options, layer_rows_max(), threads_);
-}
-
 // -- Memory
 
 absl::StatusOr<std::unique_ptr<DeviceOps>> GpuOps::Create(std::shared_ptr<gpu::Runtime> runtime,
@@ -118,6 +95,7 @@ GpuOps::GpuOps(std::shared_ptr<gpu::Runtime> runtime, const Device::OpsOptions& 
 
 GpuOps::~GpuOps() {
   (void)runtime_->Synchronize();
+  lane_.reset();
   graphs_.clear();
 }
 
@@ -428,6 +406,37 @@ void GpuOps::SumRoots(absl::Span<const float* const> roots, int64_t count, float
   LaunchColumns(Kernel::sum_tree, count, 1, args);
 }
 
+// -- Weights that come and go
+
+absl::StatusOr<bool> GpuOps::ReserveSlots(int slots, int64_t bytes) {
+  slot_bytes_ = RoundUp(bytes, kImagePageBytes);
+  BW_ASSIGN_OR_RETURN(slots_, GpuMemory::Allocate(runtime_, slots * slot_bytes_));
+  BW_ASSIGN_OR_RETURN(lane_, runtime_->MakeCopyLane(slots));
+  return true;
+}
+
+std::byte* GpuOps::FillSlot(int slot, absl::Span<std::byte> image) {
+  char* const to = slots_.data() + slot * slot_bytes_;
+  lane_->Fill(slot, to, image.data(), static_cast<int64_t>(image.size()));
+  return reinterpret_cast<std::byte*>(to);
+}
+
+void GpuOps::UseSlot(int slot) {
+  Submit();  // what came before need not wait for the weights
+  lane_->Use(slot);
+}
+
+absl::StatusOr<bool> GpuOps::SlotFilled(int slot) {
+  BW_RETURN_IF_ERROR(status_);
+  return lane_->Filled(slot);
+}
+
+absl::Status GpuOps::ReleaseSlot(int slot) {
+  Submit();
+  lane_->Release(slot);
+  return status_;
+}
+
 // -- Between device and host
 
 void GpuOps::Submit() {
@@ -436,6 +445,12 @@ void GpuOps::Submit() {
     runtime_->CopyToDevice(batch_device_.data() + at, batch_host_.data() + at, bytes);
   to_send_.clear();
   if (list_.empty()) return;
+  // Lists about slots come again with other addresses, and in pieces: more than there are graphs for. Who
+  // waits for weights has the time for launches.
+  if (lane_ != nullptr) {
+    runtime_->Run(list_);
+    return list_.Clear();
+  }
   const uint64_t hash = list_.Hash();
   const auto found = graphs_by_hash_.find(hash);
   if (list_.launches().size() < kGraphLaunchesMin) {

@@ -42,6 +42,12 @@ class GpuOps : public DeviceOps {
   void PickColumns(ConstRows x, DeviceVector columns, MutableRows out) override;
   void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) override;
 
+  absl::StatusOr<bool> ReserveSlots(int slots, int64_t bytes) override;
+  std::byte* FillSlot(int slot, absl::Span<std::byte> image) override;
+  void UseSlot(int slot) override;
+  absl::StatusOr<bool> SlotFilled(int slot) override;
+  absl::Status ReleaseSlot(int slot) override;
+
   absl::Status Read(const float* from, absl::Span<float> to) override;
   absl::Status Write(absl::Span<const float> from, float* to) override;
   absl::Status Finish() override;
@@ -160,6 +166,9 @@ class GpuOps : public DeviceOps {
 
   GpuMemory kv_, rope_, slopes_, operand_, set_sums_, parts_, batch_device_;
   PinnedMemory batch_host_;
+  GpuMemory slots_;
+  int64_t slot_bytes_ = 0;
+  std::unique_ptr<gpu::CopyLane> lane_;  // to the slots; null: there are none
   std::vector<GpuMemory> allocated_;
   std::vector<PinnedMemory> allocated_host_;
   BatchMemory memory_;

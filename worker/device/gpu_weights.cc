@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "common/packed_row.h"
 #include "common/status.h"
 #include "worker/thread_pool.h"
 
@@ -12,6 +13,8 @@ namespace {
 
 // Weights go to the device in pieces of this size, the least being eight tiles of the widest matrix.
 constexpr int64_t kStagingBytes = int64_t{64} << 20;
+// Of values and of scales in an image: as that of memory that the runtime gives.
+constexpr int64_t kImageAlignment = 256;
 
 // The tables of a matrix in one piece of memory.
 class TableWriter {
@@ -69,24 +72,43 @@ PinnedMemory::~PinnedMemory() {
   if (data_ != nullptr) runtime_->FreeHost(data_);
 }
 
-absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Reserve(const std::shared_ptr<gpu::Runtime>& runtime,
-                                                              const kernels::MatrixSpec& spec) {
+absl::StatusOr<int64_t> GpuMatrix::ImageBytes(const kernels::MatrixSpec& spec) {
+  BW_ASSIGN_OR_RETURN(const gpu::DeviceForm form, gpu::DeviceFormOf(spec));
+  return RoundUp(form.value_bytes(), kImageAlignment) +
+         RoundUp(form.scale_bytes() * (form.has_offset ? 2 : 1), kImageAlignment);
+}
+
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::CreateForImage(
+    const std::shared_ptr<gpu::Runtime>& runtime, const kernels::MatrixSpec& spec) {
   auto matrix = std::unique_ptr<GpuMatrix>(new GpuMatrix);
   BW_ASSIGN_OR_RETURN(matrix->form_, gpu::DeviceFormOf(spec));
   matrix->group_ = spec.group;
   const gpu::DeviceForm& form = matrix->form_;
-  BW_ASSIGN_OR_RETURN(matrix->values_, GpuMemory::Allocate(runtime, form.value_bytes()));
-  BW_ASSIGN_OR_RETURN(matrix->scales_,
-                      GpuMemory::Allocate(runtime, form.scale_bytes() * (form.has_offset ? 2 : 1)));
   gpu::WeightView& view = matrix->view_;
-  view.values = matrix->values_.data();
-  view.scales = matrix->scales_.data();
-  view.offsets = form.has_offset ? matrix->scales_.data() + form.scale_bytes() : nullptr;
   view.rows = static_cast<int32_t>(form.rows);
   view.tiles = form.tiles;
   view.half_scales = form.half_scales;
   BW_RETURN_IF_ERROR(matrix->CopyTables(runtime));
   return matrix;
+}
+
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Reserve(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                              const kernels::MatrixSpec& spec) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, CreateForImage(runtime, spec));
+  BW_ASSIGN_OR_RETURN(matrix->values_, GpuMemory::Allocate(runtime, matrix->form_.value_bytes()));
+  BW_ASSIGN_OR_RETURN(matrix->scales_, GpuMemory::Allocate(runtime, matrix->all_scale_bytes()));
+  matrix->PlaceAt(matrix->values_.data(), matrix->scales_.data());
+  return matrix;
+}
+
+void GpuMatrix::PlaceAt(const char* values, const char* scales) {
+  view_.values = values;
+  view_.scales = scales;
+  view_.offsets = form_.has_offset && scales != nullptr ? scales + form_.scale_bytes() : nullptr;
+}
+
+void GpuMatrix::MoveTo(const char* image) {
+  PlaceAt(image, image == nullptr ? nullptr : image + RoundUp(form_.value_bytes(), kImageAlignment));
 }
 
 absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Create(const std::shared_ptr<gpu::Runtime>& runtime,
@@ -150,6 +172,17 @@ absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime)
   return absl::OkStatus();
 }
 
+void GpuMatrix::PackTo(char* image, const kernels::PackedMatrix& packed, int threads) const {
+  char* const scales = image + RoundUp(form_.value_bytes(), kImageAlignment);
+  char* const offsets = form_.has_offset ? scales + form_.scale_bytes() : nullptr;
+  ThreadPool pool(threads);
+  pool.ParallelFor(form_.tiles, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile)
+      gpu::PackTile(packed, form_, tile,
+                    {.values = image, .tile = tile, .scales = scales, .offsets = offsets});
+  });
+}
+
 absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
                                    const PinnedMemory& staging) {
   if (form_.tiles == 0) return absl::OkStatus();
@@ -196,6 +229,10 @@ absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::Keep(kernels::Pack
   return GpuMatrix::Create(runtime_, matrix, threads_, *staging_);
 }
 
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::KeepImage(kernels::MatrixSpec) {
+  return absl::InternalError("matrices that stay on a GPU have no image");
+}
+
 absl::StatusOr<DeviceVector> GpuWeightStore::Keep(std::vector<float> values) {
   if (values.empty()) return DeviceVector{};
   const auto bytes = static_cast<int64_t>(values.size() * sizeof(float));
@@ -206,6 +243,48 @@ absl::StatusOr<DeviceVector> GpuWeightStore::Keep(std::vector<float> values) {
                             static_cast<int64_t>(values.size())};
   vectors_.push_back(std::move(memory));
   return vector;
+}
+
+absl::StatusOr<int64_t> GpuImageStore::ImageBytes(absl::Span<const kernels::MatrixSpec> matrices) {
+  int64_t bytes = 0;
+  for (const kernels::MatrixSpec& spec : matrices) {
+    BW_ASSIGN_OR_RETURN(const int64_t matrix, GpuMatrix::ImageBytes(spec));
+    bytes += matrix;
+  }
+  return RoundUp(bytes, kImagePageBytes);
+}
+
+absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuImageStore::Place(const kernels::MatrixSpec& spec) {
+  BW_ASSIGN_OR_RETURN(const int64_t bytes, GpuMatrix::ImageBytes(spec));
+  if (used_ + bytes > bytes_) return absl::InternalError("the store was made for fewer bytes of matrices");
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, GpuMatrix::CreateForImage(runtime_, spec));
+  matrices_.push_back({matrix.get(), std::exchange(used_, used_ + bytes)});
+  return matrix;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuImageStore::Keep(kernels::PackedMatrix matrix) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> placed, Place(matrix.spec()));
+  if (image_ != nullptr)
+    placed->PackTo(reinterpret_cast<char*>(image_.get()) + matrices_.back().offset, matrix, threads_);
+  return placed;
+}
+
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuImageStore::KeepImage(kernels::MatrixSpec spec) {
+  return Place(spec);
+}
+
+absl::Span<std::byte> GpuImageStore::image() {
+  return {image_.get(), image_ == nullptr ? 0 : static_cast<size_t>(bytes_)};
+}
+
+void GpuImageStore::MoveTo(std::byte* image) {
+  for (const auto& [matrix, offset] : matrices_)
+    matrix->MoveTo(image == nullptr ? nullptr : reinterpret_cast<const char*>(image) + offset);
+}
+
+void GpuImageStore::DropImage() {
+  MoveTo(nullptr);
+  image_ = nullptr;
 }
 
 }  // namespace bellwether

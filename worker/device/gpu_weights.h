@@ -45,9 +45,20 @@ class PinnedMemory {
   int64_t bytes_ = 0;
 };
 
-// A matrix in the memory of a GPU.
+// A matrix in the memory of a GPU. Its tables stay there; so do its values and scales, or they are part of an
+// image that comes and goes.
 class GpuMatrix : public DeviceMatrix {
  public:
+  // What values and scales take in an image.
+  static absl::StatusOr<int64_t> ImageBytes(const kernels::MatrixSpec& spec);
+  // One whose values and scales are nowhere yet.
+  static absl::StatusOr<std::unique_ptr<GpuMatrix>> CreateForImage(
+      const std::shared_ptr<gpu::Runtime>& runtime, const kernels::MatrixSpec& spec);
+  // Packs on `threads` threads to `image` [ImageBytes], which is full of zeros.
+  void PackTo(char* image, const kernels::PackedMatrix& packed, int threads) const;
+  // From now on its values and scales are at `image`, in the GPU's memory; null: nowhere.
+  void MoveTo(const char* image);
+
   // Packs on `threads` threads and copies by way of `staging`.
   static absl::StatusOr<std::unique_ptr<GpuMatrix>> Create(const std::shared_ptr<gpu::Runtime>& runtime,
                                                            const kernels::PackedMatrix& packed, int threads,
@@ -59,7 +70,7 @@ class GpuMatrix : public DeviceMatrix {
                                                                  uint64_t seed);
 
   int64_t rows() const override { return form_.rows; }
-  int64_t bytes() const override { return values_.bytes() + scales_.bytes() + tables_.bytes(); }
+  int64_t bytes() const override { return form_.value_bytes() + all_scale_bytes() + tables_.bytes(); }
 
   const gpu::DeviceForm& form() const { return form_; }
   int group() const { return group_; }
@@ -73,6 +84,8 @@ class GpuMatrix : public DeviceMatrix {
   GpuMatrix() = default;
   static absl::StatusOr<std::unique_ptr<GpuMatrix>> Reserve(const std::shared_ptr<gpu::Runtime>& runtime,
                                                             const kernels::MatrixSpec& spec);
+  int64_t all_scale_bytes() const { return form_.scale_bytes() * (form_.has_offset ? 2 : 1); }
+  void PlaceAt(const char* values, const char* scales);
   absl::Status CopyTables(const std::shared_ptr<gpu::Runtime>& runtime);
   absl::Status CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
                           const PinnedMemory& staging);
@@ -98,12 +111,44 @@ class GpuWeightStore : public WeightStore {
   absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override;
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override;
 
- private:
+ protected:
   const std::shared_ptr<gpu::Runtime> runtime_;
   const int threads_;
+
+ private:
   const std::shared_ptr<const PinnedMemory> staging_;
   std::vector<GpuMemory> vectors_;
+};
+
+// Matrices that lie in one image on the host and are brought to slots of the GPU.
+class GpuImageStore : public GpuWeightStore {
+ public:
+  // `image`: zeros.
+  GpuImageStore(std::shared_ptr<gpu::Runtime> runtime, int threads, std::shared_ptr<std::byte> image,
+                int64_t bytes)
+      : GpuWeightStore(std::move(runtime), threads, nullptr), image_(std::move(image)), bytes_(bytes) {}
+  // Of an image of matrices like these.
+  static absl::StatusOr<int64_t> ImageBytes(absl::Span<const kernels::MatrixSpec> matrices);
+
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override;
+  absl::Span<std::byte> image() override;
+  void MoveTo(std::byte* image) override;
+  void DropImage() override;
+
+ private:
+  struct Placed {
+    GpuMatrix* matrix;  // whoever has it outlives the use of this
+    int64_t offset;     // in the image
+  };
+  absl::StatusOr<std::unique_ptr<GpuMatrix>> Place(const kernels::MatrixSpec& spec);
+
+  std::shared_ptr<std::byte> image_;  // null: dropped
+  const int64_t bytes_;
+  int64_t used_ = 0;
+  std::vector<Placed> matrices_;
 };
 
 }  // namespace bellwether

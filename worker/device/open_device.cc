@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/clock.h"
@@ -21,10 +22,26 @@ namespace bellwether {
 namespace {
 
 constexpr int64_t kSampleBytesMax = int64_t{256} << 20;  // far beyond any cache
+constexpr int64_t kCopySampleBytes = int64_t{64} << 20;
 constexpr int kSampleCopies = 10;
 constexpr double kBandwidthMin = 1e6;
 // The emulator's own speed says nothing: a plan that counts on it is the same everywhere.
 constexpr double kEmulatedBandwidth = 1e9;
+
+// Of a copy that moves so many bytes.
+absl::StatusOr<double> MeasureRate(gpu::Runtime& runtime, int64_t bytes, absl::FunctionRef<void()> copy) {
+  absl::Duration begin;
+  for (int i = 0; i <= kSampleCopies; ++i) {
+    if (i == 1) {  // the first one also waits for memory that is being cleared
+      BW_RETURN_IF_ERROR(runtime.Synchronize());
+      begin = Clock::Real()->Now();
+    }
+    copy();
+  }
+  BW_RETURN_IF_ERROR(runtime.Synchronize());
+  const double seconds = absl::ToDoubleSeconds(Clock::Real()->Now() - begin);
+  return std::max(kBandwidthMin, kSampleCopies * static_cast<double>(bytes) / std::max(seconds, 1e-9));
+}
 
 // Bytes per second that come from memory when a kernel does nothing else: a copy on the device reads one byte
 // for each that it writes, and both go at the rate of reading.
@@ -33,17 +50,15 @@ absl::StatusOr<double> MeasureReadBandwidth(const std::shared_ptr<gpu::Runtime>&
   const int64_t bytes = std::min(kSampleBytesMax, free_bytes / 8 / 256 * 256);
   BW_ASSIGN_OR_RETURN(const GpuMemory from, GpuMemory::Allocate(runtime, bytes));
   BW_ASSIGN_OR_RETURN(const GpuMemory to, GpuMemory::Allocate(runtime, bytes));
-  absl::Duration begin;
-  for (int i = 0; i <= kSampleCopies; ++i) {
-    if (i == 1) {  // the first one also waits for memory that is being cleared
-      BW_RETURN_IF_ERROR(runtime->Synchronize());
-      begin = Clock::Real()->Now();
-    }
-    runtime->CopyOnDevice(to.data(), from.data(), bytes);
-  }
-  BW_RETURN_IF_ERROR(runtime->Synchronize());
-  const double seconds = absl::ToDoubleSeconds(Clock::Real()->Now() - begin);
-  return std::max(kBandwidthMin, 2.0 * kSampleCopies * static_cast<double>(bytes) / std::max(seconds, 1e-9));
+  return MeasureRate(*runtime, 2 * bytes, [&] { runtime->CopyOnDevice(to.data(), from.data(), bytes); });
+}
+
+// Bytes per second that come from the host's memory while nothing else is copied.
+absl::StatusOr<double> MeasureCopyRate(const std::shared_ptr<gpu::Runtime>& runtime, int64_t free_bytes) {
+  const int64_t bytes = std::min(kCopySampleBytes, free_bytes / 8 / 256 * 256);
+  BW_ASSIGN_OR_RETURN(const PinnedMemory from, PinnedMemory::Allocate(runtime, bytes));
+  BW_ASSIGN_OR_RETURN(const GpuMemory to, GpuMemory::Allocate(runtime, bytes));
+  return MeasureRate(*runtime, bytes, [&] { runtime->CopyToDevice(to.data(), from.data(), bytes); });
 }
 
 OpenedDevice OpenCpu(const DeviceOptions& options) {
@@ -64,10 +79,12 @@ absl::StatusOr<OpenedDevice> OpenCuda(int index, int threads) {
   GpuInventory gpu{.name = info.name, .uuid = info.uuid, .memory_bytes = info.memory_bytes};
   BW_ASSIGN_OR_RETURN(gpu.free_bytes, runtime->FreeBytes());
   BW_ASSIGN_OR_RETURN(gpu.read_bytes_per_second, MeasureReadBandwidth(runtime, gpu.free_bytes));
+  BW_ASSIGN_OR_RETURN(gpu.copy_bytes_per_second, MeasureCopyRate(runtime, gpu.free_bytes));
   LogInfo("cuda:", index, " (", info.name, "): computes as ", info.numeric_class, ", ",
           FormatBytes(static_cast<double>(gpu.free_bytes)), " of ",
           FormatBytes(static_cast<double>(gpu.memory_bytes)), " free, ",
-          FormatBytes(gpu.read_bytes_per_second), "/s");
+          FormatBytes(gpu.read_bytes_per_second), "/s, ", FormatBytes(gpu.copy_bytes_per_second),
+          "/s from the host");
   return Opened(runtime, std::move(gpu), threads);
 }
 
@@ -81,7 +98,8 @@ OpenedDevice OpenEmulated(int threads) {
                  .uuid = absl::StrCat(info.uuid, "-", getpid()),
                  .memory_bytes = info.memory_bytes,
                  .free_bytes = info.free_bytes,
-                 .read_bytes_per_second = kEmulatedBandwidth},
+                 .read_bytes_per_second = kEmulatedBandwidth,
+                 .copy_bytes_per_second = kEmulatedBandwidth},
                 threads);
 }
 

@@ -19,6 +19,7 @@ struct GpuInventory {
   int64_t memory_bytes = 0;
   int64_t free_bytes = 0;            // when it was opened
   double read_bytes_per_second = 0;  // measured; > 0
+  double copy_bytes_per_second = 0;  // from pinned memory of the host; likewise
 };
 
 struct OpenedDevice {

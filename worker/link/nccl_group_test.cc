@@ -49,6 +49,9 @@ class HeldRuntime : public gpu::Runtime {
     return runtime_->MakeGraph(list);
   }
   void Run(gpu::Graph& graph) override { runtime_->Run(graph); }
+  absl::StatusOr<std::unique_ptr<gpu::CopyLane>> MakeCopyLane(int slots) override {
+    return runtime_->MakeCopyLane(slots);
+  }
   absl::Status Synchronize() override {
     EXPECT_FALSE(held_) << "a wait that nothing can end";
     return runtime_->Synchronize();

@@ -1,58 +1,150 @@
 #include "worker/weights/layer_source.h"
 
+#include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/status.h"
-#include "model/streamed_layers.h"
 
 namespace bellwether {
+namespace {
+
+// Between two looks at a copy that is under way: short beside the milliseconds that a layer takes.
+constexpr absl::Duration kNap = absl::Microseconds(50);
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<LayerSource>> LayerSource::Create(Options options) {
+  auto source = std::unique_ptr<LayerSource>(new LayerSource(std::move(options)));
+  BW_RETURN_IF_ERROR(source->Reserve());
+  return source;
+}
+
+absl::Status LayerSource::Reserve() {
+  const LoadedShard& shard = *options_.shard;
+  Device* const device = options_.device;
   ReadAhead::Options ahead{.buffers = kLayerBuffers,
-                           .cpus = options.cpus,
-                           .wait_limit = options.wait_limit,
-                           .verify_always = options.verify_always};
-  for (const auto& layer : options.shard->layer_weights) {
-    if (layer->file != nullptr) ahead.files.push_back(layer->file);
+                           .cpus = options_.cpus,
+                           .new_buffer = [device](int64_t bytes) { return device->NewImage(bytes); },
+                           .wait_limit = options_.wait_limit,
+                           .verify_always = options_.verify_always};
+  int64_t largest = 0;
+  for (size_t layer = 0; layer < shard.layer_weights.size(); ++layer) {
+    const LayerWeights& weights = *shard.layer_weights[layer];
+    if (!weights.streamed()) continue;
+    streamed_.push_back(static_cast<int64_t>(layer));
+    largest = std::max(largest, weights.image_bytes);
+    if (weights.home == WeightHome::kDrive) ahead.files.push_back(weights.file);
   }
-  if (!ahead.files.empty() && !ahead.files[0]->direct()) {
+  if (streamed_.empty()) return absl::OkStatus();
+  absl::StatusOr<bool> slots = options_.ops->ReserveSlots(kLayerBuffers, largest);
+  if (!slots.ok()) return Annotate(slots.status(), "slots for layers that are streamed");
+  slots_ = *slots;
+  if (ahead.files.empty()) return absl::OkStatus();
+  if (!ahead.files[0]->direct()) {
     LogWarning(ahead.files[0]->path(),
                " lies where reads go through the system's cache: layers are streamed more slowly");
   }
-  auto source = std::unique_ptr<LayerSource>(new LayerSource(std::move(options)));
-  if (!ahead.files.empty()) {
-    BW_ASSIGN_OR_RETURN(source->ahead_, ReadAhead::Create(std::move(ahead)));
-  }
-  return source;
+  BW_ASSIGN_OR_RETURN(ahead_, ReadAhead::Create(std::move(ahead)));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<const LayerWeights*> LayerSource::Acquire(int64_t layer) {
   const LayerWeights& weights = WeightsOf(layer);
-  if (weights.file == nullptr) return &weights;
+  if (!weights.streamed()) return &weights;
+  BW_CHECK(acquired_ == released_ && &weights == &WeightsOfImage(acquired_));
   StepMeter& meter = options_.progress->meter;
   const StepPart before = meter.Enter(StepPart::kWeightsWait).before;
-  absl::StatusOr<std::byte*> image = ahead_->Take(*weights.file);
+  const absl::Status brought = BringNext();
   meter.Enter(before);
-  if (!image.ok()) return Annotate(image.status(), "weights of a layer");
-  weights.store->MoveTo(*image);
-  const int64_t read = ahead_->bytes_read();
-  options_.progress->streamed_bytes.fetch_add(read - counted_, std::memory_order_relaxed);
-  counted_ = read;
+  if (!brought.ok()) return Annotate(brought, "weights of a layer");
+  const int slot = SlotOf(acquired_++);
+  options_.ops->UseSlot(slot);
+  weights.store->MoveTo(where_[slot]);
   return &weights;
 }
 
 absl::Status LayerSource::Release(int64_t layer) {
   const LayerWeights& weights = WeightsOf(layer);
-  if (weights.file == nullptr) return absl::OkStatus();
-  BW_RETURN_IF_ERROR(options_.ops->Finish());
+  if (!weights.streamed()) return absl::OkStatus();
+  BW_RETURN_IF_ERROR(options_.ops->ReleaseSlot(SlotOf(released_)));
   weights.store->MoveTo(nullptr);
-  ahead_->Release();
-  return absl::OkStatus();
+  ++released_;
+  return BringMore();
 }
 
 void LayerSource::Abort(const absl::Status& reason) {
   if (ahead_ != nullptr) ahead_->Abort(reason);
+  MutexLock lock(&mutex_);
+  aborted_.Update(reason);
+}
+
+absl::Status LayerSource::BringNext() {
+  if (brought_ == acquired_) {
+    // Who waits for the drive waits for the copies before it too, so that it has buffers to read to.
+    BW_RETURN_IF_ERROR(FreeBuffers(/*wait=*/!NeedsNoWaiting()));
+    BW_RETURN_IF_ERROR(BringOne());
+  }
+  return BringMore();
+}
+
+absl::Status LayerSource::BringMore() {
+  BW_RETURN_IF_ERROR(FreeBuffers(/*wait=*/false));
+  while (slots_ && NeedsNoWaiting()) BW_RETURN_IF_ERROR(BringOne());
+  return absl::OkStatus();
+}
+
+bool LayerSource::NeedsNoWaiting() const {
+  return brought_ < released_ + kLayerBuffers && (ahead_ == nullptr || ahead_->Ready());
+}
+
+absl::Status LayerSource::BringOne() {
+  const LayerWeights& weights = WeightsOfImage(brought_);
+  absl::Span<std::byte> image = weights.store->image();
+  if (weights.home == WeightHome::kDrive) {
+    BW_ASSIGN_OR_RETURN(std::byte* const read, ahead_->Take(*weights.file));
+    image = {read, static_cast<size_t>(weights.image_bytes)};
+    const int64_t bytes = ahead_->bytes_read();
+    CountBytes(bytes - std::exchange(counted_, bytes));
+  } else {
+    CountBytes(weights.image_bytes);
+  }
+  const int slot = SlotOf(brought_++);
+  where_[slot] = options_.ops->FillSlot(slot, image);
+  return absl::OkStatus();
+}
+
+absl::Status LayerSource::FreeBuffers(bool wait) {
+  if (ahead_ == nullptr) return absl::OkStatus();
+  for (const int64_t end = slots_ ? brought_ : released_; freed_ < end; ++freed_) {
+    if (slots_ && wait) BW_RETURN_IF_ERROR(WaitUntilFilled(SlotOf(freed_)));
+    BW_ASSIGN_OR_RETURN(const bool filled, options_.ops->SlotFilled(SlotOf(freed_)));
+    if (!filled) break;
+    ahead_->Release();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LayerSource::WaitUntilFilled(int slot) {
+  const absl::Duration end = Clock::Real()->Now() + options_.wait_limit;
+  while (true) {
+    BW_ASSIGN_OR_RETURN(const bool filled, options_.ops->SlotFilled(slot));
+    if (filled) return absl::OkStatus();
+    if (Clock::Real()->Now() > end) {
+      return absl::DeadlineExceededError(
+          absl::StrCat("the device has not taken a copy within ", absl::FormatDuration(options_.wait_limit)));
+    }
+    MutexLock lock(&mutex_);
+    const auto aborted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !aborted_.ok(); };
+    if (mutex_.AwaitFor(aborted, kNap)) return aborted_;
+  }
+}
+
+void LayerSource::CountBytes(int64_t bytes) {
+  options_.progress->streamed_bytes.fetch_add(bytes, std::memory_order_relaxed);
 }
 
 }  // namespace bellwether

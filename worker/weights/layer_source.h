@@ -6,6 +6,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/mutex.h"
+#include "model/streamed_layers.h"
 #include "worker/device/device.h"
 #include "worker/executor_progress.h"
 #include "worker/weights/loaded_shard.h"
@@ -13,16 +15,22 @@
 
 namespace bellwether {
 
-// The layers of a shard for one who asks for them in ascending order, step after step: those in memory, and
-// those that are streamed, whose matrices come from their files just in time. Used by the executor's thread
-// alone, but for Abort.
+// The layers of a shard for one who asks for them in ascending order, step after step: those in the device's
+// memory, and those that are streamed, whose matrices come just in time, from their files or from the host's
+// memory. Used by the executor's thread alone, but for Abort. Ends after the ops, which may be reading what
+// it has.
+//
+// A device with memory of its own has a slot for each of kLayerBuffers images. They are numbered as they
+// come, from 0 over all steps, and image i goes to slot i % kLayerBuffers as soon as the one before it there
+// has been released and the host has it: beside the operations on the image in the other slot.
 class LayerSource {
  public:
   struct Options {
     std::shared_ptr<const LoadedShard> shard;
-    DeviceOps* ops = nullptr;              // outlives this
+    Device* device = nullptr;              // outlives this
+    DeviceOps* ops = nullptr;              // outlives the use of this
     std::vector<int> cpus;                 // of threads that read; empty: wherever the system likes
-    absl::Duration wait_limit;             // for the drive
+    absl::Duration wait_limit;             // for the drive, and for copies to the device
     bool verify_always = false;            // as ReadAhead has it
     ExecutorProgress* progress = nullptr;  // likewise; told of waits and bytes
   };
@@ -30,20 +38,45 @@ class LayerSource {
   static absl::StatusOr<std::unique_ptr<LayerSource>> Create(Options options);
 
   // The weights of `layer`, counted from the shard's first, for operations until Release. Errors:
-  // ReadAhead::Take's.
+  // ReadAhead::Take's; DeadlineExceeded if the device does not take copies.
   absl::StatusOr<const LayerWeights*> Acquire(int64_t layer);
-  // Waits until the operations that use a streamed layer are done: then the next one may take its place.
+  // The operations asked for so far are the last that use it: then another may take its place.
   absl::Status Release(int64_t layer);
   // From any thread: whoever waits for a layer gets `reason`.
   void Abort(const absl::Status& reason);
 
  private:
   explicit LayerSource(Options options) : options_(std::move(options)) {}
+  absl::Status Reserve();
   const LayerWeights& WeightsOf(int64_t layer) const { return *options_.shard->layer_weights[layer]; }
+  const LayerWeights& WeightsOfImage(int64_t image) const {
+    return WeightsOf(streamed_[image % static_cast<int64_t>(streamed_.size())]);
+  }
+  static int SlotOf(int64_t image) { return static_cast<int>(image % kLayerBuffers); }
+
+  // Brings the image that is acquired next, waiting for it.
+  absl::Status BringNext();
+  // Brings those that need no waiting.
+  absl::Status BringMore();
+  bool NeedsNoWaiting() const;  // the next one to be brought
+  absl::Status BringOne();
+  // Buffers of the host whose images are on the device may be read to anew.
+  absl::Status FreeBuffers(bool wait);
+  absl::Status WaitUntilFilled(int slot);
+  void CountBytes(int64_t bytes);
 
   const Options options_;
-  std::unique_ptr<ReadAhead> ahead_;  // null if no layer is streamed
-  int64_t counted_ = 0;               // of the bytes it has read, those that progress knows of
+  std::vector<int64_t> streamed_;     // layers
+  bool slots_ = false;                // else operations read images where the host has them
+  std::unique_ptr<ReadAhead> ahead_;  // null if no layer comes from a drive
+  // Images that have been brought to their slots, acquired and released, and how many buffers of ahead_ that
+  // they came from were given back.
+  int64_t brought_ = 0, acquired_ = 0, released_ = 0, freed_ = 0;
+  std::byte* where_[kLayerBuffers] = {};  // in each slot
+  int64_t counted_ = 0;                   // of the bytes that ahead_ has read, those that progress knows of
+
+  Mutex mutex_;
+  absl::Status aborted_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace bellwether

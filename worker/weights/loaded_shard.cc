@@ -42,9 +42,7 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
 
 int64_t LoadedShard::ResidentBytes() const {
   int64_t largest = 0;
-  for (const auto& layer : layer_weights) {
-    if (layer->file != nullptr) largest = std::max(largest, layer->file->info().image_bytes);
-  }
+  for (const auto& layer : layer_weights) largest = std::max(largest, layer->image_bytes);
   return bytes - streamed_bytes + kLayerBuffers * largest;
 }
 
@@ -52,6 +50,7 @@ bool LoadedShard::Serves(const Assignment& assignment) const {
   return complete && model_id == assignment.model_id && layers == assignment.stage_layout().layers &&
          rank == assignment.rank_layout() && quantize == assignment.numeric.quantize &&
          streamed_layers == assignment.streamed_layers &&
+         (streamed_layers == 0 || stream_home == assignment.stream_home) &&
          std::none_of(layer_weights.begin(), layer_weights.end(),
                       [](const auto& layer) { return layer->file != nullptr && layer->file->discarded(); });
 }

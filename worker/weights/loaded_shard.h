@@ -17,7 +17,9 @@ namespace bellwether {
 // What one rank holds of one layer. Biases are empty where the model has none.
 struct LayerWeights {
   std::shared_ptr<WeightStore> store;     // has all that follows; first, so that it outlives the matrices
-  std::shared_ptr<const LayerFile> file;  // where the matrices lie; null: in memory
+  WeightHome home = WeightHome::kDevice;  // of the matrices
+  std::shared_ptr<const LayerFile> file;  // where they lie on the drive, if they do
+  int64_t image_bytes = 0;                // of what is streamed
   std::vector<WeightHash> hashes;         // of what was read
   int64_t bytes = 0;                      // of matrices and vectors
 
@@ -35,6 +37,8 @@ struct LayerWeights {
   DeviceVector gate_bias, up_bias;
   std::unique_ptr<DeviceMatrix> down;  // [hidden, own ffn columns], row-parallel
   DeviceVector down_bias;              // [hidden], added once after the reduction
+
+  bool streamed() const { return home != WeightHome::kDevice; }
 };
 
 // Where a role of LayerTensors (model/layer_tensors.h) stands: a matrix and its bias, or a norm's two
@@ -59,9 +63,10 @@ class LoadedShard {
   RankLayout rank;
   Quantize quantize = Quantize::kNone;
   int64_t streamed_layers = 0;
-  std::vector<WeightHash> hashes;  // of what was read, in all
-  int64_t bytes = 0;               // of matrices and vectors, in all
-  int64_t streamed_bytes = 0;      // of those on a drive
+  WeightHome stream_home = WeightHome::kDrive;  // of those
+  std::vector<WeightHash> hashes;               // of what was read, in all
+  int64_t bytes = 0;                            // of matrices and vectors, in all
+  int64_t streamed_bytes = 0;                   // of those that are streamed
 
   std::unique_ptr<DeviceMatrix> embedding;  // first stage: own rows
   NormWeights embedding_norm;               // first stage, BLOOM
@@ -73,7 +78,7 @@ class LoadedShard {
   bool reordered = false;  // some layer has an input order
   bool complete = true;    // else it serves nothing: loading has ended after the last of its layers
   const DeviceMatrix& head_matrix() const { return head_is_embedding ? *embedding : *head; }
-  // Of weights and of the buffers that those on a drive need.
+  // Of weights and of the buffers that those elsewhere need, in the device's memory.
   int64_t ResidentBytes() const;
   // Whether it can serve `assignment` as it is.
   bool Serves(const Assignment& assignment) const;

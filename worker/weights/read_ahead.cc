@@ -5,10 +5,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/aligned_buffer.h"
 #include "common/check.h"
 #include "common/mutex.h"
 #include "common/status.h"
+#include "worker/device/device.h"
 #include "worker/thread_pool.h"
 
 namespace bellwether {
@@ -27,6 +27,7 @@ class ReadAhead::Ring {
 
   absl::StatusOr<std::byte*> Take(const LayerFile& file);
   void Release();
+  bool Ready() const;
   void Abort(const absl::Status& reason);
   int64_t bytes_read() const;
 
@@ -43,9 +44,13 @@ class ReadAhead::Ring {
   // Nothing once it is over.
   std::optional<Block> Next();
   void Finish(const Block& block, const absl::Status& read);
+  // Read whole, or never to come.
+  bool IsThere(int64_t image) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return !status_.ok() || (next_.image > image && blocks_left_[BufferOf(image)] == 0);
+  }
 
   const Options options_;
-  std::vector<AlignedBuffer> buffers_;
+  std::vector<std::shared_ptr<std::byte>> buffers_;
 
   mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
@@ -61,7 +66,7 @@ absl::Status ReadAhead::Ring::Allocate() {
   int64_t largest = 0;
   for (const auto& file : options_.files) largest = std::max(largest, file->info().image_bytes);
   for (int i = 0; i < options_.buffers; ++i) {
-    absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(largest);
+    auto buffer = options_.new_buffer ? options_.new_buffer(largest) : NewPlainImage(largest);
     if (!buffer.ok()) return Annotate(buffer.status(), "buffers for layers that are read ahead");
     buffers_.push_back(*std::move(buffer));
   }
@@ -72,16 +77,19 @@ absl::StatusOr<std::byte*> ReadAhead::Ring::Take(const LayerFile& file) {
   MutexLock lock(&mutex_);
   const int64_t image = taken_;
   BW_CHECK(image < released_ + options_.buffers && &file == &FileOf(image));
-  const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !status_.ok() || (next_.image > image && blocks_left_[BufferOf(image)] == 0);
-  };
+  const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return IsThere(image); };
   if (!mutex_.AwaitFor(there, options_.wait_limit)) {
     return absl::DeadlineExceededError(
         absl::StrCat(file.path(), ": not read within ", absl::FormatDuration(options_.wait_limit)));
   }
   BW_RETURN_IF_ERROR(status_);
   ++taken_;
-  return buffers_[BufferOf(image)].data();
+  return buffers_[BufferOf(image)].get();
+}
+
+bool ReadAhead::Ring::Ready() const {
+  MutexLock lock(&mutex_);
+  return taken_ < released_ + options_.buffers && IsThere(taken_);
 }
 
 void ReadAhead::Ring::Release() {
@@ -111,7 +119,7 @@ void ReadAhead::Ring::Read() {
   while (const std::optional<Block> it = Next()) {
     const LayerFile& file = FileOf(it->image);
     const bool check = options_.verify_always || it->image < static_cast<int64_t>(options_.files.size());
-    const absl::Status read = file.ReadBlock(it->block, check, buffers_[BufferOf(it->image)].data());
+    const absl::Status read = file.ReadBlock(it->block, check, buffers_[BufferOf(it->image)].get());
     if (!read.ok()) file.Discard();
     Finish(*it, read);
   }
@@ -164,6 +172,7 @@ ReadAhead::~ReadAhead() {
 
 absl::StatusOr<std::byte*> ReadAhead::Take(const LayerFile& file) { return ring_->Take(file); }
 void ReadAhead::Release() { ring_->Release(); }
+bool ReadAhead::Ready() const { return ring_->Ready(); }
 void ReadAhead::Abort(const absl::Status& reason) { ring_->Abort(reason); }
 int64_t ReadAhead::bytes_read() const { return ring_->bytes_read(); }
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
@@ -22,6 +23,8 @@ class ReadAhead {
     int buffers = 2;                                      // at least 2, each as large as the largest image
     int threads = 4;                                      // that read: blocks on the way to the drive at once
     std::vector<int> cpus;  // of those threads; empty: wherever the system likes
+    // Memory of a buffer; null: plain. May be given back from any thread.
+    std::function<absl::StatusOr<std::shared_ptr<std::byte>>(int64_t bytes)> new_buffer;
     absl::Duration wait_limit = absl::InfiniteDuration();
     bool verify_always = false;  // every round, not the first alone
   };
@@ -41,6 +44,8 @@ class ReadAhead {
   absl::StatusOr<std::byte*> Take(const LayerFile& file);
   // The buffer taken first may be filled anew.
   void Release();
+  // Whether Take would return at once.
+  bool Ready() const;
 
   // -- Any thread
 

@@ -30,6 +30,8 @@ constexpr int64_t kValuesPerRead = int64_t{1} << 18;
 // Rows of embedding and head are hashed in pieces of as many.
 constexpr int64_t kVocabularyPiece = 4096;
 
+static_assert(kImagePageBytes == kLayerPageBytes);
+
 int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
 
 // Part of a tensor that one rank holds, and how it is cut.
@@ -68,7 +70,7 @@ struct Section {
   };
   std::string name;  // "layer 3"
   std::vector<Matrix> matrices;
-  bool streamed = false;
+  WeightHome home = WeightHome::kDevice;
 };
 
 class Loader {
@@ -97,7 +99,6 @@ class Loader {
   // vectors go to its store, and hashes to `hashes`.
   absl::Status LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
                            std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes);
-  absl::StatusOr<std::shared_ptr<WeightStore>> NewStore(const std::vector<MatrixSpec>& specs) const;
   std::string KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const;
   // The section's file if the cache has it, read to `image` unless it is streamed. Null: it is to be packed,
   // and `image` is full of zeros.
@@ -116,6 +117,7 @@ class Loader {
   absl::Status LoadInputOrder(const TensorKey& key, DeviceVector& out);
   absl::Status LoadNorm(TensorRole role, NormWeights& norm);  // of the ends
   absl::StatusOr<MatrixSpec> SpecOf(const Part& part) const;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const Part& part, const MatrixSpec& spec);
   absl::Status PackMatrix(const Part& part, PackedMatrix& matrix);
   absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix,
                         PieceHashes::Part& hashes) const;
@@ -295,6 +297,12 @@ absl::StatusOr<MatrixSpec> Loader::SpecOf(const Part& part) const {
   return spec;
 }
 
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> Loader::Pack(const Part& part, const MatrixSpec& spec) {
+  BW_ASSIGN_OR_RETURN(PackedMatrix matrix, store_->NewMatrix(spec));
+  BW_RETURN_IF_ERROR(PackMatrix(part, matrix));
+  return store_->Keep(std::move(matrix));
+}
+
 absl::Status Loader::PackMatrix(const Part& part, PackedMatrix& matrix) {
   const TensorInfo& info = *checkpoint_.Find(part.key);
   PieceHashes hashes = part.NewHashes();
@@ -324,19 +332,10 @@ void Loader::CountLoaded(int64_t bytes) {
   if (progress_ != nullptr) progress_->loaded_bytes.fetch_add(bytes);
 }
 
-absl::StatusOr<std::shared_ptr<WeightStore>> Loader::NewStore(const std::vector<MatrixSpec>& specs) const {
-  int64_t bytes = 0;
-  for (const MatrixSpec& spec : specs) {
-    BW_ASSIGN_OR_RETURN(const int64_t packed, PackedMatrix::PackedBytes(spec));
-    bytes += RoundUp(packed, BufferArena::kAlignment);
-  }
-  return device_.NewWeightStore(RoundUp(bytes, kLayerPageBytes));
-}
-
 // All that decides on the bytes of an image, in words.
 std::string Loader::KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const {
-  std::string key = absl::StrCat("packed ", kernels::kPackedVersion, "\nmodel ", assignment_.model_id,
-                                 "\nfiles ", checkpoint_.SourceFiles(), "\n", section.name, "\n");
+  std::string key = absl::StrCat(device_.image_form(), "\nmodel ", assignment_.model_id, "\nfiles ",
+                                 checkpoint_.SourceFiles(), "\n", section.name, "\n");
   for (size_t i = 0; i < specs.size(); ++i) {
     const Part& part = section.matrices[i].part;
     const MatrixSpec& spec = specs[i];
@@ -361,7 +360,7 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::FindImage(const Section
     file->Discard();
     file = nullptr;
   }
-  if (file == nullptr || section.streamed) return file;
+  if (file == nullptr || section.home == WeightHome::kDrive) return file;
   const absl::Status read = ReadImage(*file, image);
   if (read.ok()) return file;
   if (absl::IsCancelled(read)) return read;
@@ -392,7 +391,8 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::WriteImage(const Sectio
                                                                     const std::vector<WeightHash>& hashes) {
   auto file = options_.cache->Write(DescribeImage(key, image, hashes), image);
   if (file.ok()) return file;
-  if (section.streamed) return Annotate(file.status(), absl::StrCat("shard cache: ", section.name));
+  if (section.home == WeightHome::kDrive)
+    return Annotate(file.status(), absl::StrCat("shard cache: ", section.name));
   if (!std::exchange(warned_, true))
     LogWarning("shard cache: ", file.status().message(), "; loading goes on without");
   return std::shared_ptr<const LayerFile>();
@@ -404,46 +404,38 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
   for (const Section::Matrix& matrix : section.matrices) {
     BW_ASSIGN_OR_RETURN(specs.emplace_back(), SpecOf(matrix.part));
   }
-  BW_ASSIGN_OR_RETURN(store, NewStore(specs));
+  absl::StatusOr<std::shared_ptr<WeightStore>> made = device_.NewWeightStore(specs, section.home);
+  if (!made.ok()) return Annotate(made.status(), section.name);
+  store = *std::move(made);
   store_ = store.get();
   hashes_ = &hashes;
   const bool keeps_image = options_.cache != nullptr && !store->image().empty();
-  if (section.streamed && !keeps_image) {
+  if (section.home == WeightHome::kDrive && !keeps_image) {
     return absl::FailedPreconditionError(
-        absl::StrCat(section.name, " is to be streamed, for which this worker has no ",
+        absl::StrCat(section.name, " is to be streamed from a drive, for which this worker has no ",
                      options_.cache == nullptr ? "shard cache" : "way on its device"));
   }
   const std::string key = keeps_image ? KeyOf(section, specs) : "";
-  std::vector<PackedMatrix> matrices;
-  for (size_t i = 0; i < specs.size(); ++i) {
-    absl::StatusOr<PackedMatrix> matrix = store->NewMatrix(specs[i]);
-    if (!matrix.ok()) return Annotate(matrix.status(), Name(section.matrices[i].part.key));
-    matrices.push_back(*std::move(matrix));
-  }
   std::shared_ptr<const LayerFile> cached;
   if (keeps_image) {
     BW_ASSIGN_OR_RETURN(cached, FindImage(section, key, store->image()));
   }
   if (cached != nullptr) hashes = cached->info().hashes;
-  for (size_t i = 0; i < matrices.size(); ++i) {
+  for (size_t i = 0; i < specs.size(); ++i) {
     const auto& [part, out] = section.matrices[i];
-    if (cached == nullptr) {
-      if (const absl::Status packed = PackMatrix(part, matrices[i]); !packed.ok())
-        return Annotate(packed, Name(part.key));
-    }
-    absl::StatusOr<std::unique_ptr<DeviceMatrix>> kept = store->Keep(std::move(matrices[i]));
+    auto kept = cached != nullptr ? store->KeepImage(specs[i]) : Pack(part, specs[i]);
     if (!kept.ok()) return Annotate(kept.status(), Name(part.key));
     *out = *std::move(kept);
     CountLoaded((*out)->bytes());
   }
-  const bool later = options_.unwritten != nullptr && !section.streamed;
+  const bool later = options_.unwritten != nullptr && section.home != WeightHome::kDrive;
   if (cached == nullptr && keeps_image && later) {
     options_.unwritten->push_back({.key = key, .hashes = hashes, .store = store});
   } else if (cached == nullptr && keeps_image) {
     BW_ASSIGN_OR_RETURN(cached, WriteImage(section, key, store->image(), hashes));
   }
-  if (section.streamed) {
-    store->MoveTo(nullptr);
+  if (section.home == WeightHome::kDrive) {
+    store->DropImage();
     file = std::move(cached);
   }
   return absl::OkStatus();
@@ -451,13 +443,19 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
 
 absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
   const std::vector<LayerTensor> tensors = LayerTensors(config_);
+  const bool streamed = streamed_[layer - assignment_.stage_layout().layers.begin];
   Section section{.name = absl::StrCat("layer ", layer),
-                  .streamed = streamed_[layer - assignment_.stage_layout().layers.begin]};
+                  .home = streamed ? assignment_.stream_home : WeightHome::kDevice};
   for (const LayerTensor& tensor : tensors) {
     if (auto* const matrix = FieldOf(weights, tensor.role).matrix; matrix != nullptr)
       section.matrices.push_back({LayerPart(tensor, layer), matrix});
   }
   BW_RETURN_IF_ERROR(LoadSection(section, weights.store, weights.file, weights.hashes));
+  weights.home = section.home;
+  if (streamed) {
+    weights.image_bytes = weights.file != nullptr ? weights.file->info().image_bytes
+                                                  : static_cast<int64_t>(weights.store->image().size());
+  }
   for (const LayerTensor& tensor : tensors) {
     const LayerField field = FieldOf(weights, tensor.role);
     const Part part = LayerPart(tensor, layer);
@@ -497,9 +495,9 @@ std::vector<std::shared_ptr<const LayerWeights>> Loader::TakePrevious() {
                 end = std::min(layers.end, shard->layers.end);
   for (int64_t layer = begin; layer < end; ++layer) {
     const auto& weights = shard->layer_weights[layer - shard->layers.begin];
-    const bool in_file = weights->file != nullptr;
-    if (in_file == streamed_[layer - layers.begin] && !(in_file && weights->file->discarded()))
-      taken[layer - layers.begin] = weights;
+    const WeightHome home = streamed_[layer - layers.begin] ? assignment_.stream_home : WeightHome::kDevice;
+    const bool discarded = weights->file != nullptr && weights->file->discarded();
+    if (weights->home == home && !discarded) taken[layer - layers.begin] = weights;
   }
   return taken;
 }
@@ -521,7 +519,7 @@ absl::Status Loader::Load(LoadedShard& shard) {
       weights = std::move(loaded);
     }
     shard.reordered |= !weights->attention_order.empty() || !weights->mlp_order.empty();
-    if (weights->file != nullptr) shard.streamed_bytes += weights->file->info().image_bytes;
+    shard.streamed_bytes += weights->image_bytes;
     shard.hashes.insert(shard.hashes.end(), weights->hashes.begin(), weights->hashes.end());
     shard.layer_weights.push_back(std::move(weights));
   }
@@ -550,6 +548,7 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   shard->rank = assignment.rank_layout();
   shard->quantize = assignment.numeric.quantize;
   shard->streamed_layers = assignment.streamed_layers;
+  shard->stream_home = assignment.stream_home;
   std::shared_ptr<const LoadedShard>* const unfinished = options.unfinished;
   const absl::Status loaded =
       Loader(checkpoint, assignment, device, std::move(options), progress).Load(*shard);

@@ -14,6 +14,7 @@
 #include "model/shard_size.h"
 #include "model/streamed_layers.h"
 #include "worker/device/cpu_device.h"
+#include "worker/device/gpu_device.h"
 
 namespace bellwether {
 namespace {
@@ -376,6 +377,81 @@ TEST_F(CachedShard, AFileOfAnotherSizeIsNotUsed) {
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_GT((*again)->hashes.size(), 10u);
   }
+}
+
+// -- To a GPU, whose images are of its own form
+
+class GpuShard : public CachedShard {
+ protected:
+  Assignment MakeStreamedFrom(WeightHome home, int32_t streamed) const {
+    Assignment assignment = MakeStreamed(streamed);
+    assignment.stream_home = home;
+    return assignment;
+  }
+  absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadToGpu(const Assignment& assignment,
+                                                               LoadOptions options = {}) {
+    if (options.cache == nullptr) options.cache = cache_.get();
+    return LoadShard(*checkpoint_, assignment, gpu_, std::move(options), &progress_);
+  }
+  int64_t free_bytes() { return *gpu_.runtime().FreeBytes(); }
+
+  GpuDevice gpu_{gpu::MakeEmulatedRuntime({}), /*threads=*/1};
+};
+
+TEST_F(GpuShard, WhatTheCacheHasIsWhatIsPacked) {
+  ASSERT_TRUE(Load(MakeStreamed(0)).ok());
+  const size_t of_cpu = files();
+  const Assignment from_host = MakeStreamedFrom(WeightHome::kHost, 4);
+  const auto packed = LoadToGpu(from_host);
+  ASSERT_TRUE(packed.ok()) << packed.status();
+  EXPECT_EQ(files(), of_cpu + 4) << "a CPU's are of another form";
+  const auto read = LoadToGpu(from_host);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(HashesOf(**read), HashesOf(**packed));
+  EXPECT_EQ((*read)->bytes, (*packed)->bytes);
+  const RankLayout& rank = from_host.rank_layout();
+  for (int layer = 0; layer < 4; ++layer) {
+    const LayerWeights& weights = *(*read)->layer_weights[layer];
+    EXPECT_EQ(ImageOf(weights), ImageOf(*(*packed)->layer_weights[layer]));
+    EXPECT_EQ(weights.image_bytes, LayerImageBytes(checkpoint_->config(), CheckpointFormats(*checkpoint_),
+                                                   Quantize::kInt8, rank, layer, /*gpu=*/true));
+  }
+  const auto from_drive = LoadToGpu(MakeStreamedFrom(WeightHome::kDrive, 2));
+  ASSERT_TRUE(from_drive.ok()) << from_drive.status();
+  EXPECT_EQ(files(), of_cpu + 4) << "whichever way it comes";
+}
+
+TEST_F(GpuShard, WhatIsStreamedIsNotInItsMemory) {
+  const int64_t at_first = free_bytes();
+  int64_t taken[2];
+  for (const bool streamed : {false, true}) {
+    const auto shard = LoadToGpu(MakeStreamedFrom(WeightHome::kHost, streamed ? 4 : 0));
+    ASSERT_TRUE(shard.ok()) << shard.status();
+    taken[streamed ? 1 : 0] = at_first - free_bytes();
+    EXPECT_EQ((*shard)->streamed_bytes > 0, streamed);
+  }
+  const int64_t images = 4 * LayerImageBytes(checkpoint_->config(), CheckpointFormats(*checkpoint_),
+                                             Quantize::kInt8, MakeStreamed(0).rank_layout(), 0, /*gpu=*/true);
+  EXPECT_NEAR(static_cast<double>(taken[0] - taken[1]), static_cast<double>(images), 0.02 * images);
+  EXPECT_EQ(free_bytes(), at_first);
+}
+
+TEST_F(GpuShard, LayersMoveHomeWhenTheyAreToldTo) {
+  const auto from_host = LoadToGpu(MakeStreamedFrom(WeightHome::kHost, 2));
+  ASSERT_TRUE(from_host.ok()) << from_host.status();
+  const Assignment from_drive = MakeStreamedFrom(WeightHome::kDrive, 2);
+  EXPECT_FALSE((*from_host)->Serves(from_drive));
+  const auto moved = LoadToGpu(from_drive, {.previous = *from_host});
+  ASSERT_TRUE(moved.ok()) << moved.status();
+  EXPECT_EQ((*moved)->layer_weights[0], (*from_host)->layer_weights[0]) << "in the GPU's memory";
+  EXPECT_NE((*moved)->layer_weights[1], (*from_host)->layer_weights[1]);
+  EXPECT_TRUE((*moved)->layer_weights[1]->store->image().empty());
+}
+
+TEST_F(GpuShard, ACpuHasNoHostToStreamFrom) {
+  const auto shard = Load(MakeStreamedFrom(WeightHome::kHost, 1));
+  EXPECT_TRUE(absl::IsFailedPrecondition(shard.status())) << shard.status();
+  EXPECT_NE(std::string(shard.status().message()).find("layer 3: "), std::string::npos) << shard.status();
 }
 
 // Serving does not wait for the drive; what has gone before its turn is passed over.

@@ -25,7 +25,10 @@ class FarDevice : public Device {
 
   std::string Describe() const override { return "far"; }
   int64_t layer_rows_max() const override { return cpu_.layer_rows_max(); }
-  absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(int64_t bytes) override;
+  absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(absl::Span<const kernels::MatrixSpec> matrices,
+                                                              WeightHome home) override;
+  std::string image_form() const override { return cpu_.image_form(); }
+  absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override { return cpu_.NewImage(bytes); }
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
 
   // Beyond what a process is given, and no bits that a processor ignores.
@@ -58,7 +61,11 @@ class FarWeightStore : public WeightStore {
     return DeviceVector{FarDevice::Far(vector.data), vector.size};
   }
   absl::Span<std::byte> image() override { return cpu_->image(); }
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override {
+    return cpu_->KeepImage(std::move(spec));
+  }
   void MoveTo(std::byte* image) override { cpu_->MoveTo(image); }
+  void DropImage() override { cpu_->DropImage(); }
 
  private:
   const std::shared_ptr<WeightStore> cpu_;
@@ -168,8 +175,9 @@ class FarOps : public DeviceOps {
   std::shared_ptr<const OwnBatch> batch_;
 };
 
-inline absl::StatusOr<std::shared_ptr<WeightStore>> FarDevice::NewWeightStore(int64_t bytes) {
-  BW_ASSIGN_OR_RETURN(std::shared_ptr<WeightStore> cpu, cpu_.NewWeightStore(bytes));
+inline absl::StatusOr<std::shared_ptr<WeightStore>> FarDevice::NewWeightStore(
+    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) {
+  BW_ASSIGN_OR_RETURN(std::shared_ptr<WeightStore> cpu, cpu_.NewWeightStore(matrices, home));
   return std::make_shared<FarWeightStore>(std::move(cpu));
 }
 
