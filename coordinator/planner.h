@@ -142,12 +142,13 @@ struct Plan {
   std::string KernelLevelText() const;
 };
 
-// Tensor parallelism within a host, pipeline parallelism across hosts, layers split so that the slowest stage
-// (with the embedding or the head that it also holds) is as fast as memory allows. The ranks of a stage are
-// of one device class. A layout whose parts are held already stays, and with it every worker in its place,
-// unless the new one is predicted to be a tenth faster. InvalidArgument: options that contradict model or
-// workers. FailedPrecondition, with the arithmetic: it does not fit, or the workers share no kernel level and
-// may not mix.
+// Tensor parallelism within a host, pipeline parallelism across hosts (or ranks on several, where they wait
+// for drives that had better read at once), layers split so that the slowest stage (with the embedding or the
+// head that it also holds) is as fast as memory allows. The ranks of a stage are of one device class. A
+// layout whose parts are held already stays, and with it every worker in its place, unless the new one is
+// predicted to be a tenth faster. InvalidArgument: options that contradict model or workers.
+// FailedPrecondition, with the arithmetic: it does not fit, or the workers share no kernel level and may not
+// mix.
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options);
 
