@@ -22,7 +22,10 @@ constexpr absl::Duration kJoinLimit = absl::Seconds(2);
 // Images are numbered as they are read, from 0 over all rounds.
 class ReadAhead::Ring {
  public:
-  explicit Ring(Options options) : options_(std::move(options)), blocks_left_(options_.buffers, 0) {}
+  explicit Ring(Options options)
+      : options_(std::move(options)),
+        blocks_left_(options_.buffers, 0),
+        checked_(options_.files.size(), false) {}
   absl::Status Allocate();
 
   absl::StatusOr<std::byte*> Take(const LayerFile& file);
@@ -36,10 +39,14 @@ class ReadAhead::Ring {
   bool Ended(absl::Duration limit);
 
  private:
-  const LayerFile& FileOf(int64_t image) const { return *options_.files[image % options_.files.size()]; }
+  // Until `file` is the next one to be taken.
+  void PassOver(const LayerFile& file) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  size_t FileIndex(int64_t image) const { return static_cast<size_t>(image) % options_.files.size(); }
+  const LayerFile& FileOf(int64_t image) const { return *options_.files[FileIndex(image)]; }
   size_t BufferOf(int64_t image) const { return static_cast<size_t>(image) % buffers_.size(); }
   struct Block {
     int64_t image = 0, block = 0;
+    bool check = true;
   };
   // Nothing once it is over.
   std::optional<Block> Next();
@@ -58,6 +65,7 @@ class ReadAhead::Ring {
   int64_t released_ ABSL_GUARDED_BY(mutex_) = 0;              // likewise
   Block next_ ABSL_GUARDED_BY(mutex_);                        // to be read
   std::vector<int64_t> blocks_left_ ABSL_GUARDED_BY(mutex_);  // of each buffer's image
+  std::vector<bool> checked_ ABSL_GUARDED_BY(mutex_);         // of each file: it has been taken
   int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
   int ended_ ABSL_GUARDED_BY(mutex_) = 0;  // threads
 };
@@ -75,8 +83,9 @@ absl::Status ReadAhead::Ring::Allocate() {
 
 absl::StatusOr<std::byte*> ReadAhead::Ring::Take(const LayerFile& file) {
   MutexLock lock(&mutex_);
+  PassOver(file);
   const int64_t image = taken_;
-  BW_CHECK(image < released_ + options_.buffers && &file == &FileOf(image));
+  BW_CHECK(image < released_ + options_.buffers);
   const auto there = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return IsThere(image); };
   if (!mutex_.AwaitFor(there, options_.wait_limit)) {
     return absl::DeadlineExceededError(
@@ -84,12 +93,26 @@ absl::StatusOr<std::byte*> ReadAhead::Ring::Take(const LayerFile& file) {
   }
   BW_RETURN_IF_ERROR(status_);
   ++taken_;
+  checked_[FileIndex(image)] = true;
   return buffers_[BufferOf(image)].get();
 }
 
 bool ReadAhead::Ring::Ready() const {
   MutexLock lock(&mutex_);
   return taken_ < released_ + options_.buffers && IsThere(taken_);
+}
+
+void ReadAhead::Ring::PassOver(const LayerFile& file) {
+  int64_t image = taken_;
+  const int64_t round_end = taken_ + static_cast<int64_t>(options_.files.size());
+  while (image < round_end && &FileOf(image) != &file) ++image;
+  BW_CHECK_LT(image, round_end);
+  if (image == taken_) return;
+  BW_CHECK_EQ(released_, taken_);
+  taken_ = released_ = image;
+  if (next_.image >= image) return;
+  if (next_.block > 0) blocks_left_[BufferOf(next_.image)] -= FileOf(next_.image).blocks() - next_.block;
+  next_ = {image, 0};
 }
 
 void ReadAhead::Ring::Release() {
@@ -118,8 +141,7 @@ bool ReadAhead::Ring::Ended(absl::Duration limit) {
 void ReadAhead::Ring::Read() {
   while (const std::optional<Block> it = Next()) {
     const LayerFile& file = FileOf(it->image);
-    const bool check = options_.verify_always || it->image < static_cast<int64_t>(options_.files.size());
-    const absl::Status read = file.ReadBlock(it->block, check, buffers_[BufferOf(it->image)].get());
+    const absl::Status read = file.ReadBlock(it->block, it->check, buffers_[BufferOf(it->image)].get());
     if (!read.ok()) file.Discard();
     Finish(*it, read);
   }
@@ -130,11 +152,14 @@ void ReadAhead::Ring::Read() {
 std::optional<ReadAhead::Ring::Block> ReadAhead::Ring::Next() {
   MutexLock lock(&mutex_);
   const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return !status_.ok() || next_.image < released_ + options_.buffers;
+    // The first block of an image waits for those of one that was passed over.
+    const bool free = next_.block > 0 || blocks_left_[BufferOf(next_.image)] == 0;
+    return !status_.ok() || (free && next_.image < released_ + options_.buffers);
   };
   mutex_.Await(wanted);
   if (!status_.ok()) return std::nullopt;
-  const Block next = next_;
+  Block next = next_;
+  next.check = options_.verify_always || !checked_[FileIndex(next.image)];
   const int64_t blocks = FileOf(next.image).blocks();
   if (next.block == 0) blocks_left_[BufferOf(next.image)] = blocks;
   next_ = next.block + 1 < blocks ? Block{next.image, next.block + 1} : Block{next.image + 1, 0};

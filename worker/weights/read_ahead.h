@@ -14,8 +14,8 @@
 namespace bellwether {
 
 // Reads layer files from first to last, over and over, into a ring of buffers: as far ahead of whoever takes
-// them as buffers are free, so that the drive never waits. The first time round every block's checksum is
-// looked at.
+// them as buffers are free, so that the drive never waits. Every block's checksum is
+// looked at until its file has been taken once.
 class ReadAhead {
  public:
   struct Options {
@@ -38,7 +38,8 @@ class ReadAhead {
 
   // -- One thread
 
-  // The image of `file`, which must be the next one, until Release. Waits for the drive: DeadlineExceeded
+  // The image of `file`, until Release. Those that stand before it in the order are passed over: of them no
+  // more is read, and nothing may be in use then. Waits for the drive: DeadlineExceeded
   // beyond the limit, naming the file. Errors of reading are LayerFile::ReadBlock's, and final: a file that
   // cannot be read is taken away, so that it is written anew.
   absl::StatusOr<std::byte*> Take(const LayerFile& file);

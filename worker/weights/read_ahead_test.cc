@@ -98,6 +98,56 @@ TEST_F(ReadAheadTest, TheOrderInWhichBlocksArriveShowsNowhere) {
   }
 }
 
+// A step that asks for no logits does without the pieces of the head: they stand between the layers of two
+// steps, and of those of which nothing has been read nothing is.
+TEST_F(ReadAheadTest, WhatIsPassedOverIsNotReadBeyondTheBuffers) {
+  constexpr int kLayers = 3, kPieces = 8, kRounds = 5;
+  for (const int threads : {1, 4}) {
+    const auto files = Files(kLayers + kPieces);
+    auto ahead = ReadAhead::Create({.files = files, .threads = threads});
+    ASSERT_TRUE(ahead.ok()) << ahead.status();
+    int64_t layers = 0;
+    const auto take = [&](int i) {
+      const auto image = (*ahead)->Take(*files[i]);
+      ASSERT_TRUE(image.ok()) << image.status();
+      const AlignedBuffer& expected = ImageOf(i);
+      ASSERT_EQ(std::memcmp(expected.data(), *image, expected.size()), 0) << "image " << i;
+      (*ahead)->Release();
+    };
+    for (int round = 0; round < kRounds; ++round) {
+      for (int i = 0; i < kLayers; ++i) {
+        take(i);
+        layers += files[i]->info().image_bytes;
+      }
+    }
+    EXPECT_LE((*ahead)->bytes_read(), layers + kRounds * 2 * kImageBytes) << "two pieces a round";
+    // One that goes through them again passes over the layers.
+    for (int again = 0; again < 2; ++again) {
+      for (int i = 0; i < kPieces; ++i) take(kLayers + i);
+    }
+    take(0);
+  }
+}
+
+// What was passed over in the first round is looked at in the second.
+TEST_F(ReadAheadTest, WhatIsTakenForTheFirstTimeIsChecked) {
+  const auto lies = [&](int fd, void* to, size_t bytes, off_t offset) {
+    const ssize_t read = pread(fd, to, bytes, offset);
+    if (read > 0 && std::memcmp(to, ImageOf(4).data(), 4096) == 0) static_cast<char*>(to)[0] ^= 1;
+    return read;
+  };
+  const auto files = Files(5, lies);
+  auto ahead = ReadAhead::Create({.files = files});
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  for (int round = 0; round < 3; ++round) {
+    ASSERT_TRUE((*ahead)->Take(*files[0]).ok());
+    (*ahead)->Release();
+  }
+  const absl::Status status = (*ahead)->Take(*files[4]).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_NE(std::string(status.message()).find(files[4]->path()), std::string::npos) << status;
+}
+
 // Never further than there are buffers: what is in use is not written to.
 TEST_F(ReadAheadTest, ReadsAsFarAsThereAreBuffersAndNoFurther) {
   Mutex mutex;
