@@ -1,5 +1,6 @@
 #include "model/shard_size.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "common/check.h"
@@ -7,6 +8,7 @@
 #include "common/step.h"
 #include "model/gpu_size.h"
 #include "model/layer_tensors.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 namespace {
@@ -119,6 +121,11 @@ const RankLayout& RankOf(const StageLayout& stage, int rank) {
   return stage.ranks[rank];
 }
 
+// The same rows of the same matrix: stored once.
+bool HeadIsEmbedding(const ModelConfig& config, const RankLayout& layout, StageEnds ends) {
+  return config.tied_head && ends.first_stage && ends.last_stage && layout.embedding_rows == layout.head_rows;
+}
+
 int64_t SumShard(const ModelConfig& config, const RankBytes& bytes, Range layers, const RankLayout& layout,
                  StageEnds ends) {
   int64_t sum = LayersBytes(bytes, layers);
@@ -128,9 +135,8 @@ int64_t SumShard(const ModelConfig& config, const RankBytes& bytes, Range layers
   }
   if (ends.last_stage) {
     sum += bytes.Norm();
-    const bool head_is_embedding =
-        config.tied_head && ends.first_stage && layout.embedding_rows == layout.head_rows;
-    if (!head_is_embedding) sum += bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
+    if (!HeadIsEmbedding(config, layout, ends))
+      sum += bytes.ColumnParallel({TensorRole::kHead}, layout.head_rows.size());
   }
   return sum;
 }
@@ -173,6 +179,25 @@ int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats,
                         const RankLayout& rank, int32_t layer, bool gpu) {
   const Form form = gpu ? Form::kGpuImage : Form::kPacked;
   return RankBytes(config, formats, quantize, rank.slices, form).LayerImage(layer);
+}
+
+EndBytes BytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                     const StageLayout& stage, int rank, StageEnds ends) {
+  const RankLayout& layout = RankOf(stage, rank);
+  const RankBytes bytes(config, formats, quantize, layout.slices);
+  EndBytes result{.one_matrix = HeadIsEmbedding(config, layout, ends)};
+  const auto add = [&](TensorRole role, Range rows, int64_t& whole, int64_t& largest) {
+    for (const Range piece : VocabularyPieces(rows)) {
+      const int64_t one = bytes.ColumnParallel({role}, piece.size());
+      whole += one;
+      largest = std::max(largest, one);
+    }
+  };
+  const TensorRole head = result.one_matrix ? TensorRole::kEmbedding : TensorRole::kHead;
+  if (ends.first_stage)
+    add(TensorRole::kEmbedding, layout.embedding_rows, result.embedding, result.embedding_piece);
+  if (ends.last_stage) add(head, layout.head_rows, result.head, result.head_piece);
+  return result;
 }
 
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,

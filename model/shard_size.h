@@ -61,6 +61,15 @@ int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Q
 // in the form of a CPU or a GPU. Vectors, and tables of a GPU's matrices, are not part of it.
 int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                         const RankLayout& rank, int32_t layer, bool gpu);
+// Packed bytes of the rank's embedding and head, and of the largest piece in which each is streamed
+// (model/streamed_layers.h); 0 of what it does not hold.
+struct EndBytes {
+  int64_t embedding = 0, embedding_piece = 0;
+  int64_t head = 0, head_piece = 0;
+  bool one_matrix = false;  // both are the same, and counted as each
+};
+EndBytes BytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                     const StageLayout& stage, int rank, StageEnds ends);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);

@@ -1,7 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
+
+#include "model/layout.h"
 
 namespace bellwether {
 
@@ -26,6 +29,27 @@ inline std::vector<bool> StreamedLayers(int64_t layers, int64_t streamed) {
   for (int64_t layer = 0; layer < layers; ++layer)
     result.push_back((layer + 1) * streamed / layers > layer * streamed / layers);
   return result;
+}
+
+// The same of what lies outside the layers. An embedding's rows are read as a step's tokens ask for them; a
+// head is read by every step that asks for logits, piece by piece after the layers. Where one matrix is both,
+// it is streamed as both.
+struct StreamedEnds {
+  bool embedding = false;
+  bool head = false;
+  bool any() const { return embedding || head; }
+  friend bool operator==(const StreamedEnds&, const StreamedEnds&) = default;
+};
+
+// Rows of a vocabulary that are hashed and streamed together, at most.
+inline constexpr int64_t kVocabularyPiece = 4096;
+
+// `rows` in pieces, which begin at the same rows on every layout but for the first.
+inline std::vector<Range> VocabularyPieces(Range rows) {
+  std::vector<Range> pieces;
+  for (int64_t begin = rows.begin; begin < rows.end; begin = pieces.back().end)
+    pieces.push_back({begin, std::min((begin / kVocabularyPiece + 1) * kVocabularyPiece, rows.end)});
+  return pieces;
 }
 
 }  // namespace bellwether

@@ -10,6 +10,7 @@
 #include "worker/device/device.h"
 #include "worker/sequence_table.h"
 #include "worker/stage_links.h"
+#include "worker/weights/embedding_rows.h"
 #include "worker/weights/layer_source.h"
 #include "worker/weights/loaded_shard.h"
 
@@ -38,12 +39,14 @@ class Executor : public StageExecutor {
   absl::StatusOr<StepResult> Run(const Step& step) override;
   void Abort(const absl::Status& reason) override {
     layers_->Abort(reason);
+    if (embedding_rows_ != nullptr) embedding_rows_->Abort(reason);
     links_->Abort(reason);
   }
   int64_t kv_bytes() const override { return ops_->kv_bytes(); }
 
  private:
   absl::Status RunStep(const Step& step, StepResult& result);
+  absl::Status CreateSources();
   absl::Status Embed(const Batch& batch, MessageTag tag, MutableRows residual);
   int64_t LayerRows() const {  // taken at once
     return std::min<int64_t>(assignment_.step_tokens, device_->layer_rows_max());
@@ -56,7 +59,9 @@ class Executor : public StageExecutor {
   ExecutorProgress* const progress_;
   const std::vector<int> cpus_;
   const bool verify_always_;
-  std::unique_ptr<LayerSource> layers_;  // ends after ops_, which may be reading its buffers
+  // They end after ops_, which may be reading their buffers.
+  std::unique_ptr<LayerSource> layers_;
+  std::unique_ptr<EmbeddingRows> embedding_rows_;  // null where the embedding is in memory, or elsewhere
   const std::unique_ptr<DeviceOps> ops_;
   std::unique_ptr<StageLinks> links_;  // end before the memory of ops_, which NCCL may be using
   std::unique_ptr<DecoderLayer> layer_;
@@ -94,13 +99,7 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
                                                   .in_place = ops_->HostView(residual_) != nullptr,
                                                   .links = std::move(links),
                                                   .nccl = nccl}));
-  BW_ASSIGN_OR_RETURN(layers_, LayerSource::Create({.shard = shard_,
-                                                    .device = device_.get(),
-                                                    .ops = ops_.get(),
-                                                    .cpus = cpus_,
-                                                    .wait_limit = assignment_.step_deadline,
-                                                    .verify_always = verify_always_,
-                                                    .progress = progress_}));
+  BW_RETURN_IF_ERROR(CreateSources());
   TensorParallelGroup* const group = &links_->group();
   BW_ASSIGN_OR_RETURN(layer_, DecoderLayer::Create({.config = &config_,
                                                     .slices = assignment_.rank_layout().slices,
@@ -109,9 +108,29 @@ absl::Status Executor::Allocate(std::vector<std::unique_ptr<Link>> links, const 
                                                     .group = group,
                                                     .ops = ops_.get()}));
   if (!assignment_.last_stage()) return absl::OkStatus();
-  BW_ASSIGN_OR_RETURN(
-      head_, OutputHead::Create(
-                 {.shard = shard_.get(), .assignment = &assignment_, .group = group, .ops = ops_.get()}));
+  BW_ASSIGN_OR_RETURN(head_, OutputHead::Create({.shard = shard_.get(),
+                                                 .assignment = &assignment_,
+                                                 .group = group,
+                                                 .ops = ops_.get(),
+                                                 .layers = layers_.get()}));
+  return absl::OkStatus();
+}
+
+absl::Status Executor::CreateSources() {
+  BW_ASSIGN_OR_RETURN(layers_, LayerSource::Create({.shard = shard_,
+                                                    .device = device_.get(),
+                                                    .ops = ops_.get(),
+                                                    .cpus = cpus_,
+                                                    .wait_limit = assignment_.step_deadline,
+                                                    .verify_always = verify_always_,
+                                                    .progress = progress_}));
+  if (shard_->embedding_pieces.empty()) return absl::OkStatus();
+  BW_ASSIGN_OR_RETURN(embedding_rows_, EmbeddingRows::Create({.pieces = shard_->embedding_pieces,
+                                                              .cpus = cpus_,
+                                                              .wait_limit = assignment_.step_deadline,
+                                                              .verify_always = verify_always_,
+                                                              .ops = ops_.get(),
+                                                              .progress = progress_}));
   return absl::OkStatus();
 }
 
@@ -171,7 +190,11 @@ absl::Status Executor::RunStep(const Step& step, StepResult& result) {
 // Every rank looks up the rows it owns; the others are copied from their owners, never summed.
 absl::Status Executor::Embed(const Batch& batch, MessageTag tag, MutableRows residual) {
   const auto first_token = static_cast<TokenId>(assignment_.rank_layout().embedding_rows.begin);
-  ops_->Embed(*shard_->embedding, first_token, residual);
+  if (embedding_rows_ != nullptr) {
+    BW_RETURN_IF_ERROR(embedding_rows_->Embed(batch, residual));
+  } else {
+    ops_->Embed(*shard_->embedding, first_token, residual);
+  }
   if (links_->group().size() > 1) {
     const std::vector<RankLayout>& ranks = assignment_.stage_layout().ranks;
     row_owners_.clear();

@@ -229,6 +229,7 @@ TEST_P(GoldenModel, StreamedLayersGiveTheSameBits) {
                        .numeric = {.kernel_level = std::string(Name(kernels::AvailableKernelLevels().back())),
                                    .kv_type = DType::kF32},
                        .streamed_layers = streamed,
+                       .streamed_ends = {.embedding = streamed == 99, .head = streamed == 99},
                        .cache = cache->get()});
     ASSERT_TRUE(cluster.ok()) << cluster.status();
     uint64_t step_id = 0;

@@ -89,6 +89,7 @@ struct Variant {
   size_t far_every = 0;             // so many workers from one on a far device to the next; 0: none are
   int64_t far_operations = -1;      // after which a far device fails
   int32_t streamed_layers = 0;      // of each stage
+  bool streamed_ends = false;
   const ShardCache* cache = nullptr;
 };
 
@@ -117,6 +118,7 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
            .threads = variant.threads,
            .device_of = device_of,
            .streamed_layers = variant.streamed_layers,
+           .streamed_ends = {.embedding = variant.streamed_ends, .head = variant.streamed_ends},
            .cache = variant.cache}));
   DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
@@ -229,13 +231,15 @@ TEST_P(LayoutEquality, StreamedLayers) {
                      .ranks = ranks,
                      .step_tokens = streamed == 1 ? 7 : 512,
                      .streamed_layers = streamed,
+                     .streamed_ends = streamed != 2,
                      .cache = cache->get()},
                     absl::StrCat(stages, " stages x ", ranks, " ranks, ", streamed, " layers streamed"));
       }
     }
   }
-  ExpectEqual({.ranks = 2, .far_every = 1, .streamed_layers = 99, .cache = cache->get()},
-              "streamed to far devices");
+  ExpectEqual(
+      {.ranks = 2, .far_every = 1, .streamed_layers = 99, .streamed_ends = true, .cache = cache->get()},
+      "streamed to far devices");
   EXPECT_GT(ListShardCache(directory.path())->size(), 0u);
 }
 

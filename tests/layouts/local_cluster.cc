@@ -36,7 +36,8 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
            .step_deadline = kPatience,
            .streamed_layers = std::min<int32_t>(
                options.streamed_layers, static_cast<int32_t>(options.layout.stages[stage].layers.size())),
-           .stream_home = options.stream_home});
+           .stream_home = options.stream_home,
+           .streamed_ends = options.streamed_ends});
     }
   }
   const size_t count = assignments.size();

@@ -32,6 +32,7 @@ class LocalCluster {
     NcclUse nccl;                 // between GPUs
     int32_t streamed_layers = 0;  // of each stage, or all of its layers if those are fewer
     WeightHome stream_home = WeightHome::kDrive;
+    StreamedEnds streamed_ends;         // of the stages that have them
     const ShardCache* cache = nullptr;  // where they lie on a drive
   };
   static absl::StatusOr<std::unique_ptr<LocalCluster>> Start(const Checkpoint& checkpoint,

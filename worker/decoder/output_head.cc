@@ -34,6 +34,7 @@ OutputHead::OutputHead(const Options& options)
       assignment_(*options.assignment),
       group_(*options.group),
       ops_(*options.ops),
+      layers_(*options.layers),
       logits_cols_(LogitCols(assignment_)) {
   column_bounds_.push_back(0);
   for (const RankLayout& rank : assignment_.stage_layout().ranks)
@@ -105,11 +106,26 @@ absl::Status OutputHead::ComputeLogits(absl::Span<const WantedRow> rows, Message
   const MutableRows normed = {normed_, count, config.hidden};
   ops_.PickRows(residual, absl::MakeConstSpan(picks.data(), count), config.hidden, normed);
   ops_.Norm(AsConst(normed), shard_.final_norm, config.hidden, config.norm_epsilon, normed);
-  ops_.Multiply(AsConst(normed), {{&shard_.head_matrix(), {}, logits_, logits_cols_}});
+  BW_RETURN_IF_ERROR(MultiplyHead(AsConst(normed)));
   if (group_.size() == 1) return absl::OkStatus();
   tag.kind = MessageKind::kLogits;
   tag.rows = static_cast<int32_t>(count);
   return group_.GatherColumns(tag, column_bounds_, absl::MakeSpan(logits_, count * logits_cols_));
+}
+
+// Every logit is a product of its own: in how many pieces the head comes shows nowhere.
+absl::Status OutputHead::MultiplyHead(ConstRows normed) {
+  if (shard_.head_pieces.empty()) {
+    ops_.Multiply(normed, {{&shard_.head_matrix(), {}, logits_, logits_cols_}});
+    return absl::OkStatus();
+  }
+  const int64_t first = shard_.rank.head_rows.begin, pieces = static_cast<int64_t>(shard_.head_pieces.size());
+  for (int64_t i = 0; i < pieces; ++i) {
+    BW_ASSIGN_OR_RETURN(const VocabularyPiece* piece, layers_.AcquireHead(i));
+    ops_.Multiply(normed, {{piece->matrix.get(), {}, logits_ + (piece->rows.begin - first), logits_cols_}});
+    BW_RETURN_IF_ERROR(layers_.ReleaseHead());
+  }
+  return absl::OkStatus();
 }
 
 absl::Status OutputHead::FetchLogits(int64_t rows) {

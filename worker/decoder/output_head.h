@@ -10,6 +10,7 @@
 #include "worker/decoder/batch.h"
 #include "worker/device/device.h"
 #include "worker/link/tensor_parallel_group.h"
+#include "worker/weights/layer_source.h"
 #include "worker/weights/loaded_shard.h"
 
 namespace bellwether {
@@ -23,6 +24,7 @@ class OutputHead {
     const Assignment* assignment = nullptr;
     TensorParallelGroup* group = nullptr;
     DeviceOps* ops = nullptr;
+    LayerSource* layers = nullptr;  // of the head's pieces, where it has some
   };
   // ResourceExhausted if there is no memory for the logits.
   static absl::StatusOr<std::unique_ptr<OutputHead>> Create(const Options& options);
@@ -46,6 +48,7 @@ class OutputHead {
   absl::Status Allocate();
   void CollectWanted(const Step& step, const Batch& batch, StepResult& result);
   absl::Status ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, ConstRows residual);
+  absl::Status MultiplyHead(ConstRows normed);
   absl::Status FetchLogits(int64_t rows);
   void UseLogits(absl::Span<const WantedRow> rows, StepResult& result);
   std::string WhyNotFinite() const;
@@ -54,6 +57,7 @@ class OutputHead {
   const Assignment& assignment_;
   TensorParallelGroup& group_;
   DeviceOps& ops_;
+  LayerSource& layers_;
   std::vector<int64_t> column_bounds_;  // [ranks + 1]: vocabulary rows of each rank
   std::vector<WantedRow> wanted_;
   float* normed_ = nullptr;

@@ -23,6 +23,7 @@ class CpuDevice : public Device {
                                                               WeightHome home) override;
   std::string image_form() const override;
   absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override;
+  bool keeps_packed_images() const override { return true; }
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
 
  private:

@@ -179,8 +179,7 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> LayerFile::Open(const std::stri
   return std::shared_ptr<const LayerFile>(std::move(file));
 }
 
-absl::Status LayerFile::ReadBlock(int64_t block, bool check, std::byte* image) const {
-  const int64_t begin = block * kLayerBlockBytes, end = begin + BytesOf(block);
+absl::Status LayerFile::ReadPages(int64_t begin, int64_t end, std::byte* image) const {
   for (int64_t at = begin; at < end;) {
     const ssize_t read = read_at_(fd_.get(), image + at, end - at, image_begin_ + at);
     if (read < 0 && errno == EINTR) continue;
@@ -190,6 +189,12 @@ absl::Status LayerFile::ReadBlock(int64_t block, bool check, std::byte* image) c
     at += read;
   }
   if (!direct_) (void)posix_fadvise(fd_.get(), image_begin_ + begin, end - begin, POSIX_FADV_DONTNEED);
+  return absl::OkStatus();
+}
+
+absl::Status LayerFile::ReadBlock(int64_t block, bool check, std::byte* image) const {
+  const int64_t begin = block * kLayerBlockBytes, end = begin + BytesOf(block);
+  BW_RETURN_IF_ERROR(ReadPages(begin, end, image));
   if (check && FastHash(absl::MakeConstSpan(image + begin, end - begin), block) != info_.checksums[block]) {
     return absl::DataLossError(
         absl::StrCat(path_, ": damaged between bytes ", image_begin_ + begin, " and ", image_begin_ + end));

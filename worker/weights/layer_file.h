@@ -75,6 +75,8 @@ class LayerFile {
   // Block `block` of the image to where it stands in it. `image` [image_bytes] is aligned to kLayerPageBytes.
   // DataLoss: it ends early, or (if it is to be checked) its checksum is wrong. Others: what the system says.
   absl::Status ReadBlock(int64_t block, bool check, std::byte* image) const;
+  // The bytes [begin, end) of the image, unchecked; the bounds are multiples of kLayerPageBytes.
+  absl::Status ReadPages(int64_t begin, int64_t end, std::byte* image) const;
   // Takes its name away, so that another is written: it cannot be read.
   void Discard() const;
   bool discarded() const { return discarded_; }

@@ -32,13 +32,16 @@ absl::Status LayerSource::Reserve() {
                            .wait_limit = options_.wait_limit,
                            .verify_always = options_.verify_always};
   int64_t largest = 0;
-  for (size_t layer = 0; layer < shard.layer_weights.size(); ++layer) {
-    const LayerWeights& weights = *shard.layer_weights[layer];
-    if (!weights.streamed()) continue;
-    streamed_.push_back(static_cast<int64_t>(layer));
-    largest = std::max(largest, weights.image_bytes);
-    if (weights.home == WeightHome::kDrive) ahead.files.push_back(weights.file);
+  const auto add = [&](WeightStore* store, const std::shared_ptr<const LayerFile>& file, int64_t bytes) {
+    streamed_.push_back({store, file.get(), bytes});
+    largest = std::max(largest, bytes);
+    if (file != nullptr) ahead.files.push_back(file);
+  };
+  for (const auto& layer : shard.layer_weights) {
+    if (layer->streamed()) add(layer->store.get(), layer->file, layer->image_bytes);
   }
+  for (const auto& piece : shard.head_pieces)
+    add(piece->store.get(), piece->file, piece->file->info().image_bytes);
   if (streamed_.empty()) return absl::OkStatus();
   absl::StatusOr<bool> slots = options_.ops->ReserveSlots(kLayerBuffers, largest);
   if (!slots.ok()) return Annotate(slots.status(), "slots for layers that are streamed");
@@ -55,23 +58,54 @@ absl::Status LayerSource::Reserve() {
 absl::StatusOr<const LayerWeights*> LayerSource::Acquire(int64_t layer) {
   const LayerWeights& weights = WeightsOf(layer);
   if (!weights.streamed()) return &weights;
-  BW_CHECK(acquired_ == released_ && &weights == &WeightsOfImage(acquired_));
+  if (const absl::Status there = AcquireImage(*weights.store); !there.ok())
+    return Annotate(there, "weights of a layer");
+  return &weights;
+}
+
+absl::StatusOr<const VocabularyPiece*> LayerSource::AcquireHead(int64_t piece) {
+  options_.progress->counter.fetch_add(1, std::memory_order_relaxed);
+  const VocabularyPiece& weights = *options_.shard->head_pieces[piece];
+  if (const absl::Status there = AcquireImage(*weights.store); !there.ok())
+    return Annotate(there, "weights of the head");
+  return &weights;
+}
+
+absl::Status LayerSource::AcquireImage(const WeightStore& store) {
+  PassOver(store);
   StepMeter& meter = options_.progress->meter;
   const StepPart before = meter.Enter(StepPart::kWeightsWait).before;
   const absl::Status brought = BringNext();
   meter.Enter(before);
-  if (!brought.ok()) return Annotate(brought, "weights of a layer");
-  const int slot = SlotOf(acquired_++);
-  options_.ops->UseSlot(slot);
-  weights.store->MoveTo(where_[slot]);
-  return &weights;
+  BW_RETURN_IF_ERROR(brought);
+  const int64_t image = acquired_++;
+  options_.ops->UseSlot(SlotOf(image));
+  ImageOf(image).store->MoveTo(where_[SlotOf(image)]);
+  return absl::OkStatus();
+}
+
+// Where operations read images in place nothing has been brought that was not acquired.
+void LayerSource::PassOver(const WeightStore& store) {
+  BW_CHECK_EQ(acquired_, released_);
+  int64_t image = acquired_;
+  const int64_t round_end = acquired_ + static_cast<int64_t>(streamed_.size());
+  while (image < round_end && ImageOf(image).store != &store) ++image;
+  BW_CHECK_LT(image, round_end);
+  if (image == acquired_) return;
+  BW_CHECK(!slots_ && brought_ == acquired_ && freed_ == acquired_);
+  brought_ = acquired_ = released_ = freed_ = image;
 }
 
 absl::Status LayerSource::Release(int64_t layer) {
   const LayerWeights& weights = WeightsOf(layer);
-  if (!weights.streamed()) return absl::OkStatus();
+  return weights.streamed() ? ReleaseImage() : absl::OkStatus();
+}
+
+absl::Status LayerSource::ReleaseHead() { return ReleaseImage(); }
+
+absl::Status LayerSource::ReleaseImage() {
   BW_RETURN_IF_ERROR(options_.ops->ReleaseSlot(SlotOf(released_)));
-  weights.store->MoveTo(nullptr);
+  ImageOf(released_).store->MoveTo(nullptr);
   ++released_;
   return BringMore();
 }
@@ -102,15 +136,15 @@ bool LayerSource::NeedsNoWaiting() const {
 }
 
 absl::Status LayerSource::BringOne() {
-  const LayerWeights& weights = WeightsOfImage(brought_);
-  absl::Span<std::byte> image = weights.store->image();
-  if (weights.home == WeightHome::kDrive) {
-    BW_ASSIGN_OR_RETURN(std::byte* const read, ahead_->Take(*weights.file));
-    image = {read, static_cast<size_t>(weights.image_bytes)};
+  const Image& next = ImageOf(brought_);
+  absl::Span<std::byte> image = next.store->image();
+  if (next.file != nullptr) {
+    BW_ASSIGN_OR_RETURN(std::byte* const read, ahead_->Take(*next.file));
+    image = {read, static_cast<size_t>(next.bytes)};
     const int64_t bytes = ahead_->bytes_read();
     CountBytes(bytes - std::exchange(counted_, bytes));
   } else {
-    CountBytes(weights.image_bytes);
+    CountBytes(next.bytes);
   }
   const int slot = SlotOf(brought_++);
   where_[slot] = options_.ops->FillSlot(slot, image);

@@ -15,10 +15,10 @@
 
 namespace bellwether {
 
-// The layers of a shard for one who asks for them in ascending order, step after step: those in the device's
-// memory, and those that are streamed, whose matrices come just in time, from their files or from the host's
-// memory. Used by the executor's thread alone, but for Abort. Ends after the ops, which may be reading what
-// it has.
+// The layers of a shard, and a head that is streamed, for one who asks for them in order, step after step:
+// those in the device's memory, and those that are streamed, whose matrices come just in time, from their
+// files or from the host's memory. Used by the executor's thread alone, but for Abort. Ends after the ops,
+// which may be reading what it has.
 //
 // A device with memory of its own has a slot for each of kLayerBuffers images. They are numbered as they
 // come, from 0 over all steps, and image i goes to slot i % kLayerBuffers as soon as the one before it there
@@ -42,16 +42,30 @@ class LayerSource {
   absl::StatusOr<const LayerWeights*> Acquire(int64_t layer);
   // The operations asked for so far are the last that use it: then another may take its place.
   absl::Status Release(int64_t layer);
+  // The same of a streamed head's pieces, counted from the first, which come after the layers. A step may do
+  // without them, or go through them again: what is read ahead for nothing is what fits into the buffers.
+  absl::StatusOr<const VocabularyPiece*> AcquireHead(int64_t piece);
+  absl::Status ReleaseHead();
   // From any thread: whoever waits for a layer gets `reason`.
   void Abort(const absl::Status& reason);
 
  private:
   explicit LayerSource(Options options) : options_(std::move(options)) {}
   absl::Status Reserve();
-  const LayerWeights& WeightsOf(int64_t layer) const { return *options_.shard->layer_weights[layer]; }
-  const LayerWeights& WeightsOfImage(int64_t image) const {
-    return WeightsOf(streamed_[image % static_cast<int64_t>(streamed_.size())]);
+  // What is streamed of a layer or a head.
+  struct Image {
+    WeightStore* store = nullptr;
+    const LayerFile* file = nullptr;  // null: in the host's memory
+    int64_t bytes = 0;
+  };
+  const Image& ImageOf(int64_t image) const {
+    return streamed_[image % static_cast<int64_t>(streamed_.size())];
   }
+  absl::Status AcquireImage(const WeightStore& store);
+  absl::Status ReleaseImage();
+  // Until the image of `store` is the next one: a step takes all of a head's pieces, or none.
+  void PassOver(const WeightStore& store);
+  const LayerWeights& WeightsOf(int64_t layer) const { return *options_.shard->layer_weights[layer]; }
   static int SlotOf(int64_t image) { return static_cast<int>(image % kLayerBuffers); }
 
   // Brings the image that is acquired next, waiting for it.
@@ -66,7 +80,7 @@ class LayerSource {
   void CountBytes(int64_t bytes);
 
   const Options options_;
-  std::vector<int64_t> streamed_;     // layers
+  std::vector<Image> streamed_;       // of a step, in order
   bool slots_ = false;                // else operations read images where the host has them
   std::unique_ptr<ReadAhead> ahead_;  // null if no layer comes from a drive
   // Images that have been brought to their slots, acquired and released, and how many buffers of ahead_ that

@@ -41,18 +41,23 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
 }
 
 int64_t LoadedShard::ResidentBytes() const {
-  int64_t largest = 0;
-  for (const auto& layer : layer_weights) largest = std::max(largest, layer->image_bytes);
-  return bytes - streamed_bytes + kLayerBuffers * largest;
+  int64_t in_turn = 0, by_row = 0;  // the largest image of what is streamed so
+  for (const auto& layer : layer_weights) in_turn = std::max(in_turn, layer->image_bytes);
+  for (const auto& piece : head_pieces) in_turn = std::max(in_turn, piece->file->info().image_bytes);
+  for (const auto& piece : embedding_pieces) by_row = std::max(by_row, piece->file->info().image_bytes);
+  return bytes - streamed_bytes + kLayerBuffers * in_turn + by_row;
 }
 
 bool LoadedShard::Serves(const Assignment& assignment) const {
+  const auto lost = [](const auto& part) { return part->file != nullptr && part->file->discarded(); };
   return complete && model_id == assignment.model_id && layers == assignment.stage_layout().layers &&
          rank == assignment.rank_layout() && quantize == assignment.numeric.quantize &&
          streamed_layers == assignment.streamed_layers &&
          (streamed_layers == 0 || stream_home == assignment.stream_home) &&
-         std::none_of(layer_weights.begin(), layer_weights.end(),
-                      [](const auto& layer) { return layer->file != nullptr && layer->file->discarded(); });
+         streamed_ends == assignment.streamed_ends &&
+         std::none_of(layer_weights.begin(), layer_weights.end(), lost) &&
+         std::none_of(embedding_pieces.begin(), embedding_pieces.end(), lost) &&
+         std::none_of(head_pieces.begin(), head_pieces.end(), lost);
 }
 
 }  // namespace bellwether

@@ -51,6 +51,16 @@ struct LayerField {
 };
 LayerField FieldOf(LayerWeights& layer, TensorRole role);
 
+// Consecutive rows of an embedding or a head that is streamed: the only matrix of its store.
+struct VocabularyPiece {
+  std::shared_ptr<WeightStore> store;  // first, as above
+  std::shared_ptr<const LayerFile> file;
+  std::vector<WeightHash> hashes;
+  Range rows;  // of the vocabulary
+  std::unique_ptr<DeviceMatrix> matrix;
+  int64_t panel_bytes = 0;  // of each kPanelRows rows, which follow each other in the file
+};
+
 // Weights of one rank of one stage, on its device. Immutable once loaded.
 class LoadedShard {
  public:
@@ -64,16 +74,20 @@ class LoadedShard {
   Quantize quantize = Quantize::kNone;
   int64_t streamed_layers = 0;
   WeightHome stream_home = WeightHome::kDrive;  // of those
-  std::vector<WeightHash> hashes;               // of what was read, in all
-  int64_t bytes = 0;                            // of matrices and vectors, in all
-  int64_t streamed_bytes = 0;                   // of those that are streamed
+  StreamedEnds streamed_ends;
+  std::vector<WeightHash> hashes;  // of what was read, in all
+  int64_t bytes = 0;               // of matrices and vectors, in all
+  int64_t streamed_bytes = 0;      // of those that are streamed
 
-  std::unique_ptr<DeviceMatrix> embedding;  // first stage: own rows
+  std::unique_ptr<DeviceMatrix> embedding;  // first stage: own rows, unless it has pieces
   NormWeights embedding_norm;               // first stage, BLOOM
   std::vector<std::shared_ptr<const LayerWeights>> layer_weights;
   NormWeights final_norm;              // last stage
-  std::unique_ptr<DeviceMatrix> head;  // last stage: own rows, unless `head_is_embedding`
+  std::unique_ptr<DeviceMatrix> head;  // last stage: own rows, unless it has pieces or `head_is_embedding`
   bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once
+
+  // Of those that are streamed, the same where they are one matrix.
+  std::vector<std::shared_ptr<const VocabularyPiece>> embedding_pieces, head_pieces;
 
   bool reordered = false;  // some layer has an input order
   bool complete = true;    // else it serves nothing: loading has ended after the last of its layers

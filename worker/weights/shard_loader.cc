@@ -27,9 +27,6 @@ using kernels::PackedMatrix;
 // never exists whole.
 constexpr int64_t kValuesPerRead = int64_t{1} << 18;
 
-// Rows of embedding and head are hashed in pieces of as many.
-constexpr int64_t kVocabularyPiece = 4096;
-
 static_assert(kImagePageBytes == kLayerPageBytes);
 
 int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
@@ -92,6 +89,9 @@ class Loader {
  private:
   absl::Status LoadLayer(int32_t layer, LayerWeights& weights);
   absl::Status LoadEnds(LoadedShard& shard);
+  // Of an embedding or a head that is streamed.
+  absl::Status LoadPieces(TensorRole role, Range rows, LoadedShard& shard,
+                          std::vector<std::shared_ptr<const VocabularyPiece>>& pieces);
   // The same layers of what was loaded before, null where there is none; of the rest nothing is kept.
   std::vector<std::shared_ptr<const LayerWeights>> TakePrevious();
 
@@ -467,20 +467,53 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
   return absl::OkStatus();
 }
 
+absl::Status Loader::LoadPieces(TensorRole role, Range rows, LoadedShard& shard,
+                                std::vector<std::shared_ptr<const VocabularyPiece>>& pieces) {
+  if (!device_.keeps_packed_images())
+    return absl::FailedPreconditionError("embedding and head are to be streamed, which CPUs alone do");
+  for (const Range some : VocabularyPieces(rows)) {
+    auto piece = std::make_shared<VocabularyPiece>();
+    piece->rows = some;
+    Section section{.name = absl::StrCat(role == TensorRole::kHead ? "head" : "embedding", " rows ",
+                                         some.begin, "-", some.end),
+                    .home = WeightHome::kDrive};
+    section.matrices.push_back({VocabularyPart(role, some), &piece->matrix});
+    BW_RETURN_IF_ERROR(LoadSection(section, piece->store, piece->file, piece->hashes));
+    piece->panel_bytes = piece->matrix->bytes() / RoundUp(some.size(), kLaneRows) * kernels::kPanelRows;
+    shard.streamed_bytes += piece->file->info().image_bytes;
+    shard.hashes.insert(shard.hashes.end(), piece->hashes.begin(), piece->hashes.end());
+    pieces.push_back(std::move(piece));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Loader::LoadEnds(LoadedShard& shard) {
   const bool first = assignment_.first_stage(), last = assignment_.last_stage();
-  shard.head_is_embedding = config_.tied_head && first && last && rank_.embedding_rows == rank_.head_rows;
+  const bool one = config_.tied_head && first && last && rank_.embedding_rows == rank_.head_rows;
+  const StreamedEnds& streamed = assignment_.streamed_ends;
+  if (one && streamed.embedding != streamed.head)
+    return absl::InvalidArgumentError("embedding and head are one matrix: both are streamed, or none is");
+  shard.head_is_embedding = one;
+  const bool in_pieces = first && streamed.embedding && rank_.embedding_rows.size() > 0;
+  const bool head_in_pieces = last && streamed.head && rank_.head_rows.size() > 0;
   Section section{.name = "outside the layers"};
-  if (first)
+  if (first && !in_pieces)
     section.matrices.push_back(
         {VocabularyPart(TensorRole::kEmbedding, rank_.embedding_rows), &shard.embedding});
-  if (last && !shard.head_is_embedding)
+  if (last && !head_in_pieces && !one)
     section.matrices.push_back({VocabularyPart(TensorRole::kHead, rank_.head_rows), &shard.head});
   std::shared_ptr<const LayerFile> file;
   BW_RETURN_IF_ERROR(LoadSection(section, shard.store, file, shard.hashes));
   if (first && config_.embedding_norm)
     BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, shard.embedding_norm));
-  return last ? LoadNorm(TensorRole::kFinalNorm, shard.final_norm) : absl::OkStatus();
+  if (last) BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, shard.final_norm));
+  if (in_pieces) {
+    BW_RETURN_IF_ERROR(
+        LoadPieces(TensorRole::kEmbedding, rank_.embedding_rows, shard, shard.embedding_pieces));
+  }
+  if (head_in_pieces && !one) return LoadPieces(TensorRole::kHead, rank_.head_rows, shard, shard.head_pieces);
+  if (head_in_pieces) shard.head_pieces = shard.embedding_pieces;
+  return absl::OkStatus();
 }
 
 std::vector<std::shared_ptr<const LayerWeights>> Loader::TakePrevious() {
@@ -549,6 +582,7 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   shard->quantize = assignment.numeric.quantize;
   shard->streamed_layers = assignment.streamed_layers;
   shard->stream_home = assignment.stream_home;
+  shard->streamed_ends = assignment.streamed_ends;
   std::shared_ptr<const LoadedShard>* const unfinished = options.unfinished;
   const absl::Status loaded =
       Loader(checkpoint, assignment, device, std::move(options), progress).Load(*shard);

@@ -481,5 +481,120 @@ TEST_F(CachedShard, WhatIsInMemoryIsWrittenBehind) {
   EXPECT_EQ(files(), 0u);
 }
 
+// -- What is outside the layers, streamed
+
+constexpr char kLargeVocabulary[] = "random:llama?hidden=64,layers=1,heads=4,ffn=96,vocab=9001";
+
+class StreamedEndsShard : public ::testing::Test {
+ protected:
+  void SetUp() override { cache_ = *ShardCache::Open({.directory = directory_.path()}); }
+  absl::StatusOr<std::shared_ptr<const LoadedShard>> Load(const std::string& model, StreamedEnds ends,
+                                                          int rank = 0, Quantize quantize = Quantize::kNone) {
+    checkpoint_ = *Checkpoint::Open(model);
+    assignment_ = MakeAssignment(checkpoint_->config(), 1, 2, quantize);
+    assignment_.rank = rank;
+    assignment_.streamed_ends = ends;
+    return LoadShard(*checkpoint_, assignment_, device_, {.cache = cache_.get()}, nullptr);
+  }
+  size_t files() const { return ListShardCache(directory_.path())->size(); }
+
+  testing_files::TemporaryDirectory directory_;
+  std::unique_ptr<ShardCache> cache_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+  Assignment assignment_;
+  CpuDevice device_{/*threads=*/1};
+};
+
+// Pieces begin at the same rows on every layout, have the bytes of the whole, and are hashed as it is.
+TEST_F(StreamedEndsShard, PiecesAreTheWhole) {
+  for (const std::string format : {":fp32", ":bf16", ":fp16", ":int8", ":int4"}) {
+    for (const int rank : {0, 1}) {
+      const auto whole = Load(kLargeVocabulary + format, {}, rank);
+      const auto shard = Load(kLargeVocabulary + format, {.embedding = true, .head = true}, rank);
+      ASSERT_TRUE(whole.ok() && shard.ok()) << whole.status() << shard.status();
+      EXPECT_EQ((*shard)->bytes, (*whole)->bytes);
+      EXPECT_EQ(HashesOf(**shard), HashesOf(**whole));
+      EXPECT_EQ((*shard)->embedding, nullptr);
+      EXPECT_EQ((*shard)->head, nullptr);
+      for (const auto& [pieces, matrix] : {std::pair{&(*shard)->embedding_pieces, (*whole)->embedding.get()},
+                                           {&(*shard)->head_pieces, (*whole)->head.get()}}) {
+        ASSERT_EQ(pieces->size(), 2u);
+        const Range rows = assignment_.rank_layout().head_rows;
+        EXPECT_EQ(pieces->front()->rows.begin, rows.begin);
+        EXPECT_EQ(pieces->back()->rows.end, rows.end);
+        int64_t streamed = 0;
+        for (const auto& piece : *pieces) {
+          streamed += piece->matrix->bytes();
+          std::vector<std::byte> image(piece->file->info().image_bytes + kLayerPageBytes);
+          std::byte* const page =
+              reinterpret_cast<std::byte*>(RoundUp(reinterpret_cast<int64_t>(image.data()), kLayerPageBytes));
+          for (int64_t block = 0; block < piece->file->blocks(); ++block) {
+            ASSERT_TRUE(piece->file->ReadBlock(block, /*check=*/true, page).ok());
+          }
+          piece->store->MoveTo(page);
+          std::vector<float> row(64), expected(64);
+          for (int64_t i = piece->rows.begin; i < piece->rows.end; i += 77) {
+            PackedOf(*piece->matrix).GetRow(i - piece->rows.begin, absl::MakeSpan(row));
+            PackedOf(*matrix).GetRow(i - rows.begin, absl::MakeSpan(expected));
+            ASSERT_EQ(row, expected) << "row " << i;
+          }
+          EXPECT_EQ(PackedOf(*piece->matrix).panel_data(1) - page, piece->panel_bytes);
+          piece->store->MoveTo(nullptr);
+        }
+        EXPECT_EQ(streamed, matrix->bytes());
+      }
+      const EndBytes counted =
+          BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
+                      assignment_.stage_layout(), rank, {.first_stage = true, .last_stage = true});
+      EXPECT_EQ(counted.embedding, (*whole)->embedding->bytes());
+      EXPECT_EQ(counted.head, (*whole)->head->bytes());
+      EXPECT_EQ(counted.head_piece, std::max((*shard)->head_pieces[0]->matrix->bytes(),
+                                             (*shard)->head_pieces[1]->matrix->bytes()));
+      EXPECT_FALSE(counted.one_matrix);
+      const int64_t piece = std::max((*shard)->head_pieces[0]->file->info().image_bytes,
+                                     (*shard)->head_pieces[1]->file->info().image_bytes);
+      EXPECT_EQ((*shard)->ResidentBytes(), (*shard)->bytes - (*shard)->streamed_bytes + 3 * piece)
+          << "two buffers for the head, one for the embedding";
+    }
+  }
+}
+
+TEST_F(StreamedEndsShard, OneMatrixIsStreamedOnceAndAsBoth) {
+  const std::string tied = absl::StrCat(kLargeVocabulary, ",tied=1:bf16");
+  const auto shard = Load(tied, {.embedding = true, .head = true});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_TRUE((*shard)->head_is_embedding);
+  EXPECT_EQ((*shard)->head_pieces, (*shard)->embedding_pieces);
+  EXPECT_TRUE(BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
+                          assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true})
+                  .one_matrix);
+  EXPECT_EQ(files(), 3u) << "two pieces, and a layer";
+  EXPECT_LT((*shard)->streamed_bytes, (*shard)->bytes);
+  EXPECT_TRUE(absl::IsInvalidArgument(Load(tied, {.embedding = true}).status()));
+}
+
+// The second time nothing is packed; what is lost is, and served by nobody before.
+TEST_F(StreamedEndsShard, PiecesAreKeptAndPackedAgainWhereTheyAreLost) {
+  const StreamedEnds both = {.embedding = true, .head = true};
+  const std::string model = absl::StrCat(kLargeVocabulary, ":bf16");
+  const auto shard = Load(model, both);
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ(files(), 5u) << "two pieces of each, and a layer";
+  EXPECT_TRUE((*shard)->Serves(assignment_));
+  Assignment other = assignment_;
+  other.streamed_ends.head = false;
+  EXPECT_FALSE((*shard)->Serves(other));
+  (*shard)->embedding_pieces[1]->file->Discard();
+  EXPECT_FALSE((*shard)->Serves(assignment_)) << "it is to be written anew";
+  EXPECT_EQ(files(), 4u);
+  const auto again = Load(model, both);
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(files(), 5u);
+  EXPECT_TRUE((*again)->Serves(assignment_));
+  EXPECT_EQ(HashesOf(**again), HashesOf(**shard));
+  EXPECT_TRUE(
+      absl::IsFailedPrecondition(LoadShard(*checkpoint_, assignment_, device_, {}, nullptr).status()));
+}
+
 }  // namespace
 }  // namespace bellwether

@@ -29,6 +29,7 @@ class FarDevice : public Device {
                                                               WeightHome home) override;
   std::string image_form() const override { return cpu_.image_form(); }
   absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override { return cpu_.NewImage(bytes); }
+  bool keeps_packed_images() const override { return true; }
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;
 
   // Beyond what a process is given, and no bits that a processor ignores.
