@@ -68,6 +68,8 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int
                                             {"weight_bytes", worker.weight_bytes},
                                             {"resident_bytes", worker.resident_bytes},
                                             {"streamed_layers", worker.streamed_layers},
+                                            {"streamed_embedding", worker.streamed_ends.embedding},
+                                            {"streamed_head", worker.streamed_ends.head},
                                             {"streamed_bytes", worker.streamed_bytes},
                                             {"streamed_from", StreamedFrom(worker)},
                                             {"host_bytes", worker.host_bytes},
@@ -108,7 +110,7 @@ WhatMoreBuys PlanWithMore(const ModelConfig& config, const TensorFormats& format
   constexpr int64_t kGib = int64_t{1} << 30;
   absl::flat_hash_set<std::string> streaming;  // hosts
   for (const PlannedWorker& worker : plan.workers) {
-    if (worker.streamed_layers > 0) streaming.insert(workers[worker.inventory].host);
+    if (worker.streamed_bytes > 0) streaming.insert(workers[worker.inventory].host);
   }
   if (streaming.empty()) return {};
   std::vector<WorkerInventory> larger = workers, more = workers;

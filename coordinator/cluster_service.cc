@@ -424,6 +424,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
     message.assignment.stage_kernel_levels = layout.plan.kernel_levels;
     message.assignment.streamed_layers = planned.streamed_layers;
     message.assignment.stream_home = planned.stream_home;
+    message.assignment.streamed_ends = planned.streamed_ends;
     v1::CoordinatorMessage out;
     Encode(message, out.mutable_assignment());
     SendTo(member.id, std::move(out));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <string>
 
 #include "common/check.h"
@@ -23,43 +24,81 @@ bool IsIn(const MemoryPool& pool, const PlannedWorker& worker) {
   return std::find(pool.workers.begin(), pool.workers.end(), worker.inventory) != pool.workers.end();
 }
 
-int64_t StreamedBytes(const OffloadCandidate& candidate, int32_t streamed) {
+// Of a step.
+int64_t StreamedBytes(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends) {
   const std::vector<bool> chosen = StreamedLayers(Layers(candidate), streamed);
-  int64_t bytes = 0;
+  int64_t bytes = ends.head ? candidate.ends.head : 0;
   for (size_t layer = 0; layer < chosen.size(); ++layer)
     bytes += chosen[layer] ? candidate.layer_bytes[layer] : 0;
   return bytes;
 }
 
+// How far a host goes outside the layers, the same for all of its workers.
+enum class Reach { kNone, kEmbedding, kHead };
+
+StreamedEnds EndsWithin(Reach reach, const EndBytes& bytes) {
+  const bool head = reach == Reach::kHead && bytes.head > 0;
+  const bool embedding = reach != Reach::kNone && bytes.embedding > bytes.embedding_piece;
+  return {.embedding = bytes.one_matrix ? head : embedding, .head = head};
+}
+
+// A way to stream: so many parts of `parts` of each worker's layers.
+struct Way {
+  Reach reach = Reach::kNone;
+  int32_t part = 0, parts = 1;
+  int64_t streamed_bytes = 0;  // of all workers
+};
+
+// The one with the fewest layers, if there is room for any.
+std::optional<Way> FewestLayers(absl::Span<const OffloadCandidate> candidates, Reach reach,
+                                int64_t usable_bytes, int64_t kv_blocks) {
+  int32_t parts = 1;
+  for (const OffloadCandidate& candidate : candidates) parts = std::max(parts, Layers(candidate));
+  for (int32_t part = 0; part <= parts; ++part) {
+    Way way{.reach = reach, .part = part, .parts = parts};
+    int64_t needed = 0;
+    for (const OffloadCandidate& candidate : candidates) {
+      const int32_t streamed = ShareOf(candidate, part, parts);
+      const StreamedEnds ends = EndsWithin(reach, candidate.ends);
+      needed += ResidentBytes(candidate, streamed, ends) + candidate.worker->activation_bytes +
+                kv_blocks * candidate.worker->kv_block_bytes;
+      way.streamed_bytes += StreamedBytes(candidate, streamed, ends);
+    }
+    if (needed <= usable_bytes) return way;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
-int64_t ResidentBytes(const OffloadCandidate& candidate, int32_t streamed) {
+int64_t ResidentBytes(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends) {
   BW_CHECK(0 <= streamed && streamed <= Layers(candidate));
-  if (streamed == 0) return candidate.worker->weight_bytes;
-  const int64_t largest = *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end());
-  return candidate.worker->weight_bytes - StreamedBytes(candidate, streamed) + kLayerBuffers * largest;
+  const EndBytes& bytes = candidate.ends;
+  int64_t largest = ends.head ? bytes.head_piece : 0;  // of what takes turns in the buffers
+  if (streamed > 0)
+    largest =
+        std::max(largest, *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end()));
+  int64_t resident =
+      candidate.worker->weight_bytes + kLayerBuffers * largest - StreamedBytes(candidate, streamed, ends);
+  if (ends.embedding) resident += bytes.embedding_piece - (bytes.one_matrix ? 0 : bytes.embedding);
+  return resident;
 }
 
 bool StreamToFit(absl::Span<const OffloadCandidate> candidates, int64_t usable_bytes, int64_t kv_blocks) {
-  int32_t parts = 0;
-  for (const OffloadCandidate& candidate : candidates) parts = std::max(parts, Layers(candidate));
-  for (int32_t part = 0; part <= parts; ++part) {
-    int64_t needed = 0;
-    for (const OffloadCandidate& candidate : candidates) {
-      const PlannedWorker& worker = *candidate.worker;
-      needed += ResidentBytes(candidate, ShareOf(candidate, part, std::max(1, parts))) +
-                worker.activation_bytes + kv_blocks * worker.kv_block_bytes;
-    }
-    if (needed > usable_bytes) continue;
-    for (const OffloadCandidate& candidate : candidates) {
-      PlannedWorker& worker = *candidate.worker;
-      worker.streamed_layers = ShareOf(candidate, part, std::max(1, parts));
-      worker.streamed_bytes = StreamedBytes(candidate, worker.streamed_layers);
-      worker.resident_bytes = ResidentBytes(candidate, worker.streamed_layers);
-    }
-    return true;
+  std::optional<Way> best;
+  for (const Reach reach : {Reach::kNone, Reach::kEmbedding, Reach::kHead}) {
+    const std::optional<Way> way = FewestLayers(candidates, reach, usable_bytes, kv_blocks);
+    if (way && (!best || way->streamed_bytes < best->streamed_bytes)) best = way;
   }
-  return false;
+  if (!best) return false;
+  for (const OffloadCandidate& candidate : candidates) {
+    PlannedWorker& worker = *candidate.worker;
+    worker.streamed_layers = ShareOf(candidate, best->part, best->parts);
+    worker.streamed_ends = EndsWithin(best->reach, candidate.ends);
+    worker.streamed_bytes = StreamedBytes(candidate, worker.streamed_layers, worker.streamed_ends);
+    worker.resident_bytes = ResidentBytes(candidate, worker.streamed_layers, worker.streamed_ends);
+  }
+  return true;
 }
 
 int64_t HostBytes(absl::Span<const WorkerInventory> workers, const MemoryPool& host, const Plan& plan) {

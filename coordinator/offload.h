@@ -15,13 +15,17 @@ namespace bellwether {
 struct OffloadCandidate {
   PlannedWorker* worker = nullptr;
   std::vector<int64_t> layer_bytes;  // of the images of its layers
+  EndBytes ends;                     // of embedding and head; none where they stay
 };
 
-// What the worker has in memory of its weights if `streamed` of its layers are streamed, buffers included.
-int64_t ResidentBytes(const OffloadCandidate& candidate, int32_t streamed);
+// What the worker has in memory of its weights if `streamed` of its layers and `ends` are streamed, buffers
+// included.
+int64_t ResidentBytes(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends = {});
 
-// Streams as few layers as leave room for `kv_blocks` KV blocks, the same share of each worker's, where all
-// of them together have `usable_bytes`. False, and nothing is changed, if there is no such number.
+// Streams so that there is room for `kv_blocks` KV blocks, where all workers together have `usable_bytes`,
+// and as few bytes a step as possible. An embedding, of which a step reads some rows, goes before anything
+// else; a head only where that leaves fewer bytes of layers than it has; of layers go as few as possible, the
+// same share of each worker's. False, and nothing is changed, if there is no such way.
 bool StreamToFit(absl::Span<const OffloadCandidate> candidates, int64_t usable_bytes, int64_t kv_blocks);
 
 // What the workers of GPUs have in the memory of `host`.

@@ -43,6 +43,69 @@ TEST(OffloadTest, WorkersOfAHostStreamTheSameShare) {
   EXPECT_LE(large.resident_bytes + small.resident_bytes, 1000);
 }
 
+// -- Embedding and head
+
+// 4 layers of 100, an embedding and a head of 400 in pieces of 10, and 100 besides.
+OffloadCandidate WithEnds(PlannedWorker& worker, bool one_matrix = false) {
+  worker = Planned(one_matrix ? 900 : 1300);
+  return {&worker,
+          {100, 100, 100, 100},
+          {.embedding = 400, .embedding_piece = 10, .head = 400, .head_piece = 10, .one_matrix = one_matrix}};
+}
+
+TEST(OffloadTest, BuffersOfEmbeddingAndHeadCount) {
+  PlannedWorker worker;
+  const OffloadCandidate two = WithEnds(worker);
+  EXPECT_EQ(ResidentBytes(two, 0, {.embedding = true}), 1300 - 400 + 10);
+  EXPECT_EQ(ResidentBytes(two, 0, {.head = true}), 1300 - 400 + 2 * 10);
+  EXPECT_EQ(ResidentBytes(two, 1, {.embedding = true, .head = true}), 1300 - 900 + 10 + 2 * 100)
+      << "pieces and layers take turns in the same buffers";
+  PlannedWorker other;
+  EXPECT_EQ(ResidentBytes(WithEnds(other, /*one_matrix=*/true), 0, {.embedding = true, .head = true}),
+            900 - 400 + 10 + 2 * 10);
+}
+
+// Its rows cost a step nothing.
+TEST(OffloadTest, TheEmbeddingGoesFirst) {
+  PlannedWorker worker;
+  const OffloadCandidate candidate = WithEnds(worker);
+  ASSERT_TRUE(StreamToFit({candidate}, 1310, /*kv_blocks=*/0));
+  EXPECT_EQ(worker.streamed_ends, StreamedEnds{});
+  ASSERT_TRUE(StreamToFit({candidate}, 1309, /*kv_blocks=*/0));
+  EXPECT_EQ(worker.streamed_ends, StreamedEnds{.embedding = true});
+  EXPECT_EQ(worker.streamed_layers, 0);
+  EXPECT_EQ(worker.streamed_bytes, 0);
+  EXPECT_EQ(worker.resident_bytes, 910);
+}
+
+// The head's pieces need little room for themselves, and a layer's two buffers much.
+TEST(OffloadTest, TheHeadGoesWhereLayersWouldBeMoreBytes) {
+  PlannedWorker worker;
+  const OffloadCandidate candidate = WithEnds(worker);
+  ASSERT_TRUE(StreamToFit({candidate}, 10 + 810, /*kv_blocks=*/0));  // 90 too few
+  EXPECT_EQ(worker.streamed_layers, 3) << "300 bytes, and not the head's 400";
+  EXPECT_FALSE(worker.streamed_ends.head);
+  ASSERT_TRUE(StreamToFit({candidate}, 10 + 700, /*kv_blocks=*/0));
+  EXPECT_EQ(worker.streamed_layers, 0) << "four layers leave 710";
+  EXPECT_EQ(worker.streamed_ends, (StreamedEnds{.embedding = true, .head = true}));
+  EXPECT_EQ(worker.streamed_bytes, 400);
+  ASSERT_TRUE(StreamToFit({candidate}, 10 + 310, /*kv_blocks=*/0)) << "all there is, and the buffers";
+  EXPECT_EQ(worker.streamed_layers, 4);
+  EXPECT_EQ(worker.streamed_bytes, 800);
+  EXPECT_FALSE(StreamToFit({candidate}, 10 + 309, /*kv_blocks=*/0));
+}
+
+TEST(OffloadTest, OneMatrixIsStreamedAsBothOrNot) {
+  PlannedWorker worker;
+  const OffloadCandidate candidate = WithEnds(worker, /*one_matrix=*/true);
+  ASSERT_TRUE(StreamToFit({candidate}, 10 + 899, /*kv_blocks=*/0));
+  EXPECT_EQ(worker.streamed_layers, 3) << "300 bytes, and not 400";
+  EXPECT_EQ(worker.streamed_ends, StreamedEnds{});
+  ASSERT_TRUE(StreamToFit({candidate}, 10 + 530, /*kv_blocks=*/0));
+  EXPECT_EQ(worker.streamed_ends, (StreamedEnds{.embedding = true, .head = true}));
+  EXPECT_EQ(worker.streamed_bytes, 400);
+}
+
 // -- In a plan
 
 constexpr int64_t kGiB = int64_t{1} << 30;
@@ -160,6 +223,26 @@ TEST(OffloadTest, MoreSequencesAtOnceTakeMemoryFromLayers) {
   EXPECT_LT(one->workers[0].streamed_layers, four->workers[0].streamed_layers);
 }
 
+// BLOOM 7B: its embedding is a seventh of it.
+TEST(OffloadTest, AnEmbeddingThatIsTheHeadIsStreamedWhereThatIsLess) {
+  const ModelConfig config = *ParseShape("bloom-7b");
+  PlannerOptions options{.kv_type = DType::kBF16, .plan_for_batch = 1, .context_tokens = 512};
+  const auto plan = MakePlan(config, kBF16, {Worker("a", "h", 13.5, 2e9)}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const PlannedWorker& worker = plan->workers[0];
+  EXPECT_EQ(worker.streamed_ends, (StreamedEnds{.embedding = true, .head = true}));
+  EXPECT_EQ(worker.streamed_layers, 0);
+  EXPECT_EQ(worker.streamed_bytes, int64_t{2} * config.vocab * config.hidden);
+  EXPECT_THAT(plan->arithmetic, HasSubstr("a streams the head, rows of the embedding, "));
+  // In less memory than the head and its buffers.
+  options.context_tokens = 64;
+  options.step_tokens = 64;
+  const auto little = MakePlan(config, kBF16, {Worker("a", "h", 1.5, 2e9)}, options);
+  ASSERT_TRUE(little.ok()) << little.status();
+  EXPECT_GT(little->workers[0].streamed_layers, 0);
+  EXPECT_TRUE(little->workers[0].streamed_ends.head);
+}
+
 TEST(OffloadTest, WhoMayNotStreamIsToldHowToAllowIt) {
   const ModelConfig config = *ParseShape("llama-13b");
   for (const auto& [drive, offload] : {std::pair{0.0, Offload::kAuto}, {1e9, Offload::kOff}}) {
@@ -169,7 +252,7 @@ TEST(OffloadTest, WhoMayNotStreamIsToldHowToAllowIt) {
     EXPECT_THAT(std::string(refused.message()),
                 HasSubstr(offload == Offload::kOff ? "--offload auto" : "worker a stream layers"));
   }
-  // Not even the ends, which are not streamed, and one context fit.
+  // Not even the buffers and one context fit.
   EXPECT_THAT(std::string(MakePlan(config, kBF16, {Worker("a", "h", 1, 1e9)}, {}).status().message()),
               HasSubstr("too much"));
 }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "common/dtype.h"
@@ -60,16 +61,24 @@ std::string PoolLine(const Plan& plan, absl::Span<const WorkerInventory> workers
 
 // What comes to the worker in every step, and where from; empty if it has all in memory.
 std::string StreamingLine(const Plan& plan, const PlannedWorker& planned, const WorkerInventory& worker) {
-  if (planned.streamed_layers == 0) return "";
+  std::vector<std::string> what;
+  if (planned.streamed_layers > 0) {
+    what.push_back(absl::StrFormat("%d of %d layers", planned.streamed_layers,
+                                   plan.layout.stages[planned.stage].layers.size()));
+  }
+  if (planned.streamed_ends.head) what.emplace_back("the head");
+  if (planned.streamed_ends.embedding) what.emplace_back("rows of the embedding");
+  if (what.empty()) return "";
+  const std::string streams = absl::StrCat(worker.name, " streams ", absl::StrJoin(what, ", "));
+  const std::string resident = FormatBytes(planned.resident_bytes) + " of weights and buffers in memory\n";
+  if (planned.streamed_bytes == 0) return absl::StrCat(streams, "; ", resident);
   const std::string from =
       planned.stream_home == WeightHome::kHost
           ? absl::StrFormat("its host's memory, pinned, to the card at %.2f GB/s",
                             worker.gpu ? worker.gpu->copy_bytes_per_second / 1e9 : 0)
           : absl::StrFormat("a drive of %.2f GB/s that its host shares", worker.drive_bytes_per_second / 1e9);
-  return absl::StrFormat(
-      "%s streams %d of %d layers, %s a step, from %s: %.2f s a step; %s of weights and buffers in memory\n",
-      worker.name, planned.streamed_layers, plan.layout.stages[planned.stage].layers.size(),
-      FormatBytes(planned.streamed_bytes), from, planned.drive_seconds, FormatBytes(planned.resident_bytes));
+  return absl::StrFormat("%s, %s a step, from %s: %.2f s a step; %s", streams,
+                         FormatBytes(planned.streamed_bytes), from, planned.drive_seconds, resident);
 }
 
 // Why ranks are on several hosts, which is slower where no drive is waited for.

@@ -525,13 +525,20 @@ void Planner::StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const {
                                                       stage.ranks[worker.rank], static_cast<int32_t>(layer),
                                                       workers_[worker.inventory].gpu.has_value()));
     }
+    const StageEnds ends = {worker.stage == 0,
+                            worker.stage + 1 == static_cast<int>(plan->layout.stages.size())};
+    if (!pool.gpu)
+      candidate.ends = BytesOfEnds(config_, formats_, options_.quantize, stage, worker.rank, ends);
     block += worker.kv_block_bytes;
   }
   if (candidates.empty()) return;
   const int64_t usable =
       pool.usable_bytes - pool.process_bytes - (pool.gpu ? 0 : HostBytes(workers_, pool, *plan));
   const bool fits = StreamToFit(candidates, usable, ContextBlocks());
-  if (!fits || candidates[0].worker->streamed_layers == 0) return;  // what does not fit even so is told
+  const bool streams =
+      std::any_of(candidates.begin(), candidates.end(),
+                  [](const OffloadCandidate& candidate) { return candidate.worker->streamed_bytes > 0; });
+  if (!fits || !streams) return;  // what does not fit even so is told
   int64_t wanted =
       std::min<int64_t>({options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(),
                          usable / kKvShareOfStreaming / std::max<int64_t>(1, block)});

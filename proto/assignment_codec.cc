@@ -166,6 +166,8 @@ void Encode(const AssignmentMessage& message, v1::Assignment* out) {
   out->set_cores_are_short(assignment.cores_are_short);
   out->set_streamed_layers(assignment.streamed_layers);
   out->set_streams_from_host(assignment.stream_home == WeightHome::kHost);
+  out->set_streamed_embedding(assignment.streamed_ends.embedding);
+  out->set_streamed_head(assignment.streamed_ends.head);
   out->set_link_secret(message.link_secret);
   for (const AssignedPeer& peer : message.peers) {
     v1::Peer* peer_out = out->add_peers();
@@ -195,6 +197,11 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   }
   const Range layers = assignment.layout.stages[message.stage()].layers;
   BW_RETURN_IF_ERROR(CheckRange("streamed_layers", message.streamed_layers(), 0, layers.size()));
+  const int last_stage = static_cast<int>(assignment.layout.stages.size()) - 1;
+  if ((message.streamed_embedding() && message.stage() != 0) ||
+      (message.streamed_head() && message.stage() != last_stage)) {
+    return absl::InvalidArgumentError("streamed_embedding or streamed_head of a stage that has none");
+  }
   BW_RETURN_IF_ERROR(CheckRange("kv_blocks", message.kv_blocks(), 1, kKvBlocksMax));
   BW_RETURN_IF_ERROR(CheckRange("context_tokens", message.context_tokens(), 1, 1 << 24));
   BW_RETURN_IF_ERROR(CheckRange("step_tokens", message.step_tokens(), 1, 1 << 20));
@@ -214,6 +221,7 @@ absl::StatusOr<AssignmentMessage> Decode(const v1::Assignment& message) {
   assignment.cores_are_short = message.cores_are_short();
   assignment.streamed_layers = message.streamed_layers();
   assignment.stream_home = message.streams_from_host() ? WeightHome::kHost : WeightHome::kDrive;
+  assignment.streamed_ends = {.embedding = message.streamed_embedding(), .head = message.streamed_head()};
   decoded.link_secret = message.link_secret();
   return decoded;
 }

@@ -32,6 +32,7 @@ AssignmentMessage MakeAssignment() {
   assignment.cores_are_short = true;
   assignment.streamed_layers = 2;
   assignment.stream_home = WeightHome::kHost;
+  assignment.streamed_ends = {.embedding = true};
   message.peers = {
       {.name = "a", .stage = 0, .rank = 0, .host_id = "h", .unix_socket = "s1", .link_address = "x:1"},
       {.name = "b", .stage = 0, .rank = 1, .host_id = "h", .unix_socket = "s2"},
@@ -61,6 +62,7 @@ TEST(AssignmentCodec, SurvivesTheWire) {
   EXPECT_TRUE(decoded->assignment.cores_are_short);
   EXPECT_EQ(decoded->assignment.streamed_layers, 2);
   EXPECT_EQ(decoded->assignment.stream_home, WeightHome::kHost);
+  EXPECT_EQ(decoded->assignment.streamed_ends, expected.assignment.streamed_ends);
   ASSERT_EQ(decoded->peers.size(), 3u);
   EXPECT_EQ(decoded->peers[2].link_address, "y:1");
   EXPECT_EQ(decoded->link_secret, "secret");
@@ -115,6 +117,14 @@ TEST(AssignmentCodec, HostileAssignmentsAreRefusedByField) {
        }},
       {"stage", [](v1::Assignment& m) { m.set_stage(2); }},
       {"rank", [](v1::Assignment& m) { m.set_rank(-1); }},
+      {"streamed_layers", [](v1::Assignment& m) { m.set_streamed_layers(3); }},
+      {"streamed_head", [](v1::Assignment& m) { m.set_streamed_head(true); }},
+      {"streamed_embedding",
+       [](v1::Assignment& m) {
+         m.set_stage(1);
+         m.set_rank(0);
+         m.set_streamed_layers(0);
+       }},
       {"kv_blocks", [](v1::Assignment& m) { m.set_kv_blocks(0); }},
       {"context_tokens", [](v1::Assignment& m) { m.set_context_tokens(-1); }},
       {"step_tokens", [](v1::Assignment& m) { m.set_step_tokens(1 << 30); }},

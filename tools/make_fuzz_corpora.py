@@ -285,6 +285,11 @@ def make_messages():
     step = field(1, 7) + field(2, 1) + field(3, field(1, 3) + field(2, field(1, 5)))
     for number, name in enumerate(("step", "result", "assignment")):
         write("proto/cluster_codec_fuzz", name, bytes([number]) + step)
+    row_range = field(1, 0) + field(2, 9)
+    rank = field(1, row_range) + field(2, row_range) + field(3, row_range)
+    layout = field(1, field(1, field(1, 0) + field(2, 2)) + field(2, rank))
+    streamed = field(17, 1) + field(19, 1) + field(20, 1)
+    write("proto/cluster_codec_fuzz", "streamed", bytes([2]) + field(1, 7) + field(3, layout) + streamed)
 
 
 def make_requests():
