@@ -20,6 +20,11 @@ WHOLE_MIB, LITTLE_MIB = 4000, 80
 # Of a machine for so many workers, so that some and so that all layers are streamed.
 SOME_MIB, ALL_MIB = {1: 98, 2: 160}, {1: LITTLE_MIB, 2: 140}
 
+# Embedding and head of five pieces each, 10 MB; as one matrix too. 4 layers of 1.6 MB.
+LARGE_VOCABULARY = "random:llama?hidden=256,layers=4,heads=8,ffn=704,vocab=20000,positions=2048{}:bf16"
+# Of a machine for so many workers, so that the embedding, then the head, then all layers are streamed too.
+EMBEDDING_MIB, HEAD_MIB, LEAST_MIB = {1: 88, 2: 152}, {1: 78, 2: 142}, {1: 71, 2: 138}
+
 
 def generate(*arguments, max_tokens=12):
     return subprocess.run(
@@ -33,8 +38,8 @@ class Streaming(unittest.TestCase):
         self.addCleanup(shutil.rmtree, self.directory)
         self.cache = self.directory / "shards"
 
-    def private(self, memory_mib, *flags):
-        done = generate("--model", MODEL, "--context-tokens", 64, "--plan-for-batch", 1, "--memory-mib", memory_mib,
+    def private(self, memory_mib, *flags, model=MODEL):
+        done = generate("--model", model, "--context-tokens", 64, "--plan-for-batch", 1, "--memory-mib", memory_mib,
                         "--shard-cache", self.cache, *flags)
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)["token_ids"]
@@ -58,6 +63,14 @@ class Streaming(unittest.TestCase):
                             *flags)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn("does not fit", done.stderr)
+
+    def plan(self, model, memory_mib, *flags):
+        done = subprocess.run(
+            [processes.BIN / "bellwether", "plan", "--model", model, "--context-tokens", "64", "--plan-for-batch", "1", *flags,
+             "--worker", f"memory={memory_mib}MiB,drive=100MB/s,gflops=100"], capture_output=True, text=True,
+            timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        return done.stdout
 
     def test_the_plan_tells_what_is_streamed(self):
         done = subprocess.run(
@@ -89,8 +102,8 @@ class Streaming(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertLessEqual(sum(layer["bytes"] for layer in self.layers()), 20e6)
 
-    def cluster(self, memory_mib):
-        cluster = processes.Cluster(MODEL, coordinator_flags=["--context-tokens", 64, "--plan-for-batch", 1],
+    def cluster(self, memory_mib, model=MODEL):
+        cluster = processes.Cluster(model, coordinator_flags=["--context-tokens", 64, "--plan-for-batch", 1],
                                     worker_flags=["--memory-mib", memory_mib, "--shard-cache", self.cache])
         self.addCleanup(cluster.close)
         return cluster
@@ -136,6 +149,49 @@ class Streaming(unittest.TestCase):
         cluster = self.cluster(LITTLE_MIB)
         self.assertEqual(self.ask(cluster), expected)
         self.assertRegex(cluster.logs(), r"weights of a layer: \S+\.layer: damaged between bytes")
+
+    def test_embedding_and_head_may_be_streamed_too(self):
+        for tied in "", ",tied=1":
+            model = LARGE_VOCABULARY.format(tied)
+            expected = self.private(WHOLE_MIB, model=model)
+            for memory in EMBEDDING_MIB, HEAD_MIB, LEAST_MIB:
+                for ranks in 1, 2:
+                    self.assertEqual(self.private(memory[ranks], "--tensor-parallel", ranks, model=model), expected,
+                                     (tied, memory, ranks))
+
+    def test_the_plan_tells_of_embedding_and_head(self):
+        streamed = []
+        for memory in WHOLE_MIB, EMBEDDING_MIB[1], HEAD_MIB[1], LEAST_MIB[1]:
+            plan = json.loads(self.plan(LARGE_VOCABULARY.format(""), memory, "--json"))
+            worker = plan["workers"][0]
+            streamed.append((worker["streamed_embedding"], worker["streamed_head"], worker["streamed_layers"] > 0))
+        self.assertEqual(streamed, [(False, False, False), (True, False, False), (True, True, False), (True, True, True)])
+        self.assertIn("streams the head, rows of the embedding, ", self.plan(LARGE_VOCABULARY.format(""), HEAD_MIB[1]))
+
+    # The head once a step, whatever the prompt; of the embedding some panels.
+    def test_every_step_reads_a_streamed_head_once(self):
+        cluster = self.cluster(HEAD_MIB[1], model=LARGE_VOCABULARY.format(""))
+        self.ask(cluster, max_tokens=1)
+        streamed, panel = "bellwether_weights_streamed_bytes_total", 64 * 256 * 2
+        first = self.metric(cluster, streamed)
+        self.ask(cluster, max_tokens=21)
+        read = self.metric(cluster, streamed) - first
+        head, piece = 20000 * 256 * 2, 4096 * 256 * 2
+        self.assertLess(abs(read - 21 * head), 4 * piece + 30 * panel + 5 * piece)
+
+    # As a layer, and a piece of the embedding that a token asks for as one of the head.
+    def test_damaged_pieces_give_no_wrong_token(self):
+        model = LARGE_VOCABULARY.format("")
+        expected = self.private(HEAD_MIB[1], model=model)
+        damaged = [layer["path"] for layer in self.layers() if re.search(r"^(embedding|head) rows \d", layer["key"], re.M)]
+        self.assertEqual(len(damaged), 10)
+        for path in damaged:
+            with open(path, "r+b") as file:
+                file.seek(-5000, os.SEEK_END)
+                file.write(b"damage")
+        cluster = self.cluster(HEAD_MIB[1], model=model)
+        self.assertEqual(self.ask(cluster), expected)
+        self.assertRegex(cluster.logs(), r"weights of the head: \S+\.layer: damaged between bytes")
 
     # Killed while it writes: the next one packs what is missing.
     def test_a_worker_that_is_killed_while_it_packs_is_followed_by_one_that_goes_on(self):
