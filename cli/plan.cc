@@ -93,7 +93,7 @@ std::string ToText(const Plan& plan, int64_t stored_bytes, const WhatMoreBuys& m
     absl::StrAppendFormat(&text, "\nwith %s: %.2f tokens/s, %.2f times as many", what, *tokens_per_second,
                           *tokens_per_second / plan.decode_tokens_per_second);
   };
-  add("1 GiB more on each host that streams", more.memory);
+  add("1 GiB more where weights are streamed", more.memory);
   add("one more host like the first", more.machine);
   return text;
 }
@@ -123,6 +123,7 @@ WhatMoreBuys PlanWithMore(const ModelConfig& config, const TensorFormats& format
     WorkerInventory& copy = more.emplace_back(worker);
     copy.host += ", again";
     copy.name += ", again";
+    if (copy.gpu) copy.gpu->uuid += ", again";
   }
   WhatMoreBuys result{.memory = TokensPerSecond(MakePlan(config, formats, larger, options))};
   const bool free = options.ranks == 0 && options.stages == 0 && !options.layout;

@@ -81,6 +81,15 @@ std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, c
     FindStreamRates(workers, options.offload, &pool);
     pool.usable_bytes = static_cast<int64_t>(static_cast<double>(pool.free_bytes) * share);
   }
+  for (const MemoryPool& host : all) {
+    if (host.gpu) continue;
+    const auto is_its_gpu = [&](const MemoryPool& pool) { return pool.gpu && pool.host == host.host; };
+    const int64_t gpus = std::count_if(all.begin(), all.end(), is_its_gpu);
+    for (MemoryPool& pool : all) {
+      if (is_its_gpu(pool))
+        pool.host_room_bytes = std::max<int64_t>(0, host.usable_bytes - host.process_bytes) / gpus;
+    }
+  }
   return all;
 }
 

@@ -23,8 +23,12 @@ struct MemoryPool {
   // At which layers may be streamed to these workers, the least that one of them has seen; 0: they may not.
   double drive_bytes_per_second = 0;      // from the drive that their host has
   double host_copy_bytes_per_second = 0;  // from the host's memory to the GPU
-  double stream_bytes_per_second() const {
-    return std::max(drive_bytes_per_second, host_copy_bytes_per_second);
+  int64_t host_room_bytes = 0;            // that a GPU may take there, if others take as much
+  // Of so many bytes; 0: they cannot be streamed.
+  double StreamBytesPerSecond(int64_t bytes) const {
+    return bytes <= host_room_bytes || drive_bytes_per_second == 0
+               ? std::max(drive_bytes_per_second, host_copy_bytes_per_second)
+               : drive_bytes_per_second;
   }
 };
 

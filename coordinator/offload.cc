@@ -109,22 +109,40 @@ int64_t HostBytes(absl::Span<const WorkerInventory> workers, const MemoryPool& h
   return bytes;
 }
 
-void ChooseHomes(absl::Span<const WorkerInventory> workers, const MemoryPool& gpu, const MemoryPool& host,
-                 int32_t context_blocks, absl::Span<const OffloadCandidate> candidates, const Plan& plan) {
-  int64_t needed = 0;
-  for (const OffloadCandidate& candidate : candidates) needed += candidate.worker->streamed_bytes;
-  int64_t room = host.usable_bytes - host.process_bytes - HostBytes(workers, host, plan);
-  for (const PlannedWorker& worker : plan.workers) {
-    if (IsIn(host, worker))
-      room -= worker.weight_bytes + worker.activation_bytes + context_blocks * worker.kv_block_bytes;
-  }
-  const bool from_host =
-      gpu.host_copy_bytes_per_second > 0 && (needed <= room || gpu.drive_bytes_per_second == 0);
+void ChooseHomes(const MemoryPool& gpu, absl::Span<const OffloadCandidate> candidates) {
   for (const OffloadCandidate& candidate : candidates) {
     PlannedWorker& worker = *candidate.worker;
+    const bool drive = gpu.drive_bytes_per_second > 0;
     const int64_t largest = *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end());
-    worker.stream_home = from_host ? WeightHome::kHost : WeightHome::kDrive;
-    worker.host_bytes = from_host ? worker.streamed_bytes : kLayerBuffers * largest;
+    worker.stream_home = drive ? WeightHome::kDrive : WeightHome::kHost;
+    worker.host_bytes = drive ? kLayerBuffers * largest : worker.streamed_bytes;
+  }
+}
+
+void PreferHosts(absl::Span<const WorkerInventory> workers, const std::vector<MemoryPool>& pools,
+                 int32_t context_blocks, Plan* plan) {
+  std::map<std::string, int64_t> room;  // by host
+  for (const MemoryPool& pool : pools) {
+    if (pool.gpu) continue;
+    room[pool.host] = pool.usable_bytes - pool.process_bytes - HostBytes(workers, pool, *plan);
+    for (const PlannedWorker& worker : plan->workers) {
+      if (IsIn(pool, worker))
+        room[pool.host] -=
+            worker.weight_bytes + worker.activation_bytes + context_blocks * worker.kv_block_bytes;
+    }
+  }
+  for (const MemoryPool& pool : pools) {
+    if (!pool.gpu || pool.host_copy_bytes_per_second == 0) continue;
+    int64_t needed = 0;
+    for (const PlannedWorker& worker : plan->workers)
+      needed += IsIn(pool, worker) ? worker.streamed_bytes - worker.host_bytes : 0;
+    if (needed > room[pool.host]) continue;
+    room[pool.host] -= needed;
+    for (PlannedWorker& worker : plan->workers) {
+      if (!IsIn(pool, worker) || worker.streamed_layers == 0) continue;
+      worker.stream_home = WeightHome::kHost;
+      worker.host_bytes = worker.streamed_bytes;
+    }
   }
 }
 

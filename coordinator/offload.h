@@ -31,10 +31,14 @@ bool StreamToFit(absl::Span<const OffloadCandidate> candidates, int64_t usable_b
 // What the workers of GPUs have in the memory of `host`.
 int64_t HostBytes(absl::Span<const WorkerInventory> workers, const MemoryPool& host, const Plan& plan);
 
-// Where the streamed layers of those who share `gpu` lie: in its host's memory if that has room beside all
-// that it is asked for otherwise, with `context_blocks` KV blocks, since it is faster than a drive.
-void ChooseHomes(absl::Span<const WorkerInventory> workers, const MemoryPool& gpu, const MemoryPool& host,
-                 int32_t context_blocks, absl::Span<const OffloadCandidate> candidates, const Plan& plan);
+// Where the streamed layers of a GPU's workers lie, as long as nobody has looked at its host: on a drive, by
+// way of buffers, if they have one.
+void ChooseHomes(const MemoryPool& gpu, absl::Span<const OffloadCandidate> candidates);
+
+// Moves them to the memory of hosts, GPU by GPU, where that has room beside all that it is asked for
+// otherwise, with `context_blocks` KV blocks: it is faster than a drive.
+void PreferHosts(absl::Span<const WorkerInventory> workers, const std::vector<MemoryPool>& pools,
+                 int32_t context_blocks, Plan* plan);
 
 // How long what is streamed in a step is on its way.
 void PredictDrives(absl::Span<const WorkerInventory> workers, const std::vector<MemoryPool>& pools,

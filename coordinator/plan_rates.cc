@@ -18,13 +18,22 @@ struct StageTime {
   double links = 0;           // all-reduces, and the way from the stage before
 };
 
+bool AreOnOneHost(absl::Span<const WorkerInventory> workers, absl::Span<const size_t> ranks) {
+  return std::all_of(ranks.begin(), ranks.end(),
+                     [&](size_t worker) { return workers[worker].host == workers[ranks[0]].host; });
+}
+
+// Of a step of so many tokens. Within a host only latency counts, between hosts the rows too.
 double LinkSeconds(absl::Span<const WorkerInventory> workers, const PlannerOptions& options, const Plan& plan,
-                   const std::vector<StageTime>& stages, size_t stage) {
+                   const std::vector<StageTime>& stages, size_t stage, int32_t tokens) {
+  const double rows = 4.0 * tokens * plan.hidden / options.remote_bytes_per_second;
+  const std::vector<size_t>& ranks = stages[stage].ranks;
   const auto layers = static_cast<double>(plan.layout.stages[stage].layers.size());
-  const double sums = layers * kAllReducesPerLayer * AllReduceSeconds(workers, options, stages[stage].ranks);
+  const double sum = AllReduceSeconds(workers, options, ranks) + (AreOnOneHost(workers, ranks) ? 0 : rows);
+  const double sums = layers * kAllReducesPerLayer * sum;
   if (stage == 0) return sums;
   const auto host = [&](size_t it) { return workers[stages[it].ranks[0]].host; };
-  return sums + (host(stage) == host(stage - 1) ? options.hop_seconds : options.remote_hop_seconds);
+  return sums + (host(stage) == host(stage - 1) ? options.hop_seconds : options.remote_hop_seconds + rows);
 }
 
 // Of steps of so many tokens.
@@ -38,7 +47,8 @@ std::vector<StageTime> StageTimes(absl::Span<const WorkerInventory> workers, con
     stage.memory = std::max(stage.memory, worker.read_seconds);
     stage.drive = std::max(stage.drive, worker.drive_seconds);
   }
-  for (size_t s = 0; s < stages.size(); ++s) stages[s].links = LinkSeconds(workers, options, plan, stages, s);
+  for (size_t s = 0; s < stages.size(); ++s)
+    stages[s].links = LinkSeconds(workers, options, plan, stages, s, tokens);
   return stages;
 }
 
@@ -92,10 +102,7 @@ BatchRate PredictBatch(absl::Span<const WorkerInventory> workers, const PlannerO
 double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
                         absl::Span<const size_t> ranks) {
   if (ranks.size() == 1) return 0;
-  const bool one_host = std::all_of(ranks.begin(), ranks.end(), [&](size_t worker) {
-    return workers[worker].host == workers[ranks[0]].host;
-  });
-  return one_host ? options.all_reduce_seconds : options.remote_all_reduce_seconds;
+  return AreOnOneHost(workers, ranks) ? options.all_reduce_seconds : options.remote_all_reduce_seconds;
 }
 
 void PredictRates(absl::Span<const WorkerInventory> workers, const PlannerOptions& options, Plan* plan) {

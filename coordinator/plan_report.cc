@@ -89,8 +89,8 @@ std::string RanksOnHosts(const Plan& plan, absl::Span<const WorkerInventory> wor
   for (const PlannedWorker& worker : plan.workers) hosts[worker.stage].insert(workers[worker.inventory].host);
   for (const auto& [stage, names] : hosts) {
     if (names.size() > 1)
-      text += absl::StrFormat("the ranks of stage %d are on %d hosts, whose drives read at once\n", stage,
-                              names.size());
+      text += absl::StrFormat("the ranks of stage %d are on %d hosts, which get their weights at once\n",
+                              stage, names.size());
   }
   return text;
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <numeric>
 #include <utility>
 
@@ -19,13 +20,13 @@
 #include "coordinator/offload.h"
 #include "coordinator/plan_rates.h"
 #include "coordinator/plan_report.h"
+#include "coordinator/rank_sizes.h"
 #include "model/gpu_size.h"
 #include "model/row_limits.h"
 
 namespace bellwether {
 namespace {
 
-constexpr int64_t kProcessBytes = int64_t{48} << 20;  // code, connections and buffers of a worker
 // Predictions rest on a short measurement: less than this is not worth loading the weights again.
 constexpr double kGainToMove = 1.1;
 // A quarter of the memory of a host that streams.
@@ -35,7 +36,11 @@ class Planner {
  public:
   Planner(const ModelConfig& config, const TensorFormats& formats, absl::Span<const WorkerInventory> workers,
           const PlannerOptions& options)
-      : config_(config), formats_(formats), workers_(workers), options_(options) {}
+      : config_(config),
+        formats_(formats),
+        workers_(workers),
+        options_(options),
+        sizes_(config, formats, options) {}
 
   absl::StatusOr<Plan> Make();
 
@@ -62,6 +67,7 @@ class Planner {
   absl::StatusOr<Plan> PlanBest(const std::vector<int>& sizes) const;
   absl::StatusOr<Plan> PlanAnew(const std::vector<int>& sizes) const;
   std::vector<int> SizesByGroups(int together) const;
+  std::vector<std::vector<int>> JoinedSizes() const;
   // By as much as is worth loading weights again.
   bool IsFaster(const Plan& plan, const Plan& than) const;
   // Null if nothing is held, or it is not what the options ask for.
@@ -75,11 +81,6 @@ class Planner {
                                                  const Layout& layout) const;
   bool OneClassEach(const std::vector<std::vector<size_t>>& stages) const;
   std::string StreamingAdvice() const;
-  // What worker `worker` holds as a rank of `stage`, in the form and the memory of its device.
-  int64_t WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const;
-  int64_t KvBytes(size_t worker, const StageLayout& stage, int rank) const;
-  int64_t ReorderedBytes(const StageLayout& stage, int64_t layer_rows) const;
-  int64_t ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const;
   int32_t ContextBlocks() const;
   double ArithmeticRate(const WorkerInventory& worker) const;
   void FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* plan) const;
@@ -91,6 +92,7 @@ class Planner {
   const TensorFormats& formats_;
   const absl::Span<const WorkerInventory> workers_;
   const PlannerOptions& options_;
+  const RankSizes sizes_;
   std::vector<std::string> levels_;  // by worker
   std::vector<Group> groups_;        // in order of their first worker
   std::vector<MemoryPool> pools_;
@@ -126,27 +128,41 @@ bool Planner::IsFaster(const Plan& plan, const Plan& than) const {
 // binds, ranks on several hosts may be worth what their sums take on the way.
 absl::StatusOr<Plan> Planner::PlanBest(const std::vector<int>& sizes) const {
   absl::StatusOr<Plan> best = PlanAnew(sizes);
-  const bool is_free = options_.ranks == 0 && options_.stages == 0 && !options_.layout;
-  if (!best.ok() || !best->drive_bound || !is_free) return best;
-  const auto hosts = static_cast<int>(groups_.size());
-  for (int together = 2; together < 2 * hosts; together *= 2) {
-    absl::StatusOr<Plan> plan = PlanAnew(SizesByGroups(std::min(together, hosts)));
-    if (plan.ok() && IsFaster(*plan, *best)) best = std::move(plan);
+  if (best.ok() ? !best->drive_bound : !absl::IsFailedPrecondition(best.status())) return best;
+  for (const std::vector<int>& joined : JoinedSizes()) {
+    absl::StatusOr<Plan> plan = PlanAnew(joined);
+    if (plan.ok() && (!best.ok() || IsFaster(*plan, *best))) best = std::move(plan);
   }
   return best;
 }
 
+// Of all joins of two, four, … and all groups; none where ranks or stages are given.
+std::vector<std::vector<int>> Planner::JoinedSizes() const {
+  std::vector<std::vector<int>> all;
+  if (options_.ranks > 0 || options_.stages > 0 || options_.layout) return all;
+  const auto hosts = static_cast<int>(groups_.size());
+  for (int together = 2; together < 2 * hosts; together *= 2)
+    all.push_back(SizesByGroups(std::min(together, hosts)));
+  return all;
+}
+
 // Ranks of each stage, where so many groups that compute alike are one.
 std::vector<int> Planner::SizesByGroups(int together) const {
-  const int slices = SliceCount(config_);
+  struct Open {
+    size_t at = 0;   // in sizes
+    int groups = 0;  // that it has
+  };
+  std::map<std::string, Open> open;  // by device class
   std::vector<int> sizes;
-  for (size_t group = 0; group < groups_.size();) {
-    int size = 0;
-    const std::string& device_class = groups_[group].device_class;
-    for (int i = 0; i < together && group < groups_.size() && groups_[group].device_class == device_class;
-         ++i)
-      size += static_cast<int>(groups_[group++].workers.size());
-    sizes.push_back(std::min(size, slices));
+  for (const Group& group : groups_) {
+    const auto [it, is_new] = open.try_emplace(group.device_class);
+    if (is_new || it->second.groups == together) {
+      it->second = {.at = sizes.size()};
+      sizes.push_back(0);
+    }
+    ++it->second.groups;
+    int& size = sizes[it->second.at];
+    size = std::min(size + static_cast<int>(group.workers.size()), SliceCount(config_));
   }
   if (sizes.size() > static_cast<size_t>(config_.layers)) sizes.resize(config_.layers);
   return sizes;
@@ -162,8 +178,12 @@ absl::StatusOr<Plan> Planner::PlanAnew(const std::vector<int>& sizes) const {
 const Layout* Planner::HeldLayout(const std::vector<int>& sizes) const {
   const Layout* layout = MostHeldLayout(workers_, options_.quantize);
   if (layout == nullptr || !Validate(*layout, config_).ok()) return nullptr;
-  const int places = std::accumulate(sizes.begin(), sizes.end(), 0);
-  if (layout->workers() != places || static_cast<size_t>(places) > workers_.size()) return nullptr;
+  const auto fills = [layout](const std::vector<int>& it) {
+    return layout->workers() == std::accumulate(it.begin(), it.end(), 0);
+  };
+  const std::vector<std::vector<int>> joined = JoinedSizes();
+  if (!fills(sizes) && std::none_of(joined.begin(), joined.end(), fills)) return nullptr;
+  if (static_cast<size_t>(layout->workers()) > workers_.size()) return nullptr;
   if (options_.layout) return *layout == *options_.layout ? layout : nullptr;
   if (options_.stages > 0 && static_cast<int>(layout->stages.size()) != options_.stages) return nullptr;
   for (const StageLayout& stage : layout->stages) {
@@ -173,7 +193,10 @@ const Layout* Planner::HeldLayout(const std::vector<int>& sizes) const {
 }
 
 absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vector<size_t>>& stages) const {
-  Plan plan{.layout = std::move(layout), .quantize = options_.quantize, .kv_type = options_.kv_type};
+  Plan plan{.layout = std::move(layout),
+            .hidden = config_.hidden,
+            .quantize = options_.quantize,
+            .kv_type = options_.kv_type};
   for (const std::vector<size_t>& stage : stages) plan.kernel_levels.push_back(levels_[stage[0]]);
   FillWorkers(stages, &plan);
   StreamWhatDoesNotFit(&plan);
@@ -192,6 +215,12 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
 
 absl::Status Planner::CheckWorkers() const {
   if (workers_.empty()) return absl::FailedPreconditionError("there are no workers");
+  if (options_.offload == Offload::kHost &&
+      std::none_of(workers_.begin(), workers_.end(), [](const auto& worker) { return worker.gpu; })) {
+    return absl::FailedPreconditionError(
+        "--offload host is for GPUs, and there are none: the weights of CPUs are in their hosts' memory "
+        "anyway");
+  }
   for (const WorkerInventory& worker : workers_) {
     if (!(worker.read_bytes_per_second > 0) || worker.memory_bytes < 0 ||
         (worker.gpu && worker.gpu->free_bytes < 0)) {
@@ -375,8 +404,9 @@ absl::StatusOr<Layout> Planner::ChooseLayout(const std::vector<std::vector<size_
         const int64_t share = usable / workers_used[pool] * present[pool];
         const int64_t lacking = needed[pool] - (memory == Memory::kWhole ? usable : share);
         if (lacking <= 0) continue;
-        if (memory != Memory::kStreamed || pools_[pool].stream_bytes_per_second() == 0) return std::nullopt;
-        slowest = std::max(slowest, static_cast<double>(lacking) / pools_[pool].stream_bytes_per_second());
+        const double rate = pools_[pool].StreamBytesPerSecond(lacking);
+        if (memory != Memory::kStreamed || rate == 0) return std::nullopt;
+        slowest = std::max(slowest, static_cast<double>(lacking) / rate);
       }
       return slowest + static_cast<double>(layers.size()) * kAllReducesPerLayer *
                            AllReduceSeconds(workers_, options_, stages[stage]);
@@ -399,17 +429,17 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
       const int rank = static_cast<int>(r);
       RankCosts costs{.worker = stages[s][r], .weights = {0}, .read = {0}};
       stage.layers = {0, 0};
-      costs.fixed_weights = WeightBytes(costs.worker, stage, rank, {first, last});
-      costs.activations = ActivationBytes(costs.worker, stage, rank, last);
+      costs.fixed_weights = sizes_.Weights(workers_[costs.worker], stage, rank, {first, last});
+      costs.activations = sizes_.Activations(workers_[costs.worker], stage, rank, last);
       costs.fixed_read = BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
       for (int layer = 0; layer < config_.layers; ++layer) {
         stage.layers = {layer, layer + 1};
-        const int64_t weights = WeightBytes(costs.worker, stage, rank, {first, last});
+        const int64_t weights = sizes_.Weights(workers_[costs.worker], stage, rank, {first, last});
         const int64_t read = BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
         costs.weights.push_back(costs.weights.back() + weights - costs.fixed_weights);
         costs.read.push_back(costs.read.back() + read - costs.fixed_read);
       }
-      costs.kv_block_per_layer = KvBytes(costs.worker, stage, rank);
+      costs.kv_block_per_layer = sizes_.Kv(workers_[costs.worker], stage, rank);
       result[s].push_back(std::move(costs));
     }
   }
@@ -418,53 +448,14 @@ std::vector<std::vector<Planner::RankCosts>> Planner::StageCosts(
 
 // Who would have to be able to, where it might help.
 std::string Planner::StreamingAdvice() const {
-  if (options_.offload == Offload::kHost)
-    return ", or let them be streamed from drives too, as only GPUs stream from their host's memory: "
-           "--offload auto";
-  if (options_.offload == Offload::kOff) return ", or let layers be streamed from drives: --offload auto";
+  if (options_.offload == Offload::kHost || options_.offload == Offload::kOff)
+    return ", or let layers be streamed from drives: --offload auto";
   for (const WorkerInventory& worker : workers_) {
     if (worker.drive_bytes_per_second == 0)
       return absl::StrCat(", or let worker ", worker.name,
                           " stream layers from a drive: give it a --shard-cache");
   }
   return "";
-}
-
-int64_t Planner::WeightBytes(size_t worker, const StageLayout& stage, int rank, StageEnds ends) const {
-  return workers_[worker].gpu ? GpuShardBytes(config_, formats_, options_.quantize, stage, rank, ends)
-                              : ShardBytes(config_, formats_, options_.quantize, stage, rank, ends);
-}
-
-int64_t Planner::KvBytes(size_t worker, const StageLayout& stage, int rank) const {
-  return workers_[worker].gpu ? GpuKvBlockBytes(config_, options_.kv_type, stage, rank)
-                              : KvBlockBytes(config_, options_.kv_type, stage, rank);
-}
-
-// The norm's output once more, where weights have their columns in another order.
-int64_t Planner::ReorderedBytes(const StageLayout& stage, int64_t layer_rows) const {
-  const auto layer = static_cast<int32_t>(stage.layers.begin);
-  const bool reordered = formats_.FormatOf({TensorRole::kQuery, layer}).reordered ||
-                         formats_.FormatOf({TensorRole::kUp, layer}).reordered;
-  return reordered ? std::min<int64_t>(options_.step_tokens, layer_rows) * config_.hidden * 4 : 0;
-}
-
-// Of a CPU: fp32 buffers, the residual of a whole step, and what a layer (worker/decoder/decoder_layer.h) and
-// the logits take beside it. Counted as if no width were split: so there is room for the partial sums of an
-// even split.
-int64_t Planner::ActivationBytes(size_t worker, const StageLayout& stage, int rank, bool last_stage) const {
-  if (workers_[worker].gpu) {
-    return GpuScratchBytes(config_, stage.ranks[rank],
-                           {.step_tokens = options_.step_tokens, .context_tokens = options_.context_tokens},
-                           last_stage) +
-           ReorderedBytes(stage, kGpuLayerRowsMax);
-  }
-  const int64_t attention = (int64_t{config_.heads} + 2 * config_.kv_heads) * config_.head_dim;
-  const int64_t widest = std::max({attention, int64_t{config_.ffn}, int64_t{config_.hidden}});
-  const int64_t layer_rows = std::min<int64_t>(options_.step_tokens, kLayerRowsMax);
-  const int64_t layer = layer_rows * (config_.hidden + 3 * widest);  // one of them prepared for a product
-  const int64_t logits = last_stage ? int64_t{kLogitRowsMax} * config_.vocab : 0;
-  return kProcessBytes + 4 * (int64_t{options_.step_tokens} * config_.hidden + layer + logits) +
-         ReorderedBytes(stage, kLayerRowsMax);
 }
 
 int32_t Planner::ContextBlocks() const {
@@ -483,10 +474,10 @@ void Planner::FillWorkers(const std::vector<std::vector<size_t>>& stages, Plan* 
       PlannedWorker worker{.inventory = stages[s][r], .stage = static_cast<int>(s), .rank = rank};
       worker.keeps =
           HoldsPart(workers_[worker.inventory], options_.quantize, plan->layout, worker.stage, rank);
-      worker.weight_bytes = WeightBytes(worker.inventory, stage, rank, {s == 0, last});
+      worker.weight_bytes = sizes_.Weights(workers_[worker.inventory], stage, rank, {s == 0, last});
       worker.resident_bytes = worker.weight_bytes;
-      worker.activation_bytes = ActivationBytes(worker.inventory, stage, rank, last);
-      worker.kv_block_bytes = KvBytes(worker.inventory, stage, rank);
+      worker.activation_bytes = sizes_.Activations(workers_[worker.inventory], stage, rank, last);
+      worker.kv_block_bytes = sizes_.Kv(workers_[worker.inventory], stage, rank);
       worker.bytes_read_per_token =
           BytesReadPerToken(config_, formats_, options_.quantize, stage, rank, last);
       worker.read_seconds =
@@ -506,13 +497,14 @@ void Planner::StreamWhatDoesNotFit(Plan* plan) const {
   for (const MemoryPool& pool : pools_) {
     if (pool.gpu) StreamWhatDoesNotFit(pool, plan);
   }
+  PreferHosts(workers_, pools_, ContextBlocks(), plan);
   for (const MemoryPool& pool : pools_) {
     if (!pool.gpu) StreamWhatDoesNotFit(pool, plan);
   }
 }
 
 void Planner::StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const {
-  if (pool.stream_bytes_per_second() == 0) return;
+  if (pool.StreamBytesPerSecond(0) == 0) return;
   std::vector<OffloadCandidate> candidates;
   int64_t block = 0;
   for (PlannedWorker& worker : plan->workers) {
@@ -543,10 +535,7 @@ void Planner::StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const {
       std::min<int64_t>({options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(),
                          usable / kKvShareOfStreaming / std::max<int64_t>(1, block)});
   while (wanted > ContextBlocks() && !StreamToFit(candidates, usable, wanted)) wanted /= 2;
-  if (!pool.gpu) return;
-  const auto host = std::find_if(pools_.begin(), pools_.end(),
-                                 [&](const MemoryPool& it) { return !it.gpu && it.host == pool.host; });
-  ChooseHomes(workers_, pool, *host, ContextBlocks(), candidates, *plan);
+  if (pool.gpu) ChooseHomes(pool, candidates);
 }
 
 // As many blocks as the tightest memory holds. False if that is less than one whole context, or if a host has

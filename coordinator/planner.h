@@ -76,6 +76,7 @@ struct PlannerOptions {
   double hop_seconds = 20e-6;                 // stage to stage on one host
   double remote_hop_seconds = 300e-6;         // stage to stage between hosts
   double step_seconds = 300e-6;               // coordinator to workers and back
+  double remote_bytes_per_second = 1e9;       // between hosts, of activations
 };
 
 // Worker of the layout's flat order (stage by stage, rank by rank).
@@ -117,6 +118,7 @@ inline constexpr int32_t kPlannedBatches[] = {16, 64};
 
 struct Plan {
   Layout layout;
+  int32_t hidden = 0;                      // of the model: floats of a row that goes over links
   std::vector<std::string> kernel_levels;  // by stage
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kF32;

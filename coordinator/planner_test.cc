@@ -392,7 +392,8 @@ TEST(PlannerTest, BatchesFillThePipelineUnlessADriveBinds) {
   const auto streamed = MakePlan(config, kBF16, workers, {});
   ASSERT_TRUE(streamed.ok()) << streamed.status();
   EXPECT_TRUE(streamed->drive_bound);
-  EXPECT_NEAR(streamed->batch_rates[0].tokens_per_second, 16 * streamed->decode_tokens_per_second, 1e-6);
+  EXPECT_NEAR(streamed->batch_rates[0].tokens_per_second, 16 * streamed->decode_tokens_per_second, 0.1)
+      << "but for what rows take between hosts";
   EXPECT_THAT(streamed->batch_rates[0].bound_by, HasSubstr("the drive of worker "));
 }
 

@@ -160,7 +160,11 @@ class CudaRuntime : public Runtime {
                                 absl::StrCat(what_, ": ", bytes, " bytes of pinned host memory")));
     return memory;
   }
-  void FreeHost(void* memory) override { (void)cudaFreeHost(memory); }
+  // Not by Bind: other threads leave the status alone.
+  void FreeHost(void* memory) override {
+    (void)cudaSetDevice(info_.index);
+    (void)cudaFreeHost(memory);
+  }
 
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
     Copy(to, from, bytes, cudaMemcpyHostToDevice);

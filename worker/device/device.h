@@ -75,6 +75,8 @@ class WeightStore {
   // The bytes of all matrices as the device reads them and a file may keep them, in host memory on a page's
   // border, a whole number of pages long. Empty where they lie on the device for good, and once dropped.
   virtual absl::Span<std::byte> image() { return {}; }
+  // Who keeps image() alive, for a thread that is not the device's; null: the store itself.
+  virtual std::shared_ptr<const void> image_owner() const { return nullptr; }
   // A matrix of this shape, the next one, whose bytes are those of an image: that of image(), which somebody
   // else fills, or one that the store is moved to.
   virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) = 0;

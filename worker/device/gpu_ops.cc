@@ -433,6 +433,8 @@ absl::StatusOr<bool> GpuOps::SlotFilled(int slot) {
 
 absl::Status GpuOps::ReleaseSlot(int slot) {
   Submit();
+  // The memory is being cleared, in an order of work that the lane's first copies know nothing of.
+  BW_RETURN_IF_ERROR(runtime_->Synchronize());
   lane_->Release(slot);
   return status_;
 }
@@ -463,6 +465,7 @@ void GpuOps::Submit() {
       Wait();  // a graph that runs must not go
       if (status_.ok()) {
         graphs_by_hash_.erase(graphs_.back().list.Hash());
+  last_add_ = {};
         graphs_.pop_back();
       }
     }

@@ -135,6 +135,7 @@ class GpuImageStore : public GpuWeightStore {
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override;
   absl::Span<std::byte> image() override;
+  std::shared_ptr<const void> image_owner() const override { return image_; }
   void MoveTo(std::byte* image) override;
   void DropImage() override;
 

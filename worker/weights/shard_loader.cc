@@ -430,7 +430,9 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
   }
   const bool later = options_.unwritten != nullptr && section.home != WeightHome::kDrive;
   if (cached == nullptr && keeps_image && later) {
-    options_.unwritten->push_back({.key = key, .hashes = hashes, .store = store});
+    std::shared_ptr<const void> owner = store->image_owner();
+    if (owner == nullptr) owner = store;
+    options_.unwritten->push_back({.key = key, .hashes = hashes, .image = store->image(), .owner = owner});
   } else if (cached == nullptr && keeps_image) {
     BW_ASSIGN_OR_RETURN(cached, WriteImage(section, key, store->image(), hashes));
   }

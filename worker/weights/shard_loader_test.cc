@@ -448,6 +448,24 @@ TEST_F(GpuShard, LayersMoveHomeWhenTheyAreToldTo) {
   EXPECT_TRUE((*moved)->layer_weights[1]->store->image().empty());
 }
 
+// On a thread that is not the device's: it may keep an image alive, and nothing that lies on the device.
+TEST_F(GpuShard, WhatIsInTheHostsMemoryIsWrittenBehind) {
+  const int64_t at_first = free_bytes();
+  std::vector<UnwrittenImage> unwritten;
+  auto shard = LoadToGpu(MakeStreamedFrom(WeightHome::kHost, 2), {.unwritten = &unwritten});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  ASSERT_EQ(unwritten.size(), 2u);
+  const std::shared_ptr<const void> written_now = unwritten[0].owner.lock();
+  shard->reset();
+  EXPECT_EQ(free_bytes(), at_first);
+  EXPECT_NE(unwritten[0].owner.lock(), nullptr);
+  EXPECT_EQ(unwritten[1].owner.lock(), nullptr);
+  WriteBehind behind(cache_.get());
+  behind.Add(std::move(unwritten));
+  behind.Wait();
+  EXPECT_EQ(files(), 1u) << "the other has gone before its turn";
+}
+
 TEST_F(GpuShard, ACpuHasNoHostToStreamFrom) {
   const auto shard = Load(MakeStreamedFrom(WeightHome::kHost, 1));
   EXPECT_TRUE(absl::IsFailedPrecondition(shard.status())) << shard.status();

@@ -50,9 +50,9 @@ void WriteBehind::Run() {
 }
 
 bool WriteBehind::Write(const UnwrittenImage& image) const {
-  const std::shared_ptr<WeightStore> store = image.store.lock();
-  if (store == nullptr) return true;
-  const auto written = cache_->Write(DescribeImage(image.key, store->image(), image.hashes), store->image());
+  const std::shared_ptr<const void> owner = image.owner.lock();
+  if (owner == nullptr) return true;
+  const auto written = cache_->Write(DescribeImage(image.key, image.image, image.hashes), image.image);
   if (!written.ok())
     LogWarning("shard cache: ", written.status().message(), "; weights are not kept for the next start");
   return written.ok();

@@ -17,7 +17,8 @@ namespace bellwether {
 struct UnwrittenImage {
   std::string key;
   std::vector<WeightHash> hashes;
-  std::weak_ptr<WeightStore> store;  // of the image, which stays as it is
+  absl::Span<const std::byte> image;  // stays as it is
+  std::weak_ptr<const void> owner;    // as long as this is there
 };
 
 // Writes images to a cache while others go on serving: one after the other, on a thread of its own. One whose
