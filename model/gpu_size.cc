@@ -16,6 +16,7 @@ constexpr int64_t kStepColumns = 16;
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPartRowsMax = 1024;
 constexpr int64_t kImageAlignment = 256;
+constexpr int64_t kLargestChunk = 8192, kLargestMax = 64, kLargestValueBytes = 8;
 // Tables that say where columns lie: a step or a set takes 8 bytes, a segment 16 and its parts 16, a unit 1.
 constexpr int64_t kTableBytes = 256, kStepTableBytes = 10, kSetTableBytes = 8, kSegmentTableBytes = 48;
 
@@ -135,7 +136,11 @@ int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const
   // The first rank gathers those of all.
   const int64_t logit_cols = rank.head_rows.begin == 0 ? config.vocab : rank.head_rows.size();
   const int64_t logits = last_stage ? int64_t{kLogitRowsMax} * (hidden + logit_cols) : 0;
-  return prepared + 4 * (parts + layer + residual + logits) + BatchBytes(config, heads, kv_heads, limits);
+  // Largest of them (kernels/largest_value.h).
+  const int64_t largest =
+      int64_t{kLogitRowsMax} * CeilDiv(config.vocab, kLargestChunk) * kLargestMax * kLargestValueBytes;
+  return prepared + largest + 4 * (parts + layer + residual + logits) +
+         BatchBytes(config, heads, kv_heads, limits);
 }
 
 }  // namespace bellwether

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/gpu/attention.h"
+#include "kernels/gpu/largest.h"
 #include "kernels/gpu/rows.h"
 #include "kernels/gpu/scalar_attention.h"
 #include "kernels/gpu/scalar_matmul.h"
@@ -44,6 +45,7 @@
   KERNEL(add, AddArgs, Add, 256, 1)                                                                                     \
   KERNEL(sum_tree, SumTreeArgs, SumTree, 256, 1)                                                                        \
   KERNEL(pick_rows, PickRowsArgs, PickRows, 256, 1)                                                                     \
+  KERNEL(largest, LargestArgs, Largest, 256, 1)                                                                         \
   KERNEL(embed, EmbedArgs, Embed, 256, 1)                                                                               \
   KERNEL(fill_random, FillRandomArgs, FillRandom, 256, 1)                                                                \
   KERNEL(store_kv, StoreKvArgs, StoreKv, 128, 1)                                                                        \

@@ -411,5 +411,70 @@ TEST(DeviceMathTest, TanhIsWithinThreeUnits) {
   EXPECT_TRUE(std::isnan(Tanh(NAN)));
 }
 
+// ---------------------------------------------------------------------------------------------------------
+// The largest of rows
+
+// The same by sorting.
+std::vector<kernels::LargestValue> ExpectedLargest(const std::vector<float>& row, int count) {
+  std::vector<kernels::LargestValue> all;
+  for (size_t begin = 0; begin < row.size(); begin += kernels::kLargestChunk) {
+    std::vector<kernels::LargestValue> chunk;
+    bool finite = true;
+    for (size_t i = begin; i < std::min(row.size(), begin + kernels::kLargestChunk); ++i) {
+      finite &= row[i] < INFINITY;
+      if (row[i] > -INFINITY) chunk.push_back({row[i], static_cast<int32_t>(i)});
+    }
+    std::stable_sort(chunk.begin(), chunk.end(),
+                     [](const auto& a, const auto& b) { return a.value > b.value; });
+    chunk.resize(count, {-INFINITY, kernels::kNoColumn});
+    if (!finite) chunk[0].column = kernels::kNotFinite;
+    all.insert(all.end(), chunk.begin(), chunk.end());
+  }
+  return all;
+}
+
+TEST(LargestTest, IsWhatSortingGives) {
+  for (const auto& [cols, count] : {std::pair{1, 1}, {100, 64}, {8192, 1}, {8193, 5}, {20000, 64}}) {
+    for (const float spread : {1000.0f, 8.0f}) {  // the less, the more equals
+      SCOPED_TRACE(absl::StrCat(count, " of ", cols, ", spread ", spread));
+      TestRandom random(static_cast<uint64_t>(cols) + static_cast<uint64_t>(spread));
+      constexpr int kRows = 3;
+      std::vector<std::vector<float>> rows(kRows, std::vector<float>(cols));
+      for (std::vector<float>& row : rows) {
+        for (float& value : row) value = std::round(random.Between(-spread, spread));
+        row[random.Below(cols)] = -INFINITY;
+      }
+      rows[1][random.Below(cols)] = std::nanf("");
+      rows[2].assign(cols, -INFINITY);
+      std::vector<float> all;
+      for (const std::vector<float>& row : rows) all.insert(all.end(), row.begin(), row.end());
+      const int chunks = BlocksOf(cols, kernels::kLargestChunk);
+      EmulatedGpu gpu;
+      auto* const out = gpu.Untouched<kernels::LargestValue>(2 * kRows * chunks * count);
+      gpu.Launch(Kernel::largest,
+                 {.grid_x = chunks,
+                  .grid_y = kRows,
+                  .threads = kLargestThreads,
+                  .shared_bytes = kLargestSharedBytes},
+                 LargestArgs{.x = gpu.Put(Strided(all, cols, cols + 3)),
+                             .stride = cols + 3,
+                             .cols = cols,
+                             .count = count,
+                             .out = out});
+      const std::vector<kernels::LargestValue> seen = gpu.Get(out, int64_t{kRows} * chunks * count);
+      for (int row = 0; row < kRows; ++row) {
+        const std::vector<kernels::LargestValue> expected = ExpectedLargest(rows[row], count);
+        for (size_t i = 0; i < expected.size(); ++i) {
+          const kernels::LargestValue& it = seen[row * expected.size() + i];
+          ASSERT_EQ(it.column, expected[i].column) << "row " << row << ", value " << i;
+          if (it.column == kernels::kNotFinite) i += count - 1;  // the rest of the chunk
+          if (it.column < 0) continue;
+          ASSERT_EQ(it.value, expected[i].value) << "row " << row << ", value " << i;
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace bellwether::gpu

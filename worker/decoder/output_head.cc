@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "model/row_limits.h"
+#include "worker/sampling/largest.h"
 #include "worker/sampling/log_softmax.h"
 #include "worker/sampling/sampler.h"
 
@@ -91,8 +92,12 @@ absl::Status OutputHead::Run(const Step& step, const Batch& batch, const Message
     const auto rows = wanted.subspan(begin, kLogitRowsMax);
     BW_RETURN_IF_ERROR(ComputeLogits(rows, tag, residual));
     if (group_.rank() != 0) continue;
-    BW_RETURN_IF_ERROR(FetchLogits(static_cast<int64_t>(rows.size())));
-    UseLogits(rows, result);
+    Decided decided(rows.size());
+    if (host_buffer_ != nullptr) {
+      BW_RETURN_IF_ERROR(SampleFromLargest(rows, decided));
+      BW_RETURN_IF_ERROR(FetchLogits(decided));
+    }
+    UseLogits(rows, decided, result);
   }
   if (group_.rank() != 0) result.outputs.clear();
   return absl::OkStatus();
@@ -128,9 +133,41 @@ absl::Status OutputHead::MultiplyHead(ConstRows normed) {
   return absl::OkStatus();
 }
 
-absl::Status OutputHead::FetchLogits(int64_t rows) {
-  if (host_buffer_ == nullptr) return absl::OkStatus();
-  return ops_.Read(logits_, absl::MakeSpan(host_buffer_, rows * logits_cols_));
+absl::Status OutputHead::SampleFromLargest(absl::Span<const WantedRow> rows, Decided& decided) {
+  std::vector<int> needed;
+  for (const WantedRow& row : rows)
+    needed.push_back(row.scored >= 0 ? 0 : LargestNeeded(InputOf(row, {}), logits_cols_));
+  const int count = *std::max_element(needed.begin(), needed.end());
+  if (count == 0) return absl::OkStatus();
+  const auto logits = ConstRows{logits_, static_cast<int64_t>(rows.size()), logits_cols_};
+  BW_ASSIGN_OR_RETURN(const auto largest, ops_.Largest(logits, logits_cols_, count));
+  if (largest.empty()) return absl::OkStatus();
+  const size_t each = largest.size() / rows.size();
+  ops_.OnHost(static_cast<int64_t>(rows.size()), [&](int64_t begin, int64_t end) {
+    thread_local SamplingScratch scratch;
+    for (int64_t i = begin; i < end; ++i) {
+      if (needed[i] > 0) {
+        decided[i] = bellwether::SampleFromLargest(InputOf(rows[i], {}), largest.subspan(i * each, each),
+                                                   count, scratch);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+// Neighbours at once.
+absl::Status OutputHead::FetchLogits(const Decided& decided) {
+  for (size_t begin = 0; begin < decided.size();) {
+    size_t end = begin;
+    while (end < decided.size() && !decided[end]) ++end;
+    if (end > begin) {
+      BW_RETURN_IF_ERROR(
+          ops_.Read(logits_ + begin * logits_cols_,
+                    absl::MakeSpan(host_buffer_ + begin * logits_cols_, (end - begin) * logits_cols_)));
+    }
+    begin = end + 1;
+  }
+  return absl::OkStatus();
 }
 
 // The likeliest cause of numbers that are none. Other ranks and stages hold most keys and values, so what is
@@ -142,7 +179,16 @@ std::string OutputHead::WhyNotFinite() const {
          "that fails too, the weights are broken)";
 }
 
-void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result) {
+SamplingInput OutputHead::InputOf(const WantedRow& row, absl::Span<const float> logits) {
+  const Admission& admission = row.sequence->admission;
+  return {.logits = logits,
+          .options = admission.sampling,
+          .tokens = admission.tokens,
+          .prompt_length = admission.prompt_length,
+          .choice = admission.choice};
+}
+
+void OutputHead::UseLogits(absl::Span<const WantedRow> rows, const Decided& decided, StepResult& result) {
   std::vector<absl::StatusOr<SampledToken>> sampled(rows.size(), SampledToken{});
   std::vector<float> scores(rows.size());
   std::vector<TokenLogprob> best(rows.size());
@@ -159,12 +205,7 @@ void OutputHead::UseLogits(absl::Span<const WantedRow> rows, StepResult& result)
           best[i] = TopLogprobs(logits, LogSumExp(logits), 1).front();
         continue;
       }
-      sampled[i] = Sample({.logits = logits,
-                           .options = admission.sampling,
-                           .tokens = admission.tokens,
-                           .prompt_length = admission.prompt_length,
-                           .choice = admission.choice},
-                          scratch);
+      sampled[i] = decided[i] ? *decided[i] : Sample(InputOf(row, logits), scratch);
     }
   });
   for (size_t i = 0; i < rows.size(); ++i) {

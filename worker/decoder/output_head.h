@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "worker/decoder/batch.h"
 #include "worker/device/device.h"
 #include "worker/link/tensor_parallel_group.h"
+#include "worker/sampling/sampler.h"
 #include "worker/weights/layer_source.h"
 #include "worker/weights/loaded_shard.h"
 
@@ -49,8 +51,13 @@ class OutputHead {
   void CollectWanted(const Step& step, const Batch& batch, StepResult& result);
   absl::Status ComputeLogits(absl::Span<const WantedRow> rows, MessageTag tag, ConstRows residual);
   absl::Status MultiplyHead(ConstRows normed);
-  absl::Status FetchLogits(int64_t rows);
-  void UseLogits(absl::Span<const WantedRow> rows, StepResult& result);
+  // Where the host does not see the logits: the tokens that their largest decide (worker/sampling/largest.h),
+  // and then the rows of the others.
+  using Decided = std::vector<std::optional<SampledToken>>;
+  absl::Status SampleFromLargest(absl::Span<const WantedRow> rows, Decided& decided);
+  absl::Status FetchLogits(const Decided& decided);
+  void UseLogits(absl::Span<const WantedRow> rows, const Decided& decided, StepResult& result);
+  static SamplingInput InputOf(const WantedRow& row, absl::Span<const float> logits);
   std::string WhyNotFinite() const;
 
   const LoadedShard& shard_;

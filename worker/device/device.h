@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "common/dtype.h"
 #include "kernels/kernels.h"
+#include "kernels/largest_value.h"
 #include "kernels/packed_matrix.h"
 #include "model/config.h"
 #include "model/layout.h"
@@ -144,6 +145,13 @@ class DeviceOps {
   // Column c of every row of out = column columns[c] of x's; `columns` has whole numbers, which fp32 holds
   // exactly up to the most that a matrix may have (kernels/packed_matrix.h).
   virtual void PickColumns(ConstRows x, DeviceVector columns, MutableRows out) = 0;
+  // The `count` (1 to kLargestMax) largest values of each chunk of kLargestChunk columns of each row, largest
+  // first, the lowest column among equals: [rows][chunks][count], on the host until the next call. Empty
+  // where the host had better look itself. Waits as Read does.
+  virtual absl::StatusOr<absl::Span<const kernels::LargestValue>> Largest(ConstRows /*x*/, int64_t /*cols*/,
+                                                                          int /*count*/) {
+    return absl::Span<const kernels::LargestValue>();
+  }
   // out = the sum of `roots` ([count] floats each, covering the whole tree from left to right) in tree order.
   // Which nodes of the tree they are was told when this object was made.
   virtual void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) = 0;

@@ -11,6 +11,7 @@
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "model/row_limits.h"
 
 namespace bellwether {
 namespace {
@@ -125,6 +126,10 @@ absl::Status GpuOps::Reserve() {
   const int64_t part_rows = std::min(rows_max_, kPartRowsMax);
   BW_RETURN_IF_ERROR(
       reserve(part_rows * config_.hidden * options_.rank.slices.size() * 4, "sums of parts", parts_));
+  const int64_t largest = int64_t{kLogitRowsMax} * Blocks(config_.vocab, kernels::kLargestChunk) *
+                          kernels::kLargestMax * static_cast<int64_t>(sizeof(kernels::LargestValue));
+  BW_RETURN_IF_ERROR(reserve(largest, "the largest logits", largest_));
+  BW_ASSIGN_OR_RETURN(largest_host_, PinnedMemory::Allocate(runtime_, largest));
   BW_RETURN_IF_ERROR(Annotate(ReserveBatch(), "memory of a batch"));
   return Annotate(FillRopeTables(), "tables of positions");
 }
@@ -406,11 +411,30 @@ void GpuOps::SumRoots(absl::Span<const float* const> roots, int64_t count, float
   LaunchColumns(Kernel::sum_tree, count, 1, args);
 }
 
+absl::StatusOr<absl::Span<const kernels::LargestValue>> GpuOps::Largest(ConstRows x, int64_t cols,
+                                                                        int count) {
+  const int64_t chunks = Blocks(cols, kernels::kLargestChunk), values = x.rows * chunks * count,
+                bytes = values * static_cast<int64_t>(sizeof(kernels::LargestValue));
+  if (bytes > largest_.bytes()) return absl::InternalError("the largest of more rows than there is room for");
+  Launch(Kernel::largest, {chunks, x.rows}, gpu::kLargestThreads, gpu::kLargestSharedBytes,
+         gpu::LargestArgs{.x = x.data,
+                          .stride = x.stride,
+                          .cols = static_cast<int32_t>(cols),
+                          .count = count,
+                          .out = reinterpret_cast<kernels::LargestValue*>(largest_.data())});
+  Submit();
+  runtime_->CopyToHost(largest_host_.data(), largest_.data(), bytes);
+  BW_RETURN_IF_ERROR(Finish());
+  return absl::MakeConstSpan(reinterpret_cast<const kernels::LargestValue*>(largest_host_.data()), values);
+}
+
 // -- Weights that come and go
 
 absl::StatusOr<bool> GpuOps::ReserveSlots(int slots, int64_t bytes) {
   slot_bytes_ = RoundUp(bytes, kImagePageBytes);
   BW_ASSIGN_OR_RETURN(slots_, GpuMemory::Allocate(runtime_, slots * slot_bytes_));
+  // The memory is being cleared, in an order of work that the lane's first copies know nothing of.
+  BW_RETURN_IF_ERROR(runtime_->Synchronize());
   BW_ASSIGN_OR_RETURN(lane_, runtime_->MakeCopyLane(slots));
   return true;
 }
@@ -433,8 +457,6 @@ absl::StatusOr<bool> GpuOps::SlotFilled(int slot) {
 
 absl::Status GpuOps::ReleaseSlot(int slot) {
   Submit();
-  // The memory is being cleared, in an order of work that the lane's first copies know nothing of.
-  BW_RETURN_IF_ERROR(runtime_->Synchronize());
   lane_->Release(slot);
   return status_;
 }
@@ -443,6 +465,7 @@ absl::Status GpuOps::ReleaseSlot(int slot) {
 
 void GpuOps::Submit() {
   prepared_ = {};
+  last_add_ = {};
   for (const auto& [at, bytes] : to_send_)
     runtime_->CopyToDevice(batch_device_.data() + at, batch_host_.data() + at, bytes);
   to_send_.clear();
@@ -465,7 +488,6 @@ void GpuOps::Submit() {
       Wait();  // a graph that runs must not go
       if (status_.ok()) {
         graphs_by_hash_.erase(graphs_.back().list.Hash());
-  last_add_ = {};
         graphs_.pop_back();
       }
     }

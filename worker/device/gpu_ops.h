@@ -40,6 +40,8 @@ class GpuOps : public DeviceOps {
   void Add(ConstRows before, MutableRows sum, DeviceVector bias, MutableRows residual) override;
   void PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols, MutableRows out) override;
   void PickColumns(ConstRows x, DeviceVector columns, MutableRows out) override;
+  absl::StatusOr<absl::Span<const kernels::LargestValue>> Largest(ConstRows x, int64_t cols,
+                                                                  int count) override;
   void SumRoots(absl::Span<const float* const> roots, int64_t count, float* out) override;
 
   absl::StatusOr<bool> ReserveSlots(int slots, int64_t bytes) override;
@@ -169,6 +171,8 @@ class GpuOps : public DeviceOps {
   GpuMemory slots_;
   int64_t slot_bytes_ = 0;
   std::unique_ptr<gpu::CopyLane> lane_;  // to the slots; null: there are none
+  GpuMemory largest_;                    // of the logits of a step
+  PinnedMemory largest_host_;
   std::vector<GpuMemory> allocated_;
   std::vector<PinnedMemory> allocated_host_;
   BatchMemory memory_;

@@ -113,6 +113,14 @@ void KeepNucleus(double top_p, std::vector<Candidate>& candidates) {
             [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
 }
 
+// What top_p and min_p leave of what top_k did.
+void FilterByWeight(const SamplingOptions& options, float best_score, std::vector<Candidate>& candidates) {
+  ComputeWeights(best_score, options.temperature, candidates);
+  if (options.top_p < 1.0) KeepNucleus(options.top_p, candidates);
+  const float least = static_cast<float>(options.min_p);  // the largest weight is 1
+  std::erase_if(candidates, [least](const Candidate& c) { return c.weight <= 0.0f || c.weight < least; });
+}
+
 // scratch.candidates = what may be drawn, in ascending id order, every weight above 0.
 absl::Status FilterCandidates(const SamplingInput& input, SamplingScratch& scratch) {
   const SamplingOptions& options = input.options;
@@ -124,10 +132,7 @@ absl::Status FilterCandidates(const SamplingInput& input, SamplingScratch& scrat
   const bool limited = options.top_k > 0 && static_cast<size_t>(options.top_k) < scores.size();
   const float threshold = limited ? KthLargest(scores, options.top_k, scratch.largest) : -kInfinity;
   CollectCandidates(scores, threshold, candidates);
-  ComputeWeights(scores[best], options.temperature, candidates);
-  if (options.top_p < 1.0) KeepNucleus(options.top_p, candidates);
-  const float least = static_cast<float>(options.min_p);  // the largest weight is 1
-  std::erase_if(candidates, [least](const Candidate& c) { return c.weight <= 0.0f || c.weight < least; });
+  FilterByWeight(options, scores[best], candidates);
   return absl::OkStatus();
 }
 
@@ -141,14 +146,26 @@ TokenId Draw(const std::vector<Candidate>& candidates, double uniform) {
   return candidates.back().token;
 }
 
+TokenId DrawAtPosition(const SamplingInput& input, const std::vector<Candidate>& candidates) {
+  const auto position = static_cast<int64_t>(input.tokens.size());
+  return Draw(candidates, UniformFromCounter(input.options.seed, input.choice, position));
+}
+
 absl::StatusOr<TokenId> Choose(const SamplingInput& input, SamplingScratch& scratch) {
   if (input.options.temperature == 0.0) return Best(ProcessedScores(input, scratch));
   BW_RETURN_IF_ERROR(FilterCandidates(input, scratch));
-  const auto position = static_cast<int64_t>(input.tokens.size());
-  return Draw(scratch.candidates, UniformFromCounter(input.options.seed, input.choice, position));
+  return DrawAtPosition(input, scratch.candidates);
 }
 
 }  // namespace
+
+TokenId DrawFromCandidates(const SamplingInput& input, SamplingScratch& scratch) {
+  std::vector<Candidate>& candidates = scratch.candidates;
+  float best_score = -kInfinity;
+  for (const Candidate& candidate : candidates) best_score = std::max(best_score, candidate.score);
+  FilterByWeight(input.options, best_score, candidates);
+  return DrawAtPosition(input, candidates);
+}
 
 absl::StatusOr<SampledToken> Sample(const SamplingInput& input, SamplingScratch& scratch) {
   BW_CHECK(!input.logits.empty());

@@ -55,6 +55,10 @@ struct SamplingScratch {
 // Errors: DataLoss if a logit is NaN or +infinity, Internal if no token is left to choose.
 absl::StatusOr<SampledToken> Sample(const SamplingInput& input, SamplingScratch& scratch);
 
+// The token drawn from scratch.candidates, which hold ids and scores of all whose scores top_k lets stay, in
+// ascending order of ids. Temperature above 0.
+TokenId DrawFromCandidates(const SamplingInput& input, SamplingScratch& scratch);
+
 struct TokenProbability {
   TokenId token;
   double probability;
