@@ -63,4 +63,15 @@ inline std::string TlsAdvice(std::string_view error, const TlsOptions& ours) {
   return ours.wanted() ? "; perhaps it wants a certificate of another authority" : "; perhaps it wants TLS";
 }
 
+// The same for a listener, of a handshake that has failed.
+inline std::string HandshakeAdvice(std::string_view error) {
+  const auto has = [&](std::string_view words) { return error.find(words) != std::string_view::npos; };
+  if (has("certificate verify failed"))
+    return "; its certificate is not signed by the authority that is asked for here, or has expired";
+  if (has("http request") || has("wrong version number")) return "; it does not speak TLS";
+  if (has("unsupported protocol")) return "; it knows nothing newer than TLS 1.1";
+  if (has("alert")) return "; it does not take the certificate of this port";
+  return "";
+}
+
 }  // namespace bellwether

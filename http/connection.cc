@@ -8,9 +8,11 @@
 #include "boost/asio/buffer.hpp"
 #include "boost/asio/error.hpp"
 #include "boost/asio/post.hpp"
+#include "boost/asio/ssl/error.hpp"
 #include "boost/beast/http/error.hpp"
 #include "common/log.h"
 #include "common/quote.h"
+#include "common/tls_options.h"
 
 namespace bellwether {
 namespace {
@@ -54,7 +56,13 @@ void HttpConnection::Start() {
 
 void HttpConnection::Greeted(const ErrorCode& error) {
   if (phase_ == Phase::kClosed) return;
-  if (error) return CutOff(absl::StrCat("no TLS with it: ", error.message()));
+  if (error == asio::ssl::error::stream_truncated || error == asio::error::connection_reset) {
+    return Close();  // a probe: whether anybody listens
+  }
+  if (error) {
+    const std::string reason = error.message();
+    return CutOff(absl::StrCat("no TLS with it: ", reason, HandshakeAdvice(reason)));
+  }
   AwaitRequest();
   deadline_ = shared_->clock->Now() + shared_->limits.header_time;  // who comes has something to say
 }

@@ -42,7 +42,7 @@ struct HttpShared {
   const OriginRules origins;
   const std::function<void(int)> answered;
   const Clock* const clock;
-  std::unique_ptr<TlsContexts> tls;  // null: nothing is encrypted
+  std::shared_ptr<TlsContexts> tls;  // null: nothing is encrypted
   std::string address;               // of the listener, for messages
 
   boost::asio::io_context io{/*concurrency_hint=*/1};
@@ -50,7 +50,7 @@ struct HttpShared {
   size_t bodies_bytes = 0;        // of requests that are being received
   bool draining = false;          // no more requests
   std::function<void()> drained;  // the last connection has ended since
-  LogLimiter cut_off_lines{5, absl::Seconds(10)};
+  LogLimiter cut_off_lines{20, absl::Seconds(2)};
 };
 
 // One connection: requests and their answers, one after the other. Lives on the server's thread.

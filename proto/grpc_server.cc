@@ -3,13 +3,15 @@
 #include <netdb.h>
 #include <sys/socket.h>
 
+#include <cstdlib>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/host_port.h"
 #include "common/status.h"
 #include "proto/grpc_deadline.h"
-#include "proto/grpc_log.h"
+#include "proto/handshake_log.h"
 #include "proto/tls.h"
 
 namespace bellwether {
@@ -27,7 +29,7 @@ std::string PeerOf(int connection) {
                   NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return "somebody";
   }
-  return absl::StrCat(host, " (port ", port, ")");
+  return HostPort{.host = host, .port = std::atoi(port)}.ToString();
 }
 
 }  // namespace
@@ -47,13 +49,14 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(grpc::ServerBuilde
   if (server->server_ == nullptr) {
     return absl::InternalError(absl::StrCat("gRPC starts no server for ", server->address()));
   }
-  server->listener_->Run([acceptor = server->acceptor_.get(), to = server->address(),
-                          tls = options.tls.wanted()](int listener, UniqueFd connection) {
-    if (tls) NoteConnection(PeerOf(connection.get()), to);
+  server->listener_->Run([acceptor = server->acceptor_.get(), tls = options.tls.wanted(),
+                          handshakes = HandshakeLog(server->address())](int listener, UniqueFd connection) {
     grpc::experimental::ExternalConnectionAcceptor::NewConnectionParameters parameters;
+    const std::string peer = tls ? PeerOf(connection.get()) : "";
     parameters.listener_fd = listener;
     parameters.fd = connection.Release();  // gRPC closes it
-    acceptor->HandleNewConnection(&parameters);
+    const auto hand_over = [&] { acceptor->HandleNewConnection(&parameters); };
+    tls ? handshakes.Follow(peer, hand_over) : hand_over();
   });
   return server;
 }

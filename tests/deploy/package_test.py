@@ -219,7 +219,7 @@ class Package(unittest.TestCase):
                 ("certificate", "flock.pem"), ("key", "flock.key"), ("authority", "authority.pem")))
             cases = ({"bellwether": "up.conf"}, {"bellwether-coordinator": "coordinator.conf", "bellwether-worker@": "worker-a.conf"})
             for units in cases:
-                client, http, workers, metrics = (f"127.0.0.1:{free_port()}" for _ in range(4))
+                client, http, workers, metrics = (f"127.0.0.1:{processes.free_port()}" for _ in range(4))
                 own = f"listen = {client}\nhttp-listen = {http}\nworker-listen = {workers}\nmetrics-listen = {metrics}\n"
                 texts = {"up.conf": own + "tensor-parallel = 2\nthreads = 1\n", "coordinator.conf": own + "workers = 1\n" + tls,
                          "worker-a.conf": f"coordinator = {workers}\nthreads = 1\nmetrics-listen =\ncluster-tls-server-name = flock\n" + tls}
@@ -268,11 +268,6 @@ print("user", os.getuid(), sorted(os.listdir("/dev")), os.listdir("/tmp"))
             finally:
                 service.terminate()
                 service.wait(processes.PATIENCE)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def answer_of(http):

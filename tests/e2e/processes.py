@@ -62,6 +62,11 @@ def make_certificates(directory, *names, days=365):
                    env={"PATH": "/usr/bin:/bin", "DAYS": str(days)})
 
 
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
 def takes_protocol(address, newest):
     """Whether a TLS listener shakes hands with who knows no newer protocol than that, an ssl.TLSVersion."""
     warnings.simplefilter("ignore", DeprecationWarning)  # that is the point

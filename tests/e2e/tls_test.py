@@ -130,7 +130,7 @@ class Clients(Certificates):
             worker.kill()
             told = (self.server.directory / "bellwether-coordinator-0.log").read_text()
             self.assertNotIn("wolf", told, kind)
-        self.assertRegex(told, r"Handshake failed .*127\.0\.0\.1 \(port \d+\) was the last to connect to 127\.0\.0\.1:\d+")
+        self.assertRegex(told, rf"{self.server.worker_address} cuts off 127\.0\.0\.1:\d+: no TLS with it: certificate verify failed")
 
 
 class OthersServers(Certificates):
@@ -234,6 +234,18 @@ class Refusals(Certificates):
                 (self.authority("client"), "needs a certificate"),
                 (self.files("cluster", "flock", "cluster-"), "--cluster-tls-authority is missing")):
             self.assertIn(words, self.start(*flags))
+
+    def test_files_of_every_port_and_program(self):
+        processes.make_certificates(self.path / "cluster", "late", days=0)
+        others_key = {"tls-certificate": self.path / "cluster/flock.pem", "tls-key": self.path / "client/client.key"}
+        late = {"tls-certificate": self.path / "cluster/late.pem", "tls-key": self.path / "cluster/late.key"}
+        for program in ("bellwether-coordinator", "bellwether-worker"):
+            for kind in ("cluster-", "metrics-"):
+                for files, words in ((others_key, "client.key: not the key of"), (late, "late.pem: the certificate has expired")):
+                    flags = [f"--{kind}{flag}={file}" for flag, file in files.items()]
+                    done = run(program, "--model", MODEL, *flags, *self.authority("cluster", kind))
+                    self.assertNotEqual(done.returncode, 0)
+                    self.assertIn(words, done.stdout + done.stderr, f"{program} {flags}")
 
     def test_nothing_is_said_in_clear_to_other_machines_unless_asked_for(self):
         said = self.start("--listen", "0.0.0.0:0")
