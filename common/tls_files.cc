@@ -7,11 +7,14 @@
 #include <sys/stat.h>
 
 #include <memory>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "common/log.h"
+#include "common/mutex.h"
 #include "common/quote.h"
 #include "common/read_file.h"
 #include "common/status.h"
@@ -20,6 +23,7 @@ namespace bellwether {
 namespace {
 
 constexpr size_t kPemBytesMax = size_t{1} << 20;
+constexpr absl::Duration kRenewalInterval = absl::Seconds(3);
 
 struct FreeOpenSsl {
   void operator()(BIO* bio) const { BIO_free(bio); }
@@ -181,6 +185,16 @@ bool FollowedTlsFiles::Look() {
   if (broken_ || *files == files_) return false;
   files_ = *std::move(files);
   return true;
+}
+
+void LookForRenewals(std::function<bool()> look) {
+  std::thread([look = std::move(look)] {
+    Mutex mutex;
+    MutexLock lock(&mutex);
+    do {
+      mutex.AwaitFor([] { return false; }, kRenewalInterval);
+    } while (look());
+  }).detach();
 }
 
 }  // namespace bellwether

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -42,8 +43,9 @@ class FollowedTlsFiles {
   bool broken_ = false;
 };
 
-// How often files are looked at for having been renewed. Connections that are there go on, new ones see the
-// new files.
-inline constexpr unsigned kTlsRenewalSeconds = 3;
+// Files are looked at every 3 seconds for having been renewed: `look` is called on a thread of its own until
+// it returns false or the process ends. A file may lie on a drive that answers late or never, which so holds
+// up nobody. Connections that are there go on, new ones see the new files.
+void LookForRenewals(std::function<bool()> look);
 
 }  // namespace bellwether

@@ -65,7 +65,7 @@ class HttpServer::Impl {
 
 absl::Status HttpServer::Impl::Start(TcpListener::Options listen, const TlsOptions& tls) {
   if (tls.wanted()) {
-    BW_ASSIGN_OR_RETURN(shared_.tls, TlsContexts::Load(tls, shared_.clock));
+    BW_ASSIGN_OR_RETURN(shared_.tls, TlsContexts::Load(tls));
   }
   BW_ASSIGN_OR_RETURN(listener_, TcpListener::Bind(std::move(listen)));
   shared_.address = listener_->address();

@@ -40,32 +40,44 @@ absl::StatusOr<std::shared_ptr<ssl::context>> MakeContext(const TlsFiles& files)
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TlsContexts>> TlsContexts::Load(TlsOptions options, const Clock* clock) {
-  BW_RETURN_IF_ERROR(CheckListener(options));
-  BW_ASSIGN_OR_RETURN(FollowedTlsFiles files, FollowedTlsFiles::Read(std::move(options)));
-  std::unique_ptr<TlsContexts> contexts(new TlsContexts(std::move(files), clock));
-  BW_RETURN_IF_ERROR(contexts->Make());
+absl::StatusOr<std::shared_ptr<TlsContexts>> TlsContexts::Load(TlsOptions options) {
+  BW_ASSIGN_OR_RETURN(std::shared_ptr<TlsContexts> contexts, Make(std::move(options)));
+  LookForRenewals([weak = std::weak_ptr(contexts)] {
+    const std::shared_ptr<TlsContexts> still_used = weak.lock();
+    if (still_used != nullptr) still_used->Look();
+    return still_used != nullptr;
+  });
   return contexts;
 }
 
-absl::Status TlsContexts::Make() {
+absl::StatusOr<std::shared_ptr<TlsContexts>> TlsContexts::Make(TlsOptions options) {
+  BW_RETURN_IF_ERROR(CheckListener(options));
+  BW_ASSIGN_OR_RETURN(FollowedTlsFiles files, FollowedTlsFiles::Read(std::move(options)));
+  std::shared_ptr<TlsContexts> contexts(new TlsContexts(std::move(files)));
+  BW_RETURN_IF_ERROR(contexts->Renew());
+  return contexts;
+}
+
+absl::Status TlsContexts::Renew() {
   try {
-    BW_ASSIGN_OR_RETURN(context_, MakeContext(files_.files()));
+    BW_ASSIGN_OR_RETURN(std::shared_ptr<ssl::context> context, MakeContext(files_.files()));
+    MutexLock lock(&mutex_);
+    context_.swap(context);
   } catch (const std::exception& error) {  // of Boost, where memory is short
     return absl::ResourceExhaustedError(absl::StrCat("TLS: ", error.what()));
   }
   return absl::OkStatus();
 }
 
-std::shared_ptr<ssl::context> TlsContexts::Current() {
-  const absl::Duration now = clock_->Now();
-  if (now < looked_at_ + absl::Seconds(kTlsRenewalSeconds)) return context_;
-  looked_at_ = now;
-  if (files_.Look()) {
-    if (const absl::Status made = Make(); !made.ok()) {
-      LogWarning("the last certificate is still shown: ", made.message());
-    }
+void TlsContexts::Look() {
+  if (!files_.Look()) return;
+  if (const absl::Status made = Renew(); !made.ok()) {
+    LogWarning("the last certificate is still shown: ", made.message());
   }
+}
+
+std::shared_ptr<ssl::context> TlsContexts::Current() const {
+  MutexLock lock(&mutex_);
   return context_;
 }
 

@@ -4,33 +4,33 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "boost/asio/ssl/context.hpp"
-#include "common/clock.h"
+#include "common/mutex.h"
 #include "common/tls_files.h"
 
 namespace bellwether {
 
-// What a listener shows under TLS (1.2 or newer), by files that are followed when they change. One thread.
+// What a listener shows under TLS (1.2 or newer), by files that are followed when they change.
 class TlsContexts {
  public:
-  // Errors: those of common/tls_files.h. With an authority clients must have a certificate of it.
-  static absl::StatusOr<std::unique_ptr<TlsContexts>> Load(TlsOptions options,
-                                                           const Clock* clock = Clock::Real());
+  // Follows the files as long as it lives. Errors: those of common/tls_files.h. With an authority clients
+  // must have a certificate of it.
+  static absl::StatusOr<std::shared_ptr<TlsContexts>> Load(TlsOptions options);
 
-  // For a new connection, which keeps it.
-  std::shared_ptr<boost::asio::ssl::context> Current();
+  // As above, but they are looked at when told.
+  static absl::StatusOr<std::shared_ptr<TlsContexts>> Make(TlsOptions options);
+  void Look();
+
+  // For a new connection, which keeps it. Never waits for a file. Any thread.
+  std::shared_ptr<boost::asio::ssl::context> Current() const;
 
  private:
-  TlsContexts(FollowedTlsFiles files, const Clock* clock)
-      : files_(std::move(files)), clock_(clock), looked_at_(clock->Now()) {}
-  // Makes the context anew.
-  absl::Status Make();
+  explicit TlsContexts(FollowedTlsFiles files) : files_(std::move(files)) {}
+  absl::Status Renew();
 
-  FollowedTlsFiles files_;
-  const Clock* const clock_;
-  absl::Duration looked_at_;
-  std::shared_ptr<boost::asio::ssl::context> context_;
+  FollowedTlsFiles files_;  // of who looks
+  mutable Mutex mutex_;
+  std::shared_ptr<boost::asio::ssl::context> context_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace bellwether

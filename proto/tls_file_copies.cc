@@ -6,7 +6,6 @@
 
 #include <cerrno>
 #include <map>
-#include <thread>
 #include <tuple>
 #include <utility>
 
@@ -27,46 +26,27 @@ absl::StatusOr<UniqueFd> MemoryFile(std::string_view text) {
   return fd;
 }
 
-// The process's copies, and the thread that looks at them.
-class AllCopies {
- public:
-  static AllCopies& Get() {
-    static auto* all = new AllCopies;  // its thread goes on until the end
-    return *all;
-  }
-
-  absl::StatusOr<const TlsFileCopies*> Of(const TlsOptions& options) {
-    MutexLock lock(&mutex_);
-    std::unique_ptr<TlsFileCopies>& copies = copies_[{options.certificate, options.key, options.authority}];
-    if (copies == nullptr) {
-      BW_ASSIGN_OR_RETURN(copies, TlsFileCopies::Make(options));
-    }
-    if (!followed_) std::thread([this] { Follow(); }).detach();
-    followed_ = true;
-    return copies.get();
-  }
-
- private:
-  void Follow() {
-    MutexLock lock(&mutex_);
-    while (true) {
-      mutex_.AwaitFor([] { return false; }, absl::Seconds(kTlsRenewalSeconds));
-      for (const auto& [files, copies] : copies_) {
-        if (copies != nullptr) copies->Look();
-      }
-    }
-  }
-
-  Mutex mutex_;
-  std::map<std::tuple<std::string, std::string, std::string>, std::unique_ptr<TlsFileCopies>> copies_
-      ABSL_GUARDED_BY(mutex_);
-  bool followed_ ABSL_GUARDED_BY(mutex_) = false;
+// The process's copies, which are there until its end.
+struct AllCopies {
+  using Files = std::tuple<std::string, std::string, std::string>;
+  Mutex mutex;
+  std::map<Files, std::unique_ptr<TlsFileCopies>> copies ABSL_GUARDED_BY(mutex);
 };
 
 }  // namespace
 
 absl::StatusOr<const TlsFileCopies*> TlsFileCopies::Of(const TlsOptions& options) {
-  return AllCopies::Get().Of(options);
+  static auto* all = new AllCopies;
+  MutexLock lock(&all->mutex);
+  std::unique_ptr<TlsFileCopies>& copies = all->copies[{options.certificate, options.key, options.authority}];
+  if (copies == nullptr) {
+    BW_ASSIGN_OR_RETURN(copies, Make(options));
+    LookForRenewals([copies = copies.get()] {
+      copies->Look();
+      return true;
+    });
+  }
+  return copies.get();
 }
 
 absl::StatusOr<std::unique_ptr<TlsFileCopies>> TlsFileCopies::Make(const TlsOptions& options) {
