@@ -20,10 +20,11 @@ class Fault:
     old: str
     new: str
     seen: str  # a pattern of what the events or the logs say
-    when: str = "install"  # or ask, scrape, drain, open: pods are ready, but nobody is answered, or counted, or can leave, or anybody is answered
+    when: str = "install"  # or ask, scrape, drain, open, route: pods are ready, but nobody is answered, or counted, or can leave, or anybody
+    # is answered, or who comes by a route is not
     at_first_too: bool = False  # without a fault it may be seen too, until everything has started
     values: str = "pipeline"  # two pods over TLS; or demo: two ranks in one pod and an init container; or guarded: every door is closed; or
-    # replicas: two whole clusters
+    # replicas: two whole clusters; or routed: demo, with all routes; or pooled: and a pool
 
 
 FAULTS = {
@@ -124,6 +125,17 @@ FAULTS = {
         "No route to host", "scrape"),
     "Prometheus asks for no port of the workers": Fault(
         "monitoring.yaml", 'printf "metrics-%d"', 'printf "metric-%d"', "1 != 3", "scrape"),
+    "a gRPC route leads to the door of HTTP": Fault(
+        "routes.yaml", "port: {{ $.Values.service.port }}", "port: {{ $.Values.service.httpPort }}", "no coordinator answers", "route", values="routed"),
+    "an HTTP route leads to a Service that is not there": Fault(
+        "routes.yaml", "- {name: {{ $full }}, port: {{ $.Values.service.httpPort }}}", "- {name: {{ $full }}-http, port: {{ $.Values.service.httpPort }}}",
+        "Name or service not known", "route", values="routed"),
+    "an Ingress leads to the door of gRPC": Fault("routes.yaml", "port: {name: http}", "port: {name: grpc}", "BadStatusLine|Error", "route", values="routed"),
+    "a pool is made of workers": Fault(
+        "routes.yaml", "component: coordinator", "component: worker", "No route to host|Connection refused", "route", values="pooled"),
+    "a pool leads to a port for others than clients": Fault(
+        "routes.yaml", 'number: {{ include "bellwether.ports.http" $ }}', 'number: {{ include "bellwether.ports.worker" $ }}', "No route to host", "route",
+        values="pooled"),
     "no pod may ever leave": Fault("policies.yaml", "maxUnavailable: 1", "maxUnavailable: 0", "", "drain"),
     "the pods' account is another's": Fault(
         "policies.yaml", "kind: ServiceAccount\nmetadata:\n  name: {{ $full }}", "kind: ServiceAccount\nmetadata:\n  name: {{ $full }}-pods",
@@ -138,7 +150,8 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded, cluster_test.Replicas)
     test_every_replica_is_a_cluster_and_is_replaced_as_one = None
 
     def values_of(self, name):
-        values = {"pipeline": self.values, "demo": (cluster_test.FETCH, cluster_test.DEMO), "guarded": self.guarded, "replicas": self.replicas()}
+        values = {"pipeline": self.values, "demo": (cluster_test.FETCH, cluster_test.DEMO), "guarded": self.guarded, "replicas": self.replicas(),
+                  **{name: (cluster_test.FETCH, cluster_test.DEMO, *doors) for name, doors in zip(("routed", "pooled"), cluster_test.ROUTED)}}
         return *values[name], cluster_test.MONITORED
 
     def faulty(self, fault):
@@ -151,6 +164,10 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded, cluster_test.Replicas)
             self.assertIn(fault.old, text)
             template.write_text(text.replace(fault.old, fault.new))
             return self.render(*self.values_of(fault.values), path=path)
+
+    def test_every_template_has_one(self):
+        templates = {str(path.relative_to(chart.CHART / "templates")) for path in (chart.CHART / "templates").rglob("*") if path.is_file()}
+        self.assertEqual({fault.template for fault in FAULTS.values()}, templates - {"NOTES.txt"})
 
     async def test_a_fault_of_a_template_is_seen(self):
         for name, fault in FAULTS.items():
@@ -183,6 +200,11 @@ class Faults(cluster_test.Pipeline, cluster_test.Guarded, cluster_test.Replicas)
             monitor = next(each for each in release if each["kind"] == "PodMonitor")
             with self.assertRaisesRegex(AssertionError, fault.seen):
                 await self.scrape(cluster, test, monitor)
+            return
+        if fault.when == "route":
+            await cluster.until_ready()
+            with self.assertRaisesRegex(AssertionError, fault.seen):
+                await self.follow_routes(cluster, test, release)
             return
         if fault.when == "open":
             await cluster.until_ready()

@@ -47,6 +47,9 @@ PIPELINE = {"drainSeconds": 60, "contextTokens": 20000, "quantize": "none",
             "workerGroups": [{"name": "stages", "pods": 2, "ranks": 1, "extraArgs": ["--threads=1"]}]}
 LINKS = 7410  # the first port of links between pods
 MONITORED = {"metrics": {"podMonitor": {"enabled": True}}}
+ROUTE = {"enabled": True, "parentRefs": [{"name": "public"}]}
+DOORS = {"gateway": {"grpcRoute": ROUTE, "httpRoute": ROUTE}, "ingress": {"enabled": True, "hosts": ["chat.example"]}}
+ROUTED = ((DOORS,), (DOORS, {"gateway": {"inferencePool": {"enabled": True}}}))
 READ = "import sys, urllib.request; [print(url, urllib.request.urlopen(url, timeout=60).read().decode()) for url in sys.argv[1:]]"
 MEANWHILE = 3  # seconds that an answer takes in which something is to happen
 
@@ -156,6 +159,26 @@ class Clusters(unittest.IsolatedAsyncioTestCase):
         text = await self.answer(cluster, self.ask(cluster, test, READ, *pages, command=("python3", "-c")))
         self.assertEqual(text.count("bellwether_build_info{"), sum(len(pod.containers) for pod in cluster.pods if pod.owner), text)
 
+    async def follow_routes(self, cluster, test, release):
+        """An answer from every backend to which a gateway would lead clients, asked where the network policy lets clients in."""
+        ports = {each["metadata"]["name"]: {port["name"]: port["port"] for port in each["spec"]["ports"]}
+                 for each in release if each["kind"] == "Service"}
+        for each in release:
+            spec = each["spec"] if each["kind"] in ("GRPCRoute", "HTTPRoute", "InferencePool", "Ingress") else {}
+            backends = [(backend["name"], backend["port"]) for rule in spec.get("rules", []) for backend in rule.get("backendRefs", [])
+                        if backend.get("kind") != "InferencePool"]
+            services = [path["backend"]["service"] for rule in spec.get("rules", []) for path in rule.get("http", {}).get("paths", [])]
+            backends += [(service["name"], ports[service["name"]].get(service["port"]["name"])) for service in services]
+            if each["kind"] == "InferencePool":
+                backends += [(pod.address, spec["targetPorts"][0]["number"]) for pod in cluster.pods
+                             if selects(spec["selector"]["matchLabels"], pod.labels)]
+            for name, port in backends:
+                if each["kind"] == "GRPCRoute":
+                    client = self.ask(cluster, test, "generate", f"--connect={name}:{port}", "--insecure", "--prompt-ids=1", "--max-tokens=1")
+                else:
+                    client = self.ask(cluster, test, READ, f"http://{name}:{port}/v1/models", command=("python3", "-c"))
+                await self.answer(cluster, client)
+
     async def answer(self, cluster, pod, code=0):
         """What it wrote until its end."""
         await cluster.until(pod.over.is_set, f"{pod.name} ends")
@@ -212,6 +235,8 @@ class Demo(Clusters):
         await self.delete_under_load(cluster, test, long, expected)
         await self.crash_under_load(cluster, test, long, expected)
         await self.scrape(cluster, test, next(each for each in self.render(FETCH, DEMO, MONITORED)[0] if each["kind"] == "PodMonitor"))
+        for doors in ROUTED:
+            await self.follow_routes(cluster, test, self.render(FETCH, DEMO, *doors)[0])
         await self.uninstall(cluster)
 
     async def uninstall(self, cluster):
