@@ -35,4 +35,6 @@ set(CPACK_DEBIAN_PACKAGE_CONTROL_EXTRA ${CMAKE_SOURCE_DIR}/deploy/debian/postins
     ${CMAKE_SOURCE_DIR}/deploy/debian/postrm)
 # For systemd-sysusers; images have it without a service manager.
 set(CPACK_DEBIAN_PACKAGE_DEPENDS "systemd | systemd-standalone-sysusers")
+# tools/make_certificates.sh
+set(CPACK_DEBIAN_PACKAGE_RECOMMENDS openssl)
 include(CPack)

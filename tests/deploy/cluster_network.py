@@ -30,7 +30,14 @@ class Network:
         return self._services.setdefault(name, f"10.200.1.{len(self._services) + 1}")
 
     async def make(self):
-        await sandbox.make_node(self.node, self.dns, self.services)
+        await sandbox.make_node(self.node)
+        # Services have a route, so that what nobody answers there is forwarded, and refused on the way.
+        await sandbox.run("ip", "-batch", "-", text=f"""
+            address replace {self.dns}/32 dev lo
+            link add name services type veth peer name nowhere
+            link set dev services up
+            link set dev nowhere up
+            route add {self.services} dev services src {self.node}""")
 
     @staticmethod
     def resolver():

@@ -1,12 +1,15 @@
 """The images of deploy/docker, run as deploy/compose/compose.yaml says: small, closed, and they answer.
 
-Needs what tools/build_images.sh leaves, named by BELLWETHER_IMAGES, root, and namespaces of its own (tools/check.sh images); skipped without.
+Needs what tools/build_images.sh leaves, named by BELLWETHER_IMAGES, and root (tools/check.sh images); skipped without.
 """
 
+import asyncio
+import contextlib
 import json
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +20,7 @@ if not os.environ.get("BELLWETHER_IMAGES"):
     print("skipped: BELLWETHER_IMAGES names no images")
     sys.exit(77)
 
-from tests.deploy import compose, containers
+from tests.deploy import compose, containers, sandbox
 from tests.e2e import processes
 
 IMAGES = pathlib.Path(os.environ["BELLWETHER_IMAGES"])
@@ -64,11 +67,27 @@ class Images(unittest.TestCase):
         self.assertEqual(variables["NVIDIA_DRIVER_CAPABILITIES"], "compute,utility")
 
 
-class Played(unittest.TestCase):
+class Package(unittest.TestCase):
+    def test_a_container_builds_the_package_of_this_machine(self):
+        """By package.Dockerfile: the same files of the same libraries, and programs that start."""
+        [here], [made] = processes.BIN.parent.glob("bellwether_*.deb"), (IMAGES / "package").glob("bellwether_*.deb")
+        said = {package: [subprocess.run(["dpkg-deb", *words], check=True, capture_output=True, text=True).stdout for words in (
+            ["--contents", package], ["--field", package, "Package", "Architecture", "Depends", "Conffiles"])] for package in (here, made)}
+        files = {package: [(line.split()[0], line.split()[5:]) for line in listed.splitlines()] for package, (listed, _) in said.items()}
+        self.assertEqual(files[made], files[here])
+        self.assertEqual(said[made][1], said[here][1])
+        with tempfile.TemporaryDirectory() as root:
+            subprocess.run(["dpkg-deb", "--extract", made, root], check=True)
+            for program in ("bellwether", "bellwether-coordinator", "bellwether-worker"):
+                subprocess.run([f"{root}/usr/bin/{program}", "--help"], check=True, capture_output=True, timeout=processes.PATIENCE)
+
+
+class Played(unittest.IsolatedAsyncioTestCase):
     """The services of compose.yaml in containers, and a client beside them."""
 
-    def setUp(self):
-        directory = tempfile.TemporaryDirectory()
+    async def asyncSetUp(self):
+        asyncio.get_running_loop().set_debug(False)  # which unittest turns on, and which tells of every moment of a busy machine
+        directory = tempfile.TemporaryDirectory(dir=sandbox.STATE)
         self.addCleanup(directory.cleanup)
         self.directory = pathlib.Path(directory.name)
         self.directory.chmod(0o755)
@@ -77,15 +96,15 @@ class Played(unittest.TestCase):
         processes.write_tiny_checkpoint(model, layers=2)
         services = compose.services({"MODELS": str(model.parent), "MODEL": model.name})
         self.ours = {name: service for name, service in services.items() if "build" in service}
-        self.network = containers.Network([*self.ours, "client"], self.directory)
-        self.addCleanup(self.network.close)
-        self.running = {}
-        for name, service in self.ours.items():
-            self.start(name, service)
+        self.network = containers.Network([*self.ours, "client"])
+        await sandbox.make_node(self.network.node)
+        self.running = {name: await self.start(name, service, self.image(name)) for name, service in self.ours.items()}
 
-    def start(self, name, service):
-        self.running[name] = containers.Container(name, service, self.image(name), self.network, self.directory)
-        self.addCleanup(self.running[name].close)
+    async def start(self, name, service, image):
+        container = containers.Container(name, service, image, self.network, self.directory)
+        await container.start()
+        self.addAsyncCleanup(container.close)
+        return container
 
     def image(self, name):
         return containers.Image(IMAGES, self.ours[name]["image"].removeprefix("bellwether-"))
@@ -93,28 +112,26 @@ class Played(unittest.TestCase):
     def logs(self):
         return "\n".join(f"-- {name}\n{container.log.read_text(errors='replace')}" for name, container in self.running.items())
 
-    def until(self, what, condition):
+    async def until(self, what, condition):
         end = time.monotonic() + processes.PATIENCE
         while time.monotonic() < end:
-            try:
-                if condition():
+            with contextlib.suppress(OSError):
+                if await asyncio.to_thread(condition):
                     return
-            except OSError:
-                pass
-            time.sleep(0.2)
+            await asyncio.sleep(0.2)
         self.fail(f"not in time: {what}\n{self.logs()}")
 
-    def test_the_services_answer(self):
+    async def test_the_services_answer(self):
         at = self.network.addresses
-        self.until("ready", lambda: get(f"http://{at['coordinator']}:7490/readyz"))
+        await self.until("ready", lambda: get(f"http://{at['coordinator']}:7490/readyz"))
 
         # Clients: over HTTP from without, over gRPC by the tool of the image from within.
         body = json.dumps({"model": "tiny", "prompt": "Once", "max_tokens": 3, "temperature": 0}).encode()
         request = urllib.request.Request(f"http://{at['coordinator']}:7480/v1/completions", body, {"Content-Type": "application/json"})
         answer = json.loads(get(request))
         self.assertEqual(answer["usage"]["completion_tokens"], 3)
-        said = self.said("coordinator", "bellwether", "generate", "--connect=coordinator:7400", "--insecure", "--prompt=Once",
-                         "--max-tokens=3", "--temperature=0", "--json")
+        said = await self.said("coordinator", "bellwether", "generate", "--connect=coordinator:7400", "--insecure", "--prompt=Once",
+                               "--max-tokens=3", "--temperature=0", "--json")
         self.assertEqual(json.loads(said)["text"], answer["choices"][0]["text"])
 
         # Every port that the file publishes is listened to.
@@ -131,25 +148,27 @@ class Played(unittest.TestCase):
 
         # An engine that stops them is heeded.
         for name in ("coordinator", "worker-0"):
-            self.assertEqual(self.running[name].stop(), 0, self.logs())
+            self.assertEqual(await self.running[name].stop(), 0, self.logs())
 
-    def test_only_what_is_mounted_may_be_written(self):
+    async def test_only_what_is_mounted_may_be_written(self):
         for name in ("coordinator", "worker-0"):
-            said = self.said(name, "sh", "-c", "id -u; touch /etc/x /var/cache/x /models/x 2>&1; touch /tmp/x && echo scratch")
+            said = await self.said(name, "sh", "-c", "id -u; touch /etc/x /var/cache/x /models/x 2>&1; touch /tmp/x && echo scratch")
             self.assertEqual(said.splitlines()[0], "65532")
             self.assertEqual(said.count("Read-only file system"), 3, said)
             self.assertIn("scratch", said)
-        self.assertIn("cache", self.said("worker-0", "sh", "-c", "touch /var/cache/bellwether/x && echo cache"))
+        self.assertIn("cache", await self.said("worker-0", "sh", "-c", "touch /var/cache/bellwether/x && echo cache"))
 
-    def said(self, name, *command):
+    async def said(self, name, *command):
         """What a command says that runs to its end in a container like the service's."""
         image = self.image(name)
         image.config["Entrypoint"] = []
         container = containers.Container("client", self.ours[name] | {"command": command}, image, self.network, self.directory)
-        self.addCleanup(container.close)
-        said, _ = container.process.communicate(timeout=processes.PATIENCE)
-        return said
+        await container.start()
+        await asyncio.wait_for(container.process.wait(), processes.PATIENCE)
+        await container.close()
+        return container.log.read_text()
 
 
 if __name__ == "__main__":
+    sandbox.enter("tests.deploy.images_test")
     unittest.main()

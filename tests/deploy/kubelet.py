@@ -228,8 +228,9 @@ class Pod:
 
     async def _live(self):
         try:
-            await self.sandbox.make(self.cluster.cable(), self.cluster.network.node, self.cluster.host_names(self),
-                                    self.cluster.resolver())
+            await self.sandbox.make(self.cluster.cable(), self.cluster.network.node, {
+                "hosts": f"127.0.0.1 localhost\n{self.address} {self.cluster.host_names(self)}\n", "hostname": f"{self.name}\n",
+                "resolv.conf": self.cluster.resolver(), "passwd": "root:x:0:0:root:/root:/bin/sh\n"})
             self.has_address = True
             self.changed()
             while wrong := self._make_volumes() or self._missing_keys():  # as a kubelet does: whoever has forgotten a Secret may bring it

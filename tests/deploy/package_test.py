@@ -64,6 +64,8 @@ class Package(unittest.TestCase):
         for name in ("tools/make_certificates.sh", "monitoring/prometheus.yml", "monitoring/rules", "monitoring/grafana/dashboards"):
             self.assertTrue((self.root / "usr/share/bellwether" / name).exists(), name)
         self.assertTrue(os.access(self.root / "usr/share/bellwether/tools/make_certificates.sh", os.X_OK))
+        recommended = subprocess.run(["dpkg-deb", "-f", self.package, "Recommends"], check=True, capture_output=True, text=True).stdout
+        self.assertEqual(recommended.strip(), "openssl", "by which it makes certificates")
 
     def test_each_commit_is_a_version_of_its_own(self):
         """apt passes over a package of the version that is there, and a cluster takes one build."""

@@ -1,4 +1,5 @@
-"""What a pod's processes live in: Linux namespaces, as a container runtime makes them, by util-linux and iproute2 alone.
+"""What the processes of a pod, or of a service of compose.yaml, live in: Linux namespaces, as a container runtime makes them, by util-linux
+and iproute2 alone.
 
 Everything lies in a network, a mount and a process namespace of the test's own (`enter`): whatever becomes of the test, the
 kernel removes it all with the last process, and the machine's own network and mounts are never touched.
@@ -50,45 +51,45 @@ async def run(*command, text=""):
     return output.decode()
 
 
-async def make_node(address, dns, services):
-    """The network that pods are plugged into: it forwards, and knows nobody beyond."""
+async def make_node(address):
+    """The network that sandboxes are plugged into: it forwards, and knows nobody beyond."""
     pathlib.Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    # Services have a route, so that what nobody answers there is forwarded, and refused on the way.
     await run("ip", "-batch", "-", text=f"""
         link set dev lo up
-        address replace {address}/32 dev lo
-        address replace {dns}/32 dev lo
-        link add name services type veth peer name nowhere
-        link set dev services up
-        link set dev nowhere up
-        route add {services} dev services src {address}""")
+        address replace {address}/32 dev lo""")
 
 
-# Prepares the root of a container, for which the machine's /usr and its image's directories stand, and becomes its program. Arguments:
-# the root, the pod's files for /etc, its shared memory, a shell text that mounts images and volumes, whether the root may be written (rw
-# or ro), then the program as env takes it. Standard input is a pipe that hears the process's number, as the kubelet knows it, once all
-# is ready.
-CONTAINER = """
-read -r pid rest </proc/self/stat
+# What a container's files are: a shell text that puts them at $1. The machine's own /usr stands for the image of a pod.
+MACHINE = """
 mount -t tmpfs -o mode=755 image "$1"
 cd "$1"
-mkdir usr proc sys dev etc dev/shm old tmp
+mkdir usr proc sys dev etc mnt tmp
 mount --bind /usr usr
 mount -o remount,bind,ro usr
 for each in bin sbin lib lib64; do ln -s usr/$each $each; done
+"""
+
+# Prepares the root of a container and becomes its program. Arguments: the root; a shell text that puts the image there; what lies in /etc
+# beside what the image has; the shared memory; a shell text that mounts volumes; whether the root may be written (rw or ro); then the
+# program as env takes it. Standard input is a pipe that hears the process's number, as it is known outside, once all is ready.
+CONTAINER = """
+read -r pid rest </proc/self/stat
+eval "$2"
+cd "$1"
 mount -t proc proc proc
 mount --rbind /sys sys
 mount -o remount,bind,ro sys
+mount -t tmpfs -o mode=755 dev dev
+mkdir dev/shm
 for each in null zero full random urandom; do : >dev/$each; mount --bind /dev/$each dev/$each; done
-mount --bind "$3" dev/shm
-cp "$2"/* etc
-eval "$4"
-pivot_root . old
+mount --bind "$4" dev/shm
+for each in "$3"/*; do : >>"etc/${each##*/}"; mount --bind "$each" "etc/${each##*/}"; done
+eval "$5"
+pivot_root . mnt
 cd /
-umount -l old
-rmdir old
-mount -o remount,"$5" /
-shift 5
+umount -l mnt
+mount -o remount,bind,"$6" /
+shift 6
 echo "$pid" >&0
 exec </dev/null
 exec env -i "$@"
@@ -96,22 +97,22 @@ exec env -i "$@"
 
 
 class Sandbox:
-    """The namespaces that the containers of a pod share: a network with one address, a host name, and memory by name."""
+    """The namespaces that the containers of a pod share: a network with one address, a host name, and memory by name. `image`: what their
+    files are."""
 
-    def __init__(self, directory, name, address):
-        self.directory, self.name, self.address = directory, name, address
+    def __init__(self, directory, name, address, image=MACHINE):
+        self.directory, self.name, self.address, self.image = directory, name, address, image
         self.cable = None
         self._pause = None
 
-    async def make(self, cable, node_address, hosts, resolver):
+    async def make(self, cable, node_address, files):
+        """Plugs it in. `files` lie in /etc: texts by name."""
         etc = self.directory / "etc"
         etc.mkdir(parents=True)
+        for name, text in files.items():
+            (etc / name).write_text(text)
         (self.directory / "shm").mkdir(mode=0o1777)
         (self.directory / "shm").chmod(0o1777)
-        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{self.address} {hosts}\n")
-        (etc / "hostname").write_text(f"{self.name}\n")
-        (etc / "resolv.conf").write_text(resolver)
-        (etc / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
         self._pause = await asyncio.create_subprocess_exec(
             "unshare", "--net", "--uts", "--ipc", "sh", "-ec", 'echo "$1" >/proc/sys/kernel/hostname; echo; exec sleep infinity', "sh",
             self.name, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE)
@@ -142,7 +143,7 @@ class Sandbox:
             process = await asyncio.create_subprocess_exec(
                 "nsenter", "--target", str(self._pause.pid), "--net", "--uts", "--ipc", "--",
                 "unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--",
-                "sh", "-ec", CONTAINER, "sh", root, self.directory / "etc", self.directory / "shm", volumes, rights,
+                "sh", "-ec", CONTAINER, "sh", root, self.image, self.directory / "etc", self.directory / "shm", volumes, rights,
                 *as_process(program, environment, user), stdin=told, stdout=output, stderr=output)
         os.close(told)
         with open(ready) as pipe:
