@@ -10,7 +10,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
-#include "cli/decode_rate.h"
+#include "cli/bench_offload.h"
+#include "cli/bench_runs.h"
 #include "cli/managed_cluster.h"
 #include "cli/stop.h"
 #include "cli/terminal.h"
@@ -31,14 +32,6 @@ namespace bellwether {
 namespace {
 
 constexpr double kSampleSeconds = 0.3;  // of each limit, right beside each run
-constexpr int kDecodePromptTokens = 8;
-
-struct BenchLayout {
-  std::string name;
-  int tensor = 1;
-  int pipeline = 1;
-  int threads = 1;  // of each worker
-};
 
 // What the model asks of the machine.
 struct Work {
@@ -59,25 +52,6 @@ struct Measurement {
   double kv_bytes = 0;                          // of the positions that the longest run held at once
 };
 
-absl::StatusOr<BenchLayout> ParseLayout(const std::string& text, int cores) {
-  BenchLayout layout{.name = text};
-  const std::vector<std::string> at_threads = absl::StrSplit(text, absl::MaxSplits('t', 1));
-  const std::vector<std::string> sizes = absl::StrSplit(at_threads[0], 'x');
-  const bool ok = sizes.size() == 2 && absl::SimpleAtoi(sizes[0], &layout.tensor) &&
-                  absl::SimpleAtoi(sizes[1], &layout.pipeline) && layout.tensor > 0 && layout.pipeline > 0 &&
-                  layout.tensor <= kLocalWorkersMax && layout.pipeline <= kLocalWorkersMax;
-  layout.threads = ok ? std::max(1, cores / (layout.tensor * layout.pipeline)) : 0;
-  const bool threads_ok = at_threads.size() < 2 || absl::SimpleAtoi(at_threads[1], &layout.threads);
-  if (!ok || !threads_ok || layout.threads < 1 || layout.threads > kWorkerThreadsMax) {
-    return absl::InvalidArgumentError(absl::StrCat("layout \"", text, "\": write TENSORxPIPELINE or 2x1t1"));
-  }
-  if (const int workers = layout.tensor * layout.pipeline; workers > kLocalWorkersMax) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "layout \"", text, "\": ", workers, " workers on this machine, allowed are ", kLocalWorkersMax));
-  }
-  return layout;
-}
-
 absl::StatusOr<Work> WorkOf(const std::string& model) {
   BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(model));
   const ModelConfig& config = checkpoint->config();
@@ -95,75 +69,6 @@ absl::StatusOr<Work> WorkOf(const std::string& model) {
   const double mlp = (config.gated_mlp ? 3.0 : 2.0) * config.ffn;
   work.operations_per_token = 2.0 * config.layers * config.hidden * (attention + mlp);
   return work;
-}
-
-double Median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-PromptInput RandomPrompt(int tokens, int vocab, uint32_t seed) {
-  PromptInput prompt;
-  std::vector<TokenId> ids;
-  for (int i = 0; i < tokens; ++i) {
-    seed = seed * 1664525u + 1013904223u;
-    ids.push_back(static_cast<TokenId>((seed >> 8) % static_cast<uint32_t>(vocab)));
-  }
-  prompt.token_ids = std::move(ids);
-  return prompt;
-}
-
-struct TimedAnswer {
-  AnswerUsage usage;
-  std::vector<absl::Duration> tokens;  // when each came
-};
-
-absl::StatusOr<TimedAnswer> Generate(InferenceClient& client, const PromptInput& prompt, int max_tokens) {
-  GenerationOptions options{.max_tokens = max_tokens, .temperature = 0.0, .ignore_eos = true};
-  TimedAnswer answer;
-  const CallOptions call{.cancellation = StopCancellation()};
-  BW_RETURN_IF_ERROR(client.Generate(prompt, options, call, [&](const AnswerChunk& chunk) {
-    answer.tokens.insert(answer.tokens.end(), chunk.tokens.size(), Clock::Real()->Now());
-    if (chunk.usage.has_value()) answer.usage = *chunk.usage;
-    return true;
-  }));
-  return answer;
-}
-
-// Tokens per second of `streams` requests at once.
-absl::StatusOr<double> MeasureDecoding(const std::string& address, int vocab, int streams, int tokens) {
-  std::vector<absl::StatusOr<TimedAnswer>> answers(streams, TimedAnswer{});
-  std::vector<std::thread> threads;
-  threads.reserve(streams);
-  for (int i = 0; i < streams; ++i) {
-    threads.emplace_back([&, i] {
-      InferenceClient client(address);
-      answers[i] = Generate(client, RandomPrompt(kDecodePromptTokens, vocab, i), tokens);
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  std::vector<std::vector<absl::Duration>> times;
-  for (auto& answer : answers) {
-    BW_RETURN_IF_ERROR(answer.status());
-    times.push_back(std::move(answer->tokens));
-  }
-  const double rate = DecodeRate(times);
-  if (rate == 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("with ", tokens, " tokens each, ", streams, " streams never decoded at once"));
-  }
-  return rate;
-}
-
-// Private and shared memory of a process, shared pages divided by those who share them.
-double ProportionalBytes(pid_t pid) {
-  std::ifstream file(absl::StrCat("/proc/", pid, "/smaps_rollup"));
-  for (std::string word; file >> word;) {
-    double kilobytes = 0;
-    if (word == "Pss:" && file >> kilobytes) return kilobytes * 1024;
-  }
-  return 0;
 }
 
 // A worker's KV memory is only touched where it is written, and blocks given back are the next to be used:
@@ -192,7 +97,7 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
   const auto format = checkpoint->Find({.role = TensorRole::kQuery})->format.format;
   const int threads = layout.threads * cluster->workers();
   InferenceClient client(cluster->address());
-  BW_RETURN_IF_ERROR(Generate(client, RandomPrompt(kDecodePromptTokens, vocab, 1), 2).status());
+  BW_RETURN_IF_ERROR(TimedGenerate(client, RandomPrompt(kDecodePromptTokens, vocab, 1), 2).status());
 
   std::vector<double> bandwidths, peaks, prefill, decode, streams;
   for (int repeat = 0; repeat < options.repeats; ++repeat) {
@@ -200,7 +105,7 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
     peaks.push_back(
         kernels::MeasureArithmeticPeak(*level, kernels::ArithmeticOf(format), threads, kSampleSeconds));
     BW_ASSIGN_OR_RETURN(const TimedAnswer answer,
-                        Generate(client, RandomPrompt(options.prompt_tokens, vocab, repeat + 7), 1));
+                        TimedGenerate(client, RandomPrompt(options.prompt_tokens, vocab, repeat + 7), 1));
     prefill.push_back(options.prompt_tokens / answer.usage.time_to_first_token_seconds);
     bandwidths.push_back(kernels::MeasureReadBandwidth(threads, kSampleSeconds));
     BW_ASSIGN_OR_RETURN(const double rate,
@@ -275,10 +180,11 @@ std::string HeadText(const BenchOptions& options, const Work& work) {
 
 absl::Status RunBench(const BenchOptions& options) {
   WatchStopSignals();
+  if (options.memory_bytes > 0 || !options.offload.empty()) return RunOffloadBench(options);
   const int cores = static_cast<int>(AllowedCpus().size());
   std::vector<BenchLayout> layouts;
   for (const std::string& name : options.layouts) {
-    BW_ASSIGN_OR_RETURN(layouts.emplace_back(), ParseLayout(name, cores));
+    BW_ASSIGN_OR_RETURN(layouts.emplace_back(), ParseBenchLayout(name, cores));
   }
   BW_ASSIGN_OR_RETURN(const Work work, WorkOf(absl::StrCat("random:", options.shape, ":", options.weights)));
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,10 @@ struct BenchOptions {
   int prompt_tokens = 512;
   int decode_tokens = 32;
   int repeats = 3;
+  // Given one of these, weights that do not fit are streamed, and the rows are bench_offload.h's.
+  int64_t memory_bytes = 0;          // of this machine, to plan with; 0: what is available
+  std::string offload;               // as ParseOffload has it; empty: "auto"
+  std::string shard_cache = "auto";  // a directory on the drive to stream from, or the default one
   bool json = false;
 };
 // Measures this machine's read bandwidth and arithmetic peaks, then prefill and decode of real processes with

@@ -91,12 +91,11 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--device-memory-fraction", options.device_memory_fraction,
       "of what a GPU has free, how much to plan with")
       ->check(FloatRange(0.01, 1));
-  Add(app, "--memory-mib", options.memory_mib,
-      "memory of this machine to plan with, in MiB (default: what is available)")
-      ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
+  AddMemoryFlags(&app, options.memory_bytes, "memory of this machine to plan with");
   Add(app, "--offload", options.offload, kOffloadHelp)->check(CLI::IsMember({"auto", "nvme", "host", "off"}));
   Add(app, "--plan-for-batch", options.plan_for_batch, kPlanForBatchHelp)
       ->check(CLI::Range(1, kSequencesMax));
+  AddStepTokensFlag(&app, options.step_tokens);
   Add(app, "--shard-cache", options.shard_cache,
       "where packed layers are kept: a directory on a fast drive, off, or auto (below $XDG_CACHE_HOME or "
       "~/.cache, and only while some layers are streamed)");
@@ -341,6 +340,7 @@ void AddPlan(CLI::App& app, CommandLine& line) {
       ->check(CLI::IsMember({"auto", "nvme", "host", "off"}));
   Add(*plan, "--plan-for-batch", line.plan.plan_for_batch, kPlanForBatchHelp)
       ->check(CLI::Range(1, kSequencesMax));
+  AddStepTokensFlag(plan, line.plan.step_tokens);
   Add(*plan, "--workers", line.plan.local_workers, "plan for this many workers on this machine")
       ->check(CLI::Range(0, kWorkersMax));
   plan->add_flag("--json", line.plan.json, "one JSON object");
@@ -359,6 +359,14 @@ void AddBench(CLI::App& app, CommandLine& line) {
   Add(*bench, "--decode-tokens", line.bench.decode_tokens, "tokens of the decode run")
       ->check(CLI::Range(2, kContextTokensMax));
   Add(*bench, "--repeats", line.bench.repeats, "runs of each, the median counts")->check(CLI::Range(1, 1000));
+  AddMemoryFlags(bench, line.bench.memory_bytes,
+                 "instead: weights that do not fit are streamed; memory of this machine to plan with");
+  Add(*bench, "--offload", line.bench.offload,
+      absl::StrCat("likewise, with all memory unless --memory is given; ", kOffloadHelp))
+      ->check(CLI::IsMember({"", "auto", "nvme", "host", "off"}));
+  Add(*bench, "--shard-cache", line.bench.shard_cache,
+      "where streamed weights are kept while it runs: a directory on the drive that counts, or auto (below "
+      "$XDG_CACHE_HOME or ~/.cache)");
   bench->add_flag("--json", line.bench.json, "one JSON object");
 }
 

@@ -145,8 +145,9 @@ absl::Status ManagedCluster::StartCoordinator() {
   if (options_.device_memory_fraction != kDefaultDeviceMemoryFraction)
     AddUnlessEmpty("--device-memory-fraction", absl::StrCat(options_.device_memory_fraction), arguments);
   if (DevicesMix(devices_)) arguments.emplace_back("--mix-devices");
-  arguments.insert(arguments.end(), {"--offload", options_.offload, "--plan-for-batch",
-                                     absl::StrCat(options_.plan_for_batch)});
+  arguments.insert(arguments.end(),
+                   {"--offload", options_.offload, "--plan-for-batch", absl::StrCat(options_.plan_for_batch),
+                    "--step-tokens", options_.step_tokens});
   if (options_.insecure) arguments.emplace_back("--insecure");
   BW_ASSIGN_OR_RETURN(
       coordinator_, ChildProcess::Start(
@@ -191,8 +192,8 @@ absl::Status ManagedCluster::StartWorker(int index) {
                                         "--threads",     std::to_string(threads),
                                         "--log-level",   options_.log.level,
                                         "--log-format",  options_.log.format};
-  if (options_.memory_mib > 0)
-    arguments.insert(arguments.end(), {"--memory-mib", absl::StrCat(options_.memory_mib)});
+  if (options_.memory_bytes > 0)
+    arguments.insert(arguments.end(), {"--memory", absl::StrCat(options_.memory_bytes)});
   arguments.insert(arguments.end(), {"--shard-cache", options_.shard_cache});
   // They take free ports beside each other, which the coordinator knows.
   if (options_.metrics_listen.empty()) arguments.insert(arguments.end(), {"--metrics-listen", ""});

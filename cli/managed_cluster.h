@@ -31,10 +31,11 @@ struct ClusterOptions {
   // pipeline.
   std::string devices;
   double device_memory_fraction = kDefaultDeviceMemoryFraction;
-  int64_t memory_mib = 0;        // of the machine, to plan with; default: what is available
-  std::string offload = "auto";  // auto, nvme or off
+  int64_t memory_bytes = 0;      // of the machine, to plan with; default: what is available
+  std::string offload = "auto";  // as ParseOffload has it
   int plan_for_batch = kDefaultPlanForBatch;
-  std::string shard_cache = "auto";  // auto, off or a directory
+  std::string step_tokens = std::to_string(kDefaultStepTokens);  // as ParseStepTokens has it
+  std::string shard_cache = "auto";                              // auto, off or a directory
   std::string quantize = "none";
   std::string kv_type = "auto";
   std::string kernel_level;

@@ -9,13 +9,14 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
-#include "cli/parse_bytes.h"
 #include "common/defaults.h"
 #include "common/format_bytes.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/output.h"
+#include "common/parse_bytes.h"
 #include "common/status.h"
+#include "common/step_tokens.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/context_tokens.h"
 #include "model/option_names.h"
@@ -50,6 +51,7 @@ Json ToJson(const Plan& plan, const std::vector<WorkerInventory>& inventory, int
                             {"kernel_level", plan.KernelLevelText()},
                             {"stored_bytes", stored_bytes},
                             {"loaded_bytes", LoadedBytes(plan)},
+                            {"step_tokens", plan.step_tokens},
                             {"kv_blocks", plan.kv_blocks},
                             {"kv_bound_by", plan.kv_bound_by},
                             {"decode_tokens_per_second", plan.decode_tokens_per_second},
@@ -208,6 +210,7 @@ absl::Status RunPlan(const PlanOptions& options) {
   BW_ASSIGN_OR_RETURN(planner.quantize, ParseQuantize(options.quantize));
   planner.plan_for_batch = options.plan_for_batch;
   BW_ASSIGN_OR_RETURN(planner.offload, ParseOffload(options.offload));
+  BW_ASSIGN_OR_RETURN(planner.step_tokens, ParseStepTokens(options.step_tokens));
   const CheckpointFormats formats(*checkpoint);
   planner.kv_type = DefaultKvType(formats, planner.quantize);
   if (options.kv_type != "auto") {

@@ -22,6 +22,7 @@ struct PlanOptions {
   int context_tokens = 0;
   std::string offload = "auto";
   int plan_for_batch = kDefaultPlanForBatch;
+  std::string step_tokens = std::to_string(kDefaultStepTokens);  // as ParseStepTokens has it
   bool mix_devices = false;
   double device_memory_fraction = kDefaultDeviceMemoryFraction;
   // Each "name=a,host=h1,memory=16GB,threads=8,bandwidth=40GB"; all but memory may be left out. With

@@ -17,6 +17,8 @@
 #include "common/host_port.h"
 #include "common/log.h"
 #include "common/output.h"
+#include "common/parse_bytes.h"
+#include "common/step_tokens.h"
 
 namespace bellwether {
 
@@ -94,8 +96,6 @@ CLI::Validator WholeNumber(const std::string& instead = "") {
   };
   return {check, ""};
 }
-// Of --memory-mib.
-inline constexpr int64_t kMemoryMibMax = int64_t{1} << 30;
 // A secret: no setting that is shown or kept.
 inline constexpr char kApiKeyFlag[] = "--api-key";
 inline constexpr char kRandomSeedAdvice[] = "leave it out for a random one";
@@ -106,6 +106,32 @@ CLI::Option* AddFlag(CLI::App* app, const std::string& name, T& value, const std
   CLI::Option* option = app->add_option(name, value, help)->capture_default_str();
   if constexpr (std::is_integral_v<T>) option->check(WholeNumber<T>());
   return option;
+}
+
+// How much memory to plan with, in two spellings of which one is given; 0: what is available.
+inline void AddMemoryFlags(CLI::App* app, int64_t& bytes, const std::string& help) {
+  constexpr int64_t kMibMax = int64_t{1} << 30;
+  CLI::Option* memory = app->add_option_function<std::string>(
+      "--memory",
+      [&bytes](const std::string& text) {
+        bytes = static_cast<int64_t>(ParseBytes(text, /*least=*/0).value_or(0));
+      },
+      absl::StrCat(help, ", such as 8GB or 8GiB (default: what is available)"));
+  memory->check(
+      [](const std::string& text) { return std::string(ParseBytes(text, /*least=*/0).status().message()); });
+  app->add_option_function<int64_t>(
+         "--memory-mib", [&bytes](int64_t mib) { bytes = mib << 20; }, "The same in MiB")
+      ->check(WholeNumber<int64_t>())
+      ->check(CLI::Range(int64_t{0}, kMibMax))
+      ->excludes(memory);
+}
+
+inline void AddStepTokensFlag(CLI::App* app, std::string& tokens) {
+  AddFlag(
+      app, "--step-tokens", tokens,
+      "Tokens of a step, at most: a number, or auto: where layers are streamed, as many as arithmetic does "
+      "in the time that drives take")
+      ->check([](const std::string& text) { return std::string(ParseStepTokens(text).status().message()); });
 }
 
 inline void AddLogFlags(CLI::App* app, LogOptions* options) {
@@ -183,7 +209,9 @@ inline Displacements SharedDisplacements() {
           {"tensor-parallel", {"layout"}},
           {"pipeline-parallel", {"layout"}},
           {"model", {"model-root"}},
-          {"model-root", {"model"}}};
+          {"model-root", {"model"}},
+          {"memory", {"memory-mib"}},
+          {"memory-mib", {"memory"}}};
 }
 
 // Parses flags, variables and the file; of a program with subcommands, those of the one that the first

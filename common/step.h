@@ -43,6 +43,13 @@ struct Step {
   std::vector<Admission> admissions;  // take effect before entries
   std::vector<SequenceId> retired;    // forgotten before admissions: their blocks are free
   std::vector<StepEntry> entries;
+
+  // That it computes.
+  int32_t tokens() const {
+    int32_t sum = 0;
+    for (const StepEntry& entry : entries) sum += entry.count;
+    return sum;
+  }
 };
 
 struct TokenLogprob {

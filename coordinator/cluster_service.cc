@@ -21,6 +21,7 @@
 #include "common/status.h"
 #include "common/system_random.h"
 #include "coordinator/core_shortage.h"
+#include "coordinator/plan_rates.h"
 #include "coordinator/worker_messages.h"
 #include "coordinator/worker_stream.h"
 #include "model/layout.h"
@@ -69,9 +70,12 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
     struct Sent {
       StepId id;
       absl::Duration at;
+      absl::Duration planned;  // that its result comes behind the one before, or its sending
     };
     std::deque<Sent> outstanding;
     absl::Duration last_change;
+    std::shared_ptr<const ClusterLayout> layout;
+    StepReport report;
   };
 
   // On gRPC's threads.
@@ -88,6 +92,8 @@ class ClusterService::Impl : public v1::Cluster::CallbackService {
   // On the service's own thread, once it runs.
   void Run();
   void HandleEvent(const ClusterEvent& event);
+  // Once a minute, where layers are streamed.
+  void ReportSteps(absl::Duration now);
   void Do(const AcceptWorker& action);
   void Do(const RefuseWorker& action);
   void Do(const DropWorker& action);
@@ -228,7 +234,7 @@ bool ClusterService::Impl::TakePlace(WorkerStream& stream, std::string* name) {
 void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& message) {
   absl::StatusOr<StepResult> result = Decode(message);
   absl::Status wrong = result.status();
-  absl::Duration took;
+  StepTime time;
   if (result.ok()) {
     absl::MutexLock lock(&mutex_);
     if (!serving_ || serving_->epoch != result->epoch) return;  // late, of an epoch that has ended
@@ -242,13 +248,17 @@ void ClusterService::Impl::OnResult(WorkerStream& stream, const v1::StepResult& 
                                                       " holds token ids beyond the vocabulary of ",
                                                       options_.vocab));
     } else {
-      serving_->last_change = options_.clock->Now();
-      took = serving_->last_change - serving_->outstanding.front().at;
+      const Serving::Sent& sent = serving_->outstanding.front();
+      const absl::Duration now = options_.clock->Now();
+      time = {.took = now - sent.at,
+              .busy = now - std::exchange(serving_->last_change, now),
+              .planned = sent.planned};
+      serving_->report.Add(time);
       serving_->outstanding.pop_front();
     }
   }
   if (!wrong.ok()) return Push(WorkerFailed{stream.id(), {message.epoch()}, wrong, ""});
-  options_.step_took(took);
+  options_.step_took(time);
   options_.post(StepFinished{*std::move(result)});
 }
 
@@ -276,8 +286,12 @@ void ClusterService::Impl::SendStep(const Step& step) {
     absl::MutexLock lock(&mutex_);
     if (!serving_ || serving_->epoch != step.epoch) return;
     const absl::Duration now = options_.clock->Now();
-    if (serving_->outstanding.empty()) serving_->last_change = now;
-    serving_->outstanding.push_back({step.id, now});
+    const Plan& plan = serving_->layout->plan;
+    const bool alone = serving_->outstanding.empty();
+    if (alone) serving_->last_change = now;
+    const int32_t tokens = step.tokens();
+    const double planned = alone ? StepSeconds(plan, tokens) : StepSecondsBehind(plan, tokens);
+    serving_->outstanding.push_back({step.id, now, absl::Seconds(planned)});
     members = serving_->members;
   }
   for (const std::shared_ptr<WorkerStream>& member : members) member->Send(message);
@@ -293,6 +307,7 @@ void ClusterService::Impl::Run() {
     if (now >= next_tick) {
       next_tick = now + kTickInterval;
       HandleEvent(MakeTick());
+      ReportSteps(now);
       pulse.Turned();
     }
     if (const std::optional<ClusterEvent> event = events_.Pop(next_tick - now)) {
@@ -301,6 +316,15 @@ void ClusterService::Impl::Run() {
       return;
     }
   }
+}
+
+void ClusterService::Impl::ReportSteps(absl::Duration now) {
+  std::string line;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (serving_ && serving_->layout->plan.drive_seconds > 0) line = serving_->report.Due(now);
+  }
+  if (!line.empty()) LogInfo(line);
 }
 
 void ClusterService::Impl::HandleEvent(const ClusterEvent& event) {
@@ -401,7 +425,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
                         .layout = layout.plan.layout,
                         .kv_blocks = layout.plan.kv_blocks,
                         .context_tokens = options_.context_tokens,
-                        .step_tokens = options_.view.step_tokens,
+                        .step_tokens = layout.plan.step_tokens,
                         .step_deadline = layout.step_deadline};
   message.link_secret = RandomSecret();
   std::vector<const WorkerInventory*> inventories;
@@ -433,7 +457,7 @@ void ClusterService::Impl::Do(const AssignLayout& action) {
 
 void ClusterService::Impl::Do(const StartServing& action) {
   const ClusterLayout& layout = *action.layout;
-  Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now()};
+  Serving serving{.epoch = layout.epoch, .last_change = options_.clock->Now(), .layout = action.layout};
   std::string reporter;
   for (const ClusterLayout::Member& member : layout.members) {
     // One that has gone meanwhile gets no step; its end is on its way to the view.
@@ -454,6 +478,7 @@ void ClusterService::Impl::Do(const StartServing& action) {
   options_.post(LayoutUp{.epoch = layout.epoch,
                          .kv_blocks = layout.plan.kv_blocks,
                          .stages = layout.plan.StepsInFlight(),
+                         .step_tokens = layout.plan.step_tokens,
                          .reporter = std::move(reporter)});
   options_.serving_changed(true);
 }

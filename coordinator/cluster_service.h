@@ -10,6 +10,7 @@
 #include "common/shared_secret.h"
 #include "coordinator/cluster_view.h"
 #include "coordinator/engine.h"
+#include "coordinator/step_report.h"
 
 namespace grpc {
 class Service;
@@ -33,8 +34,8 @@ class ClusterService {
     std::function<void(Event)> post;
     std::function<bool()> idle;                 // whether no request is running; asked while a layout serves
     std::function<void(bool)> serving_changed;  // for health; from the service's thread
-    // How long a step took, from its sending to its result; from gRPC's threads, may not wait.
-    std::function<void(absl::Duration)> step_took = [](absl::Duration) {};
+    // How long a step took; from gRPC's threads, may not wait.
+    std::function<void(const StepTime&)> step_took = [](const StepTime&) {};
   };
   explicit ClusterService(Options options);
   ~ClusterService();  // after the gRPC server has shut down

@@ -530,7 +530,7 @@ absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) cons
     return absl::FailedPreconditionError(absl::StrFormat(
         "a step of %d tokens may take %s at the %.3g tokens/s of this plan, workers wait %s at most: lower "
         "--step-tokens, or give --step-deadline-seconds",
-        options_.step_tokens, Seconds(deadline), plan.decode_tokens_per_second, Seconds(kStepDeadlineMax)));
+        plan.step_tokens, Seconds(deadline), plan.decode_tokens_per_second, Seconds(kStepDeadlineMax)));
   }
   return plan;
 }
@@ -571,7 +571,7 @@ absl::Duration ClusterView::StepDeadline(const Plan& plan) const {
   // A full step takes no longer than its tokens one by one, and what drives take once; twice that covers a
   // machine that others use too.
   return std::max(kDefaultStepDeadline,
-                  absl::Seconds(2 * (options_.step_tokens * plan.token_seconds + plan.drive_seconds)));
+                  absl::Seconds(2 * (plan.step_tokens * plan.token_seconds + plan.drive_seconds)));
 }
 
 const ClusterLayout::Member* ClusterView::FindMember(WorkerId id) const {

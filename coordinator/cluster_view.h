@@ -166,7 +166,6 @@ struct ClusterViewOptions {
   absl::Duration load_timeout = kLoadTimeout;
   absl::Duration step_deadline;          // zero: from the plan
   absl::Duration drain = kDefaultDrain;  // for requests that run while a worker wants to leave
-  int32_t step_tokens = kDefaultStepTokens;
   bool mix_devices = false;  // workers of all device classes (coordinator/device_class.h) get parts
 };
 

@@ -347,9 +347,9 @@ TEST_F(ClusterViewTest, EqualWorkersOfAHostAreEquallyFastForEver) {
 TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
   ClusterViewOptions options = Options();
   options.step_deadline = absl::ZeroDuration();
-  options.step_tokens = 65536;
   const auto plan = [](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
     absl::StatusOr<Plan> plan = PlanRanks(workers, level);
+    plan->step_tokens = 65536;
     plan->decode_tokens_per_second = 0.75;
     plan->token_seconds = 1 / 0.75;
     return plan;
@@ -372,7 +372,6 @@ TEST_F(ClusterViewTest, APlanWhoseStepsMayTakeForEverIsRefused) {
 TEST_F(ClusterViewTest, AStepMayTakeItsTokensAndTheDrivesTime) {
   ClusterViewOptions options = Options();
   options.step_deadline = absl::ZeroDuration();
-  options.step_tokens = 512;
   const auto plan = [](absl::Span<const WorkerInventory> workers, const std::vector<std::string>& level) {
     absl::StatusOr<Plan> plan = PlanRanks(workers, level);
     plan->decode_tokens_per_second = 1.0 / 7;

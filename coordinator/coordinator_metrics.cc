@@ -72,6 +72,8 @@ double PerSecond(double seconds) { return seconds > 0 ? 1 / seconds : 0; }
 void AddPlan(const Plan& plan, MetricSamples& samples) {
   samples.Add(Metric::kPlanTokenRate, {"one_sequence"}, plan.decode_tokens_per_second);
   samples.Add(Metric::kPlanTokenRate, {"one_sequence_per_stage"}, plan.pipeline_tokens_per_second);
+  for (const BatchRate& rate : plan.batch_rates)
+    samples.Add(Metric::kPlanTokenRate, {absl::StrCat(rate.sequences)}, rate.tokens_per_second);
   const ReadTimes read = ReadTimesOf(plan);
   samples.Add(Metric::kPlanTokenRateLimit, {"one_sequence"}, PerSecond(read.all));
   samples.Add(Metric::kPlanTokenRateLimit, {"one_sequence_per_stage"}, PerSecond(read.slowest));
@@ -97,6 +99,7 @@ void AddMembers(const ClusterSnapshot& cluster, MetricSamples& samples) {
                  layout.plan.kernel_levels[member.stage], absl::StrCat(layers.begin, "-", layers.end - 1)},
                 1);
     samples.Add(Metric::kPlanStepReadTime, {stage, rank, worker.name}, layout.plan.workers[i].read_seconds);
+    samples.Add(Metric::kPlanStepDriveTime, {stage, rank, worker.name}, layout.plan.workers[i].drive_seconds);
     samples.Add(Metric::kWaitedForTime, {stage, rank, worker.name}, cluster.waited_for[i]);
     if (worker.gpu) {
       gpus.insert(worker.gpu->uuid);
@@ -128,7 +131,9 @@ CoordinatorMetrics::CoordinatorMetrics(Options options)
     : options_(std::move(options)),
       requests_(&metrics_, options_.model.name, options_.clock),
       step_duration_(metrics_.Histogram(Metric::kStepDuration, {options_.model.name})),
-      step_tokens_(metrics_.Histogram(Metric::kStepTokens, {options_.model.name})) {
+      step_tokens_(metrics_.Histogram(Metric::kStepTokens, {options_.model.name})),
+      step_busy_(metrics_.Counter(Metric::kStepBusyTime, {options_.model.name})),
+      step_planned_(metrics_.Counter(Metric::kStepPlannedTime, {options_.model.name})) {
   metrics_.AddSource([this](MetricSamples& samples) {
     AddEngine(samples);
     AddCluster(samples);
@@ -137,10 +142,12 @@ CoordinatorMetrics::CoordinatorMetrics(Options options)
   });
 }
 
-void CoordinatorMetrics::CountStep(const Step& step) {
-  int64_t tokens = 0;
-  for (const StepEntry& entry : step.entries) tokens += entry.count;
-  step_tokens_.Observe(static_cast<double>(tokens));
+void CoordinatorMetrics::CountStep(const Step& step) { step_tokens_.Observe(step.tokens()); }
+
+void CoordinatorMetrics::CountStepTime(const StepTime& time) {
+  step_duration_.Observe(absl::ToDoubleSeconds(time.took));
+  step_busy_.Add(absl::ToDoubleSeconds(time.busy));
+  step_planned_.Add(absl::ToDoubleSeconds(time.planned));
 }
 
 void CoordinatorMetrics::AddEngine(MetricSamples& samples) const {

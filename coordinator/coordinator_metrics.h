@@ -9,6 +9,7 @@
 #include "coordinator/cluster_snapshot.h"
 #include "coordinator/engine.h"
 #include "coordinator/request_metrics.h"
+#include "coordinator/step_report.h"
 #include "metrics/metrics.h"
 
 namespace bellwether {
@@ -34,7 +35,7 @@ class CoordinatorMetrics {
 
   RequestMetrics& requests() { return requests_; }
   void CountStep(const Step& step);
-  void CountStepTime(absl::Duration took) { step_duration_.Observe(absl::ToDoubleSeconds(took)); }
+  void CountStepTime(const StepTime& time);
 
   // Prometheus' text format.
   std::string Text() const { return metrics_.Text(); }
@@ -48,6 +49,8 @@ class CoordinatorMetrics {
   RequestMetrics requests_;
   MetricHistogram& step_duration_;
   MetricHistogram& step_tokens_;
+  MetricCounter& step_busy_;
+  MetricCounter& step_planned_;
 };
 
 }  // namespace bellwether

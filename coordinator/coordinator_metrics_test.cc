@@ -103,9 +103,22 @@ TEST_F(CoordinatorMetricsTest, ALostWorkerIsDown) {
 TEST_F(CoordinatorMetricsTest, CountsStepsAndTheirTokens) {
   CoordinatorMetrics metrics(Options());
   metrics.CountStep({.entries = {{.count = 30}, {.count = 1}}});
-  metrics.CountStepTime(absl::Milliseconds(250));
+  metrics.CountStepTime(
+      {.took = absl::Milliseconds(250), .busy = absl::Milliseconds(200), .planned = absl::Milliseconds(150)});
   EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_step_tokens_sum{model_name=\"m\"} 31\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_step_duration_seconds_sum{model_name=\"m\"} 0.25\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_step_busy_seconds_total{model_name=\"m\"} 0.2\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_step_planned_seconds_total{model_name=\"m\"} 0.15\n"));
+}
+
+TEST_F(CoordinatorMetricsTest, ThePlanForBatchesIsTold) {
+  auto layout = std::make_shared<ClusterLayout>(*cluster_->layout);
+  layout->plan.batch_rates = {{.sequences = 16, .tokens_per_second = 40}};
+  auto cluster = std::make_shared<ClusterSnapshot>(*cluster_);
+  cluster->layout = std::move(layout);
+  cluster_ = std::move(cluster);
+  const CoordinatorMetrics metrics(Options());
+  EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_plan_tokens_per_second{concurrency=\"16\"} 40\n"));
 }
 
 // The number of series follows the layout and nothing that clients can do: not their requests, not their

@@ -48,7 +48,7 @@ struct CoordinatorOptions {
   bool no_template_stop = false;  // answers go on over the template's own stop strings
   int32_t context_tokens = 0;
   int32_t kv_blocks_max = 0;
-  int32_t step_tokens = kDefaultStepTokens;
+  std::string step_tokens = std::to_string(kDefaultStepTokens);  // as ParseStepTokens has it
   int32_t sequences_max = kDefaultSequences;
   int32_t requests_waiting_max = kDefaultQueuedRequests;  // beyond sequences_max
   uint64_t seed = 0;                                      // of the seeds that are drawn; 0: from the system

@@ -14,6 +14,7 @@
 #include "common/quote.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "common/step_tokens.h"
 #include "common/system_random.h"
 #include "coordinator/http_error.h"
 #include "coordinator/http_gateway.h"
@@ -87,7 +88,6 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
                  {"pipeline-parallel", options.pipeline_parallel, 0, kWorkersMax},
                  {"context-tokens", options.context_tokens, 0, kContextTokensMax},
                  {"kv-blocks-max", options.kv_blocks_max, 0, 1 << 24},
-                 {"step-tokens", options.step_tokens, 1, 1 << 16},
                  {"sequences-max", options.sequences_max, 1, kSequencesMax},
                  {"requests-waiting-max", options.requests_waiting_max, 0, 1 << 20}};
   for (const auto& number : numbers) {
@@ -196,7 +196,7 @@ absl::Status CoordinatorServer::CheckOptions() {
   planner_.stages = options_.pipeline_parallel;
   planner_.ranks = options_.tensor_parallel;
   planner_.context_tokens = options_.context_tokens;
-  planner_.step_tokens = options_.step_tokens;
+  BW_ASSIGN_OR_RETURN(planner_.step_tokens, ParseStepTokens(options_.step_tokens));
   if (options_.kv_blocks_max > 0) {
     planner_.kv_blocks_max = options_.kv_blocks_max;
     const int32_t needed = (options_.context_tokens + kKvBlockTokens - 1) / kKvBlockTokens;
@@ -230,7 +230,6 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
                   .reading = checkpoint_->reading(),
                   .step_deadline = options_.step_deadline,
                   .drain = options_.drain,
-                  .step_tokens = options_.step_tokens,
                   .mix_devices = options_.mix_devices};
   options.plan = [this](absl::Span<const WorkerInventory> workers,
                         const std::vector<std::string>& kernel_levels) {
@@ -241,7 +240,7 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
   options.join_secret = join_secret_;
   options.context_tokens = options_.context_tokens;
   options.vocab = checkpoint_->config().vocab;
-  options.step_took = [this](absl::Duration took) { metrics_->CountStepTime(took); };
+  options.step_took = [this](const StepTime& time) { metrics_->CountStepTime(time); };
   options.idle = [this] { return engine_->WaitUntilIdle(absl::ZeroDuration()); };
   options.post = [this](Event event) { engine_->Post(std::move(event)); };
   options.serving_changed = [this](bool serving) {
@@ -285,7 +284,7 @@ CoordinatorMetrics::Options CoordinatorServer::MetricsOptions() const {
 void CoordinatorServer::StartEngine() {
   metrics_ = std::make_unique<CoordinatorMetrics>(MetricsOptions());
   cluster_ = std::make_unique<ClusterService>(ClusterOptions());
-  EngineOptions engine{.step_tokens_max = options_.step_tokens,
+  EngineOptions engine{.step_tokens_max = kStepTokensMax,  // each layout says how many
                        .sequences_max = options_.sequences_max,
                        .requests_waiting_max = options_.requests_waiting_max,
                        .context_tokens_max = options_.context_tokens,

@@ -377,7 +377,7 @@ void Engine::State::On(LayoutUp event) {
   closing.clear();
   serving = true;
   // Requests that are here are prefilled again from their tokens.
-  scheduler.Start(event.epoch, event.kv_blocks, event.stages);
+  scheduler.Start(event.epoch, event.kv_blocks, event.stages, event.step_tokens);
 }
 
 void Engine::State::On(const LayoutDown& event) {

@@ -76,6 +76,7 @@ struct LayoutUp {
   Epoch epoch;
   int32_t kv_blocks = 0;                 // the least any worker can hold
   int32_t stages = 1;                    // steps kept in flight
+  int32_t step_tokens = 0;               // of a step, at most; 0: as the engine's options have it
   std::string reporter = "the workers";  // who sends the results, for errors
 };
 // The epoch is over: a worker is lost or stuck. `reason` names it.

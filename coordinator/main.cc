@@ -98,7 +98,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "Prompt and answer together, at most; 0: what the model can, at most 4096");
   AddFlag(app, "--kv-blocks-max", options.kv_blocks_max,
           "KV blocks of 32 tokens, at most, but enough for one context; 0: what memory holds, at most 4096");
-  AddFlag(app, "--step-tokens", options.step_tokens, "Tokens of a step, at most");
+  AddStepTokensFlag(app, options.step_tokens);
   AddFlag(app, "--sequences-max", options.sequences_max,
           absl::StrCat("Sequences that run at once, at most (at most ", kSequencesMax, ")"));
   AddFlag(app, "--requests-waiting-max", options.requests_waiting_max,

@@ -105,11 +105,40 @@ double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const Planner
   return AreOnOneHost(workers, ranks) ? options.all_reduce_seconds : options.remote_all_reduce_seconds;
 }
 
+namespace {
+
+// By stage.
+std::vector<double> WorkSeconds(const Plan& plan, int32_t tokens) {
+  std::vector<double> seconds(plan.layout.stages.size(), 0);
+  for (const PlannedWorker& worker : plan.workers)
+    seconds[worker.stage] = std::max(seconds[worker.stage], worker.step_seconds(tokens));
+  return seconds;
+}
+
+}  // namespace
+
+double StepSeconds(const Plan& plan, int32_t tokens) {
+  const std::vector<double> work = WorkSeconds(plan, tokens);
+  return plan.turn_seconds + std::accumulate(work.begin(), work.end(), 0.0) +
+         std::accumulate(plan.link_seconds.begin(), plan.link_seconds.end(), 0.0);
+}
+
+double StepSecondsBehind(const Plan& plan, int32_t tokens) {
+  const std::vector<double> work = WorkSeconds(plan, tokens);
+  double slowest = 0;
+  for (size_t stage = 0; stage < work.size(); ++stage)
+    slowest = std::max(slowest, work[stage] + plan.link_seconds[stage]);
+  return slowest;
+}
+
 void PredictRates(absl::Span<const WorkerInventory> workers, const PlannerOptions& options, Plan* plan) {
   const std::vector<StageTime> stages = StageTimes(workers, options, *plan, /*tokens=*/1);
   plan->drive_seconds = SumOf(stages, &StageTime::drive);
   plan->drive_bound = std::any_of(stages.begin(), stages.end(),
                                   [](const StageTime& stage) { return stage.drive > stage.memory; });
+  plan->link_seconds.clear();
+  for (const StageTime& stage : stages) plan->link_seconds.push_back(stage.links);
+  plan->turn_seconds = options.step_seconds;
   const double work = SumOf(stages, &StageTime::work);
   const double latency = options.step_seconds + SumOf(stages, &StageTime::links);
   plan->decode_tokens_per_second = 1 / (work + latency);

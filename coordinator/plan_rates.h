@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+
 #include "absl/types/span.h"
 #include "coordinator/planner.h"
 
@@ -16,6 +18,11 @@ double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const Planner
 // With so many sequences at once, at most; arithmetic that nobody has measured counts as none.
 BatchRate PredictBatch(absl::Span<const WorkerInventory> workers, const PlannerOptions& options,
                        const Plan& plan, int32_t sequences);
+
+// What a step of so many tokens takes at least: alone, through all stages; or right behind another, when it
+// comes as much later as the slowest stage takes.
+double StepSeconds(const Plan& plan, int32_t tokens);
+double StepSecondsBehind(const Plan& plan, int32_t tokens);
 
 // Fills in what follows from layout and workers: rates, their bounds, imbalance, the times of drives.
 void PredictRates(absl::Span<const WorkerInventory> workers, const PlannerOptions& options, Plan* plan);

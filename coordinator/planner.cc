@@ -13,6 +13,7 @@
 #include "common/defaults.h"
 #include "common/status.h"
 #include "common/step.h"
+#include "common/step_tokens.h"
 #include "coordinator/device_class.h"
 #include "coordinator/held_layout.h"
 #include "coordinator/layer_split.h"
@@ -21,6 +22,7 @@
 #include "coordinator/plan_rates.h"
 #include "coordinator/plan_report.h"
 #include "coordinator/rank_sizes.h"
+#include "coordinator/step_budget.h"
 #include "model/gpu_size.h"
 #include "model/row_limits.h"
 
@@ -196,7 +198,8 @@ absl::StatusOr<Plan> Planner::Complete(Layout layout, const std::vector<std::vec
   Plan plan{.layout = std::move(layout),
             .hidden = config_.hidden,
             .quantize = options_.quantize,
-            .kv_type = options_.kv_type};
+            .kv_type = options_.kv_type,
+            .step_tokens = options_.step_tokens};
   for (const std::vector<size_t>& stage : stages) plan.kernel_levels.push_back(levels_[stage[0]]);
   FillWorkers(stages, &plan);
   StreamWhatDoesNotFit(&plan);
@@ -582,6 +585,7 @@ double Planner::ArithmeticRate(const WorkerInventory& worker) const {
 
 absl::StatusOr<Plan> MakePlan(const ModelConfig& config, const TensorFormats& formats,
                               absl::Span<const WorkerInventory> workers, const PlannerOptions& options) {
+  if (options.step_tokens == kStepTokensAuto) return MakeBalancedPlan(config, formats, workers, options);
   return Planner(config, formats, workers, options).Make();
 }
 

@@ -65,7 +65,7 @@ struct PlannerOptions {
   std::optional<Layout> layout;  // forced as a whole; stages and ranks are then ignored
 
   int32_t context_tokens = 2048;  // KV blocks for one sequence of this length must fit
-  int32_t step_tokens = 512;      // of a step, at most: sizes the activations
+  int32_t step_tokens = 512;      // of a step, at most: sizes the activations; kStepTokensAuto: step_budget.h
   int32_t kv_blocks_max = 4096;   // more than this is not asked for
   double memory_share = 0.9;      // of what a host has free; the rest is left to everyone else
   double device_memory_share = kDefaultDeviceMemoryFraction;  // likewise of a GPU
@@ -122,19 +122,22 @@ struct Plan {
   std::vector<std::string> kernel_levels;  // by stage
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kF32;
-  std::vector<PlannedWorker> workers;     // one a RankLayout, in flat order; workers left over are not listed
-  int32_t kv_blocks = 0;                  // the least that the memory of any host or GPU can hold
-  std::string kv_bound_by;                // whose that is, or the limit that was asked for
-  double decode_tokens_per_second = 0;    // one sequence alone
-  double pipeline_tokens_per_second = 0;  // one sequence a stage: as fast as the slowest stage
-  std::string bound_by;                   // "memory bandwidth of worker a", "link latency"
-  std::vector<BatchRate> batch_rates;     // of kPlannedBatches; none where some arithmetic is not known
-  double imbalance = 1;                   // slowest worker's read time over the mean
-  double token_seconds = 0;               // that a token takes beside what drives take
-  double drive_seconds = 0;               // that drives take of a step, however many tokens it has
-  bool drive_bound = false;               // some stage waits for its drive
-  std::vector<std::string> warnings;      // what people will not have meant
-  std::string arithmetic;                 // all of this as a table for people
+  std::vector<PlannedWorker> workers;  // one a RankLayout, in flat order; workers left over are not listed
+  int32_t step_tokens = kDefaultStepTokens;  // of a step, at most
+  int32_t kv_blocks = 0;                     // the least that the memory of any host or GPU can hold
+  std::string kv_bound_by;                   // whose that is, or the limit that was asked for
+  double decode_tokens_per_second = 0;       // one sequence alone
+  double pipeline_tokens_per_second = 0;     // one sequence a stage: as fast as the slowest stage
+  std::string bound_by;                      // "memory bandwidth of worker a", "link latency"
+  std::vector<BatchRate> batch_rates;        // of kPlannedBatches; none where some arithmetic is not known
+  double imbalance = 1;                      // slowest worker's read time over the mean
+  double token_seconds = 0;                  // that a token takes beside what drives take
+  double drive_seconds = 0;                  // that drives take of a step, however many tokens it has
+  std::vector<double> link_seconds;          // by stage: its all-reduces, and the way from the stage before
+  double turn_seconds = 0;                   // from the coordinator to the workers and back
+  bool drive_bound = false;                  // some stage waits for its drive
+  std::vector<std::string> warnings;         // what people will not have meant
+  std::string arithmetic;                    // all of this as a table for people
 
   NumericOptions numeric(int stage) const {
     return {.kernel_level = kernel_levels[stage], .quantize = quantize, .kv_type = kv_type};

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "coordinator/plan_rates.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/context_tokens.h"
@@ -96,6 +97,8 @@ TEST(PlannerTest, HostsBecomeStagesWithTheirOwnDegree) {
   EXPECT_NEAR(static_cast<double>(plan->layout.stages[0].layers.size()), 22, 2);
   EXPECT_LT(plan->imbalance, 1.1);
   EXPECT_GT(plan->pipeline_tokens_per_second, 1.8 * plan->decode_tokens_per_second);
+  EXPECT_DOUBLE_EQ(StepSeconds(*plan, 1), 1 / plan->decode_tokens_per_second);
+  EXPECT_DOUBLE_EQ(StepSecondsBehind(*plan, 1), 1 / plan->pipeline_tokens_per_second);
 }
 
 TEST(PlannerTest, TheHeadWeighsInTheSplit) {

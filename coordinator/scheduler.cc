@@ -13,13 +13,16 @@ Scheduler::Scheduler(Options options) : options_(options) {
   BW_CHECK_GE(options_.sequences_max, 1);
 }
 
-void Scheduler::Start(Epoch epoch, int32_t kv_blocks, int32_t stages) {
+void Scheduler::Start(Epoch epoch, int32_t kv_blocks, int32_t stages, int32_t step_tokens) {
   BW_CHECK_GE(kv_blocks, 0);
   BW_CHECK_GE(stages, 1);
+  BW_CHECK_GE(step_tokens, 0);
   Stop();
   epoch_ = epoch;
   last_step_ = StepId{0};
   stages_ = stages;
+  step_tokens_ =
+      step_tokens == 0 ? options_.step_tokens_max : std::min(step_tokens, options_.step_tokens_max);
   ledger_ = KvLedger(kv_blocks);
 }
 
@@ -79,7 +82,7 @@ Scheduler::Next Scheduler::NextStep() {
   draft.step.epoch = epoch_;
   draft.step.id = StepId{last_step_.value + 1};
   draft.in_flight.id = draft.step.id;
-  draft.budget = options_.step_tokens_max;
+  draft.budget = step_tokens_;
   draft.admission_bytes = admissions_bytes_max();
   ScheduleDecodes(&draft, &next.too_large);
   draft.budget = std::min(draft.budget, PrefillTokensMax());
@@ -94,8 +97,8 @@ Scheduler::Next Scheduler::NextStep() {
 }
 
 int32_t Scheduler::PrefillTokensMax() const {
-  if (stages_ == 1) return options_.step_tokens_max;
-  return std::max(options_.step_tokens_max / (2 * stages_), kKvBlockTokens);
+  if (stages_ == 1) return step_tokens_;
+  return std::max(step_tokens_ / (2 * stages_), kKvBlockTokens);
 }
 
 void Scheduler::ScheduleDecodes(Draft* draft, std::vector<SequenceId>* too_large) {

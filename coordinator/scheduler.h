@@ -48,7 +48,8 @@ class Scheduler {
   explicit Scheduler(Options options);
 
   // A new epoch: steps count from 1, the cache is empty. Sequences stay, waiting; results due are forgotten.
-  void Start(Epoch epoch, int32_t kv_blocks, int32_t stages);
+  // `step_tokens`: of its steps, at most, where that is less than Options::step_tokens_max; 0: as many.
+  void Start(Epoch epoch, int32_t kv_blocks, int32_t stages, int32_t step_tokens = 0);
   // The epoch is over: no steps until the next Start.
   void Stop();
 
@@ -141,7 +142,8 @@ class Scheduler {
   const Options options_;
   Epoch epoch_;
   StepId last_step_;
-  int32_t stages_ = 0;  // 0 = stopped
+  int32_t stages_ = 0;       // 0 = stopped
+  int32_t step_tokens_ = 0;  // of a step, at most
   KvLedger ledger_{0};
   // Keyed by SequenceId: order of arrival.
   absl::flat_hash_map<uint64_t, Sequence> sequences_;

@@ -100,6 +100,16 @@ TEST(SchedulerTest, ChunksFollowEachOtherAndDecodesAreSplitOverTheStages) {
   EXPECT_EQ(Describe(scheduler.NextStep()), "4@1+1s 5@1+1s");
 }
 
+// A layout that streams says how many tokens its steps have best.
+TEST(SchedulerTest, ALayoutMaySayHowManyTokensAStepHas) {
+  Scheduler scheduler({.step_tokens_max = 100, .sequences_max = 8});
+  scheduler.Add(1, Sequence(1, 500));
+  for (const auto& [given, expected] : {std::pair{64, 64}, {300, 100}, {0, 100}}) {
+    scheduler.Start(Epoch{1}, /*kv_blocks=*/32, /*stages=*/1, /*step_tokens=*/given);
+    EXPECT_EQ(Describe(scheduler.NextStep()), absl::StrCat("1@0+", expected));
+  }
+}
+
 TEST(SchedulerTest, APromptIsATrainOfChunksOverSeveralStages) {
   Scheduler scheduler({.step_tokens_max = 512, .sequences_max = 8});
   const auto chunks = [&](int32_t stages) {

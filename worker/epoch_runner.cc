@@ -18,6 +18,10 @@ constexpr size_t kStepsMax = 4096;
 constexpr absl::Duration kConnectLimit = absl::Hours(1);
 constexpr int kSpinPauses = 1000;
 
+const char* Place(WeightHome streamed) {
+  return streamed == WeightHome::kHost ? "in the host's memory" : "on the drive";
+}
+
 }  // namespace
 
 EpochRunner::EpochRunner(Options options)
@@ -73,7 +77,9 @@ EpochRunner::Progress EpochRunner::progress() const {
                     .weight_bytes = weight_bytes_,
                     .kv_bytes = kv_bytes_,
                     .streamed_bytes = progress_.streamed_bytes,
-                    .times = progress_.meter.Read()};
+                    .unwritten_images = write_behind_ == nullptr ? 0 : write_behind_->left(),
+                    .times = progress_.meter.Read(),
+                    .stream = progress_.stream->Read()};
   if (up_ != nullptr) {
     progress.last_stage = up_->stage;
     progress.last_rank = up_->rank;
@@ -171,7 +177,8 @@ void EpochRunner::Start(const EpochTask& task) {
   progress_.loaded_bytes = progress_.total_bytes = 0;  // a shard that is still there is not loaded again
   SetState(WorkerState::kLoading);
   progress_.epoch = epoch.value;
-  if (const absl::Status status = Prepare(task); !status.ok()) Fail(epoch, status);
+  if (const absl::Status status = Prepare(task); !status.ok()) return Fail(epoch, status);
+  stream_report_.Begin(options_.clock->Now(), StreamCounts());
 }
 
 absl::Status EpochRunner::Prepare(const EpochTask& task) {
@@ -239,8 +246,7 @@ absl::Status EpochRunner::Prepare(const EpochTask& task) {
   }
   LogInfo("ready in epoch ", assignment.epoch.value, ": stage ", assignment.stage, ", rank ", assignment.rank,
           ", ", shard_->bytes >> 20, " MiB of weights, ", shard_->streamed_bytes >> 20, " of them ",
-          shard_->stream_home == WeightHome::kHost ? "in the host's memory, " : "on the drive, ",
-          kv_bytes >> 20, " MiB of KV cache");
+          Place(shard_->stream_home), ", ", kv_bytes >> 20, " MiB of KV cache");
   options_.events.ready(assignment.epoch, *shard_, kv_bytes);
   return absl::OkStatus();
 }
@@ -275,11 +281,21 @@ void EpochRunner::RunStep(const Step& step) {
     MutexLock lock(&mutex_);
     if (steps_.empty()) state_ = WorkerState::kReady;
   }
-  if (!result.ok()) {
-    Fail(step.epoch, result.status());
-  } else if (reports_) {
-    options_.events.result(*result);
-  }
+  if (!result.ok()) return Fail(step.epoch, result.status());
+  if (reports_) options_.events.result(*result);
+  if (shard_->streamed_bytes > 0) ReportStreaming();
+}
+
+StreamReport::Counts EpochRunner::StreamCounts() const {
+  return {.streamed_bytes = progress_.streamed_bytes,
+          .times = progress_.meter.Read(),
+          .stream = progress_.stream->Read()};
+}
+
+void EpochRunner::ReportStreaming() {
+  const absl::Duration now = options_.clock->Now();
+  if (!stream_report_.IsDue(now)) return;
+  LogInfo(stream_report_.Line(now, StreamCounts()));
 }
 
 void EpochRunner::Fail(Epoch epoch, const absl::Status& status) {

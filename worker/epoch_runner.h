@@ -18,6 +18,7 @@
 #include "worker/link/connector.h"
 #include "worker/model_source.h"
 #include "worker/stage_executor.h"
+#include "worker/stream_report.h"
 #include "worker/weights/shard_cache.h"
 #include "worker/weights/write_behind.h"
 
@@ -88,7 +89,9 @@ class EpochRunner {
     int last_stage = -1, last_rank = -1;     // of the layout that came up last, -1 before
     int64_t weight_bytes = 0, kv_bytes = 0;  // that it holds in memory
     int64_t streamed_bytes = 0;              // of weights, that steps have taken from its drive
+    int64_t unwritten_images = 0;            // packed, and not yet in the shard cache
     StepMeter::Reading times;
+    StreamMeter::Reading stream;  // of layers that are streamed
   };
   Progress progress() const;
   // The weights that are loaded; nothing while others take their place.
@@ -100,6 +103,9 @@ class EpochRunner {
   absl::Status Prepare(const EpochTask& task);
   absl::StatusOr<std::vector<std::unique_ptr<Link>>> Connect(const EpochTask& task);
   void RunStep(const Step& step);
+  // A line a minute, of a layout that streams.
+  void ReportStreaming();
+  StreamReport::Counts StreamCounts() const;
   // Reports an error of `epoch` unless it has been ended from outside.
   void Fail(Epoch epoch, const absl::Status& status);
   bool Wanted(Epoch epoch) const;
@@ -111,11 +117,12 @@ class EpochRunner {
 
   const Options options_;
   ExecutorProgress progress_{options_.clock};
+  const std::unique_ptr<WriteBehind> write_behind_;  // null without a cache
 
   // The thread's own.
   std::shared_ptr<const LoadedShard> shard_;
-  std::unique_ptr<WriteBehind> write_behind_;  // null without a cache
-  bool reports_ = false;                       // this worker's results count
+  bool reports_ = false;  // this worker's results count
+  StreamReport stream_report_;
 
   mutable Mutex mutex_;                   // never held while links or the executor are called
   Epoch wanted_ ABSL_GUARDED_BY(mutex_);  // 0: none

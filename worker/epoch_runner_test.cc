@@ -1,14 +1,22 @@
 #include "worker/epoch_runner.h"
 
-#include <optional>
-#include <thread>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <optional>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_split.h"
 #include "common/bounded_queue.h"
 #include "common/clock.h"
 #include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/gpu/runtime.h"
+#include "model/checkpoint/testing_files.h"
 #include "worker/device/cpu_device.h"
 #include "worker/device/gpu_device.h"
 #include "worker/link/shm_connector.h"
@@ -17,6 +25,7 @@
 namespace bellwether {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr char kModel[] = "tests/goldens/models/llama-mha";
@@ -251,6 +260,94 @@ TEST(EpochRunner, AnEpochCanBeEndedWhileItWaitsForPeers) {
   const Report report = a.reports.Next();
   EXPECT_EQ(report.kind, Report::kReady);
   EXPECT_EQ(report.epoch.value, 2u);
+}
+
+// A worker whose layers move reads again only those that it lacks, and packs none of them.
+TEST(EpochRunner, ALaterEpochReadsWhatTheWorkerLacks) {
+  constexpr char kFourLayers[] = "random:llama?hidden=96,layers=4,heads=6,kv_heads=3,ffn=172,vocab=160:bf16";
+  const testing_files::TemporaryDirectory directory;
+  Mutex mutex;
+  std::set<ino_t> read;  // files
+  const auto cache = *ShardCache::Open(
+      {.directory = directory.path(), .read_at = [&](int fd, void* to, size_t bytes, off_t offset) {
+         struct stat file = {};
+         EXPECT_EQ(fstat(fd, &file), 0);
+         MutexLock lock(&mutex);
+         read.insert(file.st_ino);
+         return pread(fd, to, bytes, offset);
+       }});
+  // "layer 2", "outside the layers", of those that were read since it was asked last.
+  const auto layers_read = [&] {
+    std::set<std::string> names;
+    MutexLock lock(&mutex);
+    const auto layers = ListShardCache(directory.path());
+    if (!layers.ok()) return names;
+    for (const CachedLayer& layer : *layers) {
+      struct stat file = {};
+      EXPECT_EQ(stat(layer.path.c_str(), &file), 0);
+      if (!read.contains(file.st_ino)) continue;
+      for (const std::string& line : std::vector<std::string>(absl::StrSplit(layer.key, '\n'))) {
+        const bool is_name = line.starts_with("layer ") && line.find(' ', 6) == std::string::npos;
+        if (is_name || line == "outside the layers") names.insert(line);
+      }
+    }
+    read.clear();
+    return names;
+  };
+  ModelSource models(kFourLayers, "");
+  const auto task = [&](uint64_t epoch, int stages, int stage, LinkListener& links) {
+    EpochTask task;
+    task.assignment = {.epoch = {epoch},
+                       .model_id = *models.ModelId(),
+                       .layout = *EvenLayout((*models.Find(*models.ModelId()))->config(), stages, 1),
+                       .stage = stage,
+                       .numeric = {.kernel_level = "portable"},
+                       .kv_blocks = 4,
+                       .context_tokens = 64,
+                       .step_tokens = 64,
+                       .step_deadline = absl::Seconds(30)};
+    task.link_secret = "secret";
+    for (int i = 0; i < stages; ++i)
+      task.peers.push_back({.index = i, .name = "peer", .unix_socket = links.unix_socket()});
+    return task;
+  };
+  const auto links = *LinkListener::Start({}), absent = *LinkListener::Start({});
+  Reports reports;
+  const auto runner_options = [&] {
+    return EpochRunner::Options{.models = &models,
+                                .links = links.get(),
+                                .device = std::make_shared<CpuDevice>(/*threads=*/1),
+                                .cache = cache.get(),
+                                .cache_all = true,
+                                .events = reports.Events()};
+  };
+  {
+    EpochRunner first(runner_options());
+    first.Begin(task(1, 1, 0, *links));
+    ASSERT_EQ(reports.Next().kind, Report::kReady);
+    const absl::Duration end = Clock::Real()->Now() + absl::Seconds(60);
+    while (first.progress().unwritten_images > 0 && Clock::Real()->Now() < end) std::this_thread::yield();
+    EXPECT_THAT(layers_read(), ::testing::IsEmpty()) << "it packs";
+  }
+  const auto kept = ListShardCache(directory.path());
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_EQ(kept->size(), 5u);
+
+  EpochRunner second(runner_options());
+  second.Begin(task(2, 2, 1, *absent));
+  ASSERT_TRUE(WaitUntilLinking(second)) << "it waits for a peer that never comes";
+  std::set<std::string> half = layers_read();
+  EXPECT_THAT(half, ::testing::IsSupersetOf({"layer 2", "layer 3"}));
+  EXPECT_FALSE(half.contains("layer 0") || half.contains("layer 1"));
+  second.Begin(task(3, 1, 0, *links));
+  Report report = reports.Next();
+  ASSERT_EQ(report.kind, Report::kReady) << report.status;
+  EXPECT_THAT(layers_read(), ElementsAre("layer 0", "layer 1", "outside the layers"));
+  // All of it is there.
+  second.Begin(task(4, 1, 0, *links));
+  report = reports.Next();
+  ASSERT_EQ(report.kind, Report::kReady) << report.status;
+  EXPECT_THAT(layers_read(), ::testing::IsEmpty());
 }
 
 std::shared_ptr<Device> EmulatedGpu() {

@@ -2,15 +2,18 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 
 #include "worker/step_meter.h"
+#include "worker/weights/stream_meter.h"
 
 namespace bellwether {
 
 // How far a worker has come in its epoch, and where its time went; read by the heartbeat thread at any time.
 struct ExecutorProgress {
   ExecutorProgress() = default;
-  explicit ExecutorProgress(const Clock* clock) : meter(clock) {}
+  explicit ExecutorProgress(const Clock* clock)
+      : meter(clock), stream(std::make_shared<StreamMeter>(clock)) {}
 
   std::atomic<uint64_t> counter{0};  // grows whenever it gets on
   std::atomic<uint64_t> step{0};
@@ -23,6 +26,8 @@ struct ExecutorProgress {
   std::atomic<int64_t> total_bytes{0};
   std::atomic<int64_t> streamed_bytes{0};  // of weights, brought by steps since the worker began
   StepMeter meter;
+  // Threads that read ahead may outlast their layout.
+  const std::shared_ptr<StreamMeter> stream = std::make_shared<StreamMeter>();
 };
 
 }  // namespace bellwether

@@ -37,7 +37,6 @@ struct Flags {
   std::string nccl_library = NcclLibrary::kDefaultName;
   std::string cpus;
   std::string kernel_level;
-  int64_t memory_mib = 0;
   std::string metrics_listen = kDefaultWorkerMetricsAddress;
   TlsOptions metrics_tls;
   std::string port_file;
@@ -92,8 +91,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
       app, "--cpus", flags->cpus,
       "CPUs to keep to, such as 0,1,4-7, with a computing thread on each; empty: wherever the system likes")
       ->check([](const std::string& cpus) { return std::string(ParseCpus(cpus).status().message()); });
-  AddFlag(app, "--memory-mib", flags->memory_mib, "Memory to plan with; 0: what is available")
-      ->check(CLI::Range(int64_t{0}, kMemoryMibMax));
+  AddMemoryFlags(app, session.memory_bytes, "What this worker's host may be planned to use of its memory");
   AddFlag(app, "--verify-stream", session.verify_stream,
           "Checksums of layers that are streamed: first, when a block is read the first time, or always")
       ->check(CLI::IsMember({"first", "always"}));
@@ -137,7 +135,6 @@ absl::StatusOr<WorkerSession::Options> SessionOptions(const Flags& flags) {
     return absl::InvalidArgumentError(
         absl::StrCat("threads is ", options.threads, ", allowed is 0 to ", kWorkerThreadsMax));
   }
-  options.memory_bytes = flags.memory_mib << 20;
   BW_ASSIGN_OR_RETURN(options.join_secret, SharedSecret::Read(flags.join_secret));
   options.build_id = BuildId();
   return options;

@@ -49,6 +49,10 @@ void AddWorker(const WorkerSession::Snapshot& worker, MetricSamples& samples) {
   add(Metric::kLoadSize, progress.total_bytes);
   add(Metric::kWeightsResident, progress.weight_bytes);
   add(Metric::kWeightsStreamed, progress.streamed_bytes);
+  add(Metric::kWeightsReadTime, absl::ToDoubleSeconds(progress.stream.reading));
+  add(Metric::kWeightsRing, progress.stream.ring_bytes);
+  add(Metric::kWeightsRingFilled, progress.stream.filled_bytes);
+  add(Metric::kShardCacheWaiting, progress.unwritten_images);
   add(Metric::kKvCacheSize, progress.kv_bytes);
 }
 

@@ -52,6 +52,8 @@ enum class Metric : uint8_t {
   kStepDuration,
   kStepTokens,
   kStepsInFlight,
+  kStepBusyTime,
+  kStepPlannedTime,
 
   kServing,
   kNotServingTime,
@@ -68,6 +70,7 @@ enum class Metric : uint8_t {
   kPlanTokenRateLimit,
   kPlanImbalance,
   kPlanStepReadTime,
+  kPlanStepDriveTime,
 
   kRankInfo,
   kWorkerUp,
@@ -84,6 +87,10 @@ enum class Metric : uint8_t {
   kLoadSize,
   kWeightsResident,
   kWeightsStreamed,
+  kWeightsReadTime,
+  kWeightsRing,
+  kWeightsRingFilled,
+  kShardCacheWaiting,
   kKvCacheSize,
 
   kBuildInfo,
@@ -254,6 +261,11 @@ inline constexpr MetricSpec kRows[] = {
      kStepTokens},
     {Metric::kStepsInFlight, kCoordinator, kGauge, "bellwether_steps_in_flight", "steps", kByModel,
      "Steps that workers compute; at most as many as there are stages."},
+    {Metric::kStepBusyTime, kCoordinator, kCounter, "bellwether_step_busy_seconds_total", "seconds", kByModel,
+     "Time with a step under way, counted when its result is there."},
+    {Metric::kStepPlannedTime, kCoordinator, kCounter, "bellwether_step_planned_seconds_total", "seconds",
+     kByModel,
+     "What the plan gives the same steps at least, by their tokens: what is above it was not foreseen."},
 
     {Metric::kServing, kCoordinator, kGauge, "bellwether_serving", "", kByModel,
      "1 while a layout is up and requests are taken, as /readyz says."},
@@ -308,7 +320,8 @@ inline constexpr MetricSpec kRows[] = {
      "Cards that the layout's workers use."},
     {Metric::kPlanTokenRate, kCoordinator, kGauge, "bellwether_plan_tokens_per_second", "tokens_per_second",
      kByConcurrency,
-     "Tokens generated a second as the planner predicts: by one sequence alone, or by one a stage."},
+     "Tokens generated a second as the planner predicts: by one sequence alone, by one a stage, or, at most, "
+     "by so many."},
     {Metric::kPlanTokenRateLimit, kCoordinator, kGauge, "bellwether_plan_limit_tokens_per_second",
      "tokens_per_second", kByConcurrency,
      "The same if nothing but reading the weights at the measured bandwidth took time."},
@@ -321,6 +334,10 @@ inline constexpr MetricSpec kRows[] = {
      "Time that the slowest worker reads its weights, over the mean of all."},
     {Metric::kPlanStepReadTime, kCoordinator, kGauge, "bellwether_plan_step_read_seconds", "seconds", kByRank,
      "Time to read this worker's weights once, at its measured bandwidth: no step is faster."},
+    {Metric::kPlanStepDriveTime, kCoordinator, kGauge, "bellwether_plan_step_drive_seconds", "seconds",
+     kByRank,
+     "Time to read what this worker's host streams once, at the drive's measured rate: no step is faster. 0: "
+     "nothing is streamed."},
 
     {Metric::kRankInfo, kCoordinator, kGauge, "bellwether_rank_info", "", kByRankInfo,
      "1 for each worker of the layout that is up or loads."},
@@ -354,6 +371,14 @@ inline constexpr MetricSpec kRows[] = {
      "Memory of weights, with the buffers of layers that are streamed."},
     {Metric::kWeightsStreamed, kWorker, kCounter, "bellwether_weights_streamed_bytes_total", "bytes", kByRank,
      "Weights that steps have taken from the worker's drive, or a GPU from the memory of its host."},
+    {Metric::kWeightsReadTime, kWorker, kCounter, "bellwether_weights_read_seconds_total", "seconds", kByRank,
+     "Time with at least one read of streamed weights under way: all of it, where the drive binds."},
+    {Metric::kWeightsRing, kWorker, kGauge, "bellwether_weights_ring_bytes", "bytes", kByRank,
+     "Memory of the buffers that streamed weights are read into, ahead of their use."},
+    {Metric::kWeightsRingFilled, kWorker, kGauge, "bellwether_weights_ring_filled_bytes", "bytes", kByRank,
+     "Of them, what holds weights: few where the drive binds, all where it does not."},
+    {Metric::kShardCacheWaiting, kWorker, kGauge, "bellwether_shard_cache_waiting", "layers", kByRank,
+     "Layers that are packed and not yet written to the shard cache, for the next start."},
     {Metric::kKvCacheSize, kWorker, kGauge, "bellwether_kv_cache_bytes", "bytes", kByRank,
      "Memory of its KV cache; 0 without a layout."},
 
@@ -409,6 +434,8 @@ inline constexpr absl::string_view kParts[] = {"compute", "collective_wait", "li
                                                "idle"};
 inline constexpr absl::string_view kKinds[] = {"collective", "pipeline"};
 inline constexpr absl::string_view kConcurrencies[] = {"one_sequence", "one_sequence_per_stage"};
+inline constexpr absl::string_view kPlanConcurrencies[] = {"one_sequence", "one_sequence_per_stage", "16",
+                                                           "64"};
 inline constexpr absl::string_view kStates[] = {"joined", "loading", "linking", "ready", "step"};
 inline constexpr absl::string_view kPrograms[] = {"coordinator", "worker"};
 
@@ -417,7 +444,7 @@ inline constexpr MetricLabelValues kValues[] = {
     {Metric::kRequestsFinished, "reason", kFinishedReasons},
     {Metric::kHttpResponses, "code", kHttpCodes},
     {Metric::kRegroups, "cause", kCauses},
-    {Metric::kPlanTokenRate, "concurrency", kConcurrencies},
+    {Metric::kPlanTokenRate, "concurrency", kPlanConcurrencies},
     {Metric::kPlanTokenRateLimit, "concurrency", kConcurrencies},
     {Metric::kWorkerState, "state", kStates},
     {Metric::kWorkerTime, "part", kParts},

@@ -231,6 +231,11 @@ CLUSTER = dashboard("Cluster", "What the machines do: the layout, its workers, w
               stacked=True, least=0, most=1),
         Panel("Weights from drives, by rank", "Bytes a second that steps take from the worker's drive; nothing where all weights are in memory.", "binBps",
               ((rate("bellwether_weights_streamed_bytes_total", CHOSEN, "stage, rank, worker"), RANK),), least=0),
+        Panel("Drives at work, by rank", "Share of the time with a read of streamed weights under way: all of it under load, where the drive binds.",
+              "percentunit", ((rate("bellwether_weights_read_seconds_total", CHOSEN, "stage, rank, worker"), RANK),), least=0, most=1),
+        Panel("Steps to the plan", "Time with steps under way over what the plan gives the same steps at least: what is above 1 was not foreseen.",
+              "none", ((f"{rate('bellwether_step_busy_seconds_total', JOB, 'job')} "
+                        f"/ ({rate('bellwether_step_planned_seconds_total', JOB, 'job')} > 0)", "to the plan"),), least=0),
         Panel("Computing, by rank", "Share of a worker's time in which it computed. The highest is the bottleneck.", "percentunit",
               ((f"{rate('bellwether_worker_seconds_total', CHOSEN + ', part=' + chr(34) + 'compute' + chr(34), 'stage, rank, worker')} "
                 f"/ ({ALL_TIME} > 0)", RANK),), least=0, most=1),

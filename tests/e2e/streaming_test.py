@@ -87,6 +87,51 @@ class Streaming(unittest.TestCase):
         for batch in plan["batches"]:  # which share the reading
             self.assertAlmostEqual(batch["tokens_per_second_at_most"] / plan["decode_tokens_per_second"], batch["sequences"], places=3)
 
+    def test_how_many_tokens_a_step_has_is_in_the_plan(self):
+        plans = {}
+        for tokens in "auto", "512":
+            done = subprocess.run(
+                [processes.BIN / "bellwether", "plan", "--model", MODEL, "--context-tokens", "1024", "--step-tokens", tokens,
+                 "--worker", f"memory={SOME_MIB[1]}MiB,drive=10MB/s,gflops=100"], capture_output=True, text=True,
+                timeout=processes.PATIENCE)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            plans[tokens] = done.stdout
+        self.assertRegex(plans["auto"], r"a step has at most \d+ tokens: ")
+        self.assertNotIn("a step has at most", plans["512"])
+
+    # A long prompt is computed in one pass over the drive where arithmetic is fast enough, and the answer is the same.
+    def test_auto_step_tokens_give_the_same_answer(self):
+        self.assertEqual(self.private(SOME_MIB[1], "--step-tokens", "auto"), self.private(WHOLE_MIB, "--step-tokens", 32))
+
+    def test_memory_is_a_size_or_mib(self):
+        cache = ["--shard-cache", self.cache, "--context-tokens", 64, "--plan-for-batch", 1, "--model", MODEL]
+        expected = self.private(LITTLE_MIB)
+        done = generate(*cache, "--memory", f"{LITTLE_MIB}MiB")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["token_ids"], expected)
+        for flags in (["--memory", "8 apples"], ["--memory", "8GB", "--memory-mib", 8000]):
+            done = generate(*cache, *flags)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("--memory", done.stderr)
+
+    def test_bench_prints_what_streaming_costs(self):
+        done = subprocess.run(
+            [processes.BIN / "bellwether", "bench", "--shape", MODEL.split(":")[1], "--memory", f"{LITTLE_MIB}MiB", "--offload", "auto",
+             "--layouts", "1x1", "--shard-cache", self.directory / "bench", "--decode-tokens", "4", "--repeats", "1", "--json"],
+            capture_output=True, text=True, timeout=processes.PATIENCE)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        row, = json.loads(done.stdout)["layouts"]
+        self.assertGreater(row["drive_bytes_per_second"], 0)
+        self.assertGreater(row["streamed_bytes_per_step"], 4 * 6e6)
+        self.assertAlmostEqual(row["step_to_drive"], row["step_seconds"] * row["drive_bytes_per_second"] /
+                               row["streamed_bytes_per_step"], places=6)
+        self.assertGreater(row["reading_share"], 0)
+        self.assertEqual(row["batches"][0]["sequences"], 1)
+        for batch in row["batches"]:
+            self.assertGreater(batch["tokens_per_second"], 0)
+            self.assertGreater(batch["planned_tokens_per_second"], 0)
+        self.assertEqual(list((self.directory / "bench").glob("**/*.layer")), [], "they go with the bench")
+
     def test_the_cache_is_listed_and_pruned(self):
         self.private(LITTLE_MIB)
         layers = self.layers()
@@ -136,6 +181,11 @@ class Streaming(unittest.TestCase):
         self.assertGreater(first, 5 * layer)
         self.ask(cluster, max_tokens=21)
         self.assertLess(abs(self.metric(cluster, streamed) - first - 21 * 6 * layer), 4 * layer)
+        self.assertGreater(self.metric(cluster, "bellwether_weights_read_seconds_total"), 0)
+        self.assertGreaterEqual(self.metric(cluster, "bellwether_weights_ring_bytes"), 2 * (layer - 8192))
+        busy, planned = (self.metric(cluster, f"bellwether_step_{what}_seconds_total") for what in ("busy", "planned"))
+        self.assertGreater(busy, 0)
+        self.assertGreater(planned, 0)
 
     # A byte that has changed on the drive ends the epoch, and the layer is written anew.
     def test_a_damaged_layer_gives_no_wrong_token(self):

@@ -25,8 +25,7 @@
 namespace bellwether {
 namespace {
 
-constexpr int64_t kSampleBlocks = 128;  // 256 MiB
-constexpr int kThreads = 4;             // as ReadAhead has
+constexpr int kThreads = 4;  // as ReadAhead has
 constexpr absl::Duration kSampleTime = absl::Seconds(2);
 constexpr double kRateMin = 1e5, kRateMax = 1e12;
 
@@ -39,7 +38,8 @@ absl::StatusOr<double> Remembered(const std::string& path) {
 }
 
 // A file without a name that goes with its descriptor, full of what does not compress.
-absl::StatusOr<UniqueFd> MakeSample(const std::string& directory, const AlignedBuffer& block) {
+absl::StatusOr<UniqueFd> MakeSample(const std::string& directory, const AlignedBuffer& block,
+                                    int64_t blocks) {
   std::string path = directory + "/drive-XXXXXX";
   UniqueFd fd(mkostemp(path.data(), O_CLOEXEC));
   if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write in ", directory));
@@ -49,7 +49,7 @@ absl::StatusOr<UniqueFd> MakeSample(const std::string& directory, const AlignedB
     state = state * 6364136223846793005u + 1442695040888963407u;
     block.as<uint64_t>()[i] = state ^ (state >> 31);
   }
-  for (int64_t i = 0; i < kSampleBlocks; ++i) {
+  for (int64_t i = 0; i < blocks; ++i) {
     if (pwrite(fd.get(), block.data(), block.size(), i * block.size()) != block.size())
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot write in ", directory));
   }
@@ -60,19 +60,22 @@ absl::StatusOr<UniqueFd> MakeSample(const std::string& directory, const AlignedB
   return fd;
 }
 
-absl::StatusOr<double> Measure(const std::string& directory) {
+}  // namespace
+
+absl::StatusOr<double> MeasureDriveRate(const std::string& directory, int64_t sample_bytes) {
+  const int64_t sample_blocks = std::max<int64_t>(1, sample_bytes / kLayerBlockBytes);
   std::vector<AlignedBuffer> blocks(kThreads);
   for (AlignedBuffer& block : blocks) {
     BW_ASSIGN_OR_RETURN(block, AlignedBuffer::Allocate(kLayerBlockBytes));
   }
-  BW_ASSIGN_OR_RETURN(const UniqueFd fd, MakeSample(directory, blocks[0]));
+  BW_ASSIGN_OR_RETURN(const UniqueFd fd, MakeSample(directory, blocks[0], sample_blocks));
   std::atomic<int64_t> next{0}, bytes{0};
   const absl::Duration begin = Clock::Real()->Now();
   std::vector<std::thread> threads;
   threads.reserve(blocks.size());
   for (const AlignedBuffer& block : blocks) {
     threads.emplace_back([&] {
-      for (int64_t i = next++; i < kSampleBlocks && Clock::Real()->Now() - begin < kSampleTime; i = next++) {
+      for (int64_t i = next++; i < sample_blocks && Clock::Real()->Now() - begin < kSampleTime; i = next++) {
         const ssize_t read = pread(fd.get(), block.data(), block.size(), i * block.size());
         if (read > 0) bytes += read;
       }
@@ -84,9 +87,7 @@ absl::StatusOr<double> Measure(const std::string& directory) {
   return std::clamp(static_cast<double>(bytes) / seconds, kRateMin, kRateMax);
 }
 
-}  // namespace
-
-absl::StatusOr<double> DriveRate(const std::string& directory) {
+absl::StatusOr<double> DriveRate(const std::string& directory, int64_t sample_bytes) {
   const std::string path = directory + "/drive-bytes-per-second";
   if (const absl::StatusOr<double> rate = Remembered(path); rate.ok()) return *rate;
   // One after the other: workers that start together would each see a part of the drive.
@@ -94,7 +95,7 @@ absl::StatusOr<double> DriveRate(const std::string& directory) {
   if (!lock.valid() || flock(lock.get(), LOCK_EX) != 0)
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot lock ", directory));
   if (const absl::StatusOr<double> rate = Remembered(path); rate.ok()) return *rate;
-  BW_ASSIGN_OR_RETURN(const double rate, Measure(directory));
+  BW_ASSIGN_OR_RETURN(const double rate, MeasureDriveRate(directory, sample_bytes));
   // Only a pity if it cannot be remembered.
   (void)unlink(path.c_str());
   if (absl::StatusOr<NewFile> file = NewFile::Create(path); file.ok()) {

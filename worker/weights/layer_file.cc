@@ -193,13 +193,17 @@ absl::Status LayerFile::ReadPages(int64_t begin, int64_t end, std::byte* image) 
 }
 
 absl::Status LayerFile::ReadBlock(int64_t block, bool check, std::byte* image) const {
+  const int64_t begin = block * kLayerBlockBytes;
+  BW_RETURN_IF_ERROR(ReadPages(begin, begin + BytesOf(block), image));
+  return check ? CheckBlock(block, image) : absl::OkStatus();
+}
+
+absl::Status LayerFile::CheckBlock(int64_t block, const std::byte* image) const {
   const int64_t begin = block * kLayerBlockBytes, end = begin + BytesOf(block);
-  BW_RETURN_IF_ERROR(ReadPages(begin, end, image));
-  if (check && FastHash(absl::MakeConstSpan(image + begin, end - begin), block) != info_.checksums[block]) {
-    return absl::DataLossError(
-        absl::StrCat(path_, ": damaged between bytes ", image_begin_ + begin, " and ", image_begin_ + end));
-  }
-  return absl::OkStatus();
+  if (FastHash(absl::MakeConstSpan(image + begin, end - begin), block) == info_.checksums[block])
+    return absl::OkStatus();
+  return absl::DataLossError(
+      absl::StrCat(path_, ": damaged between bytes ", image_begin_ + begin, " and ", image_begin_ + end));
 }
 
 void LayerFile::Discard() const {

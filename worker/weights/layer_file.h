@@ -77,6 +77,8 @@ class LayerFile {
   absl::Status ReadBlock(int64_t block, bool check, std::byte* image) const;
   // The bytes [begin, end) of the image, unchecked; the bounds are multiples of kLayerPageBytes.
   absl::Status ReadPages(int64_t begin, int64_t end, std::byte* image) const;
+  // Of one that has been read unchecked. DataLoss: its checksum is wrong.
+  absl::Status CheckBlock(int64_t block, const std::byte* image) const;
   // Takes its name away, so that another is written: it cannot be read.
   void Discard() const;
   bool discarded() const { return discarded_; }

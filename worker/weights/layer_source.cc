@@ -30,7 +30,8 @@ absl::Status LayerSource::Reserve() {
                            .cpus = options_.cpus,
                            .new_buffer = [device](int64_t bytes) { return device->NewImage(bytes); },
                            .wait_limit = options_.wait_limit,
-                           .verify_always = options_.verify_always};
+                           .verify_always = options_.verify_always,
+                           .meter = options_.progress->stream};
   int64_t largest = 0;
   const auto add = [&](WeightStore* store, const std::shared_ptr<const LayerFile>& file, int64_t bytes) {
     streamed_.push_back({store, file.get(), bytes});

@@ -25,7 +25,9 @@ class ReadAhead::Ring {
   explicit Ring(Options options)
       : options_(std::move(options)),
         blocks_left_(options_.buffers, 0),
+        held_(options_.buffers, 0),
         checked_(options_.files.size(), false) {}
+  ~Ring();
   absl::Status Allocate();
 
   absl::StatusOr<std::byte*> Take(const LayerFile& file);
@@ -51,6 +53,9 @@ class ReadAhead::Ring {
   // Nothing once it is over.
   std::optional<Block> Next();
   void Finish(const Block& block, const absl::Status& read);
+  void LetGo(size_t buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    options_.meter->LetGo(std::exchange(held_[buffer], 0));
+  }
   // Read whole, or never to come.
   bool IsThere(int64_t image) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return !status_.ok() || (next_.image > image && blocks_left_[BufferOf(image)] == 0);
@@ -58,6 +63,7 @@ class ReadAhead::Ring {
 
   const Options options_;
   std::vector<std::shared_ptr<std::byte>> buffers_;
+  int64_t ring_bytes_ = 0;  // of them all
 
   mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
@@ -65,6 +71,7 @@ class ReadAhead::Ring {
   int64_t released_ ABSL_GUARDED_BY(mutex_) = 0;              // likewise
   Block next_ ABSL_GUARDED_BY(mutex_);                        // to be read
   std::vector<int64_t> blocks_left_ ABSL_GUARDED_BY(mutex_);  // of each buffer's image
+  std::vector<int64_t> held_ ABSL_GUARDED_BY(mutex_);         // bytes of an image, likewise
   std::vector<bool> checked_ ABSL_GUARDED_BY(mutex_);         // of each file: it has been taken
   int64_t bytes_read_ ABSL_GUARDED_BY(mutex_) = 0;
   int ended_ ABSL_GUARDED_BY(mutex_) = 0;  // threads
@@ -77,8 +84,16 @@ absl::Status ReadAhead::Ring::Allocate() {
     auto buffer = options_.new_buffer ? options_.new_buffer(largest) : NewPlainImage(largest);
     if (!buffer.ok()) return Annotate(buffer.status(), "buffers for layers that are read ahead");
     buffers_.push_back(*std::move(buffer));
+    options_.meter->AddRing(largest);
+    ring_bytes_ += largest;
   }
   return absl::OkStatus();
+}
+
+ReadAhead::Ring::~Ring() {
+  MutexLock lock(&mutex_);
+  for (size_t buffer = 0; buffer < held_.size(); ++buffer) LetGo(buffer);
+  options_.meter->RemoveRing(ring_bytes_);
 }
 
 absl::StatusOr<std::byte*> ReadAhead::Ring::Take(const LayerFile& file) {
@@ -118,7 +133,7 @@ void ReadAhead::Ring::PassOver(const LayerFile& file) {
 void ReadAhead::Ring::Release() {
   MutexLock lock(&mutex_);
   BW_CHECK_LT(released_, taken_);
-  ++released_;
+  LetGo(BufferOf(released_++));
 }
 
 void ReadAhead::Ring::Abort(const absl::Status& reason) {
@@ -141,7 +156,11 @@ bool ReadAhead::Ring::Ended(absl::Duration limit) {
 void ReadAhead::Ring::Read() {
   while (const std::optional<Block> it = Next()) {
     const LayerFile& file = FileOf(it->image);
-    const absl::Status read = file.ReadBlock(it->block, it->check, buffers_[BufferOf(it->image)].get());
+    std::byte* const image = buffers_[BufferOf(it->image)].get();
+    options_.meter->BeginRead();
+    absl::Status read = file.ReadBlock(it->block, /*check=*/false, image);
+    options_.meter->EndRead();
+    if (read.ok() && it->check) read = file.CheckBlock(it->block, image);
     if (!read.ok()) file.Discard();
     Finish(*it, read);
   }
@@ -161,7 +180,10 @@ std::optional<ReadAhead::Ring::Block> ReadAhead::Ring::Next() {
   Block next = next_;
   next.check = options_.verify_always || !checked_[FileIndex(next.image)];
   const int64_t blocks = FileOf(next.image).blocks();
-  if (next.block == 0) blocks_left_[BufferOf(next.image)] = blocks;
+  if (next.block == 0) {
+    LetGo(BufferOf(next.image));  // one that was passed over
+    blocks_left_[BufferOf(next.image)] = blocks;
+  }
   next_ = next.block + 1 < blocks ? Block{next.image, next.block + 1} : Block{next.image + 1, 0};
   return next;
 }
@@ -170,7 +192,10 @@ void ReadAhead::Ring::Finish(const Block& block, const absl::Status& read) {
   MutexLock lock(&mutex_);
   status_.Update(read);
   --blocks_left_[BufferOf(block.image)];
-  bytes_read_ += FileOf(block.image).BytesOf(block.block);
+  const int64_t bytes = FileOf(block.image).BytesOf(block.block);
+  bytes_read_ += bytes;
+  held_[BufferOf(block.image)] += bytes;
+  options_.meter->Fill(bytes);
 }
 
 absl::StatusOr<std::unique_ptr<ReadAhead>> ReadAhead::Create(Options options) {

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "worker/weights/layer_file.h"
+#include "worker/weights/stream_meter.h"
 
 namespace bellwether {
 
@@ -26,7 +27,8 @@ class ReadAhead {
     // Memory of a buffer; null: plain. May be given back from any thread.
     std::function<absl::StatusOr<std::shared_ptr<std::byte>>(int64_t bytes)> new_buffer;
     absl::Duration wait_limit = absl::InfiniteDuration();
-    bool verify_always = false;  // every round, not the first alone
+    bool verify_always = false;                                            // every round, not the first alone
+    std::shared_ptr<StreamMeter> meter = std::make_shared<StreamMeter>();  // told of reads and buffers
   };
   // ResourceExhausted if there is no memory for the buffers.
   static absl::StatusOr<std::unique_ptr<ReadAhead>> Create(Options options);

@@ -9,6 +9,7 @@
 #include <map>
 #include <string>
 
+#include "common/clock.h"
 #include "common/mutex.h"
 #include "common/random.h"
 #include "model/checkpoint/testing_files.h"
@@ -178,6 +179,62 @@ TEST_F(ReadAheadTest, ReadsAsFarAsThereAreBuffersAndNoFurther) {
   MutexLock lock(&mutex);
   const auto next = [&] { return blocks == ring + files[2]->blocks(); };
   EXPECT_TRUE(mutex.AwaitFor(next, absl::Seconds(60)));
+}
+
+// What binds a step is never without something to do: here no read is over before another has begun, and time
+// passes only in reads and, a little, with whoever uses what came. The drive's own gaps would be 100 %.
+TEST_F(ReadAheadTest, ADriveThatIsWaitedForAlwaysHasARead) {
+  class SharedClock : public Clock {
+   public:
+    absl::Duration Now() const override { return absl::Nanoseconds(now_.load()); }
+    void Advance(absl::Duration by) { now_ += absl::ToInt64Nanoseconds(by); }
+
+   private:
+    std::atomic<int64_t> now_{0};
+  };
+  SharedClock clock;
+  Mutex mutex;
+  int begun = 0, alone = 0;
+  bool over = false;
+  const auto in_turn = [&](int fd, void* to, size_t bytes, off_t offset) {
+    MutexLock lock(&mutex);
+    const int mine = ++begun;
+    const auto another = [&] { return begun > mine || over; };
+    if (!mutex.AwaitFor(another, absl::Seconds(60))) ++alone;
+    clock.Advance(absl::Seconds(1));
+    return pread(fd, to, bytes, offset);
+  };
+  const auto files = Files(3, in_turn);
+  const auto meter = std::make_shared<StreamMeter>(&clock);
+  auto ahead = ReadAhead::Create({.files = files, .buffers = 2, .threads = 4, .meter = meter});
+  ASSERT_TRUE(ahead.ok()) << ahead.status();
+  for (int i = 0; i < 20; ++i) {
+    ASSERT_TRUE((*ahead)->Take(*files[i % 3]).ok());
+    clock.Advance(absl::Milliseconds(100));
+    (*ahead)->Release();
+  }
+  EXPECT_EQ(meter->Read().reading, clock.Now());
+  MutexLock lock(&mutex);
+  EXPECT_EQ(alone, 0);
+  over = true;
+}
+
+TEST_F(ReadAheadTest, TheMeterKnowsWhatLiesInTheBuffers) {
+  const auto meter = std::make_shared<StreamMeter>();
+  {
+    const auto files = Files(3);
+    auto ahead = ReadAhead::Create({.files = files, .buffers = 2, .meter = meter});
+    ASSERT_TRUE(ahead.ok()) << ahead.status();
+    EXPECT_GE(meter->Read().ring_bytes, 2 * kImageBytes);
+    for (int i = 0; i < 7; ++i) {
+      ASSERT_TRUE((*ahead)->Take(*files[i % 3]).ok());
+      EXPECT_GE(meter->Read().filled_bytes, files[i % 3]->info().image_bytes);
+      EXPECT_LE(meter->Read().filled_bytes, meter->Read().ring_bytes);
+      (*ahead)->Release();
+    }
+  }
+  EXPECT_EQ(meter->Read().ring_bytes, 0);
+  EXPECT_EQ(meter->Read().filled_bytes, 0);
 }
 
 TEST_F(ReadAheadTest, AReadThatFailsIsToldAndTheFileWrittenAnew) {

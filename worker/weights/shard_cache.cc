@@ -125,8 +125,9 @@ std::shared_ptr<const LayerFile> ShardCache::Find(const std::string& key) const 
   return nullptr;
 }
 
-absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(const LayerFileInfo& info,
-                                                                   absl::Span<const std::byte> image) const {
+absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(
+    const LayerFileInfo& info, absl::Span<const std::byte> image,
+    const std::function<bool()>& cancelled) const {
   BW_ASSIGN_OR_RETURN(const std::string path, PathOf(info.key));
   const std::string header = WriteLayerHeader(info);
   BW_RETURN_IF_ERROR(MakeDirectory());
@@ -138,8 +139,12 @@ absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(const LayerFi
   BW_ASSIGN_OR_RETURN(NewFile file, NewFile::Create(own));
   BW_RETURN_IF_ERROR(
       file.Append(absl::MakeConstSpan(reinterpret_cast<const std::byte*>(header.data()), header.size())));
-  for (size_t begin = 0; begin < image.size(); begin += kWriteBytes)
+  const auto given_up = absl::CancelledError(absl::StrCat(path, ": no longer to be written"));
+  for (size_t begin = 0; begin < image.size(); begin += kWriteBytes) {
+    if (cancelled()) return given_up;
     BW_RETURN_IF_ERROR(file.Append(image.subspan(begin, kWriteBytes)));
+  }
+  if (cancelled()) return given_up;
   BW_RETURN_IF_ERROR(file.Finish());
   if (rename(own.c_str(), path.c_str()) != 0) {
     const int error = errno;

@@ -42,8 +42,10 @@ class ShardCache {
   // Null if it has none, or only a damaged one, which is gone now.
   std::shared_ptr<const LayerFile> Find(const std::string& key) const;
   // Writes one and opens it. ResourceExhausted: it would leave less than a tenth of the drive free.
-  absl::StatusOr<std::shared_ptr<const LayerFile>> Write(const LayerFileInfo& info,
-                                                         absl::Span<const std::byte> image) const;
+  // Cancelled, and nothing is left: `cancelled`, asked every few megabytes, was true.
+  absl::StatusOr<std::shared_ptr<const LayerFile>> Write(
+      const LayerFileInfo& info, absl::Span<const std::byte> image,
+      const std::function<bool()>& cancelled = [] { return false; }) const;
 
  private:
   absl::StatusOr<std::string> PathOf(const std::string& key) const;

@@ -1,14 +1,19 @@
 #include "worker/weights/shard_cache.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "model/checkpoint/testing_files.h"
 #include "worker/weights/testing_image.h"
@@ -159,6 +164,19 @@ TEST_F(ShardCacheTest, AFullDriveIsLeftAlone) {
 }
 
 // Nobody takes it for a layer, and the next one clears it up.
+// Who ends does not wait until hundreds of megabytes are on a slow drive.
+TEST_F(ShardCacheTest, AWriteThatIsNoLongerWantedLeavesNothing) {
+  const auto cache = Open();
+  const AlignedBuffer image = testing_image::Make(kImageBytes, 1);
+  for (const int pieces : {0, 1}) {
+    int asked = 0;
+    const auto file = cache->Write(DescribeImage("key", BytesOf(image), {}), BytesOf(image),
+                                   [&] { return asked++ == pieces; });
+    EXPECT_TRUE(absl::IsCancelled(file.status())) << file.status();
+    EXPECT_TRUE(fs::is_empty(cache->directory())) << pieces;
+  }
+}
+
 TEST_F(ShardCacheTest, WhatAKilledWriterHasLeftIsTakenAway) {
   const auto cache = Open();
   std::ofstream(cache->directory() + "/x.layer.1.partial") << "begun";
@@ -207,6 +225,60 @@ TEST_F(ShardCacheTest, ADirectoryThatCannotBeMadeIsNamed) {
   const auto cache = ShardCache::Open({.directory = directory_.path() + "/file/shards"});
   ASSERT_FALSE(cache.ok());
   EXPECT_NE(std::string(cache.status().message()).find("/file/shards"), std::string::npos) << cache.status();
+}
+
+// -- What a program was told
+
+class FindShardCacheTest : public ::testing::Test {
+ protected:
+  FindShardCacheTest() {
+    for (const char* name : {"XDG_CACHE_HOME", "HOME"}) {
+      const char* const value = getenv(name);
+      before_.emplace_back(name, value == nullptr ? std::nullopt : std::optional<std::string>(value));
+      unsetenv(name);
+    }
+  }
+  ~FindShardCacheTest() override {
+    for (const auto& [name, value] : before_)
+      value ? setenv(name.c_str(), value->c_str(), 1) : unsetenv(name.c_str());
+  }
+  static std::string DirectoryOf(const std::string& option) {
+    const auto cache = FindShardCache(option);
+    if (!cache.ok()) return cache.status().ToString();
+    return *cache == nullptr ? "none" : (*cache)->directory();
+  }
+
+  testing_files::TemporaryDirectory directory_;
+
+ private:
+  std::vector<std::pair<std::string, std::optional<std::string>>> before_;
+};
+
+TEST_F(FindShardCacheTest, AutoIsBelowTheUsersCacheAndMakesNothing) {
+  EXPECT_EQ(DirectoryOf("auto"), "none") << "there is no home";
+  setenv("HOME", directory_.path().c_str(), 1);
+  EXPECT_EQ(DirectoryOf("auto"), directory_.path() + "/.cache/bellwether/shards");
+  setenv("XDG_CACHE_HOME", "relative", 1);
+  EXPECT_EQ(DirectoryOf("auto"), directory_.path() + "/.cache/bellwether/shards");
+  setenv("XDG_CACHE_HOME", (directory_.path() + "/own").c_str(), 1);
+  EXPECT_EQ(DirectoryOf("auto"), directory_.path() + "/own/bellwether/shards");
+  EXPECT_TRUE(fs::is_empty(directory_.path())) << "before it writes";
+}
+
+TEST_F(FindShardCacheTest, OffIsNone) {
+  setenv("HOME", directory_.path().c_str(), 1);
+  EXPECT_EQ(DirectoryOf("off"), "none");
+}
+
+TEST_F(FindShardCacheTest, ADirectoryIsMadeForThisUserAlone) {
+  const std::string path = directory_.path() + "/a/shards";
+  EXPECT_EQ(DirectoryOf(path), path);
+  struct stat made = {};
+  ASSERT_EQ(stat(path.c_str(), &made), 0);
+  EXPECT_EQ(made.st_mode & 0777, 0700u);
+  directory_.Write("file", "x");
+  const std::string refused = DirectoryOf(directory_.path() + "/file/shards");
+  EXPECT_NE(refused.find(directory_.path() + "/file/shards"), std::string::npos) << refused;
 }
 
 }  // namespace

@@ -7,14 +7,27 @@
 
 namespace bellwether {
 
+namespace {
+constexpr absl::Duration kEndTold = absl::Seconds(2);
+}  // namespace
+
 WriteBehind::WriteBehind(const ShardCache* cache) : cache_(cache), thread_([this] { Run(); }) {}
 
 WriteBehind::~WriteBehind() {
+  bool ended = false;
   {
     MutexLock lock(&mutex_);
     stopping_ = true;
+    const auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !writing_; };
+    ended = mutex_.AwaitFor(idle, kEndTold);
   }
+  if (!ended) LogWarning("shard cache: the end waits for a drive that is slow to write a layer");
   thread_.join();
+}
+
+bool WriteBehind::Stopping() const {
+  MutexLock lock(&mutex_);
+  return stopping_;
 }
 
 void WriteBehind::Add(std::vector<UnwrittenImage> images) {
@@ -27,6 +40,11 @@ void WriteBehind::Wait() {
   MutexLock lock(&mutex_);
   const auto done = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return waiting_.empty() && !writing_; };
   mutex_.Await(done);
+}
+
+int64_t WriteBehind::left() const {
+  MutexLock lock(&mutex_);
+  return static_cast<int64_t>(waiting_.size()) + (writing_ ? 1 : 0);
 }
 
 void WriteBehind::Run() {
@@ -52,8 +70,9 @@ void WriteBehind::Run() {
 bool WriteBehind::Write(const UnwrittenImage& image) const {
   const std::shared_ptr<const void> owner = image.owner.lock();
   if (owner == nullptr) return true;
-  const auto written = cache_->Write(DescribeImage(image.key, image.image, image.hashes), image.image);
-  if (!written.ok())
+  const auto written = cache_->Write(DescribeImage(image.key, image.image, image.hashes), image.image,
+                                     [this] { return Stopping(); });
+  if (!written.ok() && !absl::IsCancelled(written.status()))
     LogWarning("shard cache: ", written.status().message(), "; weights are not kept for the next start");
   return written.ok();
 }

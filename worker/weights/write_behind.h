@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <deque>
 #include <memory>
 #include <string>
@@ -22,8 +23,8 @@ struct UnwrittenImage {
 };
 
 // Writes images to a cache while others go on serving: one after the other, on a thread of its own. One whose
-// weights have gone meanwhile is passed over; what cannot be written is told once. Its end waits for the
-// image under way.
+// weights have gone meanwhile is passed over; what cannot be written is told once. Its end gives up the image
+// under way, but waits for what the drive has been given of it, and says so if that takes long.
 class WriteBehind {
  public:
   explicit WriteBehind(const ShardCache* cache);  // outlives this
@@ -34,14 +35,17 @@ class WriteBehind {
   void Add(std::vector<UnwrittenImage> images);
   // Until all are written, or passed over.
   void Wait();
+  // Images that are not yet.
+  int64_t left() const;
 
  private:
   void Run();
   // Whether the next one is worth a try.
   bool Write(const UnwrittenImage& image) const;
+  bool Stopping() const;
 
   const ShardCache* const cache_;
-  Mutex mutex_;
+  mutable Mutex mutex_;
   std::deque<UnwrittenImage> waiting_ ABSL_GUARDED_BY(mutex_);
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,4 +1,4 @@
-#include "cli/parse_bytes.h"
+#include "common/parse_bytes.h"
 
 #include <utility>
 
