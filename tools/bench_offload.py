@@ -79,11 +79,11 @@ class Cluster:
     def __init__(self, options, memory_mib, ranks, limit_memory=False):
         self.directory = pathlib.Path(tempfile.mkdtemp(prefix="bellwether-bench."))
         self.processes, self.groups = [], []
-        model = f"random:{options.shape}"
+        model = options.model
         ports = self.directory / "ports"
         self.start(None, "bellwether-coordinator", "--model", model, "--listen", "127.0.0.1:0", "--worker-listen", "127.0.0.1:0",
                    "--metrics-listen", "127.0.0.1:0", "--port-file", ports, "--workers", ranks, "--tensor-parallel", ranks,
-                   "--context-tokens", options.context, "--plan-for-batch", 16, "--step-tokens", 256)
+                   "--context-tokens", options.context, "--plan-for-batch", options.batch, "--step-tokens", 256)
         self.wait(ports.exists, "no coordinator")
         self.addresses = dict(line.split() for line in ports.read_text().splitlines())
         cores = sorted(os.sched_getaffinity(0))
@@ -103,6 +103,8 @@ class Cluster:
                        "--cpus", ",".join(map(str, mine)), *(["--host-id", f"host-{rank}"] if ranks > 1 else []),
                        *(["--link-listen", "127.0.0.1:0"] if ranks > 1 else []))
         self.wait(lambda: self.load(1, 1, 2) is not None, "not served")
+        # Layers in memory are written to the cache behind what is served: the drive is to be left alone.
+        self.wait(lambda: sum(self.counter("bellwether_shard_cache_waiting")) == 0, "layers are not written")
 
     def start(self, group, program, *arguments):
         log = open(self.directory / f"{len(self.processes)}.log", "wb")
@@ -145,16 +147,31 @@ class Cluster:
         shutil.rmtree(self.directory)
 
 
-def step_seconds(cluster, tokens):
-    """Of a step with one sequence, and the bytes that the slowest worker streams in it."""
-    before, begin = cluster.counter("bellwether_weights_streamed_bytes_total"), cluster.counter("bellwether_worker_steps_total")
-    start = time.monotonic()
-    report = cluster.load(1, 1, tokens)
-    seconds = time.monotonic() - start
-    after, end = cluster.counter("bellwether_weights_streamed_bytes_total"), cluster.counter("bellwether_worker_steps_total")
-    steps = end[0] - begin[0]
-    streamed = max((b - a) / steps for a, b in zip(before, after))
-    return seconds / steps, streamed, report
+COUNTERS = {"streamed": "bellwether_weights_streamed_bytes_total", "steps": "bellwether_worker_steps_total",
+            "reading": "bellwether_weights_read_seconds_total", "busy": "bellwether_step_busy_seconds_total",
+            "planned": "bellwether_step_planned_seconds_total"}
+
+
+class Steps:
+    """Of one sequence: what a step took, streamed and kept the slowest drive busy, and what the plan had said of it."""
+
+    def __init__(self, cluster, tokens):
+        before = {name: cluster.counter(metric) for name, metric in COUNTERS.items()}
+        start = time.monotonic()
+        cluster.load(1, 1, tokens)
+        seconds = time.monotonic() - start
+        after = {name: cluster.counter(metric) for name, metric in COUNTERS.items()}
+        grown = {name: [b - a for a, b in zip(before[name], after[name])] for name in COUNTERS}
+        steps = grown["steps"][0]
+        self.seconds = seconds / steps
+        self.streamed = max(grown["streamed"]) / steps
+        self.reading = min(1, min(grown["reading"]) / seconds)
+        self.to_plan = grown["busy"][0] / grown["planned"][0]
+
+    def text(self, rate):
+        return (f"{self.seconds:.3f} s a step, {self.streamed / 1e6:.0f} MB streamed, {self.streamed / self.seconds / 1e6:.0f} MB/s"
+                + (f": {self.seconds * rate / self.streamed:.3f} of what the drive takes" if rate else "")
+                + f"; a read under way for {100 * self.reading:.1f} % of it; {self.to_plan:.3f} of what the plan says")
 
 
 def rate_of(options):
@@ -166,15 +183,13 @@ def measure_one(options, memory, rate):
     cluster = Cluster(options, memory, 1, options.limit_memory)
     try:
         print("\n".join(line.strip() for lines in cluster.plan() for line in lines))
-        seconds, streamed, _ = step_seconds(cluster, options.tokens)
-        print(f"one sequence: {seconds:.3f} s a step, {streamed / 1e6:.0f} MB streamed, {streamed / seconds / 1e6:.0f} MB/s"
-              + (f": {seconds * rate / streamed:.3f} of what the drive takes" if rate else ""))
+        steps = Steps(cluster, options.tokens)
+        print(f"one sequence: {steps.text(rate)}")
         many = cluster.load(16, 16, options.tokens)
         together = many["inter_token_seconds"]["mean"]
-        print(f"16 sequences: {together:.3f} s a step, {16 * seconds / together:.1f} x the tokens/s of one")
+        print(f"16 sequences: {together:.3f} s a step, {16 * steps.seconds / together:.1f} x the tokens/s of one")
         if options.limit_memory:
             print(f"memory: {cluster.groups[0].peak_bytes() / 2**20:.0f} of {memory} MiB at most")
-        return seconds
     finally:
         cluster.close()
 
@@ -194,10 +209,9 @@ def least_memory(options, ranks):
 def measure_all_streamed(options, memory, ranks, rate):
     cluster = Cluster(options, memory, ranks)
     try:
-        seconds, streamed, _ = step_seconds(cluster, options.tokens)
-        print(f"{ranks} rank{'s' * (ranks > 1)} with {memory} MiB: {seconds:.3f} s a step, {streamed / 1e6:.0f} MB streamed by each"
-              + (f": {seconds * rate / streamed:.3f} of what the drive takes" if rate else ""))
-        return seconds
+        steps = Steps(cluster, options.tokens)
+        print(f"{ranks} rank{'s' * (ranks > 1)} with {memory} MiB: {steps.text(rate)}")
+        return steps.seconds
     finally:
         cluster.close()
 
@@ -234,6 +248,7 @@ def main():
     parser.add_argument("--only-one", action="store_true", help="leave out the two ranks")
     options = parser.parse_args()
     pathlib.Path(options.cache).mkdir(parents=True, exist_ok=True)
+    options.model, options.batch = f"random:{options.shape}", 16
     options.device = device_of(options.cache)
     options.throttled = options.drive_mb_s > 0 and (GROUPS / "blkio").is_dir() and os.geteuid() == 0
     if options.drive_mb_s > 0 and not options.throttled:
