@@ -287,6 +287,7 @@ TEST(OffloadTest, AGpuStreamsFromItsHostWhereThatHasRoomElseFromTheDrive) {
   EXPECT_GT(from_host.streamed_layers, config.layers / 2);
   EXPECT_EQ(from_host.stream_home, WeightHome::kHost);
   EXPECT_EQ(from_host.host_bytes, from_host.streamed_bytes);
+  EXPECT_FALSE(from_host.streamed_ends.any()) << "those of GPUs stay";
   EXPECT_NEAR(from_host.drive_seconds, static_cast<double>(from_host.streamed_bytes) / 20e9, 1e-9);
   EXPECT_LE(from_host.resident_bytes + from_host.activation_bytes + from_host.kv_bytes,
             static_cast<int64_t>(8 * 0.9 * kGiB));

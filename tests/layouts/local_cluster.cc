@@ -119,6 +119,12 @@ absl::StatusOr<StepResult> LocalCluster::Run(const Step& step) {
   return Receive();
 }
 
+int64_t LocalCluster::streamed_bytes() const {
+  int64_t bytes = 0;
+  for (const auto& worker : workers_) bytes += worker->progress.streamed_bytes;
+  return bytes;
+}
+
 int64_t LocalCluster::weight_bytes() const {
   int64_t bytes = 0;
   for (const auto& worker : workers_) bytes += worker->shard->bytes;

@@ -45,6 +45,7 @@ class LocalCluster {
   absl::StatusOr<StepResult> Run(const Step& step);
 
   int64_t weight_bytes() const;
+  int64_t streamed_bytes() const;  // so far, by all workers
 
  private:
   struct Worker {

@@ -53,7 +53,7 @@ std::vector<EngineRequest> Requests(int vocab) {
   return requests;
 }
 
-class StreamedEndsTest : public ::testing::TestWithParam<Subject> {
+class StreamedEndsEquality : public ::testing::TestWithParam<Subject> {
  protected:
   void SetUp() override {
     checkpoint_ = *Checkpoint::Open(GetParam().checkpoint);
@@ -94,7 +94,7 @@ class StreamedEndsTest : public ::testing::TestWithParam<Subject> {
   std::unique_ptr<ShardCache> cache_;
 };
 
-TEST_P(StreamedEndsTest, AnswersAreThoseFromMemory) {
+TEST_P(StreamedEndsEquality, AnswersAreThoseFromMemory) {
   const std::vector<Answer> expected = AnswersOf({});
   ASSERT_EQ(expected.size(), 5u);
   const StreamedEnds both = {.embedding = true, .head = true};
@@ -116,8 +116,37 @@ TEST_P(StreamedEndsTest, AnswersAreThoseFromMemory) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(All, StreamedEndsTest, ::testing::ValuesIn(Subjects()),
+INSTANTIATE_TEST_SUITE_P(All, StreamedEndsEquality, ::testing::ValuesIn(Subjects()),
                          [](const auto& info) { return info.param.name; });
+
+// Only the step that ends a prompt asks for logits: for its other parts two pieces of the head are read
+// ahead, of twenty.
+TEST(StreamedEndsTest, PartsOfAPromptDoNotReadTheHead) {
+  const testing_files::TemporaryDirectory directory;
+  const auto cache = *ShardCache::Open({.directory = directory.path()});
+  const auto checkpoint =
+      *Checkpoint::Open("random:llama?hidden=32,layers=3,heads=2,ffn=32,vocab=80001:fp32");
+  constexpr int64_t kHead = int64_t{80016} * 32 * 4;
+  constexpr int kStepTokens = 64, kPrompt = 10 * kStepTokens;
+  for (const int32_t layers : {0, 1, 3}) {
+    const auto cluster = LocalCluster::Start(
+        *checkpoint, {.layout = *EvenLayout(checkpoint->config(), 1, 1),
+                      .numeric = {.kernel_level = std::string(Name(kernels::AvailableKernelLevels().back()))},
+                      .streamed_layers = layers,
+                      .streamed_ends = {.head = true},
+                      .cache = cache.get()});
+    ASSERT_TRUE(cluster.ok()) << cluster.status();
+    EngineRequest request{.id = RequestId{1}, .max_tokens = 1, .ignore_eos = true};
+    for (int i = 0; i < kPrompt; ++i) request.prompt.push_back(i);
+    DriverOptions driver;
+    driver.engine.step_tokens_max = kStepTokens;
+    driver.engine.context_tokens_max = 1024;
+    const auto answers = RunRequests(**cluster, driver, {std::move(request)});
+    ASSERT_TRUE(answers.ok()) << answers.status();
+    EXPECT_GE((*cluster)->streamed_bytes(), kHead);
+    EXPECT_LT((*cluster)->streamed_bytes(), 4 * kHead) << "in ten steps or more";
+  }
+}
 
 }  // namespace
 }  // namespace bellwether
