@@ -162,6 +162,7 @@ absl::StatusOr<OffloadRow> OffloadBench::Run(const BenchLayout& layout, StatusLi
   }
   const auto median = [&](const auto& of) {
     std::vector<double> values;
+    values.reserve(runs.size());
     for (const OffloadRow& run : runs) values.push_back(of(run));
     return Median(std::move(values));
   };

@@ -112,7 +112,7 @@ absl::StatusOr<Plan> MakeBalancedPlan(const ModelConfig& config, const TensorFor
       return Explained(*std::move(plan), budget.why);
     if (budget.tokens < kDefaultStepTokens)
       return Explained(*std::move(with_default), "the default, as with fewer no drive binds");
-    budget = {std::max(WholeBlocks(budget.tokens / 2), kDefaultStepTokens),
+    budget = {std::max(WholeBlocks(budget.tokens / 2.0), kDefaultStepTokens),
               "activations of more would take too much memory from layers"};
   }
   return Explained(*std::move(with_default), budget.why);

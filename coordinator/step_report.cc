@@ -16,7 +16,7 @@ std::string StepReport::Due(absl::Duration now) {
   if (now - begin_ < kInterval) return "";
   const double busy = absl::ToDoubleSeconds(sum_.busy), planned = absl::ToDoubleSeconds(sum_.planned);
   const auto steps = static_cast<double>(steps_);
-  const std::string line = absl::StrFormat(
+  std::string line = absl::StrFormat(
       "the last %.0f s: %d steps, one every %.3g s while there was something to do; the plan says %.3g s at "
       "least: %.2f times that",
       absl::ToDoubleSeconds(now - begin_), steps_, busy / steps, planned / steps,
