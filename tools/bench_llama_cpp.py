@@ -40,7 +40,8 @@ LLAMA = """
 import json, sys, time
 import llama_cpp as llama
 path, threads, tokens, context = sys.argv[1], *map(int, sys.argv[2:])
-llama.llama_log_set(llama.llama_log_callback(lambda *_: None), None)
+quiet = llama.llama_log_callback(lambda *_: None)  # C has its address, as that of the token below
+llama.llama_log_set(quiet, None)
 llama.llama_backend_init()
 model_params = llama.llama_model_default_params()
 model_params.use_mmap, model_params.use_mlock, model_params.n_gpu_layers = True, False, 0
@@ -50,7 +51,8 @@ params = llama.llama_context_default_params()
 params.n_ctx, params.n_threads, params.n_threads_batch = context, threads, threads
 context = llama.llama_init_from_model(model, params)
 def step(token):
-    assert llama.llama_decode(context, llama.llama_batch_get_one((llama.llama_token * 1)(token), 1)) == 0
+    tokens = (llama.llama_token * 1)(token)
+    assert llama.llama_decode(context, llama.llama_batch_get_one(tokens, 1)) == 0
 step(5)
 start = time.monotonic()
 for i in range(tokens):
