@@ -65,8 +65,7 @@ std::string CheckDevices(const std::string& list) {
 
 constexpr char kOffloadHelp[] =
     "layers that do not fit in memory: nvme reads them from the drive in every step, host keeps those of "
-    "GPUs "
-    "in the host's memory, auto takes that where it has room, off refuses the model";
+    "GPUs in the host's memory, auto takes that where it has room, off refuses the model";
 
 constexpr char kPlanForBatchHelp[] =
     "sequences at once to plan for where layers are streamed: their KV cache takes memory from layers";
@@ -328,10 +327,9 @@ void AddPlan(CLI::App& app, CommandLine& line) {
   plan->add_option(
       "--worker", line.plan.workers,
       "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
-      "share its memory. With gpu=80GB it computes on a GPU of that memory, which gets copy=25GB/s "
-      "from the host's. With drive=2GB/s it may stream "
-      "layers that do not fit; gflops=200 says how fast batches can be at most. Default: this machine, "
-      "measured");
+      "share its memory. With gpu=80GB it computes on a GPU of that memory, which gets copy=25GB/s from the "
+      "host's. With drive=2GB/s it may stream layers that do not fit; gflops=200 says how fast batches can "
+      "be at most. Default: this machine, measured");
   plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");
   Add(*plan, "--device-memory-fraction", line.plan.device_memory_fraction,
       "of what a GPU has free, how much to plan with")

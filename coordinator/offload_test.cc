@@ -347,6 +347,7 @@ TEST(OffloadTest, OneCardStreamsFromTheHostAndTheOtherFromTheDriveWhereThereIsRo
   const auto plenty = plan_with(64);
   ASSERT_TRUE(plenty.ok()) << plenty.status();
   const int64_t each = plenty->workers[0].streamed_bytes;
+  int room_for_one = 0;
   for (double gib = 4; gib < 64; gib += 0.25) {
     const auto plan = plan_with(gib);
     if (!plan.ok()) continue;
@@ -355,10 +356,12 @@ TEST(OffloadTest, OneCardStreamsFromTheHostAndTheOtherFromTheDriveWhereThereIsRo
     EXPECT_LE(in_host, static_cast<int64_t>(gib * 0.9 * kGiB));
     if (gib * kGiB > 1.2 * static_cast<double>(each) + 4.0 * kGiB &&
         gib * kGiB < 1.8 * static_cast<double>(each)) {
+      ++room_for_one;
       EXPECT_EQ(plan->workers[0].stream_home, WeightHome::kHost) << gib;
       EXPECT_EQ(plan->workers[1].stream_home, WeightHome::kDrive) << gib;
     }
   }
+  EXPECT_GT(room_for_one, 0);
   // The least that two cards on one drive need is little, and more never makes it fail.
   bool fits = false;
   for (double gib = 2; gib < 64; gib += 0.25) {

@@ -64,6 +64,14 @@ double SlowestStage(const std::vector<StageTime>& stages) {
   return slowest;
 }
 
+// By stage.
+std::vector<double> WorkSeconds(const Plan& plan, int32_t tokens) {
+  std::vector<double> seconds(plan.layout.stages.size(), 0);
+  for (const PlannedWorker& worker : plan.workers)
+    seconds[worker.stage] = std::max(seconds[worker.stage], worker.step_seconds(tokens));
+  return seconds;
+}
+
 const PlannedWorker& SlowestWorker(const Plan& plan, int32_t tokens) {
   return *std::max_element(plan.workers.begin(), plan.workers.end(),
                            [tokens](const PlannedWorker& a, const PlannedWorker& b) {
@@ -104,18 +112,6 @@ double AllReduceSeconds(absl::Span<const WorkerInventory> workers, const Planner
   if (ranks.size() == 1) return 0;
   return AreOnOneHost(workers, ranks) ? options.all_reduce_seconds : options.remote_all_reduce_seconds;
 }
-
-namespace {
-
-// By stage.
-std::vector<double> WorkSeconds(const Plan& plan, int32_t tokens) {
-  std::vector<double> seconds(plan.layout.stages.size(), 0);
-  for (const PlannedWorker& worker : plan.workers)
-    seconds[worker.stage] = std::max(seconds[worker.stage], worker.step_seconds(tokens));
-  return seconds;
-}
-
-}  // namespace
 
 double StepSeconds(const Plan& plan, int32_t tokens) {
   const std::vector<double> work = WorkSeconds(plan, tokens);

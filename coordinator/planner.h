@@ -89,8 +89,7 @@ struct PlannedWorker {
   int32_t streamed_layers = 0;                  // whose weights are not
   WeightHome stream_home = WeightHome::kDrive;  // where those are
   StreamedEnds streamed_ends;                   // nor are these, which are on its drive
-  int64_t streamed_bytes =
-      0;  // of all that, brought in every step; an embedding's rows are counted for nothing
+  int64_t streamed_bytes = 0;  // of all that, in every step; an embedding's rows count as nothing
   int64_t resident_bytes = 0;  // of weights in memory, with the buffers for those that are not
   int64_t host_bytes = 0;  // of a GPU's host: weights that are streamed from there, or buffers of a drive's
   int64_t activation_bytes = 0;

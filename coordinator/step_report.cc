@@ -6,7 +6,6 @@ namespace bellwether {
 
 void StepReport::Add(const StepTime& time) {
   ++steps_;
-  sum_.took += time.took;
   sum_.busy += time.busy;
   sum_.planned += time.planned;
 }

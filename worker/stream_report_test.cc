@@ -28,8 +28,7 @@ TEST(StreamReportTest, TellsOfTheTimeSinceTheLastLine) {
   counts.stream.filled += absl::Seconds(32);
   EXPECT_EQ(report.Line(begin + absl::Seconds(64), counts),
             "the last 64 s: 10 steps of 40.0 s together, 18.6 GiB streamed; a read was under way for 97.5 % "
-            "of that "
-            "time, layers were waited for in 75.0 %; buffers were 50 % full");
+            "of that time, layers were waited for in 75.0 %; buffers were 50 % full");
 
   // Nothing twice; and what is read behind the last step is no more than all.
   ++counts.times.steps;

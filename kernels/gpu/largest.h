@@ -12,8 +12,8 @@ struct LargestArgs {
   int64_t stride = 0;
   int32_t cols = 0;
   int32_t count = 0;  // of each chunk, 1 to kLargestMax
-  kernels::LargestValue* out =
-      nullptr;  // [rows][chunks][count], largest first, the lowest column among equals
+  // [rows][chunks][count], largest first, the lowest column among equals
+  kernels::LargestValue* out = nullptr;
 };
 constexpr int kLargestThreads = 256;
 constexpr int kLargestSharedBytes = kLargestThreads / 32 * 8;

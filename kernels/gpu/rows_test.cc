@@ -14,6 +14,7 @@
 #include "kernels/gpu/testing/emulated_gpu.h"
 #include "kernels/gpu/testing/kernel_coverage.h"
 #include "kernels/gpu/testing/random_matrix.h"
+#include "kernels/testing/sorted_largest.h"
 
 namespace bellwether::gpu {
 namespace {
@@ -414,25 +415,6 @@ TEST(DeviceMathTest, TanhIsWithinThreeUnits) {
 // ---------------------------------------------------------------------------------------------------------
 // The largest of rows
 
-// The same by sorting.
-std::vector<kernels::LargestValue> ExpectedLargest(const std::vector<float>& row, int count) {
-  std::vector<kernels::LargestValue> all;
-  for (size_t begin = 0; begin < row.size(); begin += kernels::kLargestChunk) {
-    std::vector<kernels::LargestValue> chunk;
-    bool finite = true;
-    for (size_t i = begin; i < std::min(row.size(), begin + kernels::kLargestChunk); ++i) {
-      finite &= row[i] < INFINITY;
-      if (row[i] > -INFINITY) chunk.push_back({row[i], static_cast<int32_t>(i)});
-    }
-    std::stable_sort(chunk.begin(), chunk.end(),
-                     [](const auto& a, const auto& b) { return a.value > b.value; });
-    chunk.resize(count, {-INFINITY, kernels::kNoColumn});
-    if (!finite) chunk[0].column = kernels::kNotFinite;
-    all.insert(all.end(), chunk.begin(), chunk.end());
-  }
-  return all;
-}
-
 TEST(LargestTest, IsWhatSortingGives) {
   for (const auto& [cols, count] : {std::pair{1, 1}, {100, 64}, {8192, 1}, {8193, 5}, {20000, 64}}) {
     for (const float spread : {1000.0f, 8.0f}) {  // the less, the more equals
@@ -463,7 +445,7 @@ TEST(LargestTest, IsWhatSortingGives) {
                              .out = out});
       const std::vector<kernels::LargestValue> seen = gpu.Get(out, int64_t{kRows} * chunks * count);
       for (int row = 0; row < kRows; ++row) {
-        const std::vector<kernels::LargestValue> expected = ExpectedLargest(rows[row], count);
+        const std::vector<kernels::LargestValue> expected = kernels::SortedLargest(rows[row], count);
         for (size_t i = 0; i < expected.size(); ++i) {
           const kernels::LargestValue& it = seen[row * expected.size() + i];
           ASSERT_EQ(it.column, expected[i].column) << "row " << row << ", value " << i;

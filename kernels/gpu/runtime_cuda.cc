@@ -229,6 +229,7 @@ class CudaRuntime : public Runtime {
     BW_RETURN_IF_ERROR(status_);
     return true;
   }
+
   // The current device is a thread's own, and a runtime may be handed from thread to thread.
   void Bind() { Keep(cudaSetDevice(info_.index), "cudaSetDevice"); }
   void Keep(cudaError_t error, const char* what) {

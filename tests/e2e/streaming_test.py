@@ -50,6 +50,15 @@ class Streaming(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         return json.loads(done.stdout)
 
+    # The number of files whose key has a line like that.
+    def damage(self, key):
+        damaged = [layer["path"] for layer in self.layers() if re.search(key, layer["key"], re.M)]
+        for path in damaged:
+            with open(path, "r+b") as file:
+                file.seek(-5000, os.SEEK_END)
+                file.write(b"damage")
+        return len(damaged)
+
     def test_the_same_answers_with_a_part_of_the_memory(self):
         expected = self.private(WHOLE_MIB)
         for memory in SOME_MIB, ALL_MIB:
@@ -190,12 +199,7 @@ class Streaming(unittest.TestCase):
     # A byte that has changed on the drive ends the epoch, and the layer is written anew.
     def test_a_damaged_layer_gives_no_wrong_token(self):
         expected = self.private(LITTLE_MIB)
-        damaged = [layer["path"] for layer in self.layers() if re.search(r"^layer \d", layer["key"], re.M)]
-        self.assertEqual(len(damaged), 6)
-        for path in damaged:
-            with open(path, "r+b") as file:
-                file.seek(-5000, os.SEEK_END)
-                file.write(b"damage")
+        self.assertEqual(self.damage(r"^layer \d"), 6)
         cluster = self.cluster(LITTLE_MIB)
         self.assertEqual(self.ask(cluster), expected)
         self.assertRegex(cluster.logs(), r"weights of a layer: \S+\.layer: damaged between bytes")
@@ -215,7 +219,10 @@ class Streaming(unittest.TestCase):
             plan = json.loads(self.plan(LARGE_VOCABULARY.format(""), memory, "--json"))
             worker = plan["workers"][0]
             streamed.append((worker["streamed_embedding"], worker["streamed_head"], worker["streamed_layers"] > 0))
+            self.assertEqual(worker["streamed_from"], "nvme" if any(streamed[-1]) else None)
         self.assertEqual(streamed, [(False, False, False), (True, False, False), (True, True, False), (True, True, True)])
+        tied = json.loads(self.plan(LARGE_VOCABULARY.format(",tied=1"), LEAST_MIB[1], "--json"))["workers"][0]
+        self.assertTrue(tied["streamed_embedding"] and tied["streamed_head"], tied)
         self.assertIn("streams the head, rows of the embedding, ", self.plan(LARGE_VOCABULARY.format(""), HEAD_MIB[1]))
 
     # The head once a step, whatever the prompt; of the embedding some panels.
@@ -233,12 +240,7 @@ class Streaming(unittest.TestCase):
     def test_damaged_pieces_give_no_wrong_token(self):
         model = LARGE_VOCABULARY.format("")
         expected = self.private(HEAD_MIB[1], model=model)
-        damaged = [layer["path"] for layer in self.layers() if re.search(r"^(embedding|head) rows \d", layer["key"], re.M)]
-        self.assertEqual(len(damaged), 10)
-        for path in damaged:
-            with open(path, "r+b") as file:
-                file.seek(-5000, os.SEEK_END)
-                file.write(b"damage")
+        self.assertEqual(self.damage(r"^(embedding|head) rows \d"), 10)
         cluster = self.cluster(HEAD_MIB[1], model=model)
         self.assertEqual(self.ask(cluster), expected)
         self.assertRegex(cluster.logs(), r"weights of the head: \S+\.layer: damaged between bytes")

@@ -337,26 +337,40 @@ void PrintDecode(const std::string& what, int batch, double seconds, double byte
   fflush(stdout);
 }
 
+struct Limits {
+  int32_t context_tokens = 0, step_tokens = 0;
+};
+
+// Of one rank that is everything. `progress` must outlive it.
+absl::StatusOr<std::unique_ptr<StageExecutor>> StartExecutor(const std::shared_ptr<gpu::Runtime>& runtime,
+                                                             const ModelConfig& config, RandomShard& random,
+                                                             const Limits& limits,
+                                                             ExecutorProgress* progress) {
+  BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(config, 1, 1));
+  StageExecutor::Options options;
+  BW_ASSIGN_OR_RETURN(options.shard, random.Make(layout));
+  options.device = std::make_shared<GpuDevice>(runtime, 8);
+  options.links.resize(1);
+  options.progress = progress;
+  options.assignment = {.epoch = Epoch{1}, .model_id = "random", .layout = layout};
+  options.assignment.numeric = {.kernel_level = runtime->info().numeric_class, .kv_type = DType::kBF16};
+  options.assignment.kv_blocks = 64 * 6 + 160;
+  options.assignment.context_tokens = limits.context_tokens;
+  options.assignment.step_tokens = limits.step_tokens;
+  options.assignment.step_deadline = absl::Seconds(60);
+  BW_ASSIGN_OR_RETURN(auto executor, StageExecutor::Create(std::move(options)));
+  BW_RETURN_IF_ERROR(executor->Start());
+  return executor;
+}
+
 absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, ProfilingRuntime* profile,
                         const Shape& shape, WeightFormat format, int group, bool half,
                         const std::string& name, const Rates& rates) {
   const ModelConfig config = ConfigOf(shape);
-  BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(config, 1, 1));
   RandomShard random(runtime, config, format, group, half);
-  BW_ASSIGN_OR_RETURN(auto shard, random.Make(layout));
   ExecutorProgress progress;
-  StageExecutor::Options options;
-  options.device = std::make_shared<GpuDevice>(runtime, 8);
-  options.shard = shard;
-  options.links.resize(1);
-  options.progress = &progress;
-  options.assignment = {.epoch = Epoch{1}, .model_id = "random", .layout = layout};
-  options.assignment.numeric = {.kernel_level = runtime->info().numeric_class, .kv_type = DType::kBF16};
-  options.assignment.kv_blocks = 64 * 6 + 160;
-  options.assignment.context_tokens = 4096;
-  options.assignment.step_tokens = 2048;
-  BW_ASSIGN_OR_RETURN(auto executor, StageExecutor::Create(std::move(options)));
-  BW_RETURN_IF_ERROR(executor->Start());
+  BW_ASSIGN_OR_RETURN(auto executor, StartExecutor(runtime, config, random,
+                                                   {.context_tokens = 4096, .step_tokens = 2048}, &progress));
   const std::string what = std::string(shape.name) + " " + name;
   const double kv_bytes_per_position = 2.0 * config.layers * config.kv_heads * config.head_dim * 2;
   uint64_t next = 0;
@@ -428,23 +442,10 @@ absl::StatusOr<double> HostRate(const std::shared_ptr<gpu::Runtime>& runtime) {
 absl::Status BenchStreamed(const std::shared_ptr<gpu::Runtime>& runtime, const Shape& shape) {
   const ModelConfig config = ConfigOf(shape);
   BW_ASSIGN_OR_RETURN(const double host_rate, HostRate(runtime));
-  BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(config, 1, 1));
   RandomShard random(runtime, config, WeightFormat::kBF16, 32, false, /*streamed=*/true);
-  BW_ASSIGN_OR_RETURN(auto shard, random.Make(layout));
   ExecutorProgress progress;
-  StageExecutor::Options options;
-  options.device = std::make_shared<GpuDevice>(runtime, 8);
-  options.shard = shard;
-  options.links.resize(1);
-  options.progress = &progress;
-  options.assignment = {.epoch = Epoch{1}, .model_id = "random", .layout = layout};
-  options.assignment.numeric = {.kernel_level = runtime->info().numeric_class, .kv_type = DType::kBF16};
-  options.assignment.kv_blocks = 64 * 6 + 160;
-  options.assignment.context_tokens = 512;
-  options.assignment.step_tokens = 512;
-  options.assignment.step_deadline = absl::Seconds(60);
-  BW_ASSIGN_OR_RETURN(auto executor, StageExecutor::Create(std::move(options)));
-  BW_RETURN_IF_ERROR(executor->Start());
+  BW_ASSIGN_OR_RETURN(auto executor, StartExecutor(runtime, config, random,
+                                                   {.context_tokens = 512, .step_tokens = 512}, &progress));
   uint64_t next = 0;
   for (const int batch : {1, 16}) {  // each prompt before them is a step that streams
     Runner runner(*executor, batch, 32, next);

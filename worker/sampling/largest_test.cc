@@ -6,30 +6,12 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/testing/sorted_largest.h"
 
 namespace bellwether {
 namespace {
 
 using kernels::LargestValue;
-
-// What DeviceOps::Largest gives, by sorting.
-std::vector<LargestValue> LargestOf(absl::Span<const float> row, int count) {
-  std::vector<LargestValue> all;
-  for (size_t begin = 0; begin < row.size(); begin += kernels::kLargestChunk) {
-    std::vector<LargestValue> chunk;
-    bool finite = true;
-    for (size_t i = begin; i < std::min(row.size(), begin + kernels::kLargestChunk); ++i) {
-      finite &= row[i] < INFINITY;
-      if (row[i] > -INFINITY) chunk.push_back({row[i], static_cast<int32_t>(i)});
-    }
-    std::stable_sort(chunk.begin(), chunk.end(),
-                     [](const auto& a, const auto& b) { return a.value > b.value; });
-    chunk.resize(count, {-INFINITY, kernels::kNoColumn});
-    if (!finite) chunk[0].column = kernels::kNotFinite;
-    all.insert(all.end(), chunk.begin(), chunk.end());
-  }
-  return all;
-}
 
 // 10^5 draws from a hundred rows: smooth ones, and ones in which many logits are equal.
 TEST(LargestTest, TheTokenIsTheOneThatTheWholeRowGives) {
@@ -41,7 +23,7 @@ TEST(LargestTest, TheTokenIsTheOneThatTheWholeRowGives) {
     std::vector<float> logits(vocab);
     std::normal_distribution<float> normal(0, row % 5 == 0 ? 1.0f : 4.0f);
     for (float& logit : logits) logit = row % 4 == 3 ? std::round(normal(random)) : normal(random);
-    const std::vector<LargestValue> all = LargestOf(logits, kernels::kLargestMax);
+    const std::vector<LargestValue> all = kernels::SortedLargest(logits, kernels::kLargestMax);
     for (int draw = 0; draw < 1000; ++draw, ++draws) {
       SamplingOptions options;
       options.temperature = draw % 10 == 0 ? 0.0 : 0.2 + 0.01 * (draw % 200);
@@ -81,13 +63,13 @@ TEST(LargestTest, WhatTheyDoNotDecideIsSaid) {
   const SamplingInput input{.logits = {}, .options = options, .tokens = tokens};
   // Five equals, of which four are known: the fifth may be drawn too.
   const std::vector<float> equal = {1, 2, 2, 2, 2, 2, 0};
-  EXPECT_FALSE(SampleFromLargest(input, LargestOf(equal, 4), 4, scratch).has_value());
+  EXPECT_FALSE(SampleFromLargest(input, kernels::SortedLargest(equal, 4), 4, scratch).has_value());
   const std::vector<float> known = {1, 2, 2, 2, 0, 0, 0};
-  EXPECT_TRUE(SampleFromLargest(input, LargestOf(known, 4), 4, scratch).has_value());
+  EXPECT_TRUE(SampleFromLargest(input, kernels::SortedLargest(known, 4), 4, scratch).has_value());
   const std::vector<float> broken = {1, NAN, 2, 3, 4};
-  EXPECT_FALSE(SampleFromLargest(input, LargestOf(broken, 4), 4, scratch).has_value());
+  EXPECT_FALSE(SampleFromLargest(input, kernels::SortedLargest(broken, 4), 4, scratch).has_value());
   const std::vector<float> none(5, -INFINITY);
-  EXPECT_FALSE(SampleFromLargest(input, LargestOf(none, 4), 4, scratch).has_value());
+  EXPECT_FALSE(SampleFromLargest(input, kernels::SortedLargest(none, 4), 4, scratch).has_value());
 }
 
 TEST(LargestTest, WhoNeedsTheWholeRow) {

@@ -15,8 +15,8 @@
 namespace bellwether {
 
 // Reads layer files from first to last, over and over, into a ring of buffers: as far ahead of whoever takes
-// them as buffers are free, so that the drive never waits. Every block's checksum is
-// looked at until its file has been taken once.
+// them as buffers are free, so that the drive never waits. Every block's checksum is looked at until its file
+// has been taken once.
 class ReadAhead {
  public:
   struct Options {
@@ -32,8 +32,7 @@ class ReadAhead {
   };
   // ResourceExhausted if there is no memory for the buffers.
   static absl::StatusOr<std::unique_ptr<ReadAhead>> Create(Options options);
-  // Does not wait for a drive that does not answer: its thread ends, and gives the buffers back, when it
-  // does.
+  // Does not wait for a drive that does not answer: when it does, its thread gives the buffers back.
   ~ReadAhead();
   ReadAhead(const ReadAhead&) = delete;
   ReadAhead& operator=(const ReadAhead&) = delete;
@@ -41,9 +40,9 @@ class ReadAhead {
   // -- One thread
 
   // The image of `file`, until Release. Those that stand before it in the order are passed over: of them no
-  // more is read, and nothing may be in use then. Waits for the drive: DeadlineExceeded
-  // beyond the limit, naming the file. Errors of reading are LayerFile::ReadBlock's, and final: a file that
-  // cannot be read is taken away, so that it is written anew.
+  // more is read, and nothing may be in use then. Waits for the drive: DeadlineExceeded beyond the limit,
+  // naming the file. Errors of reading are LayerFile::ReadBlock's, and final: a file that cannot be read is
+  // taken away, so that it is written anew.
   absl::StatusOr<std::byte*> Take(const LayerFile& file);
   // The buffer taken first may be filled anew.
   void Release();
