@@ -41,7 +41,7 @@ int64_t LoadedBytes(const Plan& plan) {
 
 // The options' words; null if nothing is streamed.
 Json StreamedFrom(const PlannedWorker& worker) {
-  if (worker.streamed_layers == 0 && !worker.streamed_ends.any()) return nullptr;
+  if (!worker.streams()) return nullptr;
   return worker.stream_home == WeightHome::kHost ? "host" : "nvme";
 }
 

@@ -24,13 +24,24 @@ bool IsIn(const MemoryPool& pool, const PlannedWorker& worker) {
   return std::find(pool.workers.begin(), pool.workers.end(), worker.inventory) != pool.workers.end();
 }
 
-// Of a step.
-int64_t StreamedBytes(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends) {
+int64_t LayerBytes(const OffloadCandidate& candidate, int32_t streamed) {
   const std::vector<bool> chosen = StreamedLayers(Layers(candidate), streamed);
-  int64_t bytes = ends.head ? candidate.ends.head : 0;
+  int64_t bytes = 0;
   for (size_t layer = 0; layer < chosen.size(); ++layer)
     bytes += chosen[layer] ? candidate.layer_bytes[layer] : 0;
   return bytes;
+}
+
+// Of a step.
+int64_t StreamedBytes(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends) {
+  return LayerBytes(candidate, streamed) + (ends.head ? candidate.ends.head : 0);
+}
+
+// Of what takes turns in the buffers.
+int64_t LargestImage(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends) {
+  const int64_t piece = ends.head ? candidate.ends.head_piece : 0;
+  if (streamed == 0) return piece;
+  return std::max(piece, *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end()));
 }
 
 // How far a host goes outside the layers, the same for all of its workers.
@@ -38,7 +49,8 @@ enum class Reach { kNone, kEmbedding, kHead };
 
 StreamedEnds EndsWithin(Reach reach, const EndBytes& bytes) {
   const bool head = reach == Reach::kHead && bytes.head > 0;
-  const bool embedding = reach != Reach::kNone && bytes.embedding > bytes.embedding_piece;
+  const bool embedding =
+      reach != Reach::kNone && bytes.embedding_spared > (bytes.rows_on_host ? 0 : bytes.embedding_piece);
   return {.embedding = bytes.one_matrix ? head : embedding, .head = head};
 }
 
@@ -74,13 +86,11 @@ std::optional<Way> FewestLayers(absl::Span<const OffloadCandidate> candidates, R
 int64_t ResidentBytes(const OffloadCandidate& candidate, int32_t streamed, const StreamedEnds& ends) {
   BW_CHECK(0 <= streamed && streamed <= Layers(candidate));
   const EndBytes& bytes = candidate.ends;
-  int64_t largest = ends.head ? bytes.head_piece : 0;  // of what takes turns in the buffers
-  if (streamed > 0)
-    largest =
-        std::max(largest, *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end()));
-  int64_t resident =
-      candidate.worker->weight_bytes + kLayerBuffers * largest - StreamedBytes(candidate, streamed, ends);
-  if (ends.embedding) resident += bytes.embedding_piece - (bytes.one_matrix ? 0 : bytes.embedding);
+  int64_t resident = candidate.worker->weight_bytes - LayerBytes(candidate, streamed) +
+                     kLayerBuffers * LargestImage(candidate, streamed, ends);
+  if (ends.head) resident -= bytes.head_spared;
+  if (ends.embedding && !bytes.one_matrix) resident -= bytes.embedding_spared;
+  if (ends.embedding && !bytes.rows_on_host) resident += bytes.embedding_piece;
   return resident;
 }
 
@@ -113,9 +123,12 @@ void ChooseHomes(const MemoryPool& gpu, absl::Span<const OffloadCandidate> candi
   for (const OffloadCandidate& candidate : candidates) {
     PlannedWorker& worker = *candidate.worker;
     const bool drive = gpu.drive_bytes_per_second > 0;
-    const int64_t largest = *std::max_element(candidate.layer_bytes.begin(), candidate.layer_bytes.end());
+    const StreamedEnds& ends = worker.streamed_ends;
     worker.stream_home = drive ? WeightHome::kDrive : WeightHome::kHost;
-    worker.host_bytes = drive ? kLayerBuffers * largest : worker.streamed_bytes;
+    worker.host_embedding_bytes = ends.embedding ? candidate.ends.embedding : 0;
+    worker.host_bytes = drive ? kLayerBuffers * LargestImage(candidate, worker.streamed_layers, ends) +
+                                    (ends.embedding ? candidate.ends.embedding_piece : 0)
+                              : worker.streamed_bytes + worker.host_embedding_bytes;
   }
 }
 
@@ -135,13 +148,14 @@ void PreferHosts(absl::Span<const WorkerInventory> workers, const std::vector<Me
     if (!pool.gpu || pool.host_copy_bytes_per_second == 0) continue;
     int64_t needed = 0;
     for (const PlannedWorker& worker : plan->workers)
-      needed += IsIn(pool, worker) ? worker.streamed_bytes - worker.host_bytes : 0;
+      needed +=
+          IsIn(pool, worker) ? worker.streamed_bytes + worker.host_embedding_bytes - worker.host_bytes : 0;
     if (needed > room[pool.host]) continue;
     room[pool.host] -= needed;
     for (PlannedWorker& worker : plan->workers) {
-      if (!IsIn(pool, worker) || worker.streamed_layers == 0) continue;
+      if (!IsIn(pool, worker) || !worker.streams()) continue;
       worker.stream_home = WeightHome::kHost;
-      worker.host_bytes = worker.streamed_bytes;
+      worker.host_bytes = worker.streamed_bytes + worker.host_embedding_bytes;
     }
   }
 }

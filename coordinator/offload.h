@@ -15,7 +15,7 @@ namespace bellwether {
 struct OffloadCandidate {
   PlannedWorker* worker = nullptr;
   std::vector<int64_t> layer_bytes;  // of the images of its layers
-  EndBytes ends;                     // of embedding and head; none where they stay
+  EndBytes ends;                     // of embedding and head
 };
 
 // What the worker has in memory of its weights if `streamed` of its layers and `ends` are streamed, buffers
@@ -31,8 +31,8 @@ bool StreamToFit(absl::Span<const OffloadCandidate> candidates, int64_t usable_b
 // What the workers of GPUs have in the memory of `host`.
 int64_t HostBytes(absl::Span<const WorkerInventory> workers, const MemoryPool& host, const Plan& plan);
 
-// Where the streamed layers of a GPU's workers lie, as long as nobody has looked at its host: on a drive, by
-// way of buffers, if they have one.
+// Where what a GPU's workers stream lies, as long as nobody has looked at its host: on a drive, by way of
+// buffers, if they have one.
 void ChooseHomes(const MemoryPool& gpu, absl::Span<const OffloadCandidate> candidates);
 
 // Moves them to the memory of hosts, GPU by GPU, where that has room beside all that it is asked for

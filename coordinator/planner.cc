@@ -522,22 +522,20 @@ void Planner::StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const {
     }
     const StageEnds ends = {worker.stage == 0,
                             worker.stage + 1 == static_cast<int>(plan->layout.stages.size())};
-    if (!pool.gpu)
-      candidate.ends = BytesOfEnds(config_, formats_, options_.quantize, stage, worker.rank, ends);
+    candidate.ends = BytesOfEnds(config_, formats_, options_.quantize, stage, worker.rank, ends, pool.gpu);
     block += worker.kv_block_bytes;
   }
   if (candidates.empty()) return;
   const int64_t usable =
       pool.usable_bytes - pool.process_bytes - (pool.gpu ? 0 : HostBytes(workers_, pool, *plan));
-  const bool fits = StreamToFit(candidates, usable, ContextBlocks());
+  if (!StreamToFit(candidates, usable, ContextBlocks())) return;  // which is told
   const bool streams =
       std::any_of(candidates.begin(), candidates.end(),
                   [](const OffloadCandidate& candidate) { return candidate.worker->streamed_bytes > 0; });
-  if (!fits || !streams) return;  // what does not fit even so is told
   int64_t wanted =
       std::min<int64_t>({options_.kv_blocks_max, int64_t{options_.plan_for_batch} * ContextBlocks(),
                          usable / kKvShareOfStreaming / std::max<int64_t>(1, block)});
-  while (wanted > ContextBlocks() && !StreamToFit(candidates, usable, wanted)) wanted /= 2;
+  while (streams && wanted > ContextBlocks() && !StreamToFit(candidates, usable, wanted)) wanted /= 2;
   if (pool.gpu) ChooseHomes(pool, candidates);
 }
 

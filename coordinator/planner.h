@@ -88,10 +88,11 @@ struct PlannedWorker {
   int64_t weight_bytes = 0;                     // in memory or not
   int32_t streamed_layers = 0;                  // whose weights are not
   WeightHome stream_home = WeightHome::kDrive;  // where those are
-  StreamedEnds streamed_ends;                   // nor are these, which are on its drive
+  StreamedEnds streamed_ends;                   // nor are these
   int64_t streamed_bytes = 0;  // of all that, in every step; an embedding's rows count as nothing
   int64_t resident_bytes = 0;  // of weights in memory, with the buffers for those that are not
   int64_t host_bytes = 0;  // of a GPU's host: weights that are streamed from there, or buffers of a drive's
+  int64_t host_embedding_bytes = 0;  // of a GPU's embedding that is streamed, packed: its host looks rows up
   int64_t activation_bytes = 0;
   int64_t kv_block_bytes = 0;
   int64_t kv_bytes = 0;              // kv_blocks * kv_block_bytes
@@ -100,6 +101,7 @@ struct PlannedWorker {
   double drive_seconds = 0;          // what is streamed in a step, from whatever drive or host it comes
   double arithmetic_seconds = 0;     // products of one token, at its arithmetic's rate; 0: not known
 
+  bool streams() const { return streamed_layers > 0 || streamed_ends.any(); }
   // Reading from memory and from the drive and products go on at the same time.
   double step_seconds(int32_t tokens = 1) const {
     return std::max({read_seconds, drive_seconds, tokens * arithmetic_seconds});

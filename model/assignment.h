@@ -25,7 +25,7 @@ struct Assignment {
   absl::Duration step_deadline;
   int32_t streamed_layers = 0;  // of this worker's: their weights come from elsewhere, step after step
   WeightHome stream_home = WeightHome::kDrive;  // where from
-  StreamedEnds streamed_ends;                   // likewise of what is outside them, from its drive
+  StreamedEnds streamed_ends;                   // likewise of what is outside them
   // The workers of this host have more threads than cores: who waits had better sleep than spin.
   bool cores_are_short = false;
   // Of every stage, which tells those of GPUs; empty: all as `numeric` says.
@@ -33,9 +33,8 @@ struct Assignment {
 
   const StageLayout& stage_layout() const { return layout.stages[stage]; }
   const RankLayout& rank_layout() const { return stage_layout().ranks[rank]; }
-  bool StreamsFromDrive() const {
-    return streamed_ends.any() || (streamed_layers > 0 && stream_home == WeightHome::kDrive);
-  }
+  bool Streams() const { return streamed_layers > 0 || streamed_ends.any(); }
+  bool StreamsFromDrive() const { return Streams() && stream_home == WeightHome::kDrive; }
   bool first_stage() const { return stage == 0; }
   bool last_stage() const { return stage + 1 == static_cast<int>(layout.stages.size()); }
 };

@@ -182,21 +182,34 @@ int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats,
 }
 
 EndBytes BytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
-                     const StageLayout& stage, int rank, StageEnds ends) {
+                     const StageLayout& stage, int rank, StageEnds ends, bool gpu) {
   const RankLayout& layout = RankOf(stage, rank);
-  const RankBytes bytes(config, formats, quantize, layout.slices);
-  EndBytes result{.one_matrix = HeadIsEmbedding(config, layout, ends)};
-  const auto add = [&](TensorRole role, Range rows, int64_t& whole, int64_t& largest) {
-    for (const Range piece : VocabularyPieces(rows)) {
-      const int64_t one = bytes.ColumnParallel({role}, piece.size());
-      whole += one;
-      largest = std::max(largest, one);
+  const auto in_form = [&](Form form) { return RankBytes(config, formats, quantize, layout.slices, form); };
+  const RankBytes packed = in_form(Form::kPacked), on_gpu = in_form(Form::kGpu),
+                  images = in_form(gpu ? Form::kGpuImage : Form::kPacked);
+  EndBytes result{.one_matrix = HeadIsEmbedding(config, layout, ends), .rows_on_host = gpu};
+  if (ends.first_stage) {
+    const TensorKey key = {TensorRole::kEmbedding};
+    for (const Range piece : VocabularyPieces(layout.embedding_rows)) {
+      const int64_t bytes = packed.ColumnParallel(key, piece.size());
+      result.embedding += bytes;
+      result.embedding_piece = std::max(result.embedding_piece, bytes);
     }
-  };
-  const TensorRole head = result.one_matrix ? TensorRole::kEmbedding : TensorRole::kHead;
-  if (ends.first_stage)
-    add(TensorRole::kEmbedding, layout.embedding_rows, result.embedding, result.embedding_piece);
-  if (ends.last_stage) add(head, layout.head_rows, result.head, result.head_piece);
+    result.embedding_spared =
+        gpu ? on_gpu.ColumnParallel(key, layout.embedding_rows.size()) : result.embedding;
+  }
+  if (ends.last_stage) {
+    const TensorKey key = {result.one_matrix ? TensorRole::kEmbedding : TensorRole::kHead};
+    int64_t tables = 0;
+    for (const Range piece : VocabularyPieces(layout.head_rows)) {
+      const int64_t bytes = images.ColumnParallel(key, piece.size());
+      const int64_t image = gpu ? RoundUp(bytes, kPageBytes) : bytes;
+      tables += on_gpu.ColumnParallel(key, piece.size()) - bytes;
+      result.head += image;
+      result.head_piece = std::max(result.head_piece, image);
+    }
+    result.head_spared = gpu ? on_gpu.ColumnParallel(key, layout.head_rows.size()) - tables : result.head;
+  }
   return result;
 }
 

@@ -61,15 +61,19 @@ int64_t GpuShardBytes(const ModelConfig& config, const TensorFormats& formats, Q
 // in the form of a CPU or a GPU. Vectors, and tables of a GPU's matrices, are not part of it.
 int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                         const RankLayout& rank, int32_t layer, bool gpu);
-// Packed bytes of the rank's embedding and head, and of the largest piece in which each is streamed
-// (model/streamed_layers.h); 0 of what it does not hold.
+// The rank's embedding and head where they are streamed (model/streamed_layers.h), and the largest piece of
+// each; 0 of what it does not hold.
 struct EndBytes {
-  int64_t embedding = 0, embedding_piece = 0;
-  int64_t head = 0, head_piece = 0;
-  bool one_matrix = false;  // both are the same, and counted as each
+  int64_t embedding = 0, embedding_piece = 0;  // packed, with whoever looks rows up
+  int64_t head = 0, head_piece = 0;            // images in the device's form
+  // Of the device's memory, buffers aside: what they take there when they are not streamed, less the tables
+  // of a GPU's matrices, which stay.
+  int64_t embedding_spared = 0, head_spared = 0;
+  bool one_matrix = false;    // both are the same, and counted as each
+  bool rows_on_host = false;  // of the embedding: a GPU's host looks them up
 };
 EndBytes BytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
-                     const StageLayout& stage, int rank, StageEnds ends);
+                     const StageLayout& stage, int rank, StageEnds ends, bool gpu);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);

@@ -126,6 +126,7 @@ absl::Status Executor::CreateSources() {
                                                     .progress = progress_}));
   if (shard_->embedding_pieces.empty()) return absl::OkStatus();
   BW_ASSIGN_OR_RETURN(embedding_rows_, EmbeddingRows::Create({.pieces = shard_->embedding_pieces,
+                                                              .host_rows = links_->host_rows(),
                                                               .cpus = cpus_,
                                                               .wait_limit = assignment_.step_deadline,
                                                               .verify_always = verify_always_,

@@ -40,6 +40,10 @@ class StageLinks {
   // ends by Abort.
   absl::Status Start();
 
+  // Room for a step's residual on the host, for who works there between messages; null where the host works
+  // on the device's memory.
+  float* host_rows() const { return host_buffer_; }
+
   // Of the ranks of this stage.
   TensorParallelGroup& group() { return nccl_group_ != nullptr ? *nccl_group_ : *host_group_; }
 

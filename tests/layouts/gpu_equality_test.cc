@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "gtest/gtest.h"
 #include "model/checkpoint/testing_files.h"
@@ -67,7 +68,7 @@ std::vector<TokenId> Prompt(int length, int seed, int vocab) {
 }
 
 // Long and short prompts, so that rows take every kernel: one row, up to 8, up to 16, up to 64 and more.
-std::vector<EngineRequest> Requests(int vocab, int32_t logprobs) {
+std::vector<EngineRequest> Requests(int vocab, int32_t logprobs, int scored_length) {
   std::vector<EngineRequest> requests;
   for (const int length : {70, 3, 9, 35, 1, 2}) {
     const auto i = static_cast<uint64_t>(requests.size());
@@ -77,7 +78,7 @@ std::vector<EngineRequest> Requests(int vocab, int32_t logprobs) {
     request.sampling.top_k = i % 4 == 1 ? 20 : 0;
     request.sampling.logprobs = logprobs;
     request.seed = i;
-    request.score = length == 9;
+    request.score = length == scored_length;
     requests.push_back(std::move(request));
   }
   return requests;
@@ -91,6 +92,8 @@ struct Variant {
   int32_t logprobs = 3;         // -1: none, so that the largest logits decide where they can
   int32_t streamed_layers = 0;  // of each stage
   WeightHome home = WeightHome::kHost;
+  StreamedEnds ends;
+  int scored_length = 9;
 };
 
 // Where layers lie that are streamed from a drive.
@@ -112,11 +115,29 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
                                                        .device_of = [](size_t) { return TestGpu(); },
                                                        .streamed_layers = variant.streamed_layers,
                                                        .stream_home = variant.home,
+                                                       .streamed_ends = variant.ends,
                                                        .cache = DriveOf(variant)}));
   DriverOptions driver{.kv_blocks = 32, .stages = variant.stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 256;
-  return RunRequests(*cluster, driver, Requests(checkpoint.config().vocab, variant.logprobs));
+  return RunRequests(*cluster, driver,
+                     Requests(checkpoint.config().vocab, variant.logprobs, variant.scored_length));
+}
+
+void ExpectAnswers(const absl::StatusOr<std::vector<Answer>>& answers, const std::vector<Answer>& expected,
+                   const Variant& variant) {
+  const std::string what = absl::StrCat(
+      variant.stages, " stages x ", variant.ranks, " ranks, steps of ", variant.step_tokens,
+      variant.one_by_one ? ", one by one" : "", variant.logprobs < 0 ? ", no log-probabilities" : "",
+      "; streamed: ", variant.streamed_layers, " layers", variant.ends.embedding ? ", the embedding" : "",
+      variant.ends.head ? ", the head" : "", variant.home == WeightHome::kDrive ? " from a drive" : "");
+  ASSERT_TRUE(answers.ok()) << what << ": " << answers.status();
+  ASSERT_EQ(answers->size(), expected.size());
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ((*answers)[i].tokens, expected[i].tokens) << what << ", answer " << i;
+    if (variant.logprobs < 0) continue;
+    EXPECT_EQ((*answers)[i].logprobs, expected[i].logprobs) << what << ", answer " << i;
+  }
 }
 
 class GpuEquality : public ::testing::TestWithParam<Subject> {};
@@ -147,21 +168,55 @@ TEST_P(GpuEquality, Layouts) {
     }
   }
   for (const Variant& variant : variants) {
-    const auto answers = AnswersOf(**checkpoint, GetParam(), variant);
-    const std::string what =
-        absl::StrCat(variant.stages, " stages x ", variant.ranks, " ranks, steps of ", variant.step_tokens,
-                     variant.one_by_one ? ", one by one" : "",
-                     variant.logprobs < 0 ? ", no log-probabilities" : "", ", ", variant.streamed_layers,
-                     " layers streamed", variant.home == WeightHome::kDrive ? " from a drive" : "");
-    ASSERT_TRUE(answers.ok()) << what << ": " << answers.status();
-    ASSERT_EQ(answers->size(), expected->size());
-    for (size_t i = 0; i < expected->size(); ++i) {
-      EXPECT_EQ((*answers)[i].tokens, (*expected)[i].tokens) << what << ", answer " << i;
-      if (variant.logprobs < 0) continue;
-      EXPECT_EQ((*answers)[i].logprobs, (*expected)[i].logprobs) << what << ", answer " << i;
-    }
+    ExpectAnswers(AnswersOf(**checkpoint, GetParam(), variant), *expected, variant);
   }
 }
+
+// An embedding whose rows the host looks up, and a head of two pieces in the slots of the layers: also where
+// a step wants no logits, when pieces have come to slots for nothing, and where it wants more than there are
+// at a time, when layers have.
+class GpuStreamedEnds : public ::testing::TestWithParam<Subject> {};
+
+TEST_P(GpuStreamedEnds, AnswersAreThoseFromMemory) {
+  const auto checkpoint = Checkpoint::Open(GetParam().checkpoint);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  constexpr int kScored = 70;
+  const auto expected = AnswersOf(**checkpoint, GetParam(), {.scored_length = kScored});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  const StreamedEnds both = {.embedding = true, .head = true};
+  std::vector<Variant> variants = {
+      {.step_tokens = 13, .ends = both},
+      {.streamed_layers = 2, .home = WeightHome::kDrive, .ends = both},
+      {.ranks = 2, .step_tokens = 13, .streamed_layers = 1, .home = WeightHome::kDrive, .ends = both},
+      {.stages = 2, .logprobs = -1, .streamed_layers = 1, .ends = both}};
+  if (TestEveryLayout()) {
+    for (const WeightHome home : {WeightHome::kHost, WeightHome::kDrive}) {
+      for (int32_t streamed = 0; streamed <= 2; ++streamed) {
+        variants.push_back({.ranks = 3, .streamed_layers = streamed, .home = home, .ends = both});
+        variants.push_back({.step_tokens = 40, .streamed_layers = streamed, .home = home, .ends = both});
+        variants.push_back({.stages = 2, .streamed_layers = streamed, .home = home, .ends = {.head = true}});
+        variants.push_back(
+            {.stages = 2, .streamed_layers = streamed, .home = home, .ends = {.embedding = true}});
+      }
+    }
+  }
+  for (Variant& variant : variants) {
+    variant.scored_length = kScored;
+    ExpectAnswers(AnswersOf(**checkpoint, GetParam(), variant), *expected, variant);
+  }
+}
+
+constexpr char kLlamaOfPieces[] = "random:llama?hidden=64,layers=2,heads=4,kv_heads=2,ffn=96,vocab=4200";
+constexpr char kBloomOfPieces[] = "random:bloom?hidden=60,layers=2,heads=5,ffn=240,vocab=4140";
+
+INSTANTIATE_TEST_SUITE_P(
+    All, GpuStreamedEnds,
+    ::testing::Values(Subject{"llama_bf16", absl::StrCat(kLlamaOfPieces, ":bf16"), DType::kBF16},
+                      Subject{"llama_tied_fp32", absl::StrCat(kLlamaOfPieces, ",tied=1:fp32"), DType::kF32},
+                      Subject{"llama_stored_int4", absl::StrCat(kLlamaOfPieces, ":int4"), DType::kBF16},
+                      Subject{"bloom_int8", absl::StrCat(kBloomOfPieces, ":bf16"), DType::kF16,
+                              Quantize::kInt8}),
+    [](const auto& info) { return info.param.name; });
 
 // Kernels take values in pairs: a model that has none is refused, not computed wrongly.
 TEST(GpuSizes, OddOnesAreRefused) {

@@ -25,6 +25,7 @@ struct Model {
   Quantize quantize = Quantize::kNone;
   DType kv_type = DType::kBF16;
   int32_t streamed_layers = 0;  // of each stage
+  StreamedEnds ends;
 };
 
 struct Cluster {
@@ -43,7 +44,8 @@ absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, 
       .step_tokens = kStepTokens,
       .device_of = [&](size_t i) { return std::make_shared<GpuDevice>(cluster.runtimes[i], 1); },
       .streamed_layers = model.streamed_layers,
-      .stream_home = WeightHome::kHost};
+      .stream_home = WeightHome::kHost,
+      .streamed_ends = model.ends};
   auto workers = LocalCluster::Start(checkpoint, options);
   if (!workers.ok()) return workers.status();
   cluster.workers = *std::move(workers);
@@ -55,15 +57,19 @@ int64_t Planned(const Checkpoint& checkpoint, const Model& model, const Layout& 
   const bool last = stage + 1 == static_cast<int>(layout.stages.size());
   const StageLayout& place = layout.stages[stage];
   const CheckpointFormats formats(checkpoint);
-  PlannedWorker worker{.weight_bytes =
-                           GpuShardBytes(config, formats, model.quantize, place, rank, {stage == 0, last})};
-  OffloadCandidate candidate{.worker = &worker};
+  const StageEnds at_ends = {stage == 0, last};
+  PlannedWorker worker{.weight_bytes = GpuShardBytes(config, formats, model.quantize, place, rank, at_ends)};
+  OffloadCandidate candidate{
+      .worker = &worker,
+      .ends = BytesOfEnds(config, formats, model.quantize, place, rank, at_ends, /*gpu=*/true)};
   for (int64_t layer = place.layers.begin; layer < place.layers.end; ++layer) {
     candidate.layer_bytes.push_back(LayerImageBytes(config, formats, model.quantize, place.ranks[rank],
                                                     static_cast<int32_t>(layer), /*gpu=*/true));
   }
   const auto streamed = std::min(model.streamed_layers, static_cast<int32_t>(place.layers.size()));
-  return ResidentBytes(candidate, streamed) +
+  const StreamedEnds ends = {.embedding = model.ends.embedding && at_ends.first_stage,
+                             .head = model.ends.head && at_ends.last_stage};
+  return ResidentBytes(candidate, streamed, ends) +
          GpuScratchBytes(config, place.ranks[rank],
                          {.step_tokens = kStepTokens, .context_tokens = kContextTokens}, last) +
          kKvBlocks * GpuKvBlockBytes(config, model.kv_type, place, rank);
@@ -117,6 +123,20 @@ TEST(GpuMemory, ThePlannerCountsWhatStreamsToo) {
       ExpectCounted({absl::StrCat(shape, ":bf16"), Quantize::kNone, DType::kBF16, streamed}, 1, 3);
       ExpectCounted({absl::StrCat(shape, ":fp32"), Quantize::kNone, DType::kF32, streamed}, 1, 1);
       ExpectCounted({absl::StrCat(shape, ":fp16"), Quantize::kInt4, DType::kF16, streamed}, 1, 2);
+    }
+  }
+}
+
+// Of the embedding nothing is there, of the head its tables, and pieces take turns with layers in the slots.
+TEST(GpuMemory, ThePlannerCountsStreamedEndsToo) {
+  const StreamedEnds both = {.embedding = true, .head = true};
+  for (const std::string shape : {"random:llama?hidden=128,layers=3,heads=4,ffn=96,vocab=9001",
+                                  "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=8300"}) {
+    for (const int32_t streamed : {0, 2}) {
+      for (const auto& [stages, ranks] : {std::pair{1, 1}, {1, 3}, {2, 1}}) {
+        ExpectCounted({shape + ":bf16", Quantize::kNone, DType::kBF16, streamed, both}, stages, ranks);
+        ExpectCounted({shape + ":fp16", Quantize::kInt4, DType::kF16, streamed, both}, stages, ranks);
+      }
     }
   }
 }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "worker/device/device.h"
+#include "worker/device/packed_store.h"
 
 namespace bellwether {
 
@@ -18,7 +19,6 @@ class CpuDevice : public Device {
 
   std::string Describe() const override;
   int64_t layer_rows_max() const override;
-  // One arena for all matrices, which stay where they were filled.
   absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(absl::Span<const kernels::MatrixSpec> matrices,
                                                               WeightHome home) override;
   std::string image_form() const override;
@@ -30,8 +30,5 @@ class CpuDevice : public Device {
   const int threads_;
   const std::vector<int> cpus_;
 };
-
-// What is inside a matrix that a CpuDevice has kept.
-const kernels::PackedMatrix& PackedOf(const DeviceMatrix& matrix);
 
 }  // namespace bellwether

@@ -223,8 +223,8 @@ class Device {
       absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) = 0;
   // What tells its images from those of devices that read other forms: "packed 3".
   virtual std::string image_form() const = 0;
-  // Whether they are packed matrices (kernels/packed_matrix.h), of which an embedding's panels may be read on
-  // their own.
+  // Whether they are packed matrices (worker/device/packed_store.h), from which a host looks up the rows of
+  // an embedding that is streamed.
   virtual bool keeps_packed_images() const { return false; }
   // Host memory for images that come and go: zeros, on a page's border, pinned for a GPU. May be given back
   // from any thread. ResourceExhausted, naming the size.

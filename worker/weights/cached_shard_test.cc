@@ -357,14 +357,17 @@ TEST_F(StreamedEndsShard, PiecesAreTheWhole) {
             PackedOf(*matrix).GetRow(i - rows.begin, absl::MakeSpan(expected));
             ASSERT_EQ(row, expected) << "row " << i;
           }
-          EXPECT_EQ(PackedOf(*piece->matrix).panel_data(1) - page, piece->panel_bytes);
+          if (pieces == &(*shard)->embedding_pieces) {
+            EXPECT_EQ(PackedOf(*piece->matrix).panel_data(1) - page, piece->panel_bytes);
+          }
           piece->store->MoveTo(nullptr);
         }
         EXPECT_EQ(streamed, matrix->bytes());
       }
       const EndBytes counted =
           BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
-                      assignment_.stage_layout(), rank, {.first_stage = true, .last_stage = true});
+                      assignment_.stage_layout(), rank, {.first_stage = true, .last_stage = true},
+                      /*gpu=*/false);
       EXPECT_EQ(counted.embedding, (*whole)->embedding->bytes());
       EXPECT_EQ(counted.head, (*whole)->head->bytes());
       EXPECT_EQ(counted.head_piece, std::max((*shard)->head_pieces[0]->matrix->bytes(),
@@ -385,7 +388,8 @@ TEST_F(StreamedEndsShard, OneMatrixIsStreamedOnceAndAsBoth) {
   EXPECT_TRUE((*shard)->head_is_embedding);
   EXPECT_EQ((*shard)->head_pieces, (*shard)->embedding_pieces);
   EXPECT_TRUE(BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
-                          assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true})
+                          assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true},
+                          /*gpu=*/false)
                   .one_matrix);
   EXPECT_EQ(files(), 3u) << "two pieces, and a layer";
   EXPECT_LT((*shard)->streamed_bytes, (*shard)->bytes);
@@ -413,6 +417,42 @@ TEST_F(StreamedEndsShard, PiecesAreKeptAndPackedAgainWhereTheyAreLost) {
   EXPECT_EQ(HashesOf(**again), HashesOf(**shard));
   EXPECT_TRUE(
       absl::IsFailedPrecondition(LoadShard(*checkpoint_, assignment_, device_, {}, nullptr).status()));
+}
+
+// Of a GPU the head's pieces are in the form of its kernels and the embedding's in that of its host, where
+// one matrix is two sets of files; in the host's memory, none.
+TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {
+  const std::string tied = absl::StrCat(kLargeVocabulary, ",tied=1:bf16");
+  const StreamedEnds both = {.embedding = true, .head = true};
+  const auto of_cpu = Load(tied, both);
+  ASSERT_TRUE(of_cpu.ok()) << of_cpu.status();
+  const size_t before = files();
+  GpuDevice gpu(gpu::MakeEmulatedRuntime({}), /*threads=*/1);
+  for (const WeightHome home : {WeightHome::kDrive, WeightHome::kHost}) {
+    assignment_.stream_home = home;
+    const int64_t free = *gpu.runtime().FreeBytes();
+    const auto shard = LoadShard(*checkpoint_, assignment_, gpu, {.cache = cache_.get()}, nullptr);
+    ASSERT_TRUE(shard.ok()) << shard.status();
+    EXPECT_EQ(files(), before + 2) << "two pieces of the head; those of the embedding are a CPU's";
+    ASSERT_EQ((*shard)->embedding_pieces.size(), 2u);
+    ASSERT_EQ((*shard)->head_pieces.size(), 2u);
+    EXPECT_NE((*shard)->head_pieces, (*shard)->embedding_pieces);
+    EXPECT_EQ((*shard)->row_buffer_bytes, 0) << "they are in the host's memory";
+    const EndBytes counted =
+        BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
+                    assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true}, /*gpu=*/true);
+    int64_t head = 0;
+    for (const auto& piece : (*shard)->head_pieces) {
+      EXPECT_EQ(piece->file != nullptr, home == WeightHome::kDrive);
+      head += piece->image_bytes;
+    }
+    EXPECT_EQ(counted.head, head);
+    EXPECT_LT(free - *gpu.runtime().FreeBytes(), (*shard)->bytes - head);
+    EXPECT_TRUE((*shard)->Serves(assignment_));
+    Assignment other = assignment_;
+    other.stream_home = home == WeightHome::kDrive ? WeightHome::kHost : WeightHome::kDrive;
+    EXPECT_FALSE((*shard)->Serves(other));
+  }
 }
 
 }  // namespace

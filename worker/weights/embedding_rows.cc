@@ -12,6 +12,7 @@
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "kernels/packed_matrix.h"
+#include "worker/device/packed_store.h"
 #include "worker/thread_pool.h"
 
 namespace bellwether {
@@ -112,16 +113,20 @@ bool EmbeddingRows::Reader::Ended(absl::Duration limit) {
 
 absl::StatusOr<std::unique_ptr<EmbeddingRows>> EmbeddingRows::Create(Options options) {
   BW_CHECK(!options.pieces.empty() && options.threads >= 1);
-  int64_t largest = 0;
-  for (const auto& piece : options.pieces) largest = std::max(largest, piece->file->info().image_bytes);
-  absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(largest);
-  if (!buffer.ok()) return Annotate(buffer.status(), "a buffer for rows of the embedding");
-  auto reader = std::make_shared<Reader>(*std::move(buffer), options.threads);
+  std::shared_ptr<Reader> reader;
+  if (options.pieces[0]->file != nullptr) {
+    int64_t largest = 0;
+    for (const auto& piece : options.pieces) largest = std::max(largest, piece->image_bytes);
+    absl::StatusOr<AlignedBuffer> buffer = AlignedBuffer::Allocate(largest);
+    if (!buffer.ok()) return Annotate(buffer.status(), "a buffer for rows of the embedding");
+    reader = std::make_shared<Reader>(*std::move(buffer), options.threads);
+  }
   return std::unique_ptr<EmbeddingRows>(new EmbeddingRows(std::move(options), std::move(reader)));
 }
 
 EmbeddingRows::EmbeddingRows(Options options, std::shared_ptr<Reader> reader)
     : options_(std::move(options)), reader_(std::move(reader)) {
+  if (reader_ == nullptr) return;
   for (const auto& piece : options_.pieces) checked_.emplace_back(piece->file->blocks(), false);
   for (int i = 0; i < options_.threads; ++i) {
     threads_.emplace_back([reader = reader_, cpus = options_.cpus] {
@@ -132,12 +137,15 @@ EmbeddingRows::EmbeddingRows(Options options, std::shared_ptr<Reader> reader)
 }
 
 EmbeddingRows::~EmbeddingRows() {
+  if (reader_ == nullptr) return;
   reader_->Abort(absl::CancelledError("the embedding is no longer wanted"));
   const bool ended = reader_->Ended(kJoinLimit);
   for (std::thread& thread : threads_) ended ? thread.join() : thread.detach();
 }
 
-void EmbeddingRows::Abort(const absl::Status& reason) { reader_->Abort(reason); }
+void EmbeddingRows::Abort(const absl::Status& reason) {
+  if (reader_ != nullptr) reader_->Abort(reason);
+}
 
 std::vector<EmbeddingRows::Extent> EmbeddingRows::Wanted(size_t piece, const Batch& batch) const {
   const VocabularyPiece& weights = *options_.pieces[piece];
@@ -152,8 +160,8 @@ std::vector<EmbeddingRows::Extent> EmbeddingRows::Wanted(size_t piece, const Bat
   int64_t read_end = 0;  // all that is wanted before it is among them
   for (const int64_t panel : panels) {
     const int64_t panel_begin = panel * weights.panel_bytes;
-    const int64_t panel_end = std::min(RoundUp(panel_begin + weights.panel_bytes, kLayerPageBytes),
-                                       weights.file->info().image_bytes);
+    const int64_t panel_end =
+        std::min(RoundUp(panel_begin + weights.panel_bytes, kLayerPageBytes), weights.image_bytes);
     for (int64_t at = std::max(read_end, panel_begin); at < panel_end; at = read_end) {
       const int64_t block = at / kLayerBlockBytes, block_begin = block * kLayerBlockBytes;
       const int64_t block_end = block_begin + weights.file->BytesOf(block);
@@ -181,18 +189,35 @@ absl::Status EmbeddingRows::Read(size_t piece, const std::vector<Extent>& extent
   return absl::OkStatus();
 }
 
+void EmbeddingRows::LookUp(const VocabularyPiece& piece, const Batch& batch, MutableRows out) const {
+  const kernels::PackedMatrix& matrix = PackedOf(*piece.matrix);
+  options_.ops->OnHost(batch.rows(), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const TokenId token = batch.tokens[row];
+      if (piece.rows.begin <= token && token < piece.rows.end)
+        matrix.GetRow(token - piece.rows.begin, absl::MakeSpan(out.row(row), matrix.cols()));
+    }
+  });
+}
+
 absl::Status EmbeddingRows::Embed(const Batch& batch, MutableRows out) {
+  const bool in_place = options_.host_rows == nullptr;
+  if (in_place) BW_RETURN_IF_ERROR(options_.ops->Finish());  // what came before may be writing there
+  const MutableRows rows = {in_place ? options_.ops->HostView(out.data) : options_.host_rows, out.rows,
+                            out.stride};
   for (size_t i = 0; i < options_.pieces.size(); ++i) {
-    const std::vector<Extent> extents = Wanted(i, batch);
-    if (extents.empty()) continue;
-    BW_RETURN_IF_ERROR(Read(i, extents));
     const VocabularyPiece& piece = *options_.pieces[i];
-    piece.store->MoveTo(reader_->image());
-    options_.ops->Embed(*piece.matrix, static_cast<TokenId>(piece.rows.begin), out);
-    BW_RETURN_IF_ERROR(options_.ops->Finish());
-    piece.store->MoveTo(nullptr);
+    if (piece.file != nullptr) {
+      const std::vector<Extent> extents = Wanted(i, batch);
+      if (extents.empty()) continue;
+      BW_RETURN_IF_ERROR(Read(i, extents));
+      piece.store->MoveTo(reader_->image());
+    }
+    LookUp(piece, batch, rows);
+    if (piece.file != nullptr) piece.store->MoveTo(nullptr);
   }
-  return absl::OkStatus();
+  if (in_place) return absl::OkStatus();
+  return options_.ops->Write(absl::MakeConstSpan(rows.data, rows.rows * rows.stride), out.data);
 }
 
 }  // namespace bellwether

@@ -14,14 +14,18 @@
 
 namespace bellwether {
 
-// An embedding that is streamed: of its pieces only the panels of a step's tokens are read, when the step
-// begins. Every block's checksum is looked at the first time that it is touched, for which it is read whole.
-// Used by the executor's thread alone, but for Abort.
+// An embedding that is streamed: the host looks up the rows of a step's tokens when the step begins. Where
+// the pieces are on a drive, only the panels that these are in are read. Every block's checksum is looked at
+// the first time that it is touched, for which it is read whole. Used by the executor's thread alone, but for
+// Abort.
 class EmbeddingRows {
  public:
   struct Options {
-    std::vector<std::shared_ptr<const VocabularyPiece>> pieces;  // at least one
-    int threads = 4;                                             // that read
+    // At least one; all on a drive, or all in memory.
+    std::vector<std::shared_ptr<const VocabularyPiece>> pieces;
+    // Of the host, for as many rows as a step has; null: it works on the device's memory (HostView).
+    float* host_rows = nullptr;
+    int threads = 4;        // that read
     std::vector<int> cpus;  // of those threads; empty: wherever the system likes
     absl::Duration wait_limit = absl::InfiniteDuration();  // for all that a step wants of a piece
     bool verify_always = false;                            // every time, not the first alone
@@ -35,7 +39,9 @@ class EmbeddingRows {
   EmbeddingRows(const EmbeddingRows&) = delete;
   EmbeddingRows& operator=(const EmbeddingRows&) = delete;
 
-  // As DeviceOps::Embed of the whole embedding, and done when it returns. Errors: ReadAhead::Take's.
+  // out row r = the embedding of the batch's token r, where a piece has it, and done when it returns. Other
+  // rows keep what they have, or by way of host_rows get whatever was there; those have no gaps between them
+  // then. Errors: ReadAhead::Take's.
   absl::Status Embed(const Batch& batch, MutableRows out);
   // From any thread: whoever waits, or would, gets `reason`.
   void Abort(const absl::Status& reason);
@@ -51,9 +57,11 @@ class EmbeddingRows {
   // What is to be read of a piece for the batch, in ascending order.
   std::vector<Extent> Wanted(size_t piece, const Batch& batch) const;
   absl::Status Read(size_t piece, const std::vector<Extent>& extents);
+  // Of those of the batch's tokens that the piece has.
+  void LookUp(const VocabularyPiece& piece, const Batch& batch, MutableRows out) const;
 
   const Options options_;
-  const std::shared_ptr<Reader> reader_;  // its threads have it too
+  const std::shared_ptr<Reader> reader_;  // its threads have it too; null where nothing is to be read
   std::vector<std::thread> threads_;
   std::vector<std::vector<bool>> checked_;  // blocks of each piece
 };

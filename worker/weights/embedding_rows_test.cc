@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <fstream>
@@ -12,6 +13,7 @@
 #include "common/status.h"
 #include "model/checkpoint/testing_files.h"
 #include "worker/device/cpu_device.h"
+#include "worker/device/gpu_device.h"
 #include "worker/weights/shard_cache.h"
 #include "worker/weights/shard_loader.h"
 
@@ -27,23 +29,25 @@ class EmbeddingRowsTest : public ::testing::Test {
   void Load(ReadAt read_at = nullptr) {
     cache_ = *ShardCache::Open({.directory = directory_.path(), .read_at = std::move(read_at)});
     checkpoint_ = *Checkpoint::Open(kModel);
-    Assignment assignment{
-        .epoch = Epoch{1}, .model_id = "m", .layout = *EvenLayout(checkpoint_->config(), 1, 1)};
+    assignment_ = {.epoch = Epoch{1}, .model_id = "m", .layout = *EvenLayout(checkpoint_->config(), 1, 1)};
     const auto load = [&] {
-      return *LoadShard(*checkpoint_, assignment, device_, {.cache = cache_.get()}, nullptr);
+      return *LoadShard(*checkpoint_, assignment_, device_, {.cache = cache_.get()}, nullptr);
     };
     whole_ = load();
-    assignment.streamed_ends.embedding = true;
+    assignment_.streamed_ends.embedding = true;
     shard_ = load();
     ASSERT_EQ(shard_->embedding_pieces.size(), 3u);
-    ops_ = *device_.NewOps({.config = &checkpoint_->config(),
-                            .kernel_level = "portable",
-                            .rank = assignment.rank_layout(),
-                            .layers = 1,
-                            .kv_blocks = 1,
-                            .context_tokens = 32,
-                            .step_tokens = 1024,
-                            .roots = {{0, 4}}});
+    ops_ = *device_.NewOps(OpsOptions("portable"));
+  }
+  Device::OpsOptions OpsOptions(const std::string& kernel_level) const {
+    return {.config = &checkpoint_->config(),
+            .kernel_level = kernel_level,
+            .rank = assignment_.rank_layout(),
+            .layers = 1,
+            .kv_blocks = 1,
+            .context_tokens = 32,
+            .step_tokens = 1024,
+            .roots = {{0, 4}}};
   }
   absl::StatusOr<std::unique_ptr<EmbeddingRows>> Create(EmbeddingRows::Options options = {}) {
     options.pieces = shard_->embedding_pieces;
@@ -68,6 +72,7 @@ class EmbeddingRowsTest : public ::testing::Test {
   std::unique_ptr<ShardCache> cache_;
   std::unique_ptr<Checkpoint> checkpoint_;
   CpuDevice device_{/*threads=*/1};
+  Assignment assignment_;
   std::shared_ptr<const LoadedShard> whole_, shard_;
   std::unique_ptr<DeviceOps> ops_;
   ExecutorProgress progress_;
@@ -91,6 +96,32 @@ TEST_F(EmbeddingRowsTest, ReadsThePanelsOfTheTokensAndNoMore) {
   const int64_t all = shard_->streamed_bytes, before = read();
   ASSERT_TRUE(Embed(**rows, every).ok());
   EXPECT_EQ(read() - before, all) << "every panel, once";
+}
+
+// As for a GPU, by way of rows of the host; and from pieces in its memory, of which nothing is read.
+TEST_F(EmbeddingRowsTest, RowsGoByWayOfTheHostWhereItDoesNotWorkOnTheDevicesMemory) {
+  Load();
+  GpuDevice gpu(gpu::MakeEmulatedRuntime({}), /*threads=*/1);
+  ops_ = *gpu.NewOps(OpsOptions("cuda_sm90"));
+  const int64_t hidden = checkpoint_->config().hidden;
+  const Batch batch{.tokens = {5, 9000, 4096, 5}, .positions = std::vector<int32_t>(4)};
+  for (const WeightHome home : {WeightHome::kDrive, WeightHome::kHost}) {
+    assignment_.stream_home = home;
+    shard_ = *LoadShard(*checkpoint_, assignment_, gpu, {.cache = cache_.get()}, nullptr);
+    float* const host_rows = *ops_->AllocateHost(4 * hidden);
+    float* const on_device = *ops_->Allocate(4 * hidden);
+    const int64_t before = read();
+    const auto rows = Create({.host_rows = host_rows});
+    ASSERT_TRUE(rows.ok()) << rows.status();
+    ASSERT_TRUE((*rows)->Embed(batch, {on_device, 4, hidden}).ok());
+    EXPECT_EQ(read() > before, home == WeightHome::kDrive);
+    std::vector<float> own(4 * hidden), expected(hidden);
+    ASSERT_TRUE(ops_->Read(on_device, absl::MakeSpan(own)).ok());
+    for (int i = 0; i < 4; ++i) {
+      PackedOf(*whole_->embedding).GetRow(batch.tokens[i], absl::MakeSpan(expected));
+      EXPECT_TRUE(std::equal(expected.begin(), expected.end(), own.begin() + i * hidden)) << i;
+    }
+  }
 }
 
 TEST_F(EmbeddingRowsTest, WhatIsVerifiedAlwaysIsReadInWholeBlocks) {

@@ -41,8 +41,7 @@ absl::Status LayerSource::Reserve() {
   for (const auto& layer : shard.layer_weights) {
     if (layer->streamed()) add(layer->store.get(), layer->file, layer->image_bytes);
   }
-  for (const auto& piece : shard.head_pieces)
-    add(piece->store.get(), piece->file, piece->file->info().image_bytes);
+  for (const auto& piece : shard.head_pieces) add(piece->store.get(), piece->file, piece->image_bytes);
   if (streamed_.empty()) return absl::OkStatus();
   absl::StatusOr<bool> slots = options_.ops->ReserveSlots(kLayerBuffers, largest);
   if (!slots.ok()) return Annotate(slots.status(), "slots for layers that are streamed");
@@ -73,7 +72,7 @@ absl::StatusOr<const VocabularyPiece*> LayerSource::AcquireHead(int64_t piece) {
 }
 
 absl::Status LayerSource::AcquireImage(const WeightStore& store) {
-  PassOver(store);
+  BW_RETURN_IF_ERROR(PassOver(store));
   StepMeter& meter = options_.progress->meter;
   const StepPart before = meter.Enter(StepPart::kWeightsWait).before;
   const absl::Status brought = BringNext();
@@ -85,16 +84,22 @@ absl::Status LayerSource::AcquireImage(const WeightStore& store) {
   return absl::OkStatus();
 }
 
-// Where operations read images in place nothing has been brought that was not acquired.
-void LayerSource::PassOver(const WeightStore& store) {
+absl::Status LayerSource::PassOver(const WeightStore& store) {
   BW_CHECK_EQ(acquired_, released_);
   int64_t image = acquired_;
   const int64_t round_end = acquired_ + static_cast<int64_t>(streamed_.size());
   while (image < round_end && ImageOf(image).store != &store) ++image;
   BW_CHECK_LT(image, round_end);
-  if (image == acquired_) return;
-  BW_CHECK(!slots_ && brought_ == acquired_ && freed_ == acquired_);
+  // Those that are in their slots already, or on the way, are used for nothing.
+  for (const int64_t end = std::min(brought_, image); acquired_ < end; ++acquired_, ++released_) {
+    options_.ops->UseSlot(SlotOf(acquired_));
+    BW_RETURN_IF_ERROR(options_.ops->ReleaseSlot(SlotOf(acquired_)));
+  }
+  if (acquired_ == image) return absl::OkStatus();
+  // The reader passes over files when nothing that it has read is in use.
+  BW_RETURN_IF_ERROR(FreeBuffers(/*wait=*/true));
   brought_ = acquired_ = released_ = freed_ = image;
+  return absl::OkStatus();
 }
 
 absl::Status LayerSource::Release(int64_t layer) {

@@ -64,7 +64,7 @@ class LayerSource {
   absl::Status AcquireImage(const WeightStore& store);
   absl::Status ReleaseImage();
   // Until the image of `store` is the next one: a step takes all of a head's pieces, or none.
-  void PassOver(const WeightStore& store);
+  absl::Status PassOver(const WeightStore& store);
   const LayerWeights& WeightsOf(int64_t layer) const { return *options_.shard->layer_weights[layer]; }
   static int SlotOf(int64_t image) { return static_cast<int>(image % kLayerBuffers); }
 

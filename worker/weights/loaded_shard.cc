@@ -41,11 +41,10 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
 }
 
 int64_t LoadedShard::ResidentBytes() const {
-  int64_t in_turn = 0, by_row = 0;  // the largest image of what is streamed so
+  int64_t in_turn = 0;  // the largest image of what is streamed so
   for (const auto& layer : layer_weights) in_turn = std::max(in_turn, layer->image_bytes);
-  for (const auto& piece : head_pieces) in_turn = std::max(in_turn, piece->file->info().image_bytes);
-  for (const auto& piece : embedding_pieces) by_row = std::max(by_row, piece->file->info().image_bytes);
-  return bytes - streamed_bytes + kLayerBuffers * in_turn + by_row;
+  for (const auto& piece : head_pieces) in_turn = std::max(in_turn, piece->image_bytes);
+  return bytes - streamed_bytes + kLayerBuffers * in_turn + row_buffer_bytes;
 }
 
 bool LoadedShard::Serves(const Assignment& assignment) const {
@@ -53,7 +52,7 @@ bool LoadedShard::Serves(const Assignment& assignment) const {
   return complete && model_id == assignment.model_id && layers == assignment.stage_layout().layers &&
          rank == assignment.rank_layout() && quantize == assignment.numeric.quantize &&
          streamed_layers == assignment.streamed_layers &&
-         (streamed_layers == 0 || stream_home == assignment.stream_home) &&
+         (!assignment.Streams() || stream_home == assignment.stream_home) &&
          streamed_ends == assignment.streamed_ends &&
          std::none_of(layer_weights.begin(), layer_weights.end(), lost) &&
          std::none_of(embedding_pieces.begin(), embedding_pieces.end(), lost) &&

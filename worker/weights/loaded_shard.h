@@ -53,12 +53,13 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role);
 
 // Consecutive rows of an embedding or a head that is streamed: the only matrix of its store.
 struct VocabularyPiece {
-  std::shared_ptr<WeightStore> store;  // first, as above
-  std::shared_ptr<const LayerFile> file;
+  std::shared_ptr<WeightStore> store;     // first, as above
+  std::shared_ptr<const LayerFile> file;  // on the drive; null: in the host's memory
+  int64_t image_bytes = 0;
   std::vector<WeightHash> hashes;
   Range rows;  // of the vocabulary
   std::unique_ptr<DeviceMatrix> matrix;
-  int64_t panel_bytes = 0;  // of each kPanelRows rows, which follow each other in the file
+  int64_t panel_bytes = 0;  // of an embedding's each kPanelRows rows, which follow each other in the image
 };
 
 // Weights of one rank of one stage, on its device. Immutable once loaded.
@@ -73,7 +74,7 @@ class LoadedShard {
   RankLayout rank;
   Quantize quantize = Quantize::kNone;
   int64_t streamed_layers = 0;
-  WeightHome stream_home = WeightHome::kDrive;  // of those
+  WeightHome stream_home = WeightHome::kDrive;  // of those, and of the ends
   StreamedEnds streamed_ends;
   std::vector<WeightHash> hashes;  // of what was read, in all
   int64_t bytes = 0;               // of matrices and vectors, in all
@@ -86,8 +87,10 @@ class LoadedShard {
   std::unique_ptr<DeviceMatrix> head;  // last stage: own rows, unless it has pieces or `head_is_embedding`
   bool head_is_embedding = false;      // tied, both ends on this worker and the same rows: stored once
 
-  // Of those that are streamed, the same where they are one matrix.
+  // Of those that are streamed: of the embedding as packed matrices (worker/device/packed_store.h), of the
+  // head in the device's form. The same where they are one matrix and one form.
   std::vector<std::shared_ptr<const VocabularyPiece>> embedding_pieces, head_pieces;
+  int64_t row_buffer_bytes = 0;  // of the device's memory, for the rows of the former
 
   bool reordered = false;  // some layer has an input order
   bool complete = true;    // else it serves nothing: loading has ended after the last of its layers

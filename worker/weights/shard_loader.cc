@@ -14,6 +14,7 @@
 #include "model/layer_tensors.h"
 #include "model/shard_size.h"
 #include "model/streamed_layers.h"
+#include "worker/device/packed_store.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/piece_hashes.h"
 
@@ -30,6 +31,11 @@ constexpr int64_t kValuesPerRead = int64_t{1} << 18;
 static_assert(kImagePageBytes == kLayerPageBytes);
 
 int64_t RoundDown(int64_t value, int64_t step) { return value / step * step; }
+
+// Of what lies in a file, or in the host's memory.
+int64_t StreamedImageBytes(WeightStore& store, const LayerFile* file) {
+  return file != nullptr ? file->info().image_bytes : static_cast<int64_t>(store.image().size());
+}
 
 // Part of a tensor that one rank holds, and how it is cut.
 struct Part {
@@ -68,6 +74,7 @@ struct Section {
   std::string name;  // "layer 3"
   std::vector<Matrix> matrices;
   WeightHome home = WeightHome::kDevice;
+  bool packed = false;  // whatever form the device reads: it is the host that looks rows up
 };
 
 class Loader {
@@ -90,7 +97,7 @@ class Loader {
   absl::Status LoadLayer(int32_t layer, LayerWeights& weights);
   absl::Status LoadEnds(LoadedShard& shard);
   // Of an embedding or a head that is streamed.
-  absl::Status LoadPieces(TensorRole role, Range rows, LoadedShard& shard,
+  absl::Status LoadPieces(TensorRole role, Range rows, bool packed, LoadedShard& shard,
                           std::vector<std::shared_ptr<const VocabularyPiece>>& pieces);
   // The same layers of what was loaded before, null where there is none; of the rest nothing is kept.
   std::vector<std::shared_ptr<const LayerWeights>> TakePrevious();
@@ -334,8 +341,9 @@ void Loader::CountLoaded(int64_t bytes) {
 
 // All that decides on the bytes of an image, in words.
 std::string Loader::KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const {
-  std::string key = absl::StrCat(device_.image_form(), "\nmodel ", assignment_.model_id, "\nfiles ",
-                                 checkpoint_.SourceFiles(), "\n", section.name, "\n");
+  std::string key =
+      absl::StrCat(section.packed ? PackedImageForm() : device_.image_form(), "\nmodel ",
+                   assignment_.model_id, "\nfiles ", checkpoint_.SourceFiles(), "\n", section.name, "\n");
   for (size_t i = 0; i < specs.size(); ++i) {
     const Part& part = section.matrices[i].part;
     const MatrixSpec& spec = specs[i];
@@ -404,7 +412,7 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
   for (const Section::Matrix& matrix : section.matrices) {
     BW_ASSIGN_OR_RETURN(specs.emplace_back(), SpecOf(matrix.part));
   }
-  absl::StatusOr<std::shared_ptr<WeightStore>> made = device_.NewWeightStore(specs, section.home);
+  auto made = section.packed ? NewPackedStore(specs) : device_.NewWeightStore(specs, section.home);
   if (!made.ok()) return Annotate(made.status(), section.name);
   store = *std::move(made);
   store_ = store.get();
@@ -454,10 +462,7 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
   }
   BW_RETURN_IF_ERROR(LoadSection(section, weights.store, weights.file, weights.hashes));
   weights.home = section.home;
-  if (streamed) {
-    weights.image_bytes = weights.file != nullptr ? weights.file->info().image_bytes
-                                                  : static_cast<int64_t>(weights.store->image().size());
-  }
+  if (streamed) weights.image_bytes = StreamedImageBytes(*weights.store, weights.file.get());
   for (const LayerTensor& tensor : tensors) {
     const LayerField field = FieldOf(weights, tensor.role);
     const Part part = LayerPart(tensor, layer);
@@ -469,20 +474,23 @@ absl::Status Loader::LoadLayer(int32_t layer, LayerWeights& weights) {
   return absl::OkStatus();
 }
 
-absl::Status Loader::LoadPieces(TensorRole role, Range rows, LoadedShard& shard,
+absl::Status Loader::LoadPieces(TensorRole role, Range rows, bool packed, LoadedShard& shard,
                                 std::vector<std::shared_ptr<const VocabularyPiece>>& pieces) {
-  if (!device_.keeps_packed_images())
-    return absl::FailedPreconditionError("embedding and head are to be streamed, which CPUs alone do");
   for (const Range some : VocabularyPieces(rows)) {
     auto piece = std::make_shared<VocabularyPiece>();
     piece->rows = some;
     Section section{.name = absl::StrCat(role == TensorRole::kHead ? "head" : "embedding", " rows ",
                                          some.begin, "-", some.end),
-                    .home = WeightHome::kDrive};
+                    .home = assignment_.stream_home,
+                    .packed = packed};
     section.matrices.push_back({VocabularyPart(role, some), &piece->matrix});
     BW_RETURN_IF_ERROR(LoadSection(section, piece->store, piece->file, piece->hashes));
-    piece->panel_bytes = piece->matrix->bytes() / RoundUp(some.size(), kLaneRows) * kernels::kPanelRows;
-    shard.streamed_bytes += piece->file->info().image_bytes;
+    piece->image_bytes = StreamedImageBytes(*piece->store, piece->file.get());
+    if (packed)
+      piece->panel_bytes = piece->matrix->bytes() / RoundUp(some.size(), kLaneRows) * kernels::kPanelRows;
+    if (packed && device_.keeps_packed_images())
+      shard.row_buffer_bytes = std::max(shard.row_buffer_bytes, piece->image_bytes);
+    shard.streamed_bytes += piece->image_bytes;
     shard.hashes.insert(shard.hashes.end(), piece->hashes.begin(), piece->hashes.end());
     pieces.push_back(std::move(piece));
   }
@@ -510,12 +518,16 @@ absl::Status Loader::LoadEnds(LoadedShard& shard) {
     BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kEmbeddingNorm, shard.embedding_norm));
   if (last) BW_RETURN_IF_ERROR(LoadNorm(TensorRole::kFinalNorm, shard.final_norm));
   if (in_pieces) {
-    BW_RETURN_IF_ERROR(
-        LoadPieces(TensorRole::kEmbedding, rank_.embedding_rows, shard, shard.embedding_pieces));
+    BW_RETURN_IF_ERROR(LoadPieces(TensorRole::kEmbedding, rank_.embedding_rows, /*packed=*/true, shard,
+                                  shard.embedding_pieces));
   }
-  if (head_in_pieces && !one) return LoadPieces(TensorRole::kHead, rank_.head_rows, shard, shard.head_pieces);
-  if (head_in_pieces) shard.head_pieces = shard.embedding_pieces;
-  return absl::OkStatus();
+  if (!head_in_pieces) return absl::OkStatus();
+  if (one && device_.keeps_packed_images()) {
+    shard.head_pieces = shard.embedding_pieces;
+    return absl::OkStatus();
+  }
+  return LoadPieces(one ? TensorRole::kEmbedding : TensorRole::kHead, rank_.head_rows, /*packed=*/false,
+                    shard, shard.head_pieces);
 }
 
 std::vector<std::shared_ptr<const LayerWeights>> Loader::TakePrevious() {
