@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "common/step_tokens.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/shapes.h"
@@ -309,6 +310,46 @@ TEST(OffloadTest, AGpuStreamsFromItsHostWhereThatHasRoomElseFromTheDrive) {
   EXPECT_LT(from_drive.host_bytes, 2 * kGiB) << "two buffers";
   EXPECT_GT(from_drive.host_bytes, 0);
   EXPECT_NEAR(from_drive.drive_seconds, static_cast<double>(from_drive.streamed_bytes) / 2e9, 1e-9);
+}
+
+// What its products do in the time that layers take to come.
+TEST(OffloadTest, AStepOfAGpuHasWhatItsProductsDoMeanwhile) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  WorkerInventory worker = GpuWorker("a", "h", 64, 8);
+  PlannerOptions options{.kv_type = DType::kBF16, .step_tokens = kStepTokensAuto};
+  const auto unknown = MakePlan(config, kBF16, {worker}, options);
+  ASSERT_TRUE(unknown.ok()) << unknown.status();
+  EXPECT_EQ(unknown->step_tokens, kDefaultStepTokens);
+  worker.arithmetic = {.floats = 30e12, .int8 = 15e12};
+  const auto plan = MakePlan(config, kBF16, {worker}, options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_GT(plan->step_tokens, kDefaultStepTokens);
+  EXPECT_THAT(plan->arithmetic, HasSubstr("what arithmetic does in the "));
+}
+
+// BLOOM in less than its embedding, which is its head: the card has pieces of it in its slots, and nothing to
+// look rows up in.
+TEST(OffloadTest, AGpuStreamsAnEmbeddingThatIsItsHeadInTwoForms) {
+  const ModelConfig config = *ParseShape("bloom-7b");
+  const int64_t embedding = int64_t{2} * config.vocab * config.hidden;
+  PlannerOptions options{
+      .kv_type = DType::kBF16, .plan_for_batch = 1, .context_tokens = 64, .step_tokens = 64};
+  for (const double host : {64.0, 6.0}) {
+    const auto plan = MakePlan(config, kBF16, {GpuWorker("a", "h", host, 2)}, options);
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const PlannedWorker& worker = plan->workers[0];
+    EXPECT_EQ(worker.streamed_ends, (StreamedEnds{.embedding = true, .head = true}));
+    EXPECT_EQ(worker.host_embedding_bytes, embedding);
+    EXPECT_GE(worker.streamed_bytes, embedding);
+    EXPECT_EQ(worker.stream_home, host > 20 ? WeightHome::kHost : WeightHome::kDrive);
+    if (host > 20) {
+      EXPECT_EQ(worker.host_bytes, worker.streamed_bytes + embedding);
+    } else {
+      EXPECT_LT(worker.host_bytes, embedding) << "two buffers, and one for rows";
+    }
+    EXPECT_LE(worker.resident_bytes + worker.activation_bytes + worker.kv_bytes,
+              static_cast<int64_t>(2 * 0.9 * kGiB));
+  }
 }
 
 TEST(OffloadTest, WhereAGpuStreamsFromCanBeSaid) {

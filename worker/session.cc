@@ -275,10 +275,12 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   join.set_read_bytes_per_second(device.gpu ? device.gpu->read_bytes_per_second
                                             : SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
   const auto rate = [&](kernels::Arithmetic kind) {
-    return device.gpu ? 0 : SampleArithmetic(kind, options_.threads, /*seconds=*/0.02);
+    return SampleArithmetic(kind, options_.threads, /*seconds=*/0.02);
   };
-  join.set_float_operations_per_second(rate(kernels::Arithmetic::kBF16));
-  join.set_int8_operations_per_second(rate(kernels::Arithmetic::kInt8));
+  join.set_float_operations_per_second(device.gpu ? device.gpu->float_operations_per_second
+                                                  : rate(kernels::Arithmetic::kBF16));
+  join.set_int8_operations_per_second(device.gpu ? device.gpu->int8_operations_per_second
+                                                 : rate(kernels::Arithmetic::kInt8));
   const int64_t memory = device.gpu ? device.gpu->free_bytes : join.memory_bytes();
   BW_ASSIGN_OR_RETURN(const double drive_rate, DriveRateFor(memory));
   join.set_drive_bytes_per_second(drive_rate);

@@ -20,7 +20,7 @@ std::string CpuDevice::Describe() const {
 int64_t CpuDevice::layer_rows_max() const { return kLayerRowsMax; }
 
 absl::StatusOr<std::shared_ptr<WeightStore>> CpuDevice::NewWeightStore(
-    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) {
+    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home, bool /*with_image*/) {
   if (home == WeightHome::kHost)
     return absl::FailedPreconditionError("the weights of a CPU are in the host's memory anyway");
   return NewPackedStore(matrices);

@@ -20,7 +20,7 @@ class CpuDevice : public Device {
   std::string Describe() const override;
   int64_t layer_rows_max() const override;
   absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(absl::Span<const kernels::MatrixSpec> matrices,
-                                                              WeightHome home) override;
+                                                              WeightHome home, bool with_image) override;
   std::string image_form() const override;
   absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override;
   bool keeps_packed_images() const override { return true; }

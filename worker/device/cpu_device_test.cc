@@ -73,7 +73,7 @@ TEST_P(DeviceOpsTest, PicksRows) {
 }
 
 TEST_P(DeviceOpsTest, PicksColumns) {
-  auto store = *device_->NewWeightStore({}, WeightHome::kDevice);
+  auto store = *device_->NewWeightStore({}, WeightHome::kDevice, /*with_image=*/false);
   const DeviceVector columns = *store->Keep({2, 0, 1});
   const float* x = Put({0, 1, 2, 9, 10, 11, 12, 9});
   float* out = Put({9, 9, 9, 9, 9, 9});
@@ -82,7 +82,7 @@ TEST_P(DeviceOpsTest, PicksColumns) {
 }
 
 TEST_P(DeviceOpsTest, TheBiasIsAddedToTheSumFirst) {
-  auto store = *device_->NewWeightStore({}, WeightHome::kDevice);
+  auto store = *device_->NewWeightStore({}, WeightHome::kDevice, /*with_image=*/false);
   const DeviceVector bias = *store->Keep({-1e8f, 0, 1, 2});
   float* residual = Put({1, 1, 2, 3});
   ops_->Add({residual, 1, 4}, {Put({1e8f, 10, 20, 30}), 1, 4}, bias, {residual, 1, 4});
@@ -91,7 +91,7 @@ TEST_P(DeviceOpsTest, TheBiasIsAddedToTheSumFirst) {
 
 TEST_P(DeviceOpsTest, EmbedsTheTokensThatItOwns) {
   const kernels::MatrixSpec spec = {.rows = 2, .cols = 4};
-  auto store = *device_->NewWeightStore({&spec, 1}, WeightHome::kDevice);
+  auto store = *device_->NewWeightStore({&spec, 1}, WeightHome::kDevice, /*with_image=*/false);
   kernels::PackedMatrix rows = *store->NewMatrix(spec);
   rows.SetRow(0, std::vector<float>{1, 2, 3, 4});
   rows.SetRow(1, std::vector<float>{5, 6, 7, 8});

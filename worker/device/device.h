@@ -86,6 +86,9 @@ class WeightStore {
   virtual void MoveTo(std::byte* /*image*/) {}
   // Gives the memory of image() back; the matrices have their bytes nowhere.
   virtual void DropImage() {}
+  // Once, when image() is filled, of matrices that stay on the device: brings them there. Where that is other
+  // memory than image()'s, which the device does not need any more, image() is empty from now on.
+  virtual absl::Status Settle() { return absl::OkStatus(); }
 };
 
 // One of several products of the same input: y = x W^T + bias. A row-parallel matrix yields a partial sum for
@@ -217,10 +220,10 @@ class Device {
   // Rows of a batch that a layer takes at once (model/row_limits.h).
   virtual int64_t layer_rows_max() const = 0;
   // For matrices like these, in this order, and their vectors, which always lie on the device. Else than
-  // kDevice the store has an image, also where matrices on the device have none. FailedPrecondition where the
+  // kDevice the store has an image; `with_image`, there too, until Settle. FailedPrecondition where the
   // device has no use for `home`.
   virtual absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(
-      absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) = 0;
+      absl::Span<const kernels::MatrixSpec> matrices, WeightHome home, bool with_image) = 0;
   // What tells its images from those of devices that read other forms: "packed 3".
   virtual std::string image_form() const = 0;
   // Whether they are packed matrices (worker/device/packed_store.h), from which a host looks up the rows of

@@ -16,8 +16,8 @@ std::string GpuDevice::Describe() const {
 }
 
 absl::StatusOr<std::shared_ptr<WeightStore>> GpuDevice::NewWeightStore(
-    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) {
-  if (home == WeightHome::kDevice) {
+    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home, bool with_image) {
+  if (home == WeightHome::kDevice && !with_image) {
     std::shared_ptr<const PinnedMemory> staging = staging_.lock();
     if (staging == nullptr) {
       BW_ASSIGN_OR_RETURN(staging, GpuWeightStore::NewStaging(runtime_));
@@ -26,7 +26,7 @@ absl::StatusOr<std::shared_ptr<WeightStore>> GpuDevice::NewWeightStore(
     return std::make_shared<GpuWeightStore>(runtime_, threads_, std::move(staging));
   }
   BW_ASSIGN_OR_RETURN(const int64_t bytes, GpuImageStore::ImageBytes(matrices));
-  // One that goes to a drive is packed and dropped: it need not be pinned.
+  // One that goes to a drive or to the device is packed and dropped: it need not be pinned.
   absl::StatusOr<std::shared_ptr<std::byte>> image =
       home == WeightHome::kHost ? NewImage(bytes) : NewPlainImage(bytes);
   if (!image.ok()) return Annotate(image.status(), "weights in the host's memory");

@@ -21,7 +21,7 @@ class GpuDevice : public Device {
   std::string Describe() const override;
   int64_t layer_rows_max() const override { return kGpuLayerRowsMax; }
   absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(absl::Span<const kernels::MatrixSpec> matrices,
-                                                              WeightHome home) override;
+                                                              WeightHome home, bool with_image) override;
   std::string image_form() const override;
   absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override;
   absl::StatusOr<std::unique_ptr<DeviceOps>> NewOps(const OpsOptions& options) override;

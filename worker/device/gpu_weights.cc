@@ -282,6 +282,16 @@ void GpuImageStore::MoveTo(std::byte* image) {
     matrix->MoveTo(image == nullptr ? nullptr : reinterpret_cast<const char*>(image) + offset);
 }
 
+absl::Status GpuImageStore::Settle() {
+  if (bytes_ == 0) return absl::OkStatus();
+  BW_ASSIGN_OR_RETURN(settled_, GpuMemory::Allocate(runtime_, bytes_));
+  runtime_->CopyToDevice(settled_.data(), image_.get(), bytes_);
+  BW_RETURN_IF_ERROR(runtime_->Synchronize());
+  MoveTo(reinterpret_cast<std::byte*>(settled_.data()));
+  image_ = nullptr;
+  return absl::OkStatus();
+}
+
 void GpuImageStore::DropImage() {
   MoveTo(nullptr);
   image_ = nullptr;

@@ -122,7 +122,7 @@ class GpuWeightStore : public WeightStore {
   std::vector<GpuMemory> vectors_;
 };
 
-// Matrices that lie in one image on the host and are brought to slots of the GPU.
+// Matrices that lie in one image on the host and are brought to slots of the GPU, or settle in its memory.
 class GpuImageStore : public GpuWeightStore {
  public:
   // `image`: zeros.
@@ -138,6 +138,7 @@ class GpuImageStore : public GpuWeightStore {
   std::shared_ptr<const void> image_owner() const override { return image_; }
   void MoveTo(std::byte* image) override;
   void DropImage() override;
+  absl::Status Settle() override;
 
  private:
   struct Placed {
@@ -150,6 +151,7 @@ class GpuImageStore : public GpuWeightStore {
   const int64_t bytes_;
   int64_t used_ = 0;
   std::vector<Placed> matrices_;
+  GpuMemory settled_;
 };
 
 }  // namespace bellwether

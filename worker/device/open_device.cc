@@ -15,6 +15,7 @@
 #include "kernels/gpu/runtime.h"
 #include "worker/device/cpu_device.h"
 #include "worker/device/gpu_device.h"
+#include "worker/device/gpu_rates.h"
 #include "worker/device/gpu_weights.h"
 #include "worker/inventory.h"
 
@@ -61,6 +62,12 @@ absl::StatusOr<double> MeasureCopyRate(const std::shared_ptr<gpu::Runtime>& runt
   return MeasureRate(*runtime, bytes, [&] { runtime->CopyToDevice(to.data(), from.data(), bytes); });
 }
 
+// 0, which plans take for not known, where there is no room for the sample.
+absl::StatusOr<double> ProductRate(const std::shared_ptr<gpu::Runtime>& runtime, WeightFormat format) {
+  absl::StatusOr<double> rate = MeasureProductRate(runtime, {.format = format});
+  return absl::IsResourceExhausted(rate.status()) ? 0 : std::move(rate);
+}
+
 OpenedDevice OpenCpu(const DeviceOptions& options) {
   return {.device = std::make_shared<CpuDevice>(options.threads, options.cpus),
           .kernel_levels = KernelLevelNames()};
@@ -80,11 +87,14 @@ absl::StatusOr<OpenedDevice> OpenCuda(int index, int threads) {
   BW_ASSIGN_OR_RETURN(gpu.free_bytes, runtime->FreeBytes());
   BW_ASSIGN_OR_RETURN(gpu.read_bytes_per_second, MeasureReadBandwidth(runtime, gpu.free_bytes));
   BW_ASSIGN_OR_RETURN(gpu.copy_bytes_per_second, MeasureCopyRate(runtime, gpu.free_bytes));
+  BW_ASSIGN_OR_RETURN(gpu.float_operations_per_second, ProductRate(runtime, WeightFormat::kBF16));
+  BW_ASSIGN_OR_RETURN(gpu.int8_operations_per_second, ProductRate(runtime, WeightFormat::kInt8));
   LogInfo("cuda:", index, " (", info.name, "): computes as ", info.numeric_class, ", ",
           FormatBytes(static_cast<double>(gpu.free_bytes)), " of ",
           FormatBytes(static_cast<double>(gpu.memory_bytes)), " free, ",
           FormatBytes(gpu.read_bytes_per_second), "/s, ", FormatBytes(gpu.copy_bytes_per_second),
-          "/s from the host");
+          "/s from the host, ", static_cast<int64_t>(gpu.float_operations_per_second / 1e12),
+          " TFLOP/s of products");
   return Opened(runtime, std::move(gpu), threads);
 }
 

@@ -20,6 +20,8 @@ struct GpuInventory {
   int64_t free_bytes = 0;            // when it was opened
   double read_bytes_per_second = 0;  // measured; > 0
   double copy_bytes_per_second = 0;  // from pinned memory of the host; likewise
+  // Of products of prompts with weights of these kinds (gpu_rates.h); 0: not known.
+  double float_operations_per_second = 0, int8_operations_per_second = 0;
 };
 
 struct OpenedDevice {

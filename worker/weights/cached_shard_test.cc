@@ -205,7 +205,7 @@ TEST_F(GpuShard, WhatTheCacheHasIsWhatIsPacked) {
   const Assignment from_host = MakeStreamedFrom(WeightHome::kHost, 4);
   const auto packed = LoadToGpu(from_host);
   ASSERT_TRUE(packed.ok()) << packed.status();
-  EXPECT_EQ(files(), of_cpu + 4) << "a CPU's are of another form";
+  EXPECT_EQ(files(), of_cpu + 5) << "a CPU's are of another form";
   const auto read = LoadToGpu(from_host);
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(HashesOf(**read), HashesOf(**packed));
@@ -219,7 +219,7 @@ TEST_F(GpuShard, WhatTheCacheHasIsWhatIsPacked) {
   }
   const auto from_drive = LoadToGpu(MakeStreamedFrom(WeightHome::kDrive, 2));
   ASSERT_TRUE(from_drive.ok()) << from_drive.status();
-  EXPECT_EQ(files(), of_cpu + 4) << "whichever way it comes";
+  EXPECT_EQ(files(), of_cpu + 5) << "whichever way it comes";
 }
 
 TEST_F(GpuShard, WhatIsStreamedIsNotInItsMemory) {
@@ -249,6 +249,48 @@ TEST_F(GpuShard, LayersMoveHomeWhenTheyAreToldTo) {
   EXPECT_TRUE((*moved)->layer_weights[1]->store->image().empty());
 }
 
+// What stays in a GPU's memory comes there from the same files, and nothing of it stays with the host. Its
+// image goes as soon as it is there, so that it is written while the next is packed, and not behind.
+TEST_F(GpuShard, WhatStaysInItsMemoryIsKeptToo) {
+  std::vector<UnwrittenImage> unwritten;
+  std::vector<std::shared_ptr<const LoadedShard>> shards;
+  for (const bool kept : {false, true, true}) {
+    const ShardCache* const cache = kept ? cache_.get() : nullptr;
+    const auto shard =
+        LoadShard(*checkpoint_, MakeStreamed(0), gpu_, {.cache = cache, .unwritten = &unwritten}, &progress_);
+    ASSERT_TRUE(shard.ok()) << shard.status();
+    EXPECT_EQ(files(), kept ? 5u : 0u) << "four layers, and what is outside them";
+    shards.push_back(*shard);
+  }
+  EXPECT_TRUE(unwritten.empty());
+  for (int layer = 0; layer < 4; ++layer) {
+    for (const TensorRole role : {TensorRole::kQuery, TensorRole::kUp, TensorRole::kDown}) {
+      std::vector<std::string> values, scales;
+      for (const auto& shard : shards) {
+        auto& weights = const_cast<LayerWeights&>(*shard->layer_weights[layer]);
+        EXPECT_TRUE(weights.store->image().empty());
+        const auto& matrix = static_cast<const GpuMatrix&>(**FieldOf(weights, role).matrix);
+        values.emplace_back(static_cast<const char*>(matrix.view().values), matrix.form().value_bytes());
+        scales.emplace_back(static_cast<const char*>(matrix.view().scales), matrix.form().scale_bytes());
+      }
+      EXPECT_TRUE(values[1] == values[0] && values[2] == values[0]) << "layer " << layer;
+      EXPECT_TRUE(scales[1] == scales[0] && scales[2] == scales[0]) << "layer " << layer;
+    }
+  }
+  // The same files, whether a layer stays or is streamed.
+  ASSERT_TRUE(LoadToGpu(MakeStreamedFrom(WeightHome::kDrive, 4)).ok());
+  EXPECT_EQ(files(), 5u);
+}
+
+TEST_F(GpuShard, ADriveWithoutRoomLeavesItsLayersUnkept) {
+  const auto full = *ShardCache::Open({.directory = directory_.path(), .check_room = [](int64_t) {
+                                         return absl::ResourceExhaustedError("the drive is full");
+                                       }});
+  const auto shard = LoadToGpu(MakeStreamed(0), {.cache = full.get()});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ(files(), 0u);
+}
+
 // On a thread that is not the device's: it may keep an image alive, and nothing that lies on the device.
 TEST_F(GpuShard, WhatIsInTheHostsMemoryIsWrittenBehind) {
   const int64_t at_first = free_bytes();
@@ -264,7 +306,8 @@ TEST_F(GpuShard, WhatIsInTheHostsMemoryIsWrittenBehind) {
   WriteBehind behind(cache_.get());
   behind.Add(std::move(unwritten));
   behind.Wait();
-  EXPECT_EQ(files(), 1u) << "the other has gone before its turn";
+  EXPECT_EQ(files(), 3u + 1u)
+      << "what stays on the card was written at once; the other has gone before its turn";
 }
 
 TEST_F(GpuShard, ACpuHasNoHostToStreamFrom) {
@@ -433,7 +476,8 @@ TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {
     const int64_t free = *gpu.runtime().FreeBytes();
     const auto shard = LoadShard(*checkpoint_, assignment_, gpu, {.cache = cache_.get()}, nullptr);
     ASSERT_TRUE(shard.ok()) << shard.status();
-    EXPECT_EQ(files(), before + 2) << "two pieces of the head; those of the embedding are a CPU's";
+    EXPECT_EQ(files(), before + 3)
+        << "a layer, and two pieces of the head; those of the embedding are a CPU's";
     ASSERT_EQ((*shard)->embedding_pieces.size(), 2u);
     ASSERT_EQ((*shard)->head_pieces.size(), 2u);
     EXPECT_NE((*shard)->head_pieces, (*shard)->embedding_pieces);

@@ -17,6 +17,7 @@
 #include "worker/device/packed_store.h"
 #include "worker/thread_pool.h"
 #include "worker/weights/piece_hashes.h"
+#include "worker/weights/section_images.h"
 
 namespace bellwether {
 namespace {
@@ -88,8 +89,12 @@ class Loader {
         device_(device),
         options_(std::move(options)),
         progress_(progress),
-        pool_({.threads = options_.threads, .cpus = options_.cpus, .spin_pauses = 0}) {
-  }  // it waits for files
+        pool_({.threads = options_.threads, .cpus = options_.cpus, .spin_pauses = 0}),  // it waits for files
+        images_({.cache = options_.cache,
+                 .unwritten = options_.unwritten,
+                 .cancelled = options_.cancelled,
+                 .pool = &pool_,
+                 .progress = progress_}) {}
 
   absl::Status Load(LoadedShard& shard);
 
@@ -107,15 +112,6 @@ class Loader {
   absl::Status LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
                            std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes);
   std::string KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const;
-  // The section's file if the cache has it, read to `image` unless it is streamed. Null: it is to be packed,
-  // and `image` is full of zeros.
-  absl::StatusOr<std::shared_ptr<const LayerFile>> FindImage(const Section& section, const std::string& key,
-                                                             absl::Span<std::byte> image);
-  absl::Status ReadImage(const LayerFile& file, absl::Span<std::byte> image);
-  // What streams must be in the file; of the rest it is only a pity if it is not.
-  absl::StatusOr<std::shared_ptr<const LayerFile>> WriteImage(const Section& section, const std::string& key,
-                                                              absl::Span<const std::byte> image,
-                                                              const std::vector<WeightHash>& hashes);
 
   // Vectors stay fp32.
   absl::Status LoadVector(const TensorKey& key, Range range, DeviceVector& out);
@@ -146,12 +142,12 @@ class Loader {
   LoadOptions options_;
   ExecutorProgress* progress_;
   ThreadPool pool_;
+  SectionImages images_;
   // Of the section that is being loaded.
   WeightStore* store_ = nullptr;
   std::vector<WeightHash>* hashes_ = nullptr;
   int64_t bytes_ = 0;
   std::vector<bool> streamed_;  // by layer of the stage
-  bool warned_ = false;         // that the cache cannot be written
 };
 
 Part Loader::LayerPart(const LayerTensor& tensor, int32_t layer) const {
@@ -359,60 +355,15 @@ std::string Loader::KeyOf(const Section& section, const std::vector<MatrixSpec>&
   return key;
 }
 
-absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::FindImage(const Section& section,
-                                                                   const std::string& key,
-                                                                   absl::Span<std::byte> image) {
-  std::shared_ptr<const LayerFile> file = options_.cache->Find(key);
-  if (file != nullptr && file->info().image_bytes != static_cast<int64_t>(image.size())) {
-    LogWarning("shard cache: ", file->path(), ": of another size; ", section.name, " is packed again");
-    file->Discard();
-    file = nullptr;
-  }
-  if (file == nullptr || section.home == WeightHome::kDrive) return file;
-  const absl::Status read = ReadImage(*file, image);
-  if (read.ok()) return file;
-  if (absl::IsCancelled(read)) return read;
-  file->Discard();
-  LogWarning("shard cache: ", read.message(), "; ", section.name, " is packed again");
-  std::fill(image.begin(), image.end(), std::byte{0});
-  return std::shared_ptr<const LayerFile>();
-}
-
-absl::Status Loader::ReadImage(const LayerFile& file, absl::Span<std::byte> image) {
-  Mutex mutex;
-  absl::Status status;
-  pool_.ParallelForDynamic(file.blocks(), /*grain=*/1, [&](int64_t begin, int64_t end) {
-    for (int64_t block = begin; block < end; ++block) {
-      absl::Status read = InTime();
-      if (read.ok()) read = file.ReadBlock(block, /*check=*/true, image.data());
-      if (progress_ != nullptr) progress_->counter.fetch_add(1);
-      MutexLock lock(&mutex);
-      status.Update(read);
-    }
-  });
-  return status;
-}
-
-absl::StatusOr<std::shared_ptr<const LayerFile>> Loader::WriteImage(const Section& section,
-                                                                    const std::string& key,
-                                                                    absl::Span<const std::byte> image,
-                                                                    const std::vector<WeightHash>& hashes) {
-  auto file = options_.cache->Write(DescribeImage(key, image, hashes), image);
-  if (file.ok()) return file;
-  if (section.home == WeightHome::kDrive)
-    return Annotate(file.status(), absl::StrCat("shard cache: ", section.name));
-  if (!std::exchange(warned_, true))
-    LogWarning("shard cache: ", file.status().message(), "; loading goes on without");
-  return std::shared_ptr<const LayerFile>();
-}
-
 absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
                                  std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes) {
   std::vector<MatrixSpec> specs;
   for (const Section::Matrix& matrix : section.matrices) {
     BW_ASSIGN_OR_RETURN(specs.emplace_back(), SpecOf(matrix.part));
   }
-  auto made = section.packed ? NewPackedStore(specs) : device_.NewWeightStore(specs, section.home);
+  auto made = section.packed
+                  ? NewPackedStore(specs)
+                  : device_.NewWeightStore(specs, section.home, /*with_image=*/options_.cache != nullptr);
   if (!made.ok()) return Annotate(made.status(), section.name);
   store = *std::move(made);
   store_ = store.get();
@@ -423,10 +374,11 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
         absl::StrCat(section.name, " is to be streamed from a drive, for which this worker has no ",
                      options_.cache == nullptr ? "shard cache" : "way on its device"));
   }
-  const std::string key = keeps_image ? KeyOf(section, specs) : "";
+  const SectionImages::Section image = {
+      .name = section.name, .key = keeps_image ? KeyOf(section, specs) : "", .image = store->image()};
   std::shared_ptr<const LayerFile> cached;
   if (keeps_image) {
-    BW_ASSIGN_OR_RETURN(cached, FindImage(section, key, store->image()));
+    BW_ASSIGN_OR_RETURN(cached, images_.Find(image, /*read=*/section.home != WeightHome::kDrive));
   }
   if (cached != nullptr) hashes = cached->info().hashes;
   for (size_t i = 0; i < specs.size(); ++i) {
@@ -436,18 +388,21 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
     *out = *std::move(kept);
     CountLoaded((*out)->bytes());
   }
-  const bool later = options_.unwritten != nullptr && section.home != WeightHome::kDrive;
-  if (cached == nullptr && keeps_image && later) {
-    std::shared_ptr<const void> owner = store->image_owner();
-    if (owner == nullptr) owner = store;
-    options_.unwritten->push_back({.key = key, .hashes = hashes, .image = store->image(), .owner = owner});
-  } else if (cached == nullptr && keeps_image) {
-    BW_ASSIGN_OR_RETURN(cached, WriteImage(section, key, store->image(), hashes));
-  }
+  const bool unwritten = keeps_image && cached == nullptr;
   if (section.home == WeightHome::kDrive) {
+    if (unwritten) {
+      BW_ASSIGN_OR_RETURN(cached, images_.Write(image, hashes));
+    }
     store->DropImage();
     file = std::move(cached);
+    return absl::OkStatus();
   }
+  std::shared_ptr<const void> owner = store->image_owner();
+  if (owner == nullptr) owner = store;
+  if (section.home == WeightHome::kDevice) {
+    if (const absl::Status settled = store->Settle(); !settled.ok()) return Annotate(settled, section.name);
+  }
+  if (unwritten) images_.Keep(image, hashes, std::move(owner), /*stays=*/!store->image().empty());
   return absl::OkStatus();
 }
 

@@ -26,7 +26,7 @@ class FarDevice : public Device {
   std::string Describe() const override { return "far"; }
   int64_t layer_rows_max() const override { return cpu_.layer_rows_max(); }
   absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(absl::Span<const kernels::MatrixSpec> matrices,
-                                                              WeightHome home) override;
+                                                              WeightHome home, bool with_image) override;
   std::string image_form() const override { return cpu_.image_form(); }
   absl::StatusOr<std::shared_ptr<std::byte>> NewImage(int64_t bytes) override { return cpu_.NewImage(bytes); }
   bool keeps_packed_images() const override { return true; }
@@ -177,8 +177,8 @@ class FarOps : public DeviceOps {
 };
 
 inline absl::StatusOr<std::shared_ptr<WeightStore>> FarDevice::NewWeightStore(
-    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home) {
-  BW_ASSIGN_OR_RETURN(std::shared_ptr<WeightStore> cpu, cpu_.NewWeightStore(matrices, home));
+    absl::Span<const kernels::MatrixSpec> matrices, WeightHome home, bool with_image) {
+  BW_ASSIGN_OR_RETURN(std::shared_ptr<WeightStore> cpu, cpu_.NewWeightStore(matrices, home, with_image));
   return std::make_shared<FarWeightStore>(std::move(cpu));
 }
 
