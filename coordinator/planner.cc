@@ -522,7 +522,8 @@ void Planner::StreamWhatDoesNotFit(const MemoryPool& pool, Plan* plan) const {
     }
     const StageEnds ends = {worker.stage == 0,
                             worker.stage + 1 == static_cast<int>(plan->layout.stages.size())};
-    candidate.ends = BytesOfEnds(config_, formats_, options_.quantize, stage, worker.rank, ends, pool.gpu);
+    const auto bytes_of_ends = pool.gpu ? GpuBytesOfEnds : BytesOfEnds;
+    candidate.ends = bytes_of_ends(config_, formats_, options_.quantize, stage, worker.rank, ends);
     block += worker.kv_block_bytes;
   }
   if (candidates.empty()) return;

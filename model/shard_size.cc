@@ -126,6 +126,10 @@ bool HeadIsEmbedding(const ModelConfig& config, const RankLayout& layout, StageE
   return config.tied_head && ends.first_stage && ends.last_stage && layout.embedding_rows == layout.head_rows;
 }
 
+TensorRole HeadRole(const EndBytes& ends) {
+  return ends.one_matrix ? TensorRole::kEmbedding : TensorRole::kHead;
+}
+
 int64_t SumShard(const ModelConfig& config, const RankBytes& bytes, Range layers, const RankLayout& layout,
                  StageEnds ends) {
   int64_t sum = LayersBytes(bytes, layers);
@@ -182,33 +186,43 @@ int64_t LayerImageBytes(const ModelConfig& config, const TensorFormats& formats,
 }
 
 EndBytes BytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
-                     const StageLayout& stage, int rank, StageEnds ends, bool gpu) {
+                     const StageLayout& stage, int rank, StageEnds ends) {
   const RankLayout& layout = RankOf(stage, rank);
-  const auto in_form = [&](Form form) { return RankBytes(config, formats, quantize, layout.slices, form); };
-  const RankBytes packed = in_form(Form::kPacked), on_gpu = in_form(Form::kGpu),
-                  images = in_form(gpu ? Form::kGpuImage : Form::kPacked);
-  EndBytes result{.one_matrix = HeadIsEmbedding(config, layout, ends), .rows_on_host = gpu};
-  if (ends.first_stage) {
-    const TensorKey key = {TensorRole::kEmbedding};
-    for (const Range piece : VocabularyPieces(layout.embedding_rows)) {
-      const int64_t bytes = packed.ColumnParallel(key, piece.size());
-      result.embedding += bytes;
-      result.embedding_piece = std::max(result.embedding_piece, bytes);
+  const RankBytes packed(config, formats, quantize, layout.slices);
+  EndBytes result{.one_matrix = HeadIsEmbedding(config, layout, ends)};
+  const auto add = [&](TensorRole role, Range rows, int64_t& whole, int64_t& largest) {
+    for (const Range piece : VocabularyPieces(rows)) {
+      const int64_t one = packed.ColumnParallel({role}, piece.size());
+      whole += one;
+      largest = std::max(largest, one);
     }
-    result.embedding_spared =
-        gpu ? on_gpu.ColumnParallel(key, layout.embedding_rows.size()) : result.embedding;
-  }
-  if (ends.last_stage) {
-    const TensorKey key = {result.one_matrix ? TensorRole::kEmbedding : TensorRole::kHead};
-    int64_t tables = 0;
-    for (const Range piece : VocabularyPieces(layout.head_rows)) {
-      const int64_t bytes = images.ColumnParallel(key, piece.size());
-      const int64_t image = gpu ? RoundUp(bytes, kPageBytes) : bytes;
-      tables += on_gpu.ColumnParallel(key, piece.size()) - bytes;
-      result.head += image;
-      result.head_piece = std::max(result.head_piece, image);
-    }
-    result.head_spared = gpu ? on_gpu.ColumnParallel(key, layout.head_rows.size()) - tables : result.head;
+  };
+  if (ends.first_stage)
+    add(TensorRole::kEmbedding, layout.embedding_rows, result.embedding, result.embedding_piece);
+  if (ends.last_stage) add(HeadRole(result), layout.head_rows, result.head, result.head_piece);
+  result.embedding_spared = result.embedding;
+  result.head_spared = result.head;
+  return result;
+}
+
+EndBytes GpuBytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                        const StageLayout& stage, int rank, StageEnds ends) {
+  const RankLayout& layout = RankOf(stage, rank);
+  const RankBytes on_gpu(config, formats, quantize, layout.slices, Form::kGpu),
+      images(config, formats, quantize, layout.slices, Form::kGpuImage);
+  EndBytes result = BytesOfEnds(config, formats, quantize, stage, rank, ends);
+  result.rows_on_host = true;
+  if (ends.first_stage)
+    result.embedding_spared = on_gpu.ColumnParallel({TensorRole::kEmbedding}, layout.embedding_rows.size());
+  if (!ends.last_stage) return result;
+  const TensorKey head = {HeadRole(result)};
+  result.head = result.head_piece = 0;
+  result.head_spared = on_gpu.ColumnParallel(head, layout.head_rows.size());
+  for (const Range piece : VocabularyPieces(layout.head_rows)) {
+    const int64_t bytes = images.ColumnParallel(head, piece.size()), image = RoundUp(bytes, kPageBytes);
+    result.head += image;
+    result.head_piece = std::max(result.head_piece, image);
+    result.head_spared -= on_gpu.ColumnParallel(head, piece.size()) - bytes;
   }
   return result;
 }

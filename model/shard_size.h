@@ -73,7 +73,9 @@ struct EndBytes {
   bool rows_on_host = false;  // of the embedding: a GPU's host looks them up
 };
 EndBytes BytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
-                     const StageLayout& stage, int rank, StageEnds ends, bool gpu);
+                     const StageLayout& stage, int rank, StageEnds ends);
+EndBytes GpuBytesOfEnds(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
+                        const StageLayout& stage, int rank, StageEnds ends);
 // Bytes of those that one decoded token makes the rank read (an embedding row instead of the embedding).
 int64_t BytesReadPerToken(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                           const StageLayout& stage, int rank, bool last_stage);

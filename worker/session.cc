@@ -24,6 +24,7 @@
 #include "proto/step_codec.h"
 #include "proto/worker_state_codec.h"
 #include "worker/inventory.h"
+#include "worker/session_machine.h"
 #include "worker/weights/drive_rate.h"
 #include "worker/weights/loaded_shard.h"
 #include "worker/weights/shard_cache.h"
@@ -31,11 +32,8 @@
 namespace bellwether {
 namespace {
 
-// Where the system does not tell what is available.
-constexpr int64_t kMemoryBytesMax = int64_t{1} << 50;
 // What a coordinator may take beyond its drain time to let a worker go.
 constexpr absl::Duration kLeaveMargin = absl::Seconds(5);
-constexpr double kBandwidthSampleSeconds = 0.05;
 
 using Stream = grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>;
 
@@ -53,14 +51,6 @@ std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address, const Chann
 
 std::string Describe(const AssignedPeer& peer) {
   return absl::StrCat("worker ", peer.name, " (stage ", peer.stage, ", rank ", peer.rank, ")");
-}
-
-void Encode(const GpuInventory& gpu, v1::Gpu* out) {
-  out->set_name(Printable(gpu.name));
-  out->set_uuid(Printable(gpu.uuid));
-  out->set_memory_bytes(gpu.memory_bytes);
-  out->set_free_bytes(gpu.free_bytes);
-  out->set_copy_bytes_per_second(gpu.copy_bytes_per_second);
 }
 
 class GrpcSession : public WorkerSession {
@@ -262,29 +252,11 @@ absl::StatusOr<v1::JoinRequest> GrpcSession::MakeJoin() {
   v1::JoinRequest join;
   join.set_protocol_version(kClusterProtocolVersion);
   join.set_build_id(options_.build_id);
-  join.set_name(Printable(options_.name));
-  join.set_host_id(Printable(options_.host_id.empty() ? HostId() : options_.host_id));
-  join.set_memory_bytes(
-      std::min(kMemoryBytesMax, options_.memory_bytes > 0 ? options_.memory_bytes : AvailableMemoryBytes()));
-  join.set_threads(options_.threads);
-  for (const int cpu : options_.cpus.empty() ? AllowedCpus() : options_.cpus) join.add_cpus(cpu);
-  join.set_cpu_quota(CpuQuota());
-  join.set_cpu_type(CpuType());
+  DescribeMachine(options_, &join);
   const OpenedDevice& device = options_.device;
-  if (device.gpu) Encode(*device.gpu, join.mutable_gpu());
-  join.set_read_bytes_per_second(device.gpu ? device.gpu->read_bytes_per_second
-                                            : SampleReadBandwidth(options_.threads, kBandwidthSampleSeconds));
-  const auto rate = [&](kernels::Arithmetic kind) {
-    return SampleArithmetic(kind, options_.threads, /*seconds=*/0.02);
-  };
-  join.set_float_operations_per_second(device.gpu ? device.gpu->float_operations_per_second
-                                                  : rate(kernels::Arithmetic::kBF16));
-  join.set_int8_operations_per_second(device.gpu ? device.gpu->int8_operations_per_second
-                                                 : rate(kernels::Arithmetic::kInt8));
   const int64_t memory = device.gpu ? device.gpu->free_bytes : join.memory_bytes();
   BW_ASSIGN_OR_RETURN(const double drive_rate, DriveRateFor(memory));
   join.set_drive_bytes_per_second(drive_rate);
-  for (const std::string& level : device.kernel_levels) join.add_kernel_levels(level);
   join.set_unix_socket(links_->unix_socket());
   join.set_link_address(links_->grpc_address());
   join.set_metrics_address(options_.metrics_address);

@@ -59,9 +59,8 @@ int64_t Planned(const Checkpoint& checkpoint, const Model& model, const Layout& 
   const CheckpointFormats formats(checkpoint);
   const StageEnds at_ends = {stage == 0, last};
   PlannedWorker worker{.weight_bytes = GpuShardBytes(config, formats, model.quantize, place, rank, at_ends)};
-  OffloadCandidate candidate{
-      .worker = &worker,
-      .ends = BytesOfEnds(config, formats, model.quantize, place, rank, at_ends, /*gpu=*/true)};
+  OffloadCandidate candidate{.worker = &worker,
+                             .ends = GpuBytesOfEnds(config, formats, model.quantize, place, rank, at_ends)};
   for (int64_t layer = place.layers.begin; layer < place.layers.end; ++layer) {
     candidate.layer_bytes.push_back(LayerImageBytes(config, formats, model.quantize, place.ranks[rank],
                                                     static_cast<int32_t>(layer), /*gpu=*/true));

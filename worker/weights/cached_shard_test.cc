@@ -409,8 +409,7 @@ TEST_F(StreamedEndsShard, PiecesAreTheWhole) {
       }
       const EndBytes counted =
           BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
-                      assignment_.stage_layout(), rank, {.first_stage = true, .last_stage = true},
-                      /*gpu=*/false);
+                      assignment_.stage_layout(), rank, {.first_stage = true, .last_stage = true});
       EXPECT_EQ(counted.embedding, (*whole)->embedding->bytes());
       EXPECT_EQ(counted.head, (*whole)->head->bytes());
       EXPECT_EQ(counted.head_piece, std::max((*shard)->head_pieces[0]->matrix->bytes(),
@@ -431,8 +430,7 @@ TEST_F(StreamedEndsShard, OneMatrixIsStreamedOnceAndAsBoth) {
   EXPECT_TRUE((*shard)->head_is_embedding);
   EXPECT_EQ((*shard)->head_pieces, (*shard)->embedding_pieces);
   EXPECT_TRUE(BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
-                          assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true},
-                          /*gpu=*/false)
+                          assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true})
                   .one_matrix);
   EXPECT_EQ(files(), 3u) << "two pieces, and a layer";
   EXPECT_LT((*shard)->streamed_bytes, (*shard)->bytes);
@@ -483,8 +481,8 @@ TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {
     EXPECT_NE((*shard)->head_pieces, (*shard)->embedding_pieces);
     EXPECT_EQ((*shard)->row_buffer_bytes, 0) << "they are in the host's memory";
     const EndBytes counted =
-        BytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
-                    assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true}, /*gpu=*/true);
+        GpuBytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
+                       assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true});
     int64_t head = 0;
     for (const auto& piece : (*shard)->head_pieces) {
       EXPECT_EQ(piece->file != nullptr, home == WeightHome::kDrive);
