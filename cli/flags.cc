@@ -326,8 +326,10 @@ void AddPlan(CLI::App& app, CommandLine& line) {
       ->check(CLI::Range(0, kContextTokensMax));
   plan->add_option(
       "--worker", line.plan.workers,
-      "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s; once for each worker. Workers of one host "
-      "share its memory. With gpu=80GB it computes on a GPU of that memory, which gets copy=25GB/s from the "
+      "name=a,host=h,memory=16GB,threads=8,bandwidth=40GB/s (else 20GB/s, a GPU's 1TB/s); once for each "
+      "worker. "
+      "Workers of one host share its memory. With gpu=80GB it computes on a GPU of that memory, which gets "
+      "copy=25GB/s from the "
       "host's. With drive=2GB/s it may stream layers that do not fit; gflops=200 says how fast batches can "
       "be at most. Default: this machine, measured");
   plan->add_flag("--mix-devices", line.plan.mix_devices, "GPUs and CPUs may be stages of one pipeline");

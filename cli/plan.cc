@@ -30,8 +30,8 @@ namespace {
 
 constexpr double kMeasureSeconds = 0.3;
 constexpr double kGflopsMax = 1e6;
-constexpr double kAssumedBandwidth = 20e9;  // of a worker described without one
-constexpr double kAssumedCopyRate = 20e9;   // to a GPU described without one: PCIe 4, of its 16 lanes
+constexpr double kAssumedBandwidth = 20e9, kAssumedGpuBandwidth = 1e12;  // of workers described without one
+constexpr double kAssumedCopyRate = 20e9;  // to a GPU described without one: PCIe 4, of its 16 lanes
 constexpr char kAssumedGpuLevel[] = "cuda_sm90";
 int64_t LoadedBytes(const Plan& plan) {
   int64_t bytes = 0;
@@ -135,7 +135,6 @@ WhatMoreBuys PlanWithMore(const ModelConfig& config, const TensorFormats& format
 
 absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) {
   WorkerInventory worker{.name = absl::StrCat("worker-", index), .host = absl::StrCat("host-", index)};
-  worker.read_bytes_per_second = kAssumedBandwidth;
   worker.kernel_levels = KernelLevelNames();
   double copy_rate = kAssumedCopyRate;
   for (absl::string_view field : absl::StrSplit(text, ',', absl::SkipEmpty())) {
@@ -175,6 +174,8 @@ absl::StatusOr<WorkerInventory> ParseWorker(const std::string& text, int index) 
           "\" is none of name=, host=, memory=, threads=, bandwidth=, drive=, gflops=, gpu=, copy="));
     }
   }
+  if (worker.read_bytes_per_second == 0)
+    worker.read_bytes_per_second = worker.gpu ? kAssumedGpuBandwidth : kAssumedBandwidth;
   if (worker.memory_bytes == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("worker \"", text, "\" needs memory=, for example memory=16GB"));

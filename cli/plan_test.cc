@@ -42,6 +42,8 @@ TEST(ParseWorkerTest, AGpuHasMemoryAndALevelOfItsOwn) {
   EXPECT_EQ(worker->gpu->copy_bytes_per_second, 50e9);
   EXPECT_EQ(worker->memory_bytes, 64'000'000'000);
   EXPECT_THAT(worker->kernel_levels, ::testing::ElementsAre("cuda_sm90"));
+  EXPECT_EQ(ParseWorker("memory=64GB,gpu=80GB", 0)->read_bytes_per_second, 1e12) << "not that of a CPU";
+  EXPECT_EQ(ParseWorker("memory=64GB", 0)->read_bytes_per_second, 20e9);
   EXPECT_NE(worker->gpu->uuid, ParseWorker("memory=64GB,gpu=80GB", 3)->gpu->uuid);
 }
 

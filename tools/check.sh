@@ -57,7 +57,7 @@ tsan() {
 }
 # Without groups, of which ctest knows nine.
 handover='common/bounded_queue|common/mutex|coordinator/token_stream|coordinator/engine_loop|coordinator/text_pool|worker/epoch_runner'
-handover+='|worker/thread_pool|worker/link/rendezvous|worker/link/connector|worker/weights/read_ahead|worker/weights/shard_loader'
+handover+='|worker/thread_pool|worker/link/rendezvous|worker/link/connector|worker/weights/read_ahead|worker/weights/shard_loader|worker/weights/cached_shard'
 threaded='common/.*|http/.*|metrics/.*|kernels/.*|worker/device/.*|worker/link/host_group|worker/link/staged_group|worker/link/link'
 threaded+='|worker/link/shm_link|worker/link/tree_sum|coordinator/engine|coordinator/scheduler|coordinator/kv_ledger'
 threaded+='|coordinator/stop_checker|tests/layouts/.*|tests/simulation/.*'
