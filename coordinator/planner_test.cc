@@ -362,6 +362,25 @@ TEST(PlannerTest, DeviceClassesMixOnlyWhenAsked) {
       HasSubstr("the ranks of a stage share one device class"));
 }
 
+// GPUs that round differently are as little alike as GPUs and CPUs.
+TEST(PlannerTest, GpusOfTwoNumericClassesMixOnlyWhenAsked) {
+  const ModelConfig config = Model("llama-7b");
+  std::vector<WorkerInventory> workers = {Gpu("h100", "h", "card-1", 80), Gpu("a100", "h", "card-2", 80)};
+  workers[1].kernel_levels = {"cuda_sm80"};
+  const absl::Status refused = MakePlan(config, kBF16, workers, {}).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(refused.message()),
+              HasSubstr("h100 (cuda_sm90) and a100 (cuda_sm80) compute different bits"));
+  const auto plan = MakePlan(config, kBF16, workers, {.mix_devices = true});
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_THAT(Degrees(*plan), ElementsAre(1, 1)) << "never ranks of one stage";
+  EXPECT_THAT(plan->kernel_levels, ElementsAre("cuda_sm90", "cuda_sm80"));
+  EXPECT_FALSE(MakePlan(config, kBF16, workers, {.mix_devices = true, .ranks = 2}).ok());
+  // Alone, each is a cluster of its own class.
+  for (const WorkerInventory& worker : workers)
+    EXPECT_THAT(MakePlan(config, kBF16, {worker}, {})->kernel_levels, worker.kernel_levels);
+}
+
 TEST(PlannerTest, BatchesAreBoundByReadingAndThenByArithmetic) {
   const ModelConfig config = Model("llama-7b");
   std::vector<WorkerInventory> workers = {Worker("a", "a", 32)};

@@ -49,7 +49,7 @@ absl::Status CheckShape(const LaunchShape& shape, const EmulateOptions& options)
   if (options.memory == nullptr) return complain("no memory");
   if (shape.threads <= 0 || shape.threads % 32 != 0 || shape.threads > emulated::Block::kThreadsMax)
     return complain(shape.threads, " threads a block");
-  if (shape.shared_bytes < 0 || shape.shared_bytes > emulated::Block::kSharedBytesMax)
+  if (shape.shared_bytes < 0 || shape.shared_bytes > options.shared_bytes_max)
     return complain(shape.shared_bytes, " bytes of shared memory");
   if (shape.grid_x <= 0 || shape.grid_y <= 0 || shape.grid_z <= 0 || shape.grid_y > kGridYZMax ||
       shape.grid_z > kGridYZMax)

@@ -17,6 +17,7 @@ struct EmulateOptions {
   uint64_t seed = 0;                       // of the schedule
   int threads = 1;                         // of the host, on which blocks run at the same time
   TensorCoreClass tensor_core = kHopperTensorCore;
+  int64_t shared_bytes_max = emulated::Block::kSharedBytesMax;
 };
 
 // Runs `body(args)` in every thread of every block, in an order of blocks that the seed gives, and returns

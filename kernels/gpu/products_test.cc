@@ -106,7 +106,8 @@ uint32_t Bits(float value) {
 // A matrix, rows to multiply it with, and the answers.
 class ProductTest : public ::testing::TestWithParam<Shape> {
  protected:
-  ProductTest() : matrix_(GetParam().spec, 11), weights_(gpu_, matrix_) {
+  explicit ProductTest(const EmulatedCard& card = kEmulatedHopper)
+      : gpu_(1, card), numerics_(card.tensor_core), matrix_(GetParam().spec, 11), weights_(gpu_, matrix_) {
     TestRandom random(12);
     x_ = random.Wide(kRowsMax * cols());
     x_device_ = gpu_.Put(x_);
@@ -122,7 +123,7 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
   const std::vector<float>& Expected(int row, int64_t output) {
     auto& expected = expected_[row * outputs() + output];
     if (expected.empty()) {
-      expected = ReferenceProduct(matrix_, output, x_.data() + row * cols()).Roots();
+      expected = ReferenceProduct(matrix_, output, x_.data() + row * cols(), numerics_).Roots();
       if (!bias_.empty()) expected[0] += bias_[output];
     }
     return expected;
@@ -178,6 +179,7 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
   void Tile(const Prepared& prepared, int rows, int tile_rows, int depth, float* y);
 
   EmulatedGpu gpu_;
+  const TensorCoreClass numerics_;
   const RandomMatrix matrix_;
   const DeviceWeights weights_;
   std::vector<float> x_, bias_;
@@ -358,6 +360,27 @@ TEST_P(ScalarProductTest, FollowsTheContract) {
   }
 }
 
+// The same kernels give the bits of the card's tensor cores, which are others.
+class AmpereProductTest : public ProductTest {
+ protected:
+  AmpereProductTest() : ProductTest(kEmulatedAmpere) {}
+};
+
+TEST_P(AmpereProductTest, StreamFollowsTheContract) {
+  constexpr int kRows = 9;
+  const Prepared prepared = Prepare(kRows, OperandOrder::kFragments);
+  const int tiles_n = StreamKernel(weights_.form, 1, 2).has_value() ? 2 : 1;
+  float* y = NewOutput(kRows);
+  Stream(prepared, kRows, 1, tiles_n, /*warps=*/2, y);
+  ExpectRight(y, kRows, "on Ampere");
+  int others = 0;
+  for (int64_t output = 0; output < outputs(); ++output) {
+    const auto hopper = ReferenceProduct(matrix_, output, x_.data(), kHopperTensorCore).Roots();
+    others += hopper.back() != ReferenceProduct(matrix_, output, x_.data(), numerics_).Roots().back();
+  }
+  EXPECT_GT(others, 0);
+}
+
 std::vector<Shape> ShapesOf(bool scalar) {
   std::vector<Shape> shapes;
   for (Shape& shape : Shapes()) {
@@ -368,6 +391,12 @@ std::vector<Shape> ShapesOf(bool scalar) {
   return shapes;
 }
 INSTANTIATE_TEST_SUITE_P(All, TensorProductTest, ::testing::ValuesIn(ShapesOf(false)),
+                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(Each, AmpereProductTest,
+                         ::testing::Values(Shape{"bf16", Even(Whole(37, 0, WeightFormat::kBF16), 32)},
+                                           Shape{"int8",
+                                                 Grouped(Odd(Whole(50, 0, WeightFormat::kInt8)), 64, true)},
+                                           Shape{"int4", Grouped(Whole(50, 600, WeightFormat::kInt4), 32)}),
                          [](const auto& info) { return info.param.name; });
 INSTANTIATE_TEST_SUITE_P(All, ScalarProductTest, ::testing::ValuesIn(ShapesOf(true)),
                          [](const auto& info) { return info.param.name; });

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/gpu/kernel_list.h"
+#include "kernels/gpu/tensor_core.h"
 
 // What we use of a GPU's runtime, with two bodies: CUDA (runtime_cuda.cc, or no_cuda.cc where it was not
 // there when this was built) and the emulator (runtime_emulated.cc).
@@ -97,6 +98,7 @@ struct DeviceInfo {
   std::string uuid;           // equal for processes that share a card
   std::string numeric_class;  // kernel level of the bits it computes: "cuda_sm90"
   int multiprocessors = 0;
+  int64_t shared_bytes = 0;  // of a block, at most
   int64_t memory_bytes = 0;
   int64_t free_bytes = 0;
   bool hopper = false;  // has wgmma
@@ -142,10 +144,27 @@ class Runtime {
 absl::StatusOr<std::vector<DeviceInfo>> ListCudaDevices();
 absl::StatusOr<std::unique_ptr<Runtime>> MakeCudaRuntime(int index);
 
+// The card that is emulated: what decides which kernels run, and which bits come of them.
+struct EmulatedCard {
+  const char* numeric_class = "cuda_sm90";
+  TensorCoreClass tensor_core = kHopperTensorCore;
+  bool hopper = true;  // has wgmma
+  int multiprocessors = 2;
+  int64_t shared_bytes = 227 << 10;
+};
+inline constexpr EmulatedCard kEmulatedHopper;
+// The others without the shared memory that their server's cards have.
+inline constexpr EmulatedCard kEmulatedBlackwell{.hopper = false, .shared_bytes = 99 << 10};
+inline constexpr EmulatedCard kEmulatedAmpere{.numeric_class = "cuda_sm80",
+                                              .tensor_core = kAmpereTensorCore,
+                                              .hopper = false,
+                                              .shared_bytes = 99 << 10};
+
 struct EmulatedRuntimeOptions {
   uint64_t seed = 1;  // of the schedules
   int threads = 1;
   int64_t memory_bytes = int64_t{1} << 30;
+  EmulatedCard card = kEmulatedHopper;
 };
 std::unique_ptr<Runtime> MakeEmulatedRuntime(const EmulatedRuntimeOptions& options);
 

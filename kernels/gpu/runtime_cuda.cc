@@ -70,6 +70,7 @@ absl::StatusOr<DeviceInfo> InfoOf(int index) {
                   .uuid = Uuid(properties.uuid),
                   .numeric_class = NumericClass(properties.major, properties.minor),
                   .multiprocessors = properties.multiProcessorCount,
+                  .shared_bytes = static_cast<int64_t>(properties.sharedMemPerBlockOptin),
                   .memory_bytes = static_cast<int64_t>(properties.totalGlobalMem),
                   .hopper = properties.major == 9};
   return info;

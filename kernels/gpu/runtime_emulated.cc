@@ -29,11 +29,12 @@ class EmulatedRuntime : public Runtime {
       : options_(options), memory_(options.memory_bytes), seed_(options.seed) {
     info_.name = "emulated GPU";
     info_.uuid = "emulated";
-    info_.numeric_class = "cuda_sm90";
-    info_.multiprocessors = 2;
+    info_.numeric_class = options.card.numeric_class;
+    info_.multiprocessors = options.card.multiprocessors;
+    info_.shared_bytes = options.card.shared_bytes;
     info_.memory_bytes = options.memory_bytes;
     info_.free_bytes = options.memory_bytes;
-    info_.hopper = true;
+    info_.hopper = options.card.hopper;
   }
 
   const DeviceInfo& info() const override { return info_; }
@@ -60,14 +61,21 @@ class EmulatedRuntime : public Runtime {
   void Run(const LaunchList& list) override {
     for (const LaunchList::Launch& launch : list.launches()) {
       if (!status_.ok()) return;
+      const KernelInfo& kernel = kKernels[static_cast<int>(launch.kernel)];
+      if (kernel.hopper_only && !info_.hopper)
+        return Keep(absl::InternalError(absl::StrCat(kernel.name, " is compiled for Hopper only")));
       ++launches[static_cast<int>(launch.kernel)];
       Keep(EmulateLaunch({.grid_x = launch.shape.grid_x,
                           .grid_y = launch.shape.grid_y,
                           .grid_z = launch.shape.grid_z,
                           .threads = launch.shape.threads,
                           .shared_bytes = launch.shape.shared_bytes,
-                          .name = kKernels[static_cast<int>(launch.kernel)].name},
-                         {.memory = &memory_, .seed = ++seed_, .threads = options_.threads},
+                          .name = kernel.name},
+                         {.memory = &memory_,
+                          .seed = ++seed_,
+                          .threads = options_.threads,
+                          .tensor_core = options_.card.tensor_core,
+                          .shared_bytes_max = options_.card.shared_bytes},
                          EmulatedBody(launch.kernel), list.args(launch)));
     }
   }

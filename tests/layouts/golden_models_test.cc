@@ -200,15 +200,21 @@ TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
   const bool tensor_cores = Has(
       **checkpoint, [](WeightFormat format) { return IsQuantized(format) || format == WeightFormat::kBF16; });
   const double bf16 = std::ldexp(1, -9) / std::sqrt(3.0);
-  for (const DType kv_type : {DType::kF32, DType::kBF16}) {
-    const bool rounds = tensor_cores || kv_type == DType::kBF16;
-    const double error = LargestError(golden, TestGpuLevel(), kv_type, [](size_t) { return TestGpu(); });
-    const double allowed =
-        LargestErrorAllowed(golden, **checkpoint, rounds ? bf16 : 0.0, kv_type == DType::kBF16 ? 8 : 4);
-    EXPECT_LE(error, allowed) << GetParam() << ", KV cache of " << Name(kv_type);
-    if (std::getenv("PRINT_ERRORS") != nullptr) {
-      printf("%-28s gpu, KV %s   %.2e of %.2e\n", GetParam().c_str(), std::string(Name(kv_type)).c_str(),
-             error, allowed);
+  std::vector<gpu::EmulatedCard> cards = {gpu::kEmulatedHopper};
+  if (TestEveryLayout() && !TestGpuIsReal()) cards.push_back(gpu::kEmulatedAmpere);
+  for (const gpu::EmulatedCard& card : cards) {
+    for (const DType kv_type : {DType::kF32, DType::kBF16}) {
+      const bool rounds = tensor_cores || kv_type == DType::kBF16;
+      const double error =
+          LargestError(golden, TestGpuLevel(card), kv_type, [&](size_t) { return TestGpu(card); });
+      const double allowed =
+          LargestErrorAllowed(golden, **checkpoint, rounds ? bf16 : 0.0, kv_type == DType::kBF16 ? 8 : 4);
+      EXPECT_LE(error, allowed) << GetParam() << ", " << TestGpuLevel(card) << ", KV cache of "
+                                << Name(kv_type);
+      if (std::getenv("PRINT_ERRORS") != nullptr) {
+        printf("%-28s %s, KV %s   %.2e of %.2e\n", GetParam().c_str(), card.numeric_class,
+               std::string(Name(kv_type)).c_str(), error, allowed);
+      }
     }
   }
 }

@@ -5,28 +5,36 @@
 
 #include "common/check.h"
 #include "common/log.h"
-#include "kernels/gpu/runtime.h"
 #include "worker/device/gpu_device.h"
 
 namespace bellwether {
 namespace {
 
-std::unique_ptr<gpu::Runtime> TestRuntime() {
-  if (std::getenv("BELLWETHER_TEST_CUDA") != nullptr) {
+std::unique_ptr<gpu::Runtime> TestRuntime(const gpu::EmulatedCard& card) {
+  if (TestGpuIsReal()) {
     auto runtime = gpu::MakeCudaRuntime(0);
     if (!runtime.ok()) LogError(runtime.status().ToString());
     BW_CHECK(runtime.ok());
     return *std::move(runtime);
   }
   static std::atomic<uint64_t> seed{1};
-  return gpu::MakeEmulatedRuntime({.seed = seed.fetch_add(1000), .threads = 2});
+  return gpu::MakeEmulatedRuntime({.seed = seed.fetch_add(1000), .threads = 2, .card = card});
 }
 
 }  // namespace
 
-std::shared_ptr<Device> TestGpu() { return std::make_shared<GpuDevice>(TestRuntime(), /*threads=*/2); }
+std::shared_ptr<Device> TestGpu(const gpu::EmulatedCard& card) {
+  return std::make_shared<GpuDevice>(TestRuntime(card), /*threads=*/2);
+}
 
-std::string TestGpuLevel() { return "cuda_sm90"; }
+std::string TestGpuLevel(const gpu::EmulatedCard& card) {
+  if (!TestGpuIsReal()) return card.numeric_class;
+  const auto devices = gpu::ListCudaDevices();
+  BW_CHECK(devices.ok() && !devices->empty());
+  return devices->front().numeric_class;
+}
+
+bool TestGpuIsReal() { return std::getenv("BELLWETHER_TEST_CUDA") != nullptr; }
 
 bool TestEveryLayout() { return std::getenv("BELLWETHER_ALL_LAYOUTS") != nullptr; }
 

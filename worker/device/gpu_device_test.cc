@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -21,6 +22,30 @@ TEST(GpuDeviceTest, AFaultLeavesTheDeviceLostForThisProcess) {
   device.runtime().CopyToDevice(host.data(), host.data(), 16);
   EXPECT_THAT(std::string(device.Health().message()), ::testing::HasSubstr("a copy of 16 bytes touches"));
   EXPECT_FALSE(device.Health().ok()) << "for good";
+}
+
+// Whoever plans for another class would get other bits.
+TEST(GpuDeviceTest, AnotherNumericClassIsRefused) {
+  const ModelConfig config = {.layers = 1, .hidden = 32, .heads = 4, .kv_heads = 4, .head_dim = 8};
+  for (const auto& [card, level] : {std::pair{gpu::kEmulatedAmpere, "cuda_sm90"},
+                                    {gpu::kEmulatedHopper, "cuda_sm80"},
+                                    {gpu::kEmulatedHopper, "avx2"}}) {
+    GpuDevice device(gpu::MakeEmulatedRuntime({.card = card}), /*threads=*/1);
+    const absl::Status refused = device.NewOps({.config = &config, .kernel_level = level}).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+    EXPECT_THAT(std::string(refused.message()),
+                ::testing::HasSubstr(absl::StrCat("computes as ", card.numeric_class, ", not as ", level)));
+  }
+}
+
+// A kernel that no code of the card's has cannot be asked for.
+TEST(GpuDeviceTest, OnlyHopperHasTheKernelsOfHopper) {
+  GpuDevice device(gpu::MakeEmulatedRuntime({.card = gpu::kEmulatedBlackwell}), /*threads=*/1);
+  gpu::LaunchList list;
+  list.Add(gpu::Kernel::attend_tile_4, {.threads = 256}, gpu::AttentionArgs{});
+  device.runtime().Run(list);
+  EXPECT_THAT(std::string(device.runtime().Synchronize().message()),
+              ::testing::HasSubstr("attend_tile_4 is compiled for Hopper only"));
 }
 
 class SlotsTest : public ::testing::Test {

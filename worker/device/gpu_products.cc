@@ -135,12 +135,13 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
   for (const Product& product : products) tiles += Of(*product.weights).form().tiles;
   if (tiles == 0) return;
   const bool wide = form.set_ends_at != SetEnds::kAnywhere || form.format == WeightFormat::kBF16;
-  const int tiles_n = rows > 8 && wide ? 2 : 1;
+  const bool two_fit = gpu::StreamMatmulSharedBytes(segments, 2, 1) <= runtime_->info().shared_bytes;
+  const int tiles_n = rows > 8 && wide && two_fit ? 2 : 1;
   // Two tiles share what a warp does for x, where there are enough of them to keep every multiprocessor at
   // work.
   const int64_t multiprocessors = runtime_->info().multiprocessors;
   const int tiles_m =
-      IsQuantized(form.format) && wide && tiles_n == 1 && tiles >= 6 * multiprocessors ? 2 : 1;
+      IsQuantized(form.format) && wide && tiles_n == 1 && two_fit && tiles >= 6 * multiprocessors ? 2 : 1;
   const int64_t blocks = Blocks(tiles, tiles_m);
   const int warps =
       std::min(segments, IsQuantized(form.format) || blocks >= multiprocessors * 3 / 2 ? 8 : 16);

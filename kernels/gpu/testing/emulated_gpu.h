@@ -38,7 +38,8 @@ class EmulatedGpu {
   // What outputs hold before they are written; a NaN that no kernel makes, in fp32 and in either half.
   static constexpr uint32_t kUntouched = 0x7fc17fc1;
 
-  explicit EmulatedGpu(uint64_t seed = 1) : runtime_(MakeEmulatedRuntime({.seed = seed})) {}
+  explicit EmulatedGpu(uint64_t seed = 1, const EmulatedCard& card = kEmulatedHopper)
+      : runtime_(MakeEmulatedRuntime({.seed = seed, .card = card})) {}
 
   // Every array has memory of its own, so that the emulator finds a step beyond its end. Kept until the end.
   template <typename T>

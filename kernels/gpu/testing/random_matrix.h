@@ -71,8 +71,9 @@ struct RandomMatrix {
 // One output of one row.
 class ReferenceProduct {
  public:
-  ReferenceProduct(const RandomMatrix& matrix, int64_t output, const float* x)
-      : matrix_(matrix), spec_(matrix.spec), output_(output), x_(x) {}
+  ReferenceProduct(const RandomMatrix& matrix, int64_t output, const float* x,
+                   const TensorCoreClass& numerics = kHopperTensorCore)
+      : matrix_(matrix), spec_(matrix.spec), output_(output), x_(x), numerics_(numerics) {}
 
   // The sum of each root of the reduction tree that the matrix yields.
   std::vector<float> Roots() const {
@@ -127,7 +128,7 @@ class ReferenceProduct {
         a[i] = BF16FromF32(matrix_.quantized() ? matrix_.q[at] : matrix_.values[at]);
         b[i] = BF16FromF32(x_[step + i]);
       }
-      sum = TensorCoreDot(kHopperTensorCore, a, b, sum);
+      sum = TensorCoreDot(numerics_, a, b, sum);
     }
     return sum;
   }
@@ -136,6 +137,7 @@ class ReferenceProduct {
   const kernels::MatrixSpec& spec_;
   const int64_t output_;
   const float* const x_;
+  const TensorCoreClass numerics_;
 };
 
 // A matrix in a GPU's form, on the host.
