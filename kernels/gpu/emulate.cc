@@ -74,7 +74,8 @@ struct BlockOrder {
 absl::Status EmulateLaunch(const LaunchShape& shape, const EmulateOptions& options,
                            void (*body)(const void* args), const void* args) {
   if (absl::Status status = CheckShape(shape, options); !status.ok()) return status;
-  const emulated::Block::Task task = {shape, options.memory, options.tensor_core, body, args};
+  const emulated::Block::Task task = {shape, options.memory, options.tensor_core, options.overlaps, body,
+                                      args};
   const BlockOrder order(int64_t{shape.grid_x} * shape.grid_y * shape.grid_z, options.seed);
   std::atomic<int64_t> next{0};
   std::mutex mutex;

@@ -17,6 +17,9 @@ struct EmulateOptions {
   uint64_t seed = 0;                       // of the schedule
   int threads = 1;                         // of the host, on which blocks run at the same time
   TensorCoreClass tensor_core = kHopperTensorCore;
+  // The kernel begins while the one before it runs, as on a card: until WaitForPreviousKernel it may write
+  // nothing, and read nothing that is unsettled.
+  bool overlaps = false;
   int64_t shared_bytes_max = emulated::Block::kSharedBytesMax;
 };
 

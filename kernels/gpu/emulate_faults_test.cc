@@ -9,8 +9,8 @@
 #include "kernels/gpu/simt.h"
 
 // Kernels with a planted fault: the emulator finds it, by an error that says what and where, or by results
-// that differ. Not modelled, so not here: a missing WaitForPreviousKernel (kernels never overlap), a missing
-// SyncWarp between lanes that some GPU would run in step, and the order of plain reads and writes.
+// that differ. Not modelled, so not here: a missing SyncWarp between lanes that some GPU would run in step,
+// and the order of plain reads and writes.
 
 namespace bellwether::gpu {
 namespace {
@@ -268,6 +268,59 @@ INSTANTIATE_TEST_SUITE_P(
         Expectation{Misuse::kWgmmaWithoutAsyncFence, {"without FenceAsyncShared"}},
         Expectation{Misuse::kWgmmaOfSomeWarps, {"deadlock: threads 0-95 wait at WgmmaWait"}},
         Expectation{Misuse::kWgmmaOutOfShared, {"Wgmma of 256 bytes at byte 3968 of 4096"}}));
+
+// ---- Kernels that begin while the one before runs
+
+enum class Overlap { kNone, kReadsBefore, kCopiesBefore, kWritesBefore, kNeverWaits, kOneNeverWaits };
+
+struct OverlapArgs {
+  Overlap overlap;
+  const float* settled;
+  const float* unsettled;
+  float* out;
+};
+
+void OverlapKernel(const OverlapArgs& args) {
+  const bool one = ThreadIndex() == 37;
+  LetNextKernelStart();
+  float value = Load(args.settled);
+  if (args.overlap == Overlap::kReadsBefore && one) value += Load(args.unsettled);
+  if (args.overlap == Overlap::kCopiesBefore && one) CopyAsync16(SharedMemory(), args.unsettled);
+  if (args.overlap == Overlap::kWritesBefore && one) Store(args.out, value);
+  if (args.overlap == Overlap::kNeverWaits || (args.overlap == Overlap::kOneNeverWaits && one)) return;
+  WaitForPreviousKernel();
+  Store(args.out + ThreadIndex(), value + Load(args.unsettled));
+}
+
+TEST_F(FaultTest, OverlapsWithTheKernelBefore) {
+  const DeviceArray<float> settled(memory_, std::vector<float>(128, 1.0f)),
+      unsettled(memory_, std::vector<float>(128, 2.0f)), out(memory_, 128);
+  const auto run = [&](Overlap overlap, bool overlaps, uint64_t seed) {
+    memory_.Settle();
+    memory_.Unsettle(unsettled.data() + 5);
+    return std::string(
+        EmulateLaunch<OverlapKernel>({.threads = 64, .shared_bytes = 16, .name = "overlap"},
+                                     {.memory = &memory_, .seed = seed, .overlaps = overlaps},
+                                     OverlapArgs{overlap, settled.data(), unsettled.data(), out.data()})
+            .message());
+  };
+  for (int seed = 0; seed < kSeeds; ++seed) {
+    EXPECT_EQ(run(Overlap::kNone, true, seed), "");
+    EXPECT_TRUE(memory_.Unsettled(out.data())) << "by its writing";
+    EXPECT_EQ(run(Overlap::kWritesBefore, false, seed), "") << "where it does not overlap";
+    for (const auto& [overlap, words] :
+         {std::pair{Overlap::kReadsBefore,
+                    "thread 37: Load before WaitForPreviousKernel of what was written"},
+          {Overlap::kCopiesBefore, "thread 37: CopyAsync16 before WaitForPreviousKernel of what was written"},
+          {Overlap::kWritesBefore, "thread 37: Store before WaitForPreviousKernel"},
+          {Overlap::kOneNeverWaits, "thread 37: ended without WaitForPreviousKernel"},
+          {Overlap::kNeverWaits, ": ended without WaitForPreviousKernel"}}) {
+      const std::string message = run(overlap, true, seed);
+      EXPECT_THAT(message, HasSubstr(words));
+      EXPECT_THAT(message, HasSubstr("overlap: block (0, 0, 0) thread "));
+    }
+  }
+}
 
 // ---- Faults that show in the results, in nearly every schedule
 

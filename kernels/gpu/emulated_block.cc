@@ -16,7 +16,9 @@ namespace {
 constexpr int kSharedAlignment = 1024;
 constexpr int kSharedGuardBytes = 1024;  // behind shared memory, checked when the block has ended
 
-std::string At(const Where& where) { return absl::StrCat(where.file_name(), ":", where.line()); }
+std::string At(const Where& where) {
+  return where.line() == 0 ? "its end" : absl::StrCat(where.file_name(), ":", where.line());
+}
 
 bool SamePlace(const Where& a, const Where& b) {
   // One file's name is nearly always one literal; this is asked for every lane of every warp operation.
@@ -61,7 +63,9 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
     thread.fiber.Start(stacks_.stack(i), FiberStacks::kBytes - i % 32 * 128, ThreadEntry);
     thread.copies.clear();
     thread.copy_groups = 0;
+    thread.waited = !task.overlaps;
   }
+  to_wait_ = task.overlaps ? shape.threads : 0;
   for (int i = 0; i < warps(); ++i) {
     Warp& warp = warps_[i];
     warp.live = warp.ready = ~0u;
@@ -86,6 +90,7 @@ absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   hurried_warp_ = -1;
   ranges_.fill({});
   recent_ranges_.fill({});
+  recent_written_.fill(false);
   main_.emplace();
   return absl::OkStatus();
 }
@@ -180,6 +185,8 @@ void Block::EndThread() {
   --live_;
   pending_copies_ -= static_cast<int>(thread.copies.size());
   thread.copies.clear();
+  // The next kernel waits for this one only, which would be done before the one before it is.
+  if (!thread.waited) Fail("ended without WaitForPreviousKernel", Where());
   if (!warp.wgmmas.empty()) Fail("ended before it waited for a Wgmma", warp.wgmmas.front().where);
   // Threads that have ended are not waited for.
   Group& all = groups_[0];
@@ -384,11 +391,31 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
 
 // ---- Memory
 
+void Block::WaitForPreviousKernel() {
+  bool& waited = current().waited;
+  if (!waited) --to_wait_;
+  waited = true;
+}
+
+void Block::Written(const void* p, const Where& where) {
+  if (!current().waited) Fail("Store before WaitForPreviousKernel", where);
+  task_.memory->Unsettle(p);
+  recent_written_[reinterpret_cast<uintptr_t>(p) / kRecentBytes % kRecentRanges] = true;
+}
+
 void Block::FindGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
   const auto address = reinterpret_cast<uintptr_t>(p);
   if (address % alignment != 0)
     Fail(absl::StrCat(word, " of ", bytes, " bytes at an address that is no multiple of ", alignment), where);
-  EmulatedMemory::Range& recent = recent_ranges_[address / kRecentBytes % kRecentRanges];
+  if (!current().waited && task_.memory->Unsettled(p)) {
+    Fail(absl::StrCat(word, " before WaitForPreviousKernel of what was written since the host last waited: ",
+                      task_.memory->Describe(p)),
+         where);
+  }
+  const auto slot = address / kRecentBytes % kRecentRanges;
+  EmulatedMemory::Range& recent = recent_ranges_[slot];
+  if (address >= recent.begin && address + bytes <= recent.end) return;
+  recent_written_[slot] = false;
   for (const EmulatedMemory::Range& range : ranges_) {
     if (address < range.begin || address + bytes > range.end) continue;
     recent = range;

@@ -25,7 +25,8 @@
 //
 // Faults. A kernel that does what a GPU does not define, or cannot finish, makes Run fail with a message that
 // names thread, word and source line. Not modelled: order of memory accesses other than by the words, bank
-// conflicts, kernels that overlap (WaitForPreviousKernel is without effect), other blocks that run.
+// conflicts, other blocks that run. Kernels do not overlap, but what a kernel must leave to the time after
+// WaitForPreviousKernel is a fault before it.
 
 namespace bellwether::gpu {
 
@@ -87,6 +88,7 @@ class Block {
     LaunchShape shape;
     const EmulatedMemory* memory = nullptr;
     TensorCoreClass tensor_core = kHopperTensorCore;
+    bool overlaps = false;  // with the kernel before
     void (*body)(const void* args) = nullptr;
     const void* args = nullptr;
   };
@@ -102,9 +104,17 @@ class Block {
   void CheckGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where) {
     const auto address = reinterpret_cast<uintptr_t>(p);
     const EmulatedMemory::Range& range = recent_ranges_[address / kRecentBytes % kRecentRanges];
-    if (address >= range.begin && address + bytes <= range.end && address % alignment == 0) return;
+    if (address >= range.begin && address + bytes <= range.end && address % alignment == 0 && to_wait_ == 0)
+      return;
     FindGlobal(p, bytes, alignment, word, where);
   }
+  // Likewise, for writing.
+  void CheckStore(const void* p, int bytes, int alignment, const Where& where) {
+    CheckGlobal(p, bytes, alignment, "Store", where);
+    if (task_.overlaps && !recent_written_[reinterpret_cast<uintptr_t>(p) / kRecentBytes % kRecentRanges])
+      Written(p, where);
+  }
+  void WaitForPreviousKernel();
   // Barrier 0 takes all threads that have not ended, whatever `threads` is.
   void SyncGroup(int id, int threads, const char* word, const Where& where);
   // Waits for the other lanes; the last to come performs the operation on what all of them gave.
@@ -155,6 +165,7 @@ class Block {
     int detail = 0;         // a barrier's parity, or a group's number
     const char* word = "";  // that it waits in
     Where where;
+    bool waited = false;              // for the kernel before
     const void* object = nullptr;     // a barrier in shared memory
     std::vector<PendingCopy> copies;  // CopyAsync16 not landed yet
     int copy_groups = 0;              // committed
@@ -245,6 +256,7 @@ class Block {
   bool PerformWgmma(int warpgroup);
   void CheckFenced(const PendingWgmma& op, int thread);
   void MultiplyAdd(const PendingWgmma& op) const;
+  void Written(const void* p, const Where& where);
   void FindGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where);
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
   std::string DescribeWaits() const;
@@ -273,6 +285,7 @@ class Block {
   int live_ = 0;
   int pending_copies_ = 0;  // of all threads
   int pending_wgmmas_ = 0;  // of all warps
+  int to_wait_ = 0;         // threads that have not waited for the kernel before
 
   // The warp whose turn it is, and which of its lanes come next.
   int turn_warp_ = 0;
@@ -294,6 +307,7 @@ class Block {
   // Allocations that were found before, all and by some bits of the address.
   std::array<EmulatedMemory::Range, kRangesKept> ranges_;
   std::array<EmulatedMemory::Range, kRecentRanges> recent_ranges_;
+  std::array<bool, kRecentRanges> recent_written_;  // and known to be unsettled
   int next_range_ = 0;
 
   std::array<uint32_t, 2> random_key_ = {};

@@ -100,6 +100,7 @@ absl::Status EmulatedMemory::Free(void* memory) {
   absl::Status status = CheckGuards(found->first, found->second);
   if (found->second.memory != nullptr) bytes_allocated_ -= found->second.bytes;
   std::free(found->second.memory);
+  unsettled_.erase(found->first);
   allocations_.erase(found);
   return status;
 }
@@ -133,6 +134,23 @@ std::string EmulatedMemory::Describe(const void* p) const {
     return absl::StrCat("byte ", address - before->first, " of an allocation of ", before->second.bytes);
   if (after == allocations_.end()) return "no allocation is known";
   return absl::StrCat(after->first - address, " bytes before an allocation of ", after->second.bytes);
+}
+
+void EmulatedMemory::Unsettle(const void* p) const {
+  const Range range = Find(p);
+  std::lock_guard<std::mutex> lock(mutex_);
+  unsettled_.insert(range.begin);
+}
+
+bool EmulatedMemory::Unsettled(const void* p) const {
+  const Range range = Find(p);
+  std::lock_guard<std::mutex> lock(mutex_);
+  return unsettled_.contains(range.begin);
+}
+
+void EmulatedMemory::Settle() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  unsettled_.clear();
 }
 
 int64_t EmulatedMemory::bytes_allocated() const {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -44,6 +45,13 @@ class EmulatedMemory {
   // "1024 bytes from the start of an allocation of 512 bytes", for messages.
   std::string Describe(const void* p) const;
   int64_t bytes_allocated() const;
+
+  // An allocation is unsettled from when some of it is written to by work in a GPU's order until that work is
+  // known to be done: a kernel that overlaps with the one before may not see what it holds.
+  void Unsettle(const void* p) const;
+  bool Unsettled(const void* p) const;
+  void Settle() const;
+
   // Guard zones of all live allocations.
   absl::Status CheckGuards() const;
 
@@ -58,6 +66,7 @@ class EmulatedMemory {
   mutable std::mutex mutex_;
   std::map<uintptr_t, Allocation> allocations_;  // by start
   int64_t bytes_allocated_ = 0;
+  mutable std::set<uintptr_t> unsettled_;
 };
 
 // Fills with EmulatedMemory::kPoison; bytes of a last odd one too.

@@ -1,5 +1,6 @@
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <atomic>
 #include <cstdio>
 
@@ -122,6 +123,7 @@ class CudaRuntime : public Runtime {
       // More than 48 KiB of shared memory are given only where that is said beforehand.
       cudaFuncAttributes attributes;
       BW_RETURN_IF_ERROR(StatusOf(cudaFuncGetAttributes(&attributes, CudaKernel(kernel)), what_));
+      waits_[kernel] = attributes.ptxVersion >= 90;
       int most = 0;
       BW_RETURN_IF_ERROR(StatusOf(
           cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, info_.index), what_));
@@ -240,8 +242,9 @@ class CudaRuntime : public Runtime {
     Bind();
     if (status_.ok()) Keep(cudaMemcpyAsync(to, from, bytes, kind, stream_), "a copy");
   }
-  // A kernel may begin while the one before ends: it waits itself before it reads (simt.h,
-  // WaitForPreviousKernel).
+  // A kernel may begin while the one before ends, if it waits itself before it reads (simt.h,
+  // WaitForPreviousKernel). That says the code that the card was given, not the card: later ones than were
+  // known when this was built compile what knows no waiting.
   cudaError_t LaunchOne(const LaunchList& list, const LaunchList::Launch& launch) {
     cudaLaunchAttribute overlap;
     overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -252,7 +255,7 @@ class CudaRuntime : public Runtime {
     config.dynamicSmemBytes = launch.shape.shared_bytes;
     config.stream = stream_;
     config.attrs = &overlap;
-    config.numAttrs = info_.numeric_class == "cuda_sm90" ? 1 : 0;
+    config.numAttrs = waits_[static_cast<int>(launch.kernel)] ? 1 : 0;
     void* args[] = {const_cast<char*>(list.args(launch))};
     return cudaLaunchKernelExC(&config, CudaKernel(static_cast<int>(launch.kernel)), args);
   }
@@ -260,6 +263,7 @@ class CudaRuntime : public Runtime {
   const DeviceInfo info_;
   const std::string what_;
   cudaStream_t stream_ = nullptr;
+  std::array<bool, kKernelCount> waits_{};  // its code has WaitForPreviousKernel
   absl::Status status_;
 };
 

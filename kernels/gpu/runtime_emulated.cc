@@ -43,6 +43,7 @@ class EmulatedRuntime : public Runtime {
   absl::StatusOr<void*> Allocate(int64_t bytes) override {
     BW_ASSIGN_OR_RETURN(void* memory, memory_.Allocate(bytes));
     std::memset(memory, 0, bytes);
+    memory_.Unsettle(memory);
     return memory;
   }
   void Free(void* memory) override { Keep(memory_.Free(memory)); }
@@ -50,13 +51,13 @@ class EmulatedRuntime : public Runtime {
   void FreeHost(void* memory) override { ::operator delete(memory, kPage); }
 
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
-    if (bytes > 0 && Check(to, bytes)) std::memcpy(to, from, bytes);  // of nothing, `from` may be null
+    if (bytes > 0 && Check(to, bytes)) CopyTo(to, from, bytes);  // of nothing, `from` may be null
   }
   void CopyToHost(void* to, const void* from, int64_t bytes) override {
     if (bytes > 0 && Check(from, bytes)) std::memcpy(to, from, bytes);
   }
   void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    if (bytes > 0 && Check(to, bytes) && Check(from, bytes)) std::memcpy(to, from, bytes);
+    if (bytes > 0 && Check(to, bytes) && Check(from, bytes)) CopyTo(to, from, bytes);
   }
   void Run(const LaunchList& list) override {
     for (const LaunchList::Launch& launch : list.launches()) {
@@ -75,6 +76,7 @@ class EmulatedRuntime : public Runtime {
                           .seed = ++seed_,
                           .threads = options_.threads,
                           .tensor_core = options_.card.tensor_core,
+                          .overlaps = true,
                           .shared_bytes_max = options_.card.shared_bytes},
                          EmulatedBody(launch.kernel), list.args(launch)));
     }
@@ -84,8 +86,12 @@ class EmulatedRuntime : public Runtime {
   }
   void Run(Graph& graph) override { Run(static_cast<EmulatedGraph&>(graph).list); }
   absl::StatusOr<std::unique_ptr<CopyLane>> MakeCopyLane(int slots) override;
-  absl::Status Synchronize() override { return status_; }
+  absl::Status Synchronize() override {
+    memory_.Settle();
+    return status_;
+  }
   absl::StatusOr<bool> Done() override {
+    memory_.Settle();
     BW_RETURN_IF_ERROR(status_);
     return true;
   }
@@ -94,6 +100,10 @@ class EmulatedRuntime : public Runtime {
   friend class EmulatedCopyLane;
   static constexpr std::align_val_t kPage{4096};
 
+  void CopyTo(void* to, const void* from, int64_t bytes) {
+    std::memcpy(to, from, bytes);
+    memory_.Unsettle(to);
+  }
   void Keep(const absl::Status& status) { status_.Update(status); }
   bool Check(const void* p, int64_t bytes) {
     if (status_.ok() && !memory_.Contains(p, bytes)) {

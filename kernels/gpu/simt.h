@@ -44,7 +44,8 @@
 //                                          128 contiguous bytes each, and the bytes from one to the next along k
 //                                          and along columns
 //             LowerRegisters<n>() RaiseRegisters<n>()      of each thread of the warpgroup
-// Grids:      WaitForPreviousKernel()      before the first read of what the kernel before wrote
+// Grids:      WaitForPreviousKernel()      before the first write, and the first read of what any kernel or copy
+//                                          wrote since the host last waited; by every thread
 //             LetNextKernelStart()         the next kernel may begin (and wait)
 //
 // Fragments, l = lane, g = l / 4, t = l % 4; a pair is one word, its first value in the low half:

@@ -96,7 +96,7 @@ T Load(const T* p, const Where& where = Where::current()) {
 }
 template <typename T>
 void Store(T* p, T value, const Where& where = Where::current()) {
-  emulated::running.block->CheckGlobal(p, sizeof(T), alignof(T), "Store", where);
+  emulated::running.block->CheckStore(p, sizeof(T), alignof(T), where);
   *p = value;
 }
 inline Words4 LoadStream(const void* p, const Where& where = Where::current()) {
@@ -154,7 +154,7 @@ void WgmmaWait(const Where& where = Where::current()) {
   emulated::running.block->WgmmaWait(kGroups, where);
 }
 
-inline void WaitForPreviousKernel() {}
+inline void WaitForPreviousKernel() { emulated::running.block->WaitForPreviousKernel(); }
 inline void LetNextKernelStart() {}
 
 }  // namespace bellwether::gpu

@@ -48,6 +48,7 @@ class EmulatedGpu {
     const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
     auto* memory = static_cast<T*>(runtime_->Allocate(bytes).value());
     runtime_->CopyToDevice(memory, values.data(), bytes);
+    EXPECT_TRUE(runtime_->Synchronize().ok());
     return memory;
   }
   template <typename T = float>
@@ -59,6 +60,7 @@ class EmulatedGpu {
   std::vector<T> Get(const T* from, int64_t count) {
     std::vector<T> values(count);
     runtime_->CopyToHost(values.data(), from, count * static_cast<int64_t>(sizeof(T)));
+    EXPECT_TRUE(runtime_->Synchronize().ok());
     return values;
   }
 
