@@ -60,6 +60,7 @@ class HeldRuntime : public gpu::Runtime {
     if (held_) return false;
     return runtime_->Done();
   }
+  void* stream() override { return runtime_->stream(); }
 
  private:
   const std::unique_ptr<gpu::Runtime> runtime_;
