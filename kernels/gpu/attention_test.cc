@@ -394,6 +394,8 @@ std::vector<Model> Models() {
                       .length = length});
   }
   models.push_back({.head_dim = 264, .heads = 2, .kv_heads = 1, .length = 70});
+  // More tiles than a block keeps in shared memory, for each size of head.
+  for (const int head_dim : {80, 136}) models.push_back({.head_dim = head_dim, .length = 200});
   // As many queries to a key as columns go into a warp, and more.
   models.push_back({.head_dim = 32, .heads = 16, .kv_heads = 1, .length = 40});
   models.push_back({.head_dim = 32, .heads = 24, .kv_heads = 1, .alibi = true, .length = 66});

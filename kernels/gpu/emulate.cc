@@ -74,8 +74,13 @@ struct BlockOrder {
 absl::Status EmulateLaunch(const LaunchShape& shape, const EmulateOptions& options,
                            void (*body)(const void* args), const void* args) {
   if (absl::Status status = CheckShape(shape, options); !status.ok()) return status;
-  const emulated::Block::Task task = {shape, options.memory, options.tensor_core, options.overlaps, body,
-                                      args};
+  const emulated::Block::Task task = {.shape = shape,
+                                      .memory = options.memory,
+                                      .tensor_core = options.tensor_core,
+                                      .overlaps = options.overlaps,
+                                      .barriers = options.barriers,
+                                      .body = body,
+                                      .args = args};
   const BlockOrder order(int64_t{shape.grid_x} * shape.grid_y * shape.grid_z, options.seed);
   std::atomic<int64_t> next{0};
   std::mutex mutex;
@@ -84,9 +89,11 @@ absl::Status EmulateLaunch(const LaunchShape& shape, const EmulateOptions& optio
     std::unique_ptr<emulated::Block> block = Pool().Take();
     for (int64_t i = next++; i < order.count; i = next++) {
       const absl::Status status = block->Run(task, order.at(i), options.seed);
+      if (status.ok() && block->passed().empty()) continue;
+      std::lock_guard<std::mutex> lock(mutex);
+      for (const Where& where : block->passed()) emulated::AddPlace(where, options.barriers->passed);
       if (status.ok()) continue;
       next = order.count;
-      std::lock_guard<std::mutex> lock(mutex);
       failure.Update(status);
     }
     Pool().Return(std::move(block));

@@ -21,6 +21,7 @@ struct EmulateOptions {
   // nothing, and read nothing that is unsettled.
   bool overlaps = false;
   int64_t shared_bytes_max = emulated::Block::kSharedBytesMax;
+  BarrierTrial* barriers = nullptr;
 };
 
 // Runs `body(args)` in every thread of every block, in an order of blocks that the seed gives, and returns

@@ -34,7 +34,8 @@ void Block::CopyAsync16(void* shared, const void* global, const Where& where) {
 
 void Block::CopyAsyncCommit() { ++current().copy_groups; }
 
-void Block::CopyAsyncWait(int groups) {
+void Block::CopyAsyncWait(int groups, const Where& where) {
+  if (Skips(where)) return;
   Thread& thread = current();
   size_t kept = 0;
   for (const PendingCopy& copy : thread.copies) {
@@ -88,7 +89,8 @@ void Block::BarrierInit(uint64_t* bar, int arrivals, const Where& where) {
   GiveWay();
 }
 
-void Block::FenceBarrierInit() {
+void Block::FenceBarrierInit(const Where& where) {
+  if (Skips(where)) return;
   for (Barrier& barrier : barriers_) barrier.fenced |= barrier.initialised_by == running.thread;
 }
 
@@ -114,6 +116,7 @@ void Block::BarrierArrive(uint64_t* bar, int bytes, const char* word, const Wher
 }
 
 void Block::BarrierWait(uint64_t* bar, int parity, const Where& where) {
+  if (Skips(where)) return;
   const Barrier& barrier = FindBarrier(bar, "BarrierWait", where);
   if (parity != 0 && parity != 1) Fail(absl::StrCat("BarrierWait for parity ", parity), where);
   if ((barrier.phase & 1) != parity) {
@@ -154,11 +157,12 @@ void Block::LandBulk(size_t index) {
   }
 }
 
-void Block::FenceAsyncShared() { ++asynchronous_writes_; }
+void Block::FenceAsyncShared(const Where& where) { asynchronous_writes_ += Skips(where) ? 0 : 1; }
 
 // ---- Warpgroups
 
 void Block::WgmmaFence(const Where& where) {
+  if (Skips(where)) return;
   WarpOperation(
       "WgmmaFence", nullptr,
       [](Block& block, const LaneOperands&) { block.current_warp().wgmma_fenced = true; }, where);
@@ -274,6 +278,7 @@ void Block::WgmmaCommit(const Where& where) {
 }
 
 void Block::WgmmaWait(int groups, const Where& where) {
+  if (Skips(where)) return;
   WarpOperation("WgmmaWait", nullptr, nullptr, where);
   const Warp& warp = current_warp();
   const auto waits = [&] {

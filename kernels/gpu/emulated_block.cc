@@ -28,6 +28,13 @@ bool SamePlace(const Where& a, const Where& b) {
 
 }  // namespace
 
+void AddPlace(const Where& where, std::vector<Where>& places) {
+  for (const Where& place : places) {
+    if (SamePlace(place, where)) return;
+  }
+  places.push_back(where);
+}
+
 Block::Block()
     : threads_(std::make_unique<Thread[]>(kThreadsMax)),
       shared_storage_(std::make_unique<char[]>(kSharedBytesMax + kSharedGuardBytes + kSharedAlignment)) {
@@ -40,6 +47,7 @@ Block::Block()
 absl::Status Block::Prepare(const Task& task, int64_t index, uint64_t seed) {
   task_ = task;
   failure_.clear();
+  passed_.clear();
   const LaunchShape& shape = task.shape;
   if (absl::Status status = stacks_.Reserve(shape.threads); !status.ok()) return status;
   random_key_ = {static_cast<uint32_t>(seed),
@@ -315,6 +323,7 @@ std::string Block::DescribeWaits() const {
 // ---- Barriers of threads
 
 void Block::SyncGroup(int id, int threads, const char* word, const Where& where) {
+  if (Skips(where)) return;
   if (id < 0 || id >= kGroups) Fail(absl::StrCat(word, " with barrier number ", id), where);
   if (id != 0 && (threads <= 0 || threads % 32 != 0 || threads > task_.shape.threads))
     Fail(absl::StrCat(word, " among ", threads, " threads"), where);
@@ -389,9 +398,20 @@ void Block::WarpOperation(const char* word, void* operand, void (*perform)(Block
   SwitchToNext();
 }
 
+void Block::SyncWarp(const Where& where) {
+  if (!Skips(where)) WarpOperation("SyncWarp", nullptr, nullptr, where);
+}
+
 // ---- Memory
 
-void Block::WaitForPreviousKernel() {
+bool Block::SkipsThis(const Where& where) {
+  AddPlace(where, passed_);
+  const std::optional<Where>& skipped = task_.barriers->skipped;
+  return skipped.has_value() && SamePlace(*skipped, where);
+}
+
+void Block::WaitForPreviousKernel(const Where& where) {
+  if (Skips(where)) return;
   bool& waited = current().waited;
   if (!waited) --to_wait_;
   waited = true;

@@ -46,6 +46,13 @@ class Where {
   int line_ = 0;
 };
 
+// Which barriers, waits and fences a kernel passes; and one of them that does nothing, to see whether that is
+// found.
+struct BarrierTrial {
+  std::optional<Where> skipped;
+  std::vector<Where> passed;
+};
+
 struct LaunchShape {
   int grid_x = 1;
   int grid_y = 1;
@@ -66,6 +73,9 @@ struct SharedTile {
 namespace emulated {
 
 class Block;
+
+// Each place once.
+void AddPlace(const Where& where, std::vector<Where>& places);
 
 // What the thread that runs on this OS thread sees.
 struct Running {
@@ -89,11 +99,15 @@ class Block {
     const EmulatedMemory* memory = nullptr;
     TensorCoreClass tensor_core = kHopperTensorCore;
     bool overlaps = false;  // with the kernel before
+    BarrierTrial* barriers = nullptr;
     void (*body)(const void* args) = nullptr;
     const void* args = nullptr;
   };
 
   Block();
+
+  // What the block that ran last has passed, if its task wants to know.
+  const std::vector<Where>& passed() const { return passed_; }
 
   // Runs block number `index` (x fastest) of the task. May be called again, with any task.
   absl::Status Run(const Task& task, int64_t index, uint64_t seed);
@@ -114,24 +128,25 @@ class Block {
     if (task_.overlaps && !recent_written_[reinterpret_cast<uintptr_t>(p) / kRecentBytes % kRecentRanges])
       Written(p, where);
   }
-  void WaitForPreviousKernel();
+  void WaitForPreviousKernel(const Where& where);
   // Barrier 0 takes all threads that have not ended, whatever `threads` is.
   void SyncGroup(int id, int threads, const char* word, const Where& where);
   // Waits for the other lanes; the last to come performs the operation on what all of them gave.
   using LaneOperands = std::array<void*, 32>;
   void WarpOperation(const char* word, void* operand, void (*perform)(Block&, const LaneOperands&),
                      const Where& where);
+  void SyncWarp(const Where& where);
 
   void CopyAsync16(void* shared, const void* global, const Where& where);
   void CopyAsyncCommit();
-  void CopyAsyncWait(int groups);
+  void CopyAsyncWait(int groups, const Where& where);
 
   void BarrierInit(uint64_t* bar, int arrivals, const Where& where);
   void BarrierArrive(uint64_t* bar, int bytes, const char* word, const Where& where);
   void BarrierWait(uint64_t* bar, int parity, const Where& where);
-  void FenceBarrierInit();
+  void FenceBarrierInit(const Where& where);
   void CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar, const Where& where);
-  void FenceAsyncShared();
+  void FenceAsyncShared(const Where& where);
 
   struct WgmmaOperand {
     float* d;
@@ -256,12 +271,15 @@ class Block {
   bool PerformWgmma(int warpgroup);
   void CheckFenced(const PendingWgmma& op, int thread);
   void MultiplyAdd(const PendingWgmma& op) const;
+  bool Skips(const Where& where) { return task_.barriers != nullptr && SkipsThis(where); }
+  bool SkipsThis(const Where& where);
   void Written(const void* p, const Where& where);
   void FindGlobal(const void* p, int bytes, int alignment, const char* word, const Where& where);
   void CheckShared(const void* p, int64_t bytes, int alignment, const char* word, const Where& where);
   std::string DescribeWaits() const;
 
   Task task_;
+  std::vector<Where> passed_;
   std::string failure_;
   int failed_thread_ = -1;
 

@@ -115,6 +115,13 @@ EmulatedMemory::Range EmulatedMemory::Find(const void* p) const {
   return {begin, begin + allocation.bytes};
 }
 
+std::vector<EmulatedMemory::Range> EmulatedMemory::Allocations() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  std::vector<Range> ranges;
+  for (const auto& [begin, allocation] : allocations_) ranges.push_back({begin, begin + allocation.bytes});
+  return ranges;
+}
+
 bool EmulatedMemory::Contains(const void* p, int64_t bytes) const {
   const Range range = Find(p);
   return range.end != 0 && bytes <= static_cast<int64_t>(range.end - reinterpret_cast<uintptr_t>(p));

@@ -5,6 +5,7 @@
 #include <mutex>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -42,6 +43,7 @@ class EmulatedMemory {
   bool Contains(const void* p, int64_t bytes) const;
   // The allocation that holds the byte at p; {0, 0} if there is none.
   Range Find(const void* p) const;
+  std::vector<Range> Allocations() const;
   // "1024 bytes from the start of an allocation of 512 bytes", for messages.
   std::string Describe(const void* p) const;
   int64_t bytes_allocated() const;

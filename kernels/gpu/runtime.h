@@ -7,6 +7,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/gpu/kernel_list.h"
 #include "kernels/gpu/tensor_core.h"
@@ -15,6 +16,9 @@
 // there when this was built) and the emulator (runtime_emulated.cc).
 
 namespace bellwether::gpu {
+
+class EmulatedMemory;
+struct BarrierTrial;
 
 // Launches in order, with their arguments by value: what a stream is given, and what a graph repeats.
 class LaunchList {
@@ -160,11 +164,21 @@ inline constexpr EmulatedCard kEmulatedAmpere{.numeric_class = "cuda_sm80",
                                               .hopper = false,
                                               .shared_bytes = 99 << 10};
 
+// Stands around the launches of an emulated GPU, for tests.
+class AroundLaunches {
+ public:
+  virtual ~AroundLaunches() = default;
+  // `run` is the launch, by a schedule of the seed. Memory must be left as the launch leaves it.
+  virtual absl::Status Launch(Kernel kernel, uint64_t seed, const EmulatedMemory& memory,
+                              absl::FunctionRef<absl::Status(uint64_t seed, BarrierTrial& trial)> run) = 0;
+};
+
 struct EmulatedRuntimeOptions {
   uint64_t seed = 1;  // of the schedules
   int threads = 1;
   int64_t memory_bytes = int64_t{1} << 30;
   EmulatedCard card = kEmulatedHopper;
+  AroundLaunches* around = nullptr;
 };
 std::unique_ptr<Runtime> MakeEmulatedRuntime(const EmulatedRuntimeOptions& options);
 

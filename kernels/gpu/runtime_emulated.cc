@@ -166,19 +166,26 @@ class EmulatedRuntime : public Runtime {
     if (kernel.hopper_only && !info_.hopper)
       return Keep(absl::InternalError(absl::StrCat(kernel.name, " is compiled for Hopper only")));
     ++launches[static_cast<int>(launch.kernel)];
-    Keep(EmulateLaunch({.grid_x = launch.shape.grid_x,
-                        .grid_y = launch.shape.grid_y,
-                        .grid_z = launch.shape.grid_z,
-                        .threads = launch.shape.threads,
-                        .shared_bytes = launch.shape.shared_bytes,
-                        .name = kernel.name},
-                       {.memory = &memory_,
-                        .seed = ++seed_,
-                        .threads = options_.threads,
-                        .tensor_core = options_.card.tensor_core,
-                        .overlaps = true,
-                        .shared_bytes_max = options_.card.shared_bytes},
-                       EmulatedBody(launch.kernel), list.args(launch)));
+    const auto run = [&](uint64_t seed, BarrierTrial* barriers) {
+      return EmulateLaunch({.grid_x = launch.shape.grid_x,
+                            .grid_y = launch.shape.grid_y,
+                            .grid_z = launch.shape.grid_z,
+                            .threads = launch.shape.threads,
+                            .shared_bytes = launch.shape.shared_bytes,
+                            .name = kernel.name},
+                           {.memory = &memory_,
+                            .seed = seed,
+                            .threads = options_.threads,
+                            .tensor_core = options_.card.tensor_core,
+                            .overlaps = true,
+                            .shared_bytes_max = options_.card.shared_bytes,
+                            .barriers = barriers},
+                           EmulatedBody(launch.kernel), list.args(launch));
+    };
+    ++seed_;
+    if (options_.around == nullptr) return Keep(run(seed_, nullptr));
+    Keep(options_.around->Launch(launch.kernel, seed_, memory_,
+                                 [&](uint64_t seed, BarrierTrial& trial) { return run(seed, &trial); }));
   }
   void Keep(const absl::Status& status) { status_.Update(status); }
   bool Check(const void* p, int64_t bytes) {

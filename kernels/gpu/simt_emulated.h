@@ -38,9 +38,7 @@ inline int GridZ() { return emulated::running.grid_z; }
 inline void SyncBlock(const Where& where = Where::current()) {
   emulated::running.block->SyncGroup(0, 0, "SyncBlock", where);
 }
-inline void SyncWarp(const Where& where = Where::current()) {
-  emulated::running.block->WarpOperation("SyncWarp", nullptr, nullptr, where);
-}
+inline void SyncWarp(const Where& where = Where::current()) { emulated::running.block->SyncWarp(where); }
 inline void SyncGroup(int id, int threads, const Where& where = Where::current()) {
   emulated::running.block->SyncGroup(id, threads, "SyncGroup", where);
 }
@@ -112,14 +110,16 @@ inline void CopyAsync16(void* shared, const void* global, const Where& where = W
 }
 inline void CopyAsyncCommit() { emulated::running.block->CopyAsyncCommit(); }
 template <int kGroups>
-void CopyAsyncWait() {
-  emulated::running.block->CopyAsyncWait(kGroups);
+void CopyAsyncWait(const Where& where = Where::current()) {
+  emulated::running.block->CopyAsyncWait(kGroups, where);
 }
 
 inline void BarrierInit(uint64_t* bar, int arrivals, const Where& where = Where::current()) {
   emulated::running.block->BarrierInit(bar, arrivals, where);
 }
-inline void FenceBarrierInit() { emulated::running.block->FenceBarrierInit(); }
+inline void FenceBarrierInit(const Where& where = Where::current()) {
+  emulated::running.block->FenceBarrierInit(where);
+}
 inline void BarrierArrive(uint64_t* bar, const Where& where = Where::current()) {
   emulated::running.block->BarrierArrive(bar, 0, "BarrierArrive", where);
 }
@@ -133,7 +133,9 @@ inline void CopyBulk(void* shared, const void* global, int bytes, uint64_t* bar,
                      const Where& where = Where::current()) {
   emulated::running.block->CopyBulk(shared, global, bytes, bar, where);
 }
-inline void FenceAsyncShared() { emulated::running.block->FenceAsyncShared(); }
+inline void FenceAsyncShared(const Where& where = Where::current()) {
+  emulated::running.block->FenceAsyncShared(where);
+}
 
 template <int kRegisters>
 void LowerRegisters() {}
@@ -154,7 +156,9 @@ void WgmmaWait(const Where& where = Where::current()) {
   emulated::running.block->WgmmaWait(kGroups, where);
 }
 
-inline void WaitForPreviousKernel() { emulated::running.block->WaitForPreviousKernel(); }
+inline void WaitForPreviousKernel(const Where& where = Where::current()) {
+  emulated::running.block->WaitForPreviousKernel(where);
+}
 inline void LetNextKernelStart() {}
 
 }  // namespace bellwether::gpu

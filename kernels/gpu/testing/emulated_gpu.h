@@ -7,6 +7,7 @@
 #include "common/random.h"
 #include "gtest/gtest.h"
 #include "kernels/gpu/runtime.h"
+#include "kernels/gpu/testing/removed_barriers.h"
 
 // For tests of kernels: the emulated GPU without ceremony, and numbers.
 
@@ -39,7 +40,7 @@ class EmulatedGpu {
   static constexpr uint32_t kUntouched = 0x7fc17fc1;
 
   explicit EmulatedGpu(uint64_t seed = 1, const EmulatedCard& card = kEmulatedHopper)
-      : runtime_(MakeEmulatedRuntime({.seed = seed, .card = card})) {}
+      : runtime_(MakeEmulatedRuntime({.seed = seed, .card = card, .around = RemovedBarriers::Trials()})) {}
 
   // Every array has memory of its own, so that the emulator finds a step beyond its end. Kept until the end.
   template <typename T>
