@@ -55,6 +55,7 @@ struct AttentionArgs {
   float scale = 0;
   int32_t head_dim = 0;
   int32_t item_count = 0;
+  int32_t unused = 0;
 };
 
 BW_DEVICE int HeadSteps(int head_dim) { return (head_dim + 15) / 16; }

@@ -16,6 +16,7 @@ struct OperandOut {
   uint32_t* words = nullptr;  // null: nowhere
   int64_t k_count = 0;
   OperandOrder order = OperandOrder::kFragments;
+  int32_t unused = 0;
 };
 BW_DEVICE void StoreOperand(const OperandOut& out, int64_t row, int64_t column, float low, float high) {
   if (out.words != nullptr)
@@ -264,6 +265,7 @@ struct SumTreeArgs {
   bool balanced = false;  // one root of 2, 4 or 8 leaves, halves first: no stack is needed
   uint8_t additions[kLeavesMax] = {};
   uint8_t ends[kLeavesMax] = {};
+  uint8_t unused[3] = {};
 };
 template <int kCount>
 BW_DEVICE float BalancedLeaves(const float* leaves, int64_t step) {
@@ -339,9 +341,9 @@ struct EmbedArgs {
   int32_t group = 0;                // columns of a set
   const int32_t* tokens = nullptr;  // [rows]
   int32_t first = 0;                // token of the matrix's first row; others are passed over
+  int32_t cols = 0;
   float* out = nullptr;
   int64_t stride = 0;
-  int32_t cols = 0;
 };
 
 BW_DEVICE float WeightAt(const EmbedArgs& args, int row, int column) {
@@ -404,6 +406,7 @@ struct FillRandomArgs {
     kScales,  // fp32 of about 1/1000
     kHalfScales,
   } kind = kBytes;
+  int32_t unused = 0;
 };
 // Grid: any; threads: any.
 BW_DEVICE void FillRandom(const FillRandomArgs& args) {

@@ -313,9 +313,9 @@ void ExpectEmbedded(const kernels::MatrixSpec& spec) {
                        .group = spec.group,
                        .tokens = gpu.Put(tokens),
                        .first = first,
+                       .cols = static_cast<int32_t>(spec.cols),
                        .out = out,
-                       .stride = stride,
-                       .cols = static_cast<int32_t>(spec.cols)});
+                       .stride = stride});
   ExpectSame(gpu.Get(out, count * stride), Strided(expected, spec.cols, stride), "row");
 }
 

@@ -36,6 +36,7 @@ class LaunchList {
     friend bool operator==(const Launch&, const Launch&) = default;
   };
 
+  // Of `args` every byte counts, so there are none between the fields.
   template <typename Args>
   void Add(Kernel kernel, const Shape& shape, const Args& args) {
     static_assert(std::is_trivially_copyable_v<Args>);
@@ -129,7 +130,8 @@ class Runtime {
   virtual void CopyToHost(void* to, const void* from, int64_t bytes) = 0;
   virtual void CopyOnDevice(void* to, const void* from, int64_t bytes) = 0;
   virtual void Run(const LaunchList& list) = 0;
-  // Null where the runtime has no use for graphs.
+  // Null where the runtime has no use for graphs. ResourceExhausted where the GPU has no memory for this one,
+  // which is no fault.
   virtual absl::StatusOr<std::unique_ptr<Graph>> MakeGraph(const LaunchList& list) = 0;
   virtual void Run(Graph& graph) = 0;
 

@@ -198,7 +198,10 @@ class CudaRuntime : public Runtime {
     const cudaError_t made = cudaGraphInstantiate(&exec, graph, 0);
     (void)cudaGraphDestroy(graph);
     BW_RETURN_IF_ERROR(StatusOf(made, what_));
-    return std::make_unique<CudaGraph>(exec);
+    auto ready = std::make_unique<CudaGraph>(exec);
+    // Takes the memory that its first launch would take, where the lack of it would be the end.
+    BW_RETURN_IF_ERROR(StatusOf(cudaGraphUpload(exec, stream_), what_));
+    return ready;
   }
   void Run(Graph& graph) override {
     Bind();

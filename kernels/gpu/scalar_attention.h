@@ -17,6 +17,7 @@ BW_DEVICE float LoadElement(StoreKvArgs::Type type, const char* head, int index)
 struct ScalarAttentionArgs {
   AttentionArgs common;
   StoreKvArgs::Type type = StoreKvArgs::kF32;
+  int32_t unused = 0;
 };
 constexpr int kScalarHeadDims = 16;  // values of a head a lane keeps: head sizes up to 512
 

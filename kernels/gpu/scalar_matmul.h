@@ -18,6 +18,7 @@ struct ScalarMatmulArgs {
   int64_t y_stride = 0, root_stride = 0;
   int32_t rows = 0;
   bool half = false;
+  uint8_t unused[3] = {};
 };
 constexpr int64_t ScalarMatmulSharedBytes(int segments) {
   return static_cast<int64_t>(segments) * kScalarTileRows * 4;

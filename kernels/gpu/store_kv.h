@@ -20,6 +20,7 @@ struct StoreKvArgs {
   int64_t head_bytes = 0;
   int32_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
   enum Type : int32_t { kBF16, kF32, kF16 } type = kBF16;
+  int32_t unused = 0;
 };
 
 // Where (position, d) of a head's block lies, counted in elements. bf16: as fragments; else keys

@@ -30,7 +30,8 @@ struct StreamMatmulArgs {
   int32_t output_count = 0;
   int32_t rows = 0;              // of x, at most 8 kTilesN
   uint32_t magic = 0x43004300u;  // kMagic
-  const Words4* x = nullptr;     // operand in fragments
+  int32_t unused = 0;
+  const Words4* x = nullptr;  // operand in fragments
   const float* set_sums =
       nullptr;  // [rows / 8][sets][8]: sum of x over each set's columns; formats with offsets
 };

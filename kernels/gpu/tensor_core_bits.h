@@ -21,6 +21,7 @@ struct TensorCoreBitsArgs {
   const TensorCoreCase* cases = nullptr;
   TensorCoreResult* results = nullptr;
   int32_t count = 0;
+  int32_t unused = 0;
 };
 constexpr int kTensorCoreBitsSharedBytes = 256;
 

@@ -40,6 +40,7 @@ struct TileMatmulArgs {
   int32_t output_count = 0;
   int32_t rows = 0;
   uint32_t magic = kMagic;
+  int32_t unused = 0;
   const Part* parts = nullptr;      // grid z
   const char* x = nullptr;          // operand in pieces
   const float* set_sums = nullptr;  // as in StreamMatmulArgs

@@ -90,6 +90,7 @@ struct WeightView {
   int32_t rows = 0;
   int32_t tiles = 0;
   bool half_scales = false;
+  uint8_t unused[7] = {};
 };
 
 // Where the bytes of (tile, unit) begin.

@@ -110,7 +110,8 @@ const ShardCache* DriveOf(const Variant& variant) {
   return variant.home == WeightHome::kDrive && cache.ok() ? cache->get() : nullptr;
 }
 
-absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
+absl::StatusOr<std::vector<Answer>> AnswersTo(std::vector<EngineRequest> requests,
+                                              const Checkpoint& checkpoint, const Subject& subject,
                                               const Variant& variant) {
   BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
   BW_ASSIGN_OR_RETURN(
@@ -128,9 +129,14 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
   DriverOptions driver{.kv_blocks = 32, .stages = variant.stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 256;
-  return RunRequests(
-      *cluster, driver,
-      Requests(checkpoint.config().vocab, variant.lengths, variant.logprobs, variant.scored_length));
+  return RunRequests(*cluster, driver, std::move(requests));
+}
+
+absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
+                                              const Variant& variant) {
+  return AnswersTo(
+      Requests(checkpoint.config().vocab, variant.lengths, variant.logprobs, variant.scored_length),
+      checkpoint, subject, variant);
 }
 
 void ExpectAnswers(const absl::StatusOr<std::vector<Answer>>& answers, const std::vector<Answer>& expected,
@@ -237,6 +243,37 @@ std::vector<Subject> SubjectsOfAmpere() {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, GpuEqualityOfAmpere, ::testing::ValuesIn(SubjectsOfAmpere()),
+                         [](const auto& info) { return info.param.name; });
+
+// Seventeen decode in a step, one more than what streams weights for a few rows takes at once: tiles serve
+// them. Whoever is alone is served by the other kernel, and by another piece of the grid.
+class GpuBatches : public ::testing::TestWithParam<Subject> {};
+
+TEST_P(GpuBatches, SeventeenTogetherAnswerAsEachAlone) {
+  const auto checkpoint = Checkpoint::Open(GetParam().checkpoint);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  std::vector<EngineRequest> requests;
+  for (int i = 0; i < 17; ++i) {
+    EngineRequest request{.id = RequestId{static_cast<uint64_t>(i) + 1},
+                          .prompt = Prompt(1 + i % 3, i, (*checkpoint)->config().vocab),
+                          .max_tokens = 2};
+    request.sampling.temperature = i % 2 == 0 ? 0.0 : 0.9;
+    request.sampling.logprobs = 2;
+    request.seed = static_cast<uint64_t>(i);
+    requests.push_back(std::move(request));
+  }
+  const auto expected = AnswersTo(requests, **checkpoint, GetParam(), {.one_by_one = true});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ExpectAnswers(AnswersTo(requests, **checkpoint, GetParam(), {}), *expected, {});
+}
+
+std::vector<Subject> BatchSubjects() {
+  std::vector<Subject> subjects = {{"llama_bf16", absl::StrCat(kGrouped, ":bf16"), DType::kBF16}};
+  if (TestEveryLayout())
+    subjects.push_back({"bloom_int4", absl::StrCat(kBloom, ":bf16"), DType::kF32, Quantize::kInt4});
+  return subjects;
+}
+INSTANTIATE_TEST_SUITE_P(All, GpuBatches, ::testing::ValuesIn(BatchSubjects()),
                          [](const auto& info) { return info.param.name; });
 
 // An embedding whose rows the host looks up, and a head of two pieces in the slots of the layers: also where

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/exact_math.h"
+#include "common/log.h"
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "common/step.h"
@@ -248,9 +249,9 @@ void GpuOps::Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out
                         .group = matrix.group(),
                         .tokens = OnDevice<int32_t>(memory_.tokens),
                         .first = first,
+                        .cols = config_.hidden,
                         .out = out.data,
-                        .stride = out.stride,
-                        .cols = config_.hidden});
+                        .stride = out.stride});
 }
 
 OperandOrder GpuOps::OrderFor(int64_t rows) const {
@@ -494,11 +495,7 @@ void GpuOps::Submit() {
   } else {
     CachedGraph& cached = *found->second;
     graphs_.splice(graphs_.begin(), graphs_, found->second);
-    if (cached.graph == nullptr && cached.list == list_) {
-      absl::StatusOr<std::unique_ptr<gpu::Graph>> graph = runtime_->MakeGraph(list_);
-      status_.Update(graph.status());
-      if (graph.ok()) cached.graph = *std::move(graph);
-    }
+    if (cached.graph == nullptr && cached.list == list_ && room_for_graphs_) MakeGraph(cached);
     if (cached.graph != nullptr && cached.list == list_) {
       runtime_->Run(*cached.graph);
     } else {
@@ -506,6 +503,19 @@ void GpuOps::Submit() {
     }
   }
   list_.Clear();
+}
+
+// Nothing but speed hangs on it: without memory for more, lists are run as lists.
+void GpuOps::MakeGraph(CachedGraph& cached) {
+  absl::StatusOr<std::unique_ptr<gpu::Graph>> graph = runtime_->MakeGraph(cached.list);
+  if (graph.ok()) {
+    cached.graph = *std::move(graph);
+  } else if (absl::IsResourceExhausted(graph.status())) {
+    room_for_graphs_ = false;
+    LogWarning("steps are not repeated as graphs, which makes short ones slower: ", graph.status().message());
+  } else {
+    status_.Update(graph.status());
+  }
 }
 
 void GpuOps::Wait() {
