@@ -5,14 +5,11 @@
 #include <map>
 
 #include "absl/strings/str_cat.h"
-#include "model/row_limits.h"
+#include "model/gpu_size.h"
 
 namespace bellwether {
 namespace {
 
-// Code, connections and buffers of a process that has a CUDA context, and the pinned memory that weights go
-// through (worker/device/gpu_weights.cc).
-constexpr int64_t kGpuProcessBytes = (int64_t{512} + 64) << 20;
 constexpr size_t kUuidShown = 8;
 
 class Pools {
@@ -49,11 +46,9 @@ void FindStreamRates(absl::Span<const WorkerInventory> workers, Offload offload,
 
 }  // namespace
 
-// The rows of a step go to the host and back between stages, and those of a layer between ranks; logits go
-// there to be sampled from.
 int64_t GpuHostBytes(const ModelConfig& config, const PlannerOptions& options) {
-  return kGpuProcessBytes +
-         4 * (2 * int64_t{options.step_tokens} * config.hidden + int64_t{kLogitRowsMax} * config.vocab);
+  return kGpuProcessBytes + GpuPinnedBytes(config, {.step_tokens = options.step_tokens,
+                                                    .context_tokens = options.context_tokens});
 }
 
 std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, const ModelConfig& config,

@@ -32,7 +32,9 @@ struct MemoryPool {
   }
 };
 
-// What a worker that computes on a GPU takes of its host's memory.
+// Code, connections and buffers of a process that has a CUDA context.
+inline constexpr int64_t kGpuProcessBytes = int64_t{512} << 20;
+// What a worker that computes on a GPU takes of its host's memory: that, and what it pins.
 int64_t GpuHostBytes(const ModelConfig& config, const PlannerOptions& options);
 
 // The pools of all workers, in the order of their first worker; each worker is in one of them.

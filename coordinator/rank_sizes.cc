@@ -37,10 +37,10 @@ int64_t RankSizes::Reordered(const StageLayout& stage, int64_t layer_rows) const
 int64_t RankSizes::Activations(const WorkerInventory& worker, const StageLayout& stage, int rank,
                                bool last_stage) const {
   if (worker.gpu) {
-    return GpuScratchBytes(config_, stage.ranks[rank],
-                           {.step_tokens = options_.step_tokens, .context_tokens = options_.context_tokens},
-                           last_stage) +
-           Reordered(stage, kGpuLayerRowsMax);
+    const GpuStepLimits limits = {.step_tokens = options_.step_tokens,
+                                  .context_tokens = options_.context_tokens};
+    return GpuScratchBytes(config_, stage.ranks[rank], limits, last_stage) +
+           GpuMessageBytes(config_, stage, limits) + Reordered(stage, kGpuLayerRowsMax);
   }
   const int64_t attention = (int64_t{config_.heads} + 2 * config_.kv_heads) * config_.head_dim;
   const int64_t widest = std::max({attention, int64_t{config_.ffn}, int64_t{config_.hidden}});

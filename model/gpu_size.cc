@@ -16,6 +16,7 @@ constexpr int64_t kStepColumns = 16;
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPartRowsMax = 1024;
 constexpr int64_t kImageAlignment = 256;
+constexpr int64_t kStagingBytes = int64_t{64} << 20;
 constexpr int64_t kLargestChunk = 8192, kLargestMax = 64, kLargestValueBytes = 8;
 // Tables that say where columns lie: a step or a set takes 8 bytes, a segment 16 and its parts 16, a unit 1.
 constexpr int64_t kTableBytes = 256, kStepTableBytes = 10, kSetTableBytes = 8, kSegmentTableBytes = 48;
@@ -88,12 +89,27 @@ MatrixBytes BytesOf(const TensorFormat& format, int64_t rows, const std::vector<
 // The widest row of activations once it is prepared for a product.
 int64_t PreparedColumns(int64_t columns) { return RoundUp(2 * columns, 64) + 2048; }
 
-int64_t BatchBytes(const ModelConfig& config, int64_t heads, int64_t kv_heads, const GpuStepLimits& limits) {
-  constexpr int64_t kRowBytes = 16, kItemBytes = 32, kPaddings = 6 * 256;
+// On either side.
+int64_t BatchBytes(int64_t heads, int64_t kv_heads, const GpuStepLimits& limits) {
+  constexpr int64_t kRowBytes = 24, kItemBytes = 32, kPaddings = 6 * 256;
   const int64_t items = 2 * int64_t{limits.step_tokens} * heads + kv_heads;
   const int64_t tables = int64_t{limits.step_tokens} * CeilDiv(limits.context_tokens, kKvBlockTokens) * 4;
-  const int64_t positions = config.alibi ? heads : int64_t{limits.context_tokens} * config.head_dim;
-  return limits.step_tokens * kRowBytes + items * kItemBytes + tables + positions * 4 + kPaddings;
+  return limits.step_tokens * kRowBytes + items * kItemBytes + tables + kPaddings;
+}
+
+// Of the logits, likewise (kernels/largest_value.h).
+int64_t LargestBytes(const ModelConfig& config) {
+  return kLogitRowsMax * CeilDiv(config.vocab, kLargestChunk) * kLargestMax * kLargestValueBytes;
+}
+
+// That a rank can own of a tree with so many slices.
+int64_t MostRoots(int slices) {
+  size_t most = 0;
+  for (int begin = 0; begin < slices; ++begin) {
+    for (int end = begin + 1; end <= slices; ++end)
+      most = std::max(most, SubtreeRoots({begin, end}, slices).size());
+  }
+  return static_cast<int64_t>(most);
 }
 
 }  // namespace
@@ -136,11 +152,32 @@ int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const
   // The first rank gathers those of all.
   const int64_t logit_cols = rank.head_rows.begin == 0 ? config.vocab : rank.head_rows.size();
   const int64_t logits = last_stage ? int64_t{kLogitRowsMax} * (hidden + logit_cols) : 0;
-  // Largest of them (kernels/largest_value.h).
-  const int64_t largest =
-      int64_t{kLogitRowsMax} * CeilDiv(config.vocab, kLargestChunk) * kLargestMax * kLargestValueBytes;
-  return prepared + largest + 4 * (parts + layer + residual + logits) +
-         BatchBytes(config, heads, kv_heads, limits);
+  const int64_t positions = config.alibi ? heads : int64_t{limits.context_tokens} * config.head_dim;
+  return prepared + LargestBytes(config) + 4 * (parts + layer + residual + logits + positions) +
+         BatchBytes(heads, kv_heads, limits);
+}
+
+int64_t GpuMessageBytes(const ModelConfig& config, const StageLayout& stage, const GpuStepLimits& limits) {
+  constexpr int64_t kFlatFloatsMax = (1 << 20) / 4, kPartPadding = 32;
+  const auto ranks = static_cast<int64_t>(stage.ranks.size());
+  if (ranks == 1) return 0;
+  int64_t roots = 0;
+  for (const RankLayout& rank : stage.ranks)
+    roots += static_cast<int64_t>(SubtreeRoots(rank.slices, SliceCount(config)).size());
+  const int64_t sums = std::min<int64_t>(limits.step_tokens, kGpuLayerRowsMax) * config.hidden;
+  const int64_t part = std::min(sums, sums / ranks + kPartPadding);
+  return 4 * std::max({std::min(roots * sums, kFlatFloatsMax), roots * part, int64_t{config.hidden}});
+}
+
+int64_t GpuPinnedBytes(const ModelConfig& config, const GpuStepLimits& limits) {
+  const int64_t hidden = config.hidden, step_tokens = limits.step_tokens;
+  const int64_t residual = step_tokens * hidden;
+  const int64_t logits = std::min<int64_t>(step_tokens, kLogitRowsMax) * config.vocab;
+  const int64_t layer_rows = std::min(step_tokens, kGpuLayerRowsMax);
+  const int64_t messages =  // between ranks: roots and their sum, or one of the others
+      std::max({(MostRoots(SliceCount(config)) + 1) * layer_rows * hidden, residual, logits});
+  return kStagingBytes + LargestBytes(config) + 4 * (residual + messages + logits) +
+         BatchBytes(config.heads, config.kv_heads, limits);
 }
 
 }  // namespace bellwether

@@ -22,6 +22,15 @@ struct GpuStepLimits {
 int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const GpuStepLimits& limits,
                         bool last_stage);
 
+// Beside that: what its ranks send each other by NCCL (worker/link/nccl_group.cc). Those that do not have it
+// take none.
+int64_t GpuMessageBytes(const ModelConfig& config, const StageLayout& stage, const GpuStepLimits& limits);
+
+// What a worker pins of its host's memory, whatever its part: what weights go through, and of a step what the
+// GPU and the host hand each other (worker/device/gpu_ops.cc, worker/stage_links.cc,
+// worker/link/staged_group.cc, worker/decoder/output_head.cc). Weights that stream from there come on top.
+int64_t GpuPinnedBytes(const ModelConfig& config, const GpuStepLimits& limits);
+
 // Bytes of a matrix with `rows` rows and the columns between `bounds`, those of its slices (columns of the
 // whole tensor; two bounds without slices). Exact but for its tables, a few KiB that count as a little more.
 // `segment`: columns that are summed on their own, at most.

@@ -1,24 +1,28 @@
-// The planner counts what a worker takes of a GPU before anything is loaded, by formulas in model/, which may
-// not ask those who take it. Here they are held against each other.
+// The planner counts what a worker takes of a GPU, and of its host for it, before anything is loaded, by
+// formulas in model/, which may not ask those who take it. Here they are held against each other.
 
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/memory_pool.h"
 #include "coordinator/offload.h"
 #include "gtest/gtest.h"
-#include "kernels/gpu/runtime.h"
+#include "kernels/gpu/testing/counting_runtime.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/gpu_size.h"
 #include "tests/layouts/local_cluster.h"
 #include "worker/device/gpu_device.h"
+#include "worker/link/testing/fake_nccl.h"
 
 namespace bellwether {
 namespace {
 
 constexpr int64_t kImagePadding = 8192;
+constexpr int64_t kStagingBytes = int64_t{64} << 20;  // that weights go through
 constexpr int32_t kKvBlocks = 5, kContextTokens = 200, kStepTokens = 100;
+constexpr GpuStepLimits kLimits = {.step_tokens = kStepTokens, .context_tokens = kContextTokens};
 
 struct Model {
   std::string checkpoint;
@@ -26,16 +30,18 @@ struct Model {
   DType kv_type = DType::kBF16;
   int32_t streamed_layers = 0;  // of each stage
   StreamedEnds ends;
+  NcclUse nccl;
 };
 
 struct Cluster {
-  std::vector<std::shared_ptr<gpu::Runtime>> runtimes;
+  std::vector<std::shared_ptr<gpu::CountingRuntime>> runtimes;
   std::unique_ptr<LocalCluster> workers;
 };
 
 absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, const Layout& layout) {
   Cluster cluster;
-  for (int i = 0; i < layout.workers(); ++i) cluster.runtimes.push_back(gpu::MakeEmulatedRuntime({}));
+  for (int i = 0; i < layout.workers(); ++i)
+    cluster.runtimes.push_back(std::make_shared<gpu::CountingRuntime>(gpu::MakeEmulatedRuntime({})));
   LocalCluster::Options options{
       .layout = layout,
       .numeric = {.kernel_level = "cuda_sm90", .quantize = model.quantize, .kv_type = model.kv_type},
@@ -43,6 +49,7 @@ absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, 
       .context_tokens = kContextTokens,
       .step_tokens = kStepTokens,
       .device_of = [&](size_t i) { return std::make_shared<GpuDevice>(cluster.runtimes[i], 1); },
+      .nccl = model.nccl,
       .streamed_layers = model.streamed_layers,
       .stream_home = WeightHome::kHost,
       .streamed_ends = model.ends};
@@ -69,8 +76,8 @@ int64_t Planned(const Checkpoint& checkpoint, const Model& model, const Layout& 
   const StreamedEnds ends = {.embedding = model.ends.embedding && at_ends.first_stage,
                              .head = model.ends.head && at_ends.last_stage};
   return ResidentBytes(candidate, streamed, ends) +
-         GpuScratchBytes(config, place.ranks[rank],
-                         {.step_tokens = kStepTokens, .context_tokens = kContextTokens}, last) +
+         GpuScratchBytes(config, place.ranks[rank], kLimits, last) +
+         (model.nccl.library == nullptr ? 0 : GpuMessageBytes(config, place, kLimits)) +
          kKvBlocks * GpuKvBlockBytes(config, model.kv_type, place, rank);
 }
 
@@ -103,6 +110,35 @@ constexpr char kLlama[] =
 constexpr char kGrouped[] =
     "random:llama?hidden=256,layers=3,heads=8,kv_heads=2,head_dim=32,ffn=2304,vocab=1600,tied=1";
 constexpr char kBloom[] = "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=1510";
+constexpr char kWideHead[] = "random:llama?hidden=64,layers=3,heads=16,kv_heads=4,ffn=96,vocab=9001";
+
+// What goes to the host and back in a step lies in pinned memory there: of the one worker of a layout; of the
+// ranks of a stage, which send each other partial sums; of the first, a middle and the last stage. The same
+// is counted for all of them, as nothing is laid out yet.
+TEST(GpuMemory, ThePlannerCountsWhatWorkersPin) {
+  for (const char* shape : {kLlama, kGrouped, kBloom, kWideHead}) {
+    int64_t most = 0, planned = 0;
+    for (const auto& [stages, ranks] : {std::pair{1, 1}, {1, 2}, {1, 3}, {3, 1}, {3, 2}}) {
+      const auto checkpoint = Checkpoint::Open(absl::StrCat(shape, ":bf16"));
+      ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+      const auto layout = EvenLayout((*checkpoint)->config(), stages, ranks);
+      ASSERT_TRUE(layout.ok()) << layout.status();
+      const auto cluster = Start(**checkpoint, {}, *layout);
+      ASSERT_TRUE(cluster.ok()) << cluster.status();
+      planned = GpuHostBytes((*checkpoint)->config(),
+                             {.context_tokens = kContextTokens, .step_tokens = kStepTokens}) -
+                kGpuProcessBytes;
+      for (size_t i = 0; i < cluster->runtimes.size(); ++i) {
+        const int64_t pinned = cluster->runtimes[i]->most_pinned_bytes();
+        EXPECT_LE(pinned, planned) << shape << ", " << stages << " stages x " << ranks << " ranks: worker "
+                                   << i;
+        most = std::max(most, pinned);
+      }
+    }
+    // Ranks that are cut otherwise own more roots, at most three times as many.
+    EXPECT_LE(planned - kStagingBytes, 3 * (most - kStagingBytes)) << shape;
+  }
+}
 
 TEST(GpuMemory, ThePlannerCountsWhatWorkersTake) {
   for (const char* shape : {kLlama, kGrouped, kBloom}) {
@@ -112,6 +148,16 @@ TEST(GpuMemory, ThePlannerCountsWhatWorkersTake) {
       ExpectCounted({absl::StrCat(shape, ":bf16"), Quantize::kInt8}, stages, ranks);
       ExpectCounted({absl::StrCat(shape, ":fp16"), Quantize::kInt4, DType::kF16}, stages, ranks);
     }
+  }
+}
+
+// Ranks that talk by NCCL receive the sums of all others in the memory of the GPU.
+TEST(GpuMemory, ThePlannerCountsWhatNcclWritesTo) {
+  const FakeNccl fake(FAKE_NCCL);
+  for (const char* shape : {kLlama, kGrouped, kWideHead}) {
+    for (const auto& [stages, ranks] : {std::pair{1, 2}, {1, 3}, {3, 1}})
+      ExpectCounted({.checkpoint = absl::StrCat(shape, ":bf16"), .nccl = {.library = fake.library()}}, stages,
+                    ranks);
   }
 }
 
