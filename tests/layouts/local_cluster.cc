@@ -69,10 +69,14 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(const Checkpoi
     cluster->workers_.push_back(std::move(worker));
   }
   const size_t answering = count - options.layout.stages.back().ranks.size();
+  cluster->over_ = std::make_unique<std::latch>(static_cast<ptrdiff_t>(count) + 1);
   for (size_t i = 0; i < count; ++i) {
     Worker& worker = *cluster->workers_[i];
     worker.thread = std::thread([&cluster = *cluster, &worker, i, answering] {
       cluster.RunWorker(worker, /*answers=*/i == answering);
+      // Ends where it ran, once nobody aborts it any more.
+      cluster.over_->arrive_and_wait();
+      worker.executor.reset();
     });
   }
   return cluster;
@@ -97,6 +101,7 @@ LocalCluster::~LocalCluster() {
     worker->steps.Close();
     worker->executor->Abort(absl::CancelledError("the test is over"));
   }
+  if (over_ != nullptr) over_->count_down();
   for (auto& worker : workers_) {
     if (worker->thread.joinable()) worker->thread.join();
   }

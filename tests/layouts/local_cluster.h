@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <latch>
 #include <memory>
 #include <string>
 #include <thread>
@@ -59,6 +60,7 @@ class LocalCluster {
   void RunWorker(Worker& worker, bool answers);
 
   std::vector<std::unique_ptr<Worker>> workers_;
+  std::unique_ptr<std::latch> over_;  // for all threads, and for who ends this
   struct Outcome {
     absl::Status status;
     StepResult result;  // if status is OK

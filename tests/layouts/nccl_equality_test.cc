@@ -65,6 +65,7 @@ TEST(NcclEquality, OneAnswerForEveryLayout) {
     EXPECT_EQ(fake.Get("live"), 0);
   }
   EXPECT_GT(fake.Get("copies"), 0);
+  EXPECT_EQ(fake.Get("foreign_calls"), 0) << "a thread that is not the executor's calls NCCL";
 }
 
 TEST(NcclEquality, AnEpochWhoseCommunicatorBreaksEndsWithItsError) {

@@ -3,14 +3,15 @@
 #include <functional>
 #include <latch>
 #include <string>
-#include <thread>
 #include <tuple>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/gpu/testing/counting_runtime.h"
 #include "worker/device/gpu_device.h"
 #include "worker/link/host_group.h"
 #include "worker/link/loopback.h"
+#include "worker/link/testing/executor_thread.h"
 #include "worker/link/testing/fake_nccl.h"
 
 namespace bellwether {
@@ -24,46 +25,22 @@ const FakeNccl& Fake() {
 }
 
 // An emulated GPU whose work is not done while it is held: a stream with a copy that waits for its peer.
-class HeldRuntime : public gpu::Runtime {
+class HeldRuntime : public gpu::ForwardingRuntime {
  public:
-  HeldRuntime() : runtime_(gpu::MakeEmulatedRuntime({.memory_bytes = int64_t{1} << 28})) {}
+  HeldRuntime() : ForwardingRuntime(gpu::MakeEmulatedRuntime({.memory_bytes = int64_t{1} << 28})) {}
   void Hold(bool held) { held_ = held; }
 
-  const gpu::DeviceInfo& info() const override { return runtime_->info(); }
-  absl::StatusOr<int64_t> FreeBytes() override { return runtime_->FreeBytes(); }
-  absl::StatusOr<void*> Allocate(int64_t bytes) override { return runtime_->Allocate(bytes); }
-  void Free(void* memory) override { runtime_->Free(memory); }
-  absl::StatusOr<void*> AllocateHost(int64_t bytes) override { return runtime_->AllocateHost(bytes); }
-  void FreeHost(void* memory) override { runtime_->FreeHost(memory); }
-  void CopyToDevice(void* to, const void* from, int64_t bytes) override {
-    runtime_->CopyToDevice(to, from, bytes);
-  }
-  void CopyToHost(void* to, const void* from, int64_t bytes) override {
-    runtime_->CopyToHost(to, from, bytes);
-  }
-  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    runtime_->CopyOnDevice(to, from, bytes);
-  }
-  void Run(const gpu::LaunchList& list) override { runtime_->Run(list); }
-  absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList& list) override {
-    return runtime_->MakeGraph(list);
-  }
-  void Run(gpu::Graph& graph) override { runtime_->Run(graph); }
-  absl::StatusOr<std::unique_ptr<gpu::CopyLane>> MakeCopyLane(int slots) override {
-    return runtime_->MakeCopyLane(slots);
-  }
   absl::Status Synchronize() override {
     EXPECT_FALSE(held_) << "a wait that nothing can end";
-    return runtime_->Synchronize();
+    return ForwardingRuntime::Synchronize();
   }
   absl::StatusOr<bool> Done() override {
     if (held_) return false;
-    return runtime_->Done();
+    return ForwardingRuntime::Done();
   }
   void* stream() override { return runtime_->stream(); }
 
  private:
-  const std::unique_ptr<gpu::Runtime> runtime_;
   std::atomic<bool> held_{false};
 };
 
@@ -234,12 +211,23 @@ class Ranks {
     LinkRows links = MakeLinks(size(), limits.link_wait);
     for (int r = 0; r < size(); ++r) {
       ranks_.push_back(std::make_unique<Rank>(slices, r, std::move(links[r]), id, limits));
+      threads_.push_back(std::make_unique<ExecutorThread>());
     }
   }
+  ~Ranks() {
+    for (int r = 0; r < size(); ++r) On(r, [&] { ranks_[r].reset(); });
+  }
+  ExecutorThread& thread(int r) { return *threads_[r]; }
+  void On(int r, const std::function<void()>& task) { threads_[r]->Run(task); }
   void OnEach(const std::function<void(int, Rank&)>& body) {
-    std::vector<std::thread> threads;
-    for (int r = 0; r < size(); ++r) threads.emplace_back([&, r] { body(r, *ranks_[r]); });
-    for (std::thread& thread : threads) thread.join();
+    std::latch done(size());
+    for (int r = 0; r < size(); ++r) {
+      threads_[r]->Begin([&, r] {
+        body(r, *ranks_[r]);
+        done.count_down();
+      });
+    }
+    done.wait();
   }
   void Connect() {
     OnEach([](int, Rank& rank) {
@@ -253,6 +241,7 @@ class Ranks {
  private:
   const std::vector<SliceRange> slices_;
   std::vector<std::unique_ptr<Rank>> ranks_;
+  std::vector<std::unique_ptr<ExecutorThread>> threads_;
 };
 
 // Values whose sum depends on the order of the additions.
@@ -263,6 +252,7 @@ float Value(int root, int64_t element) {
 
 class NcclGroupTest : public testing::TestWithParam<std::vector<int>> {
  protected:
+  ~NcclGroupTest() override { EXPECT_EQ(Fake().Get("foreign_calls"), 0); }
   std::vector<SliceRange> Slices() const {
     std::vector<SliceRange> slices;
     for (size_t r = 0; r + 1 < GetParam().size(); ++r) slices.push_back({GetParam()[r], GetParam()[r + 1]});
@@ -380,8 +370,20 @@ class NcclFaults : public testing::Test {
     for (const char* what : {"init_hangs", "async_error", "abort_hangs"}) Fake().Set(what, 0);
     Fake().Set("version", 22809);
     EXPECT_EQ(Fake().Get("live"), 0) << "communicators that were never aborted";
+    EXPECT_EQ(Fake().Get("foreign_calls"), 0) << "a thread that is not the executor's calls NCCL";
   }
 };
+
+TEST_F(NcclFaults, AnotherThreadThanTheExecutorsIsFoundOut) {
+  Ranks ranks(kTwoRanks);
+  float* const row = ranks[0].Put({1});
+  ranks.Connect();
+  EXPECT_EQ(Fake().Get("foreign_calls"), 0);
+  const absl::Status status = ranks[0].communicator().Exchange({{.peer = 1, .from = row, .floats = 1}});
+  EXPECT_THAT(std::string(status.message()), HasSubstr("invalid usage"));
+  EXPECT_EQ(Fake().Get("foreign_calls"), 1);
+  Fake().Set("foreign_calls", 0);
+}
 
 TEST_F(NcclFaults, WithoutACommunicatorAllGoesTheOtherWay) {
   Ranks ranks(kTwoRanks);
@@ -404,9 +406,11 @@ TEST_F(NcclFaults, RanksInDifferentStepsFindOut) {
 TEST_F(NcclFaults, ASilentPeerIsNamedAtTheBeginningOfAStep) {
   Ranks ranks(kTwoRanks, {.link_wait = absl::Milliseconds(20)});
   ranks.Connect();
-  const absl::Status status = ranks[0].Reduce(1);
-  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("from rank 1"));
+  ranks.On(0, [&] {
+    const absl::Status status = ranks[0].Reduce(1);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("from rank 1"));
+  });
 }
 
 TEST_F(NcclFaults, APeerThatStopsInTheMiddleOfAStepEndsTheWait) {
@@ -460,12 +464,12 @@ TEST_F(NcclFaults, AbortEndsTheWaitForTheGpu) {
   Ranks ranks(kTwoRanks);
   ranks.Connect();
   ranks[0].runtime().Hold(true);
-  std::thread waits([&] {
+  ranks.thread(0).Begin([&] {
     EXPECT_EQ(ranks[0].ops().Finish().message(), "epoch 7 has ended");
     EXPECT_EQ(ranks[0].ops().Finish().message(), "epoch 7 has ended");  // does not wait again
   });
   ranks[0].group().Abort(absl::AbortedError("epoch 7 has ended"));
-  waits.join();
+  ranks.On(0, [] {});
   ranks[0].runtime().Hold(false);  // as the abort does
 }
 
@@ -475,7 +479,7 @@ TEST_F(NcclFaults, AGpuThatIsNeverDoneEndsTheWaitAtTheLimit) {
   ranks.Connect();
   ranks[0].runtime().Hold(true);
   clock.runs = true;
-  EXPECT_EQ(ranks[0].ops().Finish().code(), absl::StatusCode::kDeadlineExceeded);
+  ranks.On(0, [&] { EXPECT_EQ(ranks[0].ops().Finish().code(), absl::StatusCode::kDeadlineExceeded); });
   ranks[0].runtime().Hold(false);
 }
 
@@ -492,23 +496,23 @@ TEST_F(NcclFaults, JoiningEndsAtTheLimit) {
 
 TEST_F(NcclFaults, AbortEndsJoining) {
   Ranks ranks(kTwoRanks);  // the second never comes
-  std::thread joins([&] { EXPECT_EQ(ranks[0].Connect().message(), "epoch 7 has ended"); });
+  ranks.thread(0).Begin([&] { EXPECT_EQ(ranks[0].Connect().message(), "epoch 7 has ended"); });
   ranks[0].communicator().Abort(absl::AbortedError("epoch 7 has ended"));
-  joins.join();
+  ranks.On(0, [] {});
 }
 
 TEST_F(NcclFaults, AnAbortThatHangsIsReportedInTime) {
   Ranks ranks(kTwoRanks, {.abort = absl::Milliseconds(20)});
   ranks.Connect();
   Fake().Set("abort_hangs", 1);
-  ranks[0].DropCommunicator();
+  ranks.On(0, [&] { ranks[0].DropCommunicator(); });
   EXPECT_TRUE(ranks[0].stuck);
 }
 
 TEST_F(NcclFaults, AnAbortThatEndsIsNotReported) {
   Ranks ranks(kTwoRanks);
   ranks.Connect();
-  ranks[0].DropCommunicator();
+  ranks.On(0, [&] { ranks[0].DropCommunicator(); });
   EXPECT_FALSE(ranks[0].stuck);
 }
 

@@ -5,16 +5,22 @@
 // of a communicator gets things on. fake_nccl_set(what, value) from the test, by dlsym; 0 undoes it:
 //   "version"        what ncclGetVersion says
 //   "init_hangs"     a communicator with this many ranks never completes
-//   "async_error"    what every communicator's state is from now on
-//   "abort_hangs"    aborts do not return
+//   "async_error"    what every communicator's state is from now on, or
+//   "error_of"       that of the rank before this one alone
+//   "abort_hangs"    aborts do not return; also by FAKE_NCCL_ABORT_HANGS in the environment
 // and fake_nccl_get tells besides those:
 //   "live"           communicators that have not been aborted
 //   "copies"         made so far
+//   "foreign_calls"  made for a communicator by another thread than the one that made it, which are refused
 
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "common/mutex.h"
@@ -44,6 +50,7 @@ struct ncclComm {
   int pending = 0;  // copies that have not met their other half
   int error = kSuccess;
   bool grouped = false;  // the group under way has copies of it
+  const std::thread::id thread = std::this_thread::get_id();
 };
 
 struct ncclUniqueId {
@@ -72,11 +79,16 @@ struct Library {
   uint64_t ids = 0;
   int live = 0;
   int copies = 0;
+  std::atomic<int> foreign_calls = 0;
 };
 
 // Never destroyed: threads of a test may end after static objects.
 Library& TheLibrary() {
-  static Library& library = *new Library;
+  static Library& library = *[] {
+    auto* made = new Library;
+    if (std::getenv("FAKE_NCCL_ABORT_HANGS") != nullptr) made->settings["abort_hangs"] = 1;
+    return made;
+  }();
   return library;
 }
 
@@ -99,7 +111,14 @@ int Meet(World& world, std::pair<int, int> way) {
   return kSuccess;
 }
 
+bool IsForeign(const ncclComm& comm) {
+  const bool foreign = comm.thread != std::this_thread::get_id();
+  if (foreign) ++TheLibrary().foreign_calls;
+  return foreign;
+}
+
 int Add(const Copy& copy, ncclComm* comm) {
+  if (IsForeign(*comm)) return kInvalidUsage;
   group.emplace_back(comm, copy);
   return kSuccess;
 }
@@ -112,6 +131,7 @@ void fake_nccl_set(const char* what, int value) {
   Library& library = TheLibrary();
   MutexLock lock(&library.mutex);
   library.settings[what] = value;
+  if (std::strcmp(what, "foreign_calls") == 0) library.foreign_calls = value;
 }
 
 int fake_nccl_get(const char* what) {
@@ -119,6 +139,7 @@ int fake_nccl_get(const char* what) {
   MutexLock lock(&library.mutex);
   if (std::strcmp(what, "live") == 0) return library.live;
   if (std::strcmp(what, "copies") == 0) return library.copies;
+  if (std::strcmp(what, "foreign_calls") == 0) return library.foreign_calls;
   return library.settings[what];
 }
 
@@ -153,19 +174,24 @@ int ncclCommInitRankConfig(ncclComm** comm, int size, ncclUniqueId id, int rank,
     return kInvalidArgument;
   ++world.joined;
   ++library.live;
+  if (library.settings["abort_hangs"] != 0)
+    std::fprintf(stderr, "fake NCCL: rank %d of %d joins and will not be aborted\n", rank, size);
   *comm = world.ranks[rank] = new ncclComm{.world = &world, .rank = rank};
   return kInProgress;
 }
 
 int ncclCommGetAsyncError(ncclComm* comm, int* result) {
+  if (IsForeign(*comm)) return kInvalidUsage;
   Library& library = TheLibrary();
   MutexLock lock(&library.mutex);
   const int size = static_cast<int>(comm->world->ranks.size());
   const bool joins = comm->world->joined < size || library.settings["init_hangs"] == size;
-  *result = library.settings["async_error"] != 0 ? library.settings["async_error"]
-            : comm->error != kSuccess            ? comm->error
-            : joins || comm->pending > 0         ? kInProgress
-                                                 : kSuccess;
+  const int error_of = library.settings["error_of"];
+  const bool fails = error_of == 0 || error_of == comm->rank + 1;
+  *result = fails && library.settings["async_error"] != 0 ? library.settings["async_error"]
+            : comm->error != kSuccess                     ? comm->error
+            : joins || comm->pending > 0                  ? kInProgress
+                                                          : kSuccess;
   return kSuccess;
 }
 
@@ -202,6 +228,7 @@ int ncclGroupEnd() {
 }
 
 int ncclCommAbort(ncclComm* comm) {
+  if (IsForeign(*comm)) return kInvalidUsage;
   Library& library = TheLibrary();
   MutexLock lock(&library.mutex);
   const auto released = [&library] { return library.settings["abort_hangs"] == 0; };
