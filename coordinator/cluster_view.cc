@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "common/format_bytes.h"
 #include "common/status.h"
+#include "coordinator/blame.h"
 #include "coordinator/device_class.h"
 #include "coordinator/model_mismatch.h"
 
@@ -24,6 +25,7 @@ constexpr uint64_t kEpochLeadMax = 1 << 20;    // an epoch takes a fraction of a
 // A step that takes so many times its deadline is given up, whatever the workers say about their progress.
 constexpr int kStepPatience = 10;
 constexpr absl::Duration kTickGapMax = absl::Seconds(1);
+constexpr char kUnnamed[] = "a worker that nobody can name";
 
 std::string Seconds(absl::Duration duration) {
   return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
@@ -274,13 +276,14 @@ void ClusterView::On(const WorkerFailed& event) {
   const ClusterLayout::Member* member = FindMember(event.id);
   if (member == nullptr) return;
   const ClusterLayout::Member* blamed = FindMember(event.blamed);
-  const bool by_itself = blamed == nullptr || blamed->id == event.id;
-  std::string reason =
-      by_itself ? absl::StrCat(Describe(*member), " failed: ", event.reason.message())
-                : absl::StrCat(Describe(*blamed), " does not answer its peers: ", Describe(*member),
-                               " says: ", event.reason.message());
+  const bool unnamed = blamed == nullptr && event.of_some_peer;
+  const bool by_itself = !unnamed && (blamed == nullptr || blamed->id == event.id);
+  std::string reason = by_itself ? absl::StrCat(Describe(*member), " failed: ", event.reason.message())
+                                 : absl::StrCat(unnamed ? kUnnamed : Describe(*blamed),
+                                                " does not answer its peers: ", Describe(*member),
+                                                " says: ", event.reason.message());
   bool refused = false;
-  if (phase_ == Phase::kLoading) {
+  if (phase_ == Phase::kLoading && !unnamed) {
     const WorkerId culprit = by_itself ? member->id : blamed->id;
     SendToEndOfLine(culprit);
     const bool replaced = static_cast<int>(Line().size()) >= options_.workers_wanted;
@@ -391,7 +394,7 @@ void ClusterView::CheckSteps(const ClusterTick& tick) {
     const Worker& worker = workers_.at(member.id);
     last_change = std::max(last_change, worker.last_change);
     // Busy in a step, waiting for nobody, and not getting on: this one is to blame whatever the others do.
-    if (worker.progress.state == WorkerState::kStep && worker.progress.waiting_for.empty() &&
+    if (worker.progress.state == WorkerState::kStep && !worker.progress.is_waiting() &&
         now_ - std::max(worker.last_change, tick.last_step_change) >= limit) {
       hung = &member;
     }
@@ -400,8 +403,18 @@ void ClusterView::CheckSteps(const ClusterTick& tick) {
   const absl::Duration without_result = now_ - tick.last_step_change;
   const absl::Duration patience = kStepPatience * std::max(limit, kDefaultStepDeadline);
   const bool silent = now_ - last_change >= limit;
-  if (hung == nullptr && (silent || without_result >= patience)) hung = ToBlame();
-  if (hung == nullptr) return;
+  if (hung == nullptr && !silent && without_result < patience) return;
+  if (hung == nullptr) {
+    std::vector<WaitingWorker> waiting;
+    for (const ClusterLayout::Member& member : layout_->members)
+      waiting.push_back({member.worker.inventory.name, workers_.at(member.id).progress});
+    if (const int blamed = ToBlame(waiting); blamed >= 0) hung = &layout_->members[blamed];
+  }
+  if (hung == nullptr) {
+    return EndEpoch(absl::UnavailableError(absl::StrCat(kUnnamed, " does not answer its peers: no result of ",
+                                                        "a step for ", Seconds(without_result))),
+                    EpochEnd::kWorkerStuck);
+  }
   const WorkerId id = hung->id;
   const WorkerProgress& progress = workers_.at(id).progress;
   const absl::Duration idle = now_ - workers_.at(id).last_change;
@@ -412,19 +425,6 @@ void ClusterView::CheckSteps(const ClusterTick& tick) {
                                   " for ", Seconds(idle), ", the limit is ", Seconds(limit)));
   Remove(id, reason, EpochEnd::kWorkerStuck);
   actions_.push_back(DropWorker{id, reason});
-}
-
-const ClusterLayout::Member* ClusterView::ToBlame() const {
-  const ClusterLayout::Member* at = &layout_->members.back();
-  for (const ClusterLayout::Member& member : layout_->members) {
-    if (!workers_.at(member.id).progress.waiting_for.empty()) at = &member;
-  }
-  for (size_t hops = 0; hops < layout_->members.size(); ++hops) {
-    const ClusterLayout::Member* next = FindMember(workers_.at(at->id).progress.waiting_for);
-    if (next == nullptr) break;
-    at = next;
-  }
-  return at;
 }
 
 void ClusterView::EndEpoch(const absl::Status& reason, EpochEnd why, bool refused) {

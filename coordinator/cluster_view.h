@@ -78,12 +78,14 @@ struct WorkerReady {
   int64_t kv_bytes = 0;
   std::vector<WeightHash> hashes;  // of all that it has loaded
 };
-// `blamed`: name of the peer that is to blame; empty if it is the worker itself.
+// `blamed`: name of the peer that is to blame; empty if it is the worker itself, or a peer that it cannot
+// name.
 struct WorkerFailed {
   WorkerId id;
   Epoch epoch;
   absl::Status reason;
   std::string blamed;
+  bool of_some_peer = false;
 };
 // It was told to stop, and waits to be let go.
 struct WorkerLeaving {
@@ -260,8 +262,6 @@ class ClusterView {
   void CheckHeartbeats();
   void CheckLoading();
   void CheckSteps(const ClusterTick& tick);
-  // Follows who waits for whom to the one that waits for nobody.
-  const ClusterLayout::Member* ToBlame() const;
   const ClusterLayout::Member* FindMember(WorkerId id) const;
   const ClusterLayout::Member* FindMember(const std::string& name) const;
   void Report(std::string reason, bool refused = false);

@@ -120,5 +120,66 @@ TEST_F(ClusterViewTest, ASpareWorkerLeavesAtOnce) {
   EXPECT_TRUE(view_->serving());
 }
 
+// Workers that wait for NCCL wait for some peer. The first of their peers was blamed and sent away.
+TEST_F(ClusterViewTest, WhoWaitsAndCannotTellForWhomBlamesNobody) {
+  const WorkerProgress waits = {.epoch = {1}, .state = WorkerState::kStep, .waiting_for_some_peer = true};
+  Serve();
+  const absl::Duration sent = now_;
+  while (view_->serving() && now_ - sent < absl::Minutes(1)) {
+    for (const uint64_t id : {1, 2}) Beat(id, waits);
+    After(absl::Seconds(1), ClusterTick{.steps_outstanding = 1, .last_step_change = sent});
+  }
+  EXPECT_THAT(DownReason(), HasSubstr("a worker that nobody can name"));
+  EXPECT_THAT(DownReason(), HasSubstr("for 10"));
+  EXPECT_FALSE(Has<DropWorker>());
+  EXPECT_EQ(view_->workers_joined(), 2);
+}
+
+TEST_F(ClusterViewTest, WhoIsKnownIsBlamedAlsoWhereOthersCannotTell) {
+  const WorkerProgress waits = {.epoch = {1}, .state = WorkerState::kStep, .waiting_for_some_peer = true};
+  const WorkerProgress hangs = {.epoch = {1}, .state = WorkerState::kStep};
+  const WorkerProgress names = {.epoch = {1}, .state = WorkerState::kStep, .waiting_for = "a"};
+  const WorkerProgress idle = {.epoch = {1}, .state = WorkerState::kReady};
+  struct Case {
+    WorkerProgress a, b;
+    uint64_t dropped;
+  };
+  for (const Case& given : {Case{waits, hangs, 2}, {hangs, waits, 1}, {idle, names, 1}}) {
+    view_ = std::make_unique<ClusterView>(Options(), PlanRanks);
+    Serve();
+    const absl::Duration sent = now_;
+    while (view_->serving() && now_ - sent < absl::Minutes(1)) {
+      Beat(1, given.a);
+      Beat(2, given.b);
+      After(absl::Seconds(1), ClusterTick{.steps_outstanding = 1, .last_step_change = sent});
+    }
+    ASSERT_TRUE(Has<DropWorker>());
+    EXPECT_EQ(All<DropWorker>()[0].id.value, given.dropped);
+  }
+}
+
+TEST_F(ClusterViewTest, AFailureOfSomePeerIsNotThatOfWhoTellsIt) {
+  Serve();
+  Send(WorkerFailed{.id = {1},
+                    .epoch = epoch_,
+                    .reason = absl::DeadlineExceededError("NCCL waited"),
+                    .of_some_peer = true});
+  EXPECT_THAT(DownReason(), HasSubstr("a worker that nobody can name does not answer its peers: worker a"));
+  EXPECT_FALSE(Has<DropWorker>());
+}
+
+// Nor is it sent to the end of the line, as who cannot load is.
+TEST_F(ClusterViewTest, WhoTellsOfSomePeerWhileLinkingKeepsItsPlace) {
+  Join(1, "a");
+  Join(2, "b");
+  const Epoch epoch = All<AssignLayout>().at(0).layout->epoch;
+  Send(WorkerFailed{
+      .id = {1}, .epoch = epoch, .reason = absl::DeadlineExceededError("NCCL waited"), .of_some_peer = true});
+  Join(3, "c");
+  After(absl::Seconds(1), ClusterTick{});
+  ASSERT_TRUE(Has<AssignLayout>());
+  EXPECT_EQ(All<AssignLayout>()[0].layout->members[0].worker.inventory.name, "a");
+}
+
 }  // namespace
 }  // namespace bellwether

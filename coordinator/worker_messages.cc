@@ -138,6 +138,7 @@ absl::StatusOr<WorkerProgress> FromProto(const v1::Heartbeat& beat) {
                         .step = {beat.step_id()},
                         .layer = beat.layer(),
                         .waiting_for = Cut(beat.waiting_for()),
+                        .waiting_for_some_peer = beat.waiting_for_some_peer(),
                         .counter = beat.progress(),
                         .waits = std::move(waits)};
 }
@@ -176,7 +177,8 @@ WorkerFailed FromProto(WorkerId id, const v1::Failure& failure) {
   return {.id = id,
           .epoch = {failure.epoch()},
           .reason = absl::Status(code, Cut(failure.message())),
-          .blamed = Cut(failure.blamed_worker())};
+          .blamed = Cut(failure.blamed_worker()),
+          .of_some_peer = failure.of_some_peer()};
 }
 
 std::string ReachableAddress(const std::string& address, const std::string& peer) {

@@ -17,8 +17,10 @@ struct WorkerProgress {
   int64_t total_bytes = 0;
   StepId step;
   int32_t layer = 0;
-  std::string waiting_for;  // name of the peer, empty if none
-  uint64_t counter = 0;     // grows whenever the executor gets on
+  std::string waiting_for;             // name of the peer, empty if none
+  bool waiting_for_some_peer = false;  // and it cannot tell which
+  bool is_waiting() const { return waiting_for_some_peer || !waiting_for.empty(); }
+  uint64_t counter = 0;  // grows whenever the executor gets on
   struct Wait {
     int peer = 0;  // index in the layout's flat order
     double seconds = 0;

@@ -39,7 +39,8 @@ class EpochRunner {
   struct Events {
     std::function<void(Epoch, const LoadedShard&, int64_t kv_bytes)> ready;
     std::function<void(const StepResult&)> result;  // of the worker whose results count
-    // The epoch is over for this worker. `blamed`: flat index of a peer that did not answer, or -1.
+    // The epoch is over for this worker. `blamed`: flat index of a peer that did not answer, kSomePeer if it
+    // cannot tell which did not, or -1.
     std::function<void(Epoch, const absl::Status&, int blamed)> failed;
   };
   struct Options {
@@ -78,7 +79,7 @@ class EpochRunner {
   struct Progress {
     Epoch epoch;
     WorkerState state = WorkerState::kJoined;
-    int waiting_for = -1;  // flat index
+    int waiting_for = -1;  // flat index, or kSomePeer
     uint64_t counter = 0;  // grows whenever the executor gets on
     uint64_t step = 0;
     int32_t layer = 0;

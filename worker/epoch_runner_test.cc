@@ -3,6 +3,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <latch>
 #include <optional>
 #include <set>
 #include <string>
@@ -15,7 +17,7 @@
 #include "common/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/gpu/runtime.h"
+#include "kernels/gpu/testing/counting_runtime.h"
 #include "model/checkpoint/testing_files.h"
 #include "worker/device/cpu_device.h"
 #include "worker/device/gpu_device.h"
@@ -376,6 +378,82 @@ TEST(EpochRunner, NcclHasEndedWhenAFailureIsReported) {
   step.id.value = 5;
   ASSERT_TRUE(a.runner.Add(step));
   EXPECT_EQ(a.reports.Next().kind, Report::kFailed);
+  EXPECT_EQ(fake.Get("foreign_calls"), 0) << "a thread that is not the executor's calls NCCL";
+}
+
+// A GPU that stops when it is to run something, once it is told to.
+class StoppingRuntime : public gpu::ForwardingRuntime {
+ public:
+  StoppingRuntime() : ForwardingRuntime(gpu::MakeEmulatedRuntime({})) {}
+  std::atomic<bool> stops = false, is_broken = false;
+  std::latch goes_on{1};
+
+  void Run(const gpu::LaunchList& list) override {
+    if (stops) goes_on.wait();
+    ForwardingRuntime::Run(list);
+  }
+  absl::Status Synchronize() override { return is_broken ? Broken() : ForwardingRuntime::Synchronize(); }
+  absl::StatusOr<bool> Done() override {
+    if (is_broken) return Broken();
+    return ForwardingRuntime::Done();
+  }
+
+ private:
+  static absl::Status Broken() { return absl::InternalError("the GPU is broken"); }
+};
+
+// Of three ranks the third stops in the middle of a step, where all wait for NCCL. The first of their peers
+// was said to be waited for, and to have failed.
+class NcclNamesNobody : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    uint64_t rank = 0;
+    for (Worker* worker : {&a_, &b_, &c_}) worker->runner.Begin(GpuTask(1, 3, rank++, {&a_, &b_, &c_}));
+    for (Worker* worker : {&a_, &b_, &c_}) {
+      const Report report = worker->reports.Next();
+      ASSERT_EQ(report.kind, Report::kReady) << report.status;
+    }
+    for (Worker* worker : {&a_, &b_, &c_}) ASSERT_TRUE(worker->runner.Add(FirstStep(1)));
+    ASSERT_EQ(a_.reports.Next().kind, Report::kResult);
+    gpu_->stops = true;
+    Step step{.epoch = {1}, .id = {2}};
+    step.entries.push_back({.sequence = {1}, .position = 3, .count = 1, .new_tokens = {4}, .sample = true});
+    for (Worker* worker : {&a_, &b_, &c_}) ASSERT_TRUE(worker->runner.Add(step));
+    for (Worker* worker : {&a_, &b_}) {
+      while (worker->runner.progress().waiting_for != kSomePeer) std::this_thread::yield();
+    }
+  }
+  ~NcclNamesNobody() override {
+    if (!gpu_->goes_on.try_wait()) gpu_->goes_on.count_down();
+    for (const char* what : {"async_error", "error_of"}) fake_.Set(what, 0);
+  }
+  // What rank 0 says when NCCL fails there.
+  int BlamedByTheFirst() {
+    fake_.Set("error_of", 1);
+    fake_.Set("async_error", nccl::kRemoteError);
+    const Report report = a_.reports.Next();
+    EXPECT_EQ(report.kind, Report::kFailed);
+    EXPECT_EQ(report.status.code(), absl::StatusCode::kUnavailable) << report.status;
+    return report.blamed;
+  }
+
+  const FakeNccl fake_{FAKE_NCCL};
+  const NcclUse nccl_{.library = fake_.library(), .required = true};
+  const std::shared_ptr<StoppingRuntime> gpu_ = std::make_shared<StoppingRuntime>();
+  Worker a_{EmulatedGpu(), nccl_}, b_{EmulatedGpu(), nccl_};
+  Worker c_{std::make_shared<GpuDevice>(gpu_, /*threads=*/1), nccl_};
+};
+
+TEST_F(NcclNamesNobody, WhoIsSilentIsNotGuessed) {
+  EXPECT_EQ(c_.runner.progress().waiting_for, -1) << "it waits for nobody, and the coordinator sees it";
+  EXPECT_EQ(BlamedByTheFirst(), kSomePeer);
+}
+
+TEST_F(NcclNamesNobody, WhoIsGoneIsNamed) {
+  gpu_->is_broken = true;
+  gpu_->goes_on.count_down();
+  EXPECT_EQ(c_.reports.Next().kind, Report::kFailed);
+  EXPECT_EQ(BlamedByTheFirst(), 2);
 }
 
 // GPU workers agree on how to talk before they are ready.

@@ -9,6 +9,9 @@
 
 namespace bellwether {
 
+// Instead of a flat index: some peer, and nobody can tell which.
+inline constexpr int32_t kSomePeer = -2;
+
 // How far a worker has come in its epoch, and where its time went; read by the heartbeat thread at any time.
 struct ExecutorProgress {
   ExecutorProgress() = default;
@@ -18,8 +21,10 @@ struct ExecutorProgress {
   std::atomic<uint64_t> counter{0};  // grows whenever it gets on
   std::atomic<uint64_t> step{0};
   std::atomic<int32_t> layer{-1};
-  std::atomic<int32_t> waiting_for{-1};  // flat index of the worker it waits for, -1 if none
-  std::atomic<int32_t> failed_peer{-1};  // flat index of the first worker whose link failed, -1 if none has
+  // Flat index of the worker it waits for, -1 if none, or kSomePeer.
+  std::atomic<int32_t> waiting_for{-1};
+  // Of the first worker whose link failed, likewise.
+  std::atomic<int32_t> failed_peer{-1};
   // What is told below is of this epoch: whoever begins one sets it once the rest is reset.
   std::atomic<uint64_t> epoch{0};
   std::atomic<int64_t> loaded_bytes{0};

@@ -77,7 +77,7 @@ class GrpcSession : public WorkerSession {
 
   // From any thread; dropped while there is no stream.
   void Send(const v1::WorkerMessage& message);
-  void SendFailure(Epoch epoch, const absl::Status& status, const std::string& blamed);
+  void SendFailure(Epoch epoch, const absl::Status& status, int blamed);
   void SendHeartbeats();  // until the stream ends; and that this worker wants to leave
   void SendHeartbeat();
   void SendLeaving();
@@ -153,7 +153,7 @@ GrpcSession::GrpcSession(Options options, ChannelSecurity security, std::unique_
   };
   runner.events.failed = [this](Epoch epoch, const absl::Status& status, int blamed) {
     CheckDevice();
-    SendFailure(epoch, status, PeerName(epoch, blamed));
+    SendFailure(epoch, status, blamed);
   };
   runner_ = std::make_unique<EpochRunner>(std::move(runner));
 }
@@ -375,7 +375,7 @@ WorkerSession::Snapshot GrpcSession::snapshot() const {
 absl::Status GrpcSession::Begin(const v1::Assignment& message) {
   absl::StatusOr<AssignmentMessage> assigned = Decode(message);
   if (!assigned.ok()) {
-    SendFailure({message.epoch()}, assigned.status(), "");
+    SendFailure({message.epoch()}, assigned.status(), -1);
     return absl::OkStatus();
   }
   EpochTask task{.assignment = std::move(assigned->assignment),
@@ -412,7 +412,7 @@ absl::Status GrpcSession::Step(const v1::Step& message) {
     wrong = absl::ResourceExhaustedError("too many steps are waiting");
   if (wrong.ok()) return absl::OkStatus();
   runner_->End({message.epoch()}, std::string(wrong.message()));
-  SendFailure({message.epoch()}, wrong, "");
+  SendFailure({message.epoch()}, wrong, -1);
   return absl::OkStatus();
 }
 
@@ -429,13 +429,14 @@ void GrpcSession::Send(const v1::WorkerMessage& message) {
   if (stream != nullptr) stream->Write(message);
 }
 
-void GrpcSession::SendFailure(Epoch epoch, const absl::Status& status, const std::string& blamed) {
+void GrpcSession::SendFailure(Epoch epoch, const absl::Status& status, int blamed) {
   v1::WorkerMessage message;
   v1::Failure* failure = message.mutable_failure();
   failure->set_epoch(epoch.value);
   failure->set_code(static_cast<int>(status.code()));
   failure->set_message(Printable({status.message().data(), status.message().size()}));
-  failure->set_blamed_worker(blamed);
+  failure->set_blamed_worker(PeerName(epoch, blamed));
+  failure->set_of_some_peer(blamed == kSomePeer);
   Send(message);
 }
 
@@ -477,6 +478,7 @@ void GrpcSession::SendHeartbeat() {
   beat->set_step_id(progress.step);
   beat->set_layer(progress.layer);
   beat->set_waiting_for(PeerName(progress.epoch, progress.waiting_for));
+  beat->set_waiting_for_some_peer(progress.waiting_for == kSomePeer);
   beat->set_progress(progress.counter);
   for (const EpochRunner::PeerWait& wait : progress.waits) {
     v1::PeerWait* out = beat->add_waits();

@@ -97,8 +97,6 @@ absl::Status StageLinks::MakeHostGroup() {
 }
 
 absl::Status StageLinks::MakeNcclGroup(GpuOps* ops) {
-  // Who waits for NCCL waits for some peer: which one it does not say.
-  const int peer = members_.first + NcclPeers().front();
   nccl_ = std::make_unique<NcclCommunicator>(NcclCommunicator::Options{
       .library = nccl_use_.library,
       .rank = own_index_ - members_.first,
@@ -106,8 +104,8 @@ absl::Status StageLinks::MakeNcclGroup(GpuOps* ops) {
       .ops = ops,
       .wait_limit = assignment_.step_deadline,
       .waiting =
-          [progress = progress_, peer](bool waits) {
-            progress->waiting_for.store(waits ? peer : -1, std::memory_order_relaxed);
+          [progress = progress_](bool waits) {
+            progress->waiting_for.store(waits ? kSomePeer : -1, std::memory_order_relaxed);
             if (!waits) progress->counter.fetch_add(1, std::memory_order_relaxed);
           },
       .on_stuck = nccl_use_.on_stuck});
@@ -162,6 +160,8 @@ absl::Status StageLinks::Start() {
   absl::Status status = nccl_->Connect(*agreement.id, NcclPeers());
   if (status.ok()) {
     LogInfo("NCCL ", NcclVersionText(nccl_use_.library->version()), " joins ", members_.size, " GPU workers");
+  } else {
+    BlameWhoIsGone();
   }
   return status;
 }
@@ -223,6 +223,9 @@ void StageLinks::BlameWhoIsGone() {
   for (const auto& link : links_) {
     if (link != nullptr) link->BlameIfGone();
   }
+  int32_t nobody = -1;
+  if (nccl_ != nullptr && nccl_->lost_a_peer())
+    progress_->failed_peer.compare_exchange_strong(nobody, kSomePeer);
 }
 
 void StageLinks::Abort(const absl::Status& reason) {

@@ -52,8 +52,8 @@ class StageLinks {
   absl::Status ReceiveResidual(MessageTag tag, MutableRows residual);
   absl::Status SendResidual(MessageTag tag, MutableRows residual);
 
-  // After an error of NCCL's, which names nobody: blames a peer whose process is gone, if there is one and
-  // nobody has been blamed. The links are of no use any more.
+  // After an error that may be NCCL's, which names nobody: unless somebody has been blamed, blames a peer
+  // whose process is gone, else kSomePeer if it was NCCL's. The links are of no use any more.
   void BlameWhoIsGone();
 
   // From any thread: what waits, and all that follows, fails with `reason`.

@@ -92,7 +92,10 @@ absl::Status NcclCommunicator::Start(const nccl::UniqueId& id) {
 }
 
 absl::Status NcclCommunicator::Exchange(absl::Span<const Transfer> transfers) {
-  if (transfers.empty()) return absl::OkStatus();
+  return transfers.empty() ? absl::OkStatus() : Noted(TryExchange(transfers));
+}
+
+absl::Status NcclCommunicator::TryExchange(absl::Span<const Transfer> transfers) {
   BW_RETURN_IF_ERROR(Ready("before copies").status());
   options_.ops->Submit();
   BW_RETURN_IF_ERROR(Enqueue(transfers));
@@ -148,6 +151,11 @@ absl::Status NcclCommunicator::WaitUntil(absl::FunctionRef<absl::StatusOr<bool>(
     Pause(waited);
   }
   options_.waiting(false);
+  return Noted(std::move(status));
+}
+
+absl::Status NcclCommunicator::Noted(absl::Status status) {
+  lost_a_peer_ |= absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
   return status;
 }
 

@@ -59,6 +59,8 @@ class NcclCommunicator {
   // of their peers): NCCL would open them when first used.
   absl::Status Connect(const nccl::UniqueId& id, absl::Span<const int> peers);
   bool connected() const { return connected_; }
+  // Whether an error of this was that a peer, or the way to it, was lost. NCCL does not tell which.
+  bool lost_a_peer() const { return lost_a_peer_; }
 
   // One group of copies, in order with the operations of `ops`, of whose rows it may read and write any; the
   // peers do the opposite. May return before it is done. An error is the end of this communicator.
@@ -69,6 +71,7 @@ class NcclCommunicator {
 
  private:
   absl::Status Start(const nccl::UniqueId& id);
+  absl::Status TryExchange(absl::Span<const Transfer> transfers);
   absl::Status Enqueue(absl::Span<const Transfer> transfers);
   // Until NCCL has taken what it was given.
   absl::Status WaitUntilReady(const std::string& what, absl::Duration limit);
@@ -78,10 +81,13 @@ class NcclCommunicator {
   // The error of an abort, or NCCL's; else whether it has taken what it was given.
   absl::StatusOr<bool> Ready(const std::string& what);
   void Pause(absl::Duration waited);
+  // `status`, taken note of.
+  absl::Status Noted(absl::Status status);
 
   const Options options_;
   nccl::Communicator* communicator_ = nullptr;
   bool connected_ = false;
+  bool lost_a_peer_ = false;
 
   std::atomic<bool> aborted_{false};
   Mutex mutex_;

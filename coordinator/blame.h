@@ -1,0 +1,18 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coordinator/worker_progress.h"
+
+namespace bellwether {
+
+struct WaitingWorker {
+  std::string name;
+  WorkerProgress progress;
+};
+// Who holds up a step that does not get on: follows who waits for whom to the one that waits for nobody. -1
+// if it waits and cannot tell for whom.
+int ToBlame(const std::vector<WaitingWorker>& workers);
+
+}  // namespace bellwether
