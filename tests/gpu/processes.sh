@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Real processes on a GPU: every layout gives the same answer, and the service comes back after a worker is killed.
+# Real processes on a GPU: every layout gives the same answer; a worker that is killed or stopped is named, and the service comes back.
 #   tests/gpu/processes.sh BIN_DIRECTORY [DEVICE [COLLECTIVES]]      DEVICE: cuda:0, or emulated; COLLECTIVES: staged or nccl
 # All ranks share the one card. NCCL refuses that unless it takes them for different hosts (docs/nccl.md).
 set -euo pipefail
@@ -10,7 +10,7 @@ export NCCL_NET=Socket NCCL_SOCKET_IFNAME=lo NCCL_IB_DISABLE=1 NCCL_MAX_CTAS=1 N
 export NCCL_RAS_ENABLE=0
 model=${MODEL:-random:llama?hidden=256,layers=4,heads=8,kv_heads=4,head_dim=32,ffn=704,vocab=512:bf16}
 scratch=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
+trap 'kill -KILL $(jobs -p) 2>/dev/null || true; rm -rf "$scratch"' EXIT
 failed=0
 started=0
 
@@ -18,18 +18,42 @@ start() { # TENSOR_PARALLEL PIPELINE_PARALLEL
   rm -f "$scratch/ports"
   "$bin/bellwether-coordinator" --model "$model" --listen 127.0.0.1:0 --worker-listen 127.0.0.1:0 \
     --port-file "$scratch/ports" --tensor-parallel "$1" --pipeline-parallel "$2" --context-tokens 256 \
-    --log-level warning &
+    --log-level warning 2>"$scratch/log" &
   coordinator=$!
   for _ in $(seq 100); do [[ -s "$scratch/ports" ]] && break; sleep 0.1; done
   client=$(awk '$1 == "client" { print $2 }' "$scratch/ports")
-  workers=()
+  workers=() names=()
   for _ in $(seq $(($1 * $2))); do start_worker; done
 }
 start_worker() {
   started=$((started + 1))  # here: what stands in a background command is not the shell's own
   NCCL_HOSTID="rank$started" "$bin/bellwether-worker" --model "$model" --collectives "$collectives" --coordinator "$(awk '$1 == "worker" { print $2 }' "$scratch/ports")" \
-    --device "$device" --log-level warning &
+    --device "$device" --name "gpu-$started" --log-level warning &
   workers+=($!)
+  names+=("gpu-$started")
+}
+# Sends SIGNAL to worker INDEX while they are at work: it has to be named within the five seconds that are promised. Then another
+# one takes its place.
+lose() { # SIGNAL INDEX
+  local began why=unnamed request
+  timeout 60 "$bin/bellwether" load --connect "$client" --concurrency 2 --duration 2 --prompt-tokens 8 --output-tokens 200 >/dev/null 2>&1 &
+  request=$!
+  sleep 0.3
+  began=$(date +%s%N)
+  kill -"$1" "${workers[$2]}"
+  while (($(date +%s%N) - began < 5000000000)); do
+    if grep -q "has ended: worker ${names[$2]} " "$scratch/log"; then why=named && break; fi
+    sleep 0.1
+  done
+  printf 'processes: worker lost by SIG%s: %s (%d ms)\n' "$1" "$why" $((($(date +%s%N) - began) / 1000000))
+  wait "$request" || true
+  if [[ "$why" != named ]]; then cat "$scratch/log" >&2; failed=1; fi
+  kill -KILL "${workers[$2]}" 2>/dev/null || true
+  start_worker
+  began=$(date +%s%N)
+  again=$(ask) || again=nothing
+  if [[ "$again" == "${expected:-}" ]]; then word=equal; else word=DIFFERS; failed=1; fi
+  printf 'processes: another joined: %s (%d ms)\n' "$word" $((($(date +%s%N) - began) / 1000000))
 }
 stop() { kill "$coordinator" "${workers[@]}" 2>/dev/null || true; wait "$coordinator" "${workers[@]}" 2>/dev/null || true; }
 # Scores once the cluster serves, for which it has a minute; gives the log-probabilities.
@@ -60,12 +84,8 @@ for layout in "1 1" "2 1" "1 2" "2 2"; do
   printf 'processes: %s ranks x %s stages on %s, %s: %s (%d ms from start to answer)\n' "$ranks" "$stages" "$device" "$collectives" "$word" \
     $((($(date +%s%N) - began) / 1000000))
   if [[ "$layout" == "2 2" ]]; then
-    kill -9 "${workers[1]}"
-    start_worker
-    began=$(date +%s%N)
-    again=$(ask) || again=nothing
-    if [[ "$again" == "${expected:-}" ]]; then word=equal; else word=DIFFERS; failed=1; fi
-    printf 'processes: after a worker was killed and another joined: %s (%d ms)\n' "$word" $((($(date +%s%N) - began) / 1000000))
+    lose KILL 1
+    lose STOP 2
   fi
   stop
 done
