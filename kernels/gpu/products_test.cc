@@ -131,17 +131,23 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
 
   float* NewOutput(int rows) { return gpu_.Untouched(roots() * rows * stride()); }
   void ExpectRight(const float* y, int rows, const std::string& what) {
-    const std::vector<float> values = gpu_.Get(y, roots() * rows * stride());
+    ASSERT_EQ(FirstDifference(gpu_.Get(y, roots() * rows * stride()), rows), "") << what;
+  }
+  // Where `values` are not the answers, to the bit; empty if nowhere.
+  std::string FirstDifference(const std::vector<float>& values, int rows) {
     for (int64_t root = 0; root < roots(); ++root) {
       for (int row = 0; row < rows; ++row) {
         for (int64_t output = 0; output < stride(); ++output) {
           const uint32_t seen = Bits(values[(root * rows + row) * stride() + output]);
           const uint32_t expected =
               output < outputs() ? Bits(Expected(row, output)[root]) : EmulatedGpu::kUntouched;
-          ASSERT_EQ(seen, expected) << what << ": root " << root << " row " << row << " output " << output;
+          if (seen == expected) continue;
+          return absl::StrCat("root ", root, " row ", row, " output ", output, ": ", absl::Hex(seen),
+                              ", not ", absl::Hex(expected));
         }
       }
     }
+    return "";
   }
 
   // The operand of `rows` rows, and sums of x where the format wants them.
@@ -177,11 +183,12 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
 
   void Stream(const Prepared& prepared, int rows, int tiles_m, int tiles_n, int warps, float* y);
   void Tile(const Prepared& prepared, int rows, int tile_rows, int depth, float* y);
+  void Scalar(int rows, float* y);
 
   EmulatedGpu gpu_;
   const TensorCoreClass numerics_;
   const RandomMatrix matrix_;
-  const DeviceWeights weights_;
+  DeviceWeights weights_;
   std::vector<float> x_, bias_;
   const float* x_device_ = nullptr;
   const float* bias_device_ = nullptr;
@@ -337,24 +344,28 @@ TEST_P(TensorProductTest, TilesFollowTheContract) {
   }
 }
 
+void ProductTest::Scalar(int rows, float* y) {
+  const int segments = static_cast<int>(weights_.form.segments.size());
+  gpu_.Launch(Kernel::scalar_matmul,
+              {.grid_x = weights_.form.tiles,
+               .grid_y = std::min(rows, 10),
+               .threads = 32 * (1 + rows % 4),
+               .shared_bytes = static_cast<int32_t>(ScalarMatmulSharedBytes(segments))},
+              ScalarMatmulArgs{.weights = weights_.view,
+                               .x = x_device_,
+                               .stride = cols(),
+                               .y = y,
+                               .bias = bias_device_,
+                               .y_stride = stride(),
+                               .root_stride = rows * stride(),
+                               .rows = rows,
+                               .half = GetParam().spec.format == WeightFormat::kF16});
+}
+
 TEST_P(ScalarProductTest, FollowsTheContract) {
   for (const int rows : {1, 7, 17, 65}) {
-    const int segments = static_cast<int>(weights_.form.segments.size());
     float* y = NewOutput(rows);
-    gpu_.Launch(Kernel::scalar_matmul,
-                {.grid_x = weights_.form.tiles,
-                 .grid_y = std::min(rows, 10),
-                 .threads = 32 * (1 + rows % 4),
-                 .shared_bytes = static_cast<int32_t>(ScalarMatmulSharedBytes(segments))},
-                ScalarMatmulArgs{.weights = weights_.view,
-                                 .x = x_device_,
-                                 .stride = cols(),
-                                 .y = y,
-                                 .bias = bias_device_,
-                                 .y_stride = stride(),
-                                 .root_stride = rows * stride(),
-                                 .rows = rows,
-                                 .half = GetParam().spec.format == WeightFormat::kF16});
+    Scalar(rows, y);
     ExpectRight(y, rows, absl::StrCat(rows, " rows"));
     if (HasFatalFailure()) return;
   }
@@ -399,6 +410,86 @@ INSTANTIATE_TEST_SUITE_P(Each, AmpereProductTest,
                                            Shape{"int4", Grouped(Whole(50, 600, WeightFormat::kInt4), 32)}),
                          [](const auto& info) { return info.param.name; });
 INSTANTIATE_TEST_SUITE_P(All, ScalarProductTest, ::testing::ValuesIn(ShapesOf(true)),
+                         [](const auto& info) { return info.param.name; });
+
+// The same kernels, told by their tables to add in another order: what would be a fault that no tolerance
+// finds is found by these comparisons.
+class PlantedOrderTest : public ProductTest {
+ protected:
+  static constexpr int kRows = 9;
+
+  bool scalar() const { return weights_.form.scalar(); }
+  int SegmentCount() const { return static_cast<int>(weights_.form.segments.size()); }
+  // By all ways that look at the tables.
+  void ExpectFound(const std::string& fault) {
+    float* y = NewOutput(kRows);
+    scalar() ? Scalar(kRows, y) : Stream(Prepare(kRows, OperandOrder::kFragments), kRows, 1, 1, 2, y);
+    ExpectOnlyLastBitsDiffer(y, fault);
+  }
+  void ExpectOnlyLastBitsDiffer(const float* y, const std::string& fault) {
+    const std::vector<float> values = gpu_.Get(y, kRows * stride());
+    EXPECT_NE(FirstDifference(values, kRows), "") << fault;
+    float largest = 0, most_off = 0;
+    for (int row = 0; row < kRows; ++row) {
+      for (int64_t output = 0; output < outputs(); ++output) {
+        const float right = Expected(row, output)[0];
+        largest = std::max(largest, std::abs(right));
+        most_off = std::max(most_off, std::abs(values[row * stride() + output] - right));
+      }
+    }
+    EXPECT_LT(most_off, largest * 1e-4f) << fault << " made another sum of it, not another order";
+  }
+};
+
+TEST_P(PlantedOrderTest, SumsOfSegmentsThatSwapPlacesAreFound) {
+  WeightTable& table = weights_.view.table;
+  if (table.order == Root::kBalanced) {
+    table.order = Root::kFold;
+    return ExpectFound("slices from left to right, not by the tree");
+  }
+  std::vector<Segment> segments = weights_.form.segments;
+  for (Segment& segment : segments) segment.additions = 0;
+  segments.back().additions = SegmentCount() - 1;
+  table.segments = gpu_.Put(segments);
+  table.roots = gpu_.Put(std::vector<Root>{{0, SegmentCount(), Root::kStack}});
+  table.order = Root::kStack;
+  ExpectFound("segments from right to left");
+}
+
+TEST_P(PlantedOrderTest, OneRunningSumIsFound) {
+  WeightTable& table = weights_.view.table;
+  std::vector<Segment> whole = {weights_.form.segments.front()};
+  whole[0].unit_end = table.units;
+  table.segments = gpu_.Put(whole);
+  table.segment_count = 1;
+  table.unit_bounds[1] = table.units;
+  table.roots = gpu_.Put(std::vector<Root>{{0, 1, Root::kFold}});
+  table.order = Root::kFold;
+  ExpectFound("one sum of all columns");
+}
+
+// Of tiles a second kernel adds the parts.
+TEST_P(PlantedOrderTest, PartsThatSwapPlacesAreFound) {
+  DeviceForm::PartSums& sums = weights_.form.parts[0];
+  if (scalar() || sums.parts.size() < 3) return;
+  std::fill(sums.additions.begin(), sums.additions.end(), 0);
+  sums.additions.back() = static_cast<uint8_t>(sums.parts.size() - 1);
+  weights_.form.roots[0].order = Root::kStack;
+  float* y = NewOutput(kRows);
+  Tile(Prepare(kRows, OperandOrder::kPieces), kRows, 64, 1, y);
+  ExpectOnlyLastBitsDiffer(y, "parts from right to left");
+}
+
+std::vector<Shape> ShapesWithSegments() {
+  std::vector<Shape> shapes;
+  for (Shape& shape : Shapes()) {
+    for (const char* name : {"bf16", "bf16_even", "int8_units", "int4_each", "int4_each_even", "fp32"}) {
+      if (shape.name == name) shapes.push_back(shape);
+    }
+  }
+  return shapes;
+}
+INSTANTIATE_TEST_SUITE_P(All, PlantedOrderTest, ::testing::ValuesIn(ShapesWithSegments()),
                          [](const auto& info) { return info.param.name; });
 
 // Query, key and value in one launch: three matrices of one table, of other heights.
