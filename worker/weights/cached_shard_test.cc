@@ -472,8 +472,12 @@ TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {
   for (const WeightHome home : {WeightHome::kDrive, WeightHome::kHost}) {
     assignment_.stream_home = home;
     const int64_t free = *gpu.runtime().FreeBytes();
-    const auto shard = LoadShard(*checkpoint_, assignment_, gpu, {.cache = cache_.get()}, nullptr);
+    ExecutorProgress progress;
+    const auto shard = LoadShard(*checkpoint_, assignment_, gpu, {.cache = cache_.get()}, &progress);
     ASSERT_TRUE(shard.ok()) << shard.status();
+    // Who has loaded all of it and goes on is taken for stuck.
+    EXPECT_LE(progress.loaded_bytes, progress.total_bytes);
+    EXPECT_GT(progress.loaded_bytes, progress.total_bytes * 9 / 10) << "but for tables and vectors";
     EXPECT_EQ(files(), before + 3)
         << "a layer, and two pieces of the head; those of the embedding are a CPU's";
     ASSERT_EQ((*shard)->embedding_pieces.size(), 2u);
@@ -484,9 +488,14 @@ TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {
         GpuBytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
                        assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true});
     int64_t head = 0;
-    for (const auto& piece : (*shard)->head_pieces) {
-      EXPECT_EQ(piece->file != nullptr, home == WeightHome::kDrive);
-      head += piece->image_bytes;
+    for (size_t i = 0; i < 2; ++i) {
+      const VocabularyPiece &rows = *(*shard)->embedding_pieces[i], &piece = *(*shard)->head_pieces[i];
+      EXPECT_EQ(piece.file != nullptr, home == WeightHome::kDrive);
+      EXPECT_EQ(rows.file != nullptr, home == WeightHome::kDrive);
+      head += piece.image_bytes;
+      if (home != WeightHome::kDrive) continue;
+      EXPECT_EQ(rows.file->path(), (*of_cpu)->embedding_pieces[i]->file->path());
+      EXPECT_NE(rows.file->path(), piece.file->path()) << "one would take the place of the other";
     }
     EXPECT_EQ(counted.head, head);
     EXPECT_LT(free - *gpu.runtime().FreeBytes(), (*shard)->bytes - head);

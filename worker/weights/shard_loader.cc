@@ -529,6 +529,21 @@ absl::Status Loader::Load(LoadedShard& shard) {
   return absl::OkStatus();
 }
 
+// Of matrices in the forms that they are loaded in: a GPU's embedding that is streamed in that of its host,
+// and as its head once more.
+int64_t BytesToLoad(const Checkpoint& checkpoint, const Assignment& assignment, const Device& device) {
+  const ModelConfig& config = checkpoint.config();
+  const CheckpointFormats formats(checkpoint);
+  const Quantize quantize = assignment.numeric.quantize;
+  const StageLayout& stage = assignment.stage_layout();
+  const StageEnds at = {assignment.first_stage(), assignment.last_stage()};
+  if (device.keeps_packed_images()) return ShardBytes(config, formats, quantize, stage, assignment.rank, at);
+  const int64_t bytes = GpuShardBytes(config, formats, quantize, stage, assignment.rank, at);
+  if (!assignment.streamed_ends.embedding) return bytes;
+  const EndBytes ends = GpuBytesOfEnds(config, formats, quantize, stage, assignment.rank, at);
+  return bytes + ends.embedding - (ends.one_matrix ? 0 : ends.embedding_spared);
+}
+
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& checkpoint,
@@ -536,12 +551,9 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
                                                              LoadOptions options,
                                                              ExecutorProgress* progress) {
   BW_RETURN_IF_ERROR(Validate(assignment.layout, checkpoint.config()));
-  const int64_t bytes = ShardBytes(checkpoint.config(), CheckpointFormats(checkpoint),
-                                   assignment.numeric.quantize, assignment.stage_layout(), assignment.rank,
-                                   {assignment.first_stage(), assignment.last_stage()});
   if (progress != nullptr) {
     progress->loaded_bytes = 0;
-    progress->total_bytes = bytes;
+    progress->total_bytes = BytesToLoad(checkpoint, assignment, device);
   }
   auto shard = std::make_shared<LoadedShard>();
   shard->config = checkpoint.config();

@@ -19,11 +19,13 @@ namespace bellwether {
 struct LoadOptions {
   int threads = 1;
   std::vector<int> cpus;  // of the threads; empty: wherever the system likes
-  // From those threads, before each read: true ends the loading with Cancelled. Empty: never.
+  // From any thread, before each read and while the cache is written: true ends the loading with Cancelled.
+  // Empty: never.
   std::function<bool()> cancelled;
   // Where packed layers are kept, and streamed from; null: nowhere.
   const ShardCache* cache = nullptr;
-  // Gets what is in memory and not in the cache yet, for who writes it later. Null: it is written at once.
+  // Gets what is in the host's memory and not in the cache yet, for who writes it later. Null: it is written
+  // at once, as is what goes to a GPU, whose memory nobody reads.
   std::vector<UnwrittenImage>* unwritten = nullptr;
   // What was loaded before: layers of it that are the same stay as they are. Null: nothing.
   std::shared_ptr<const LoadedShard> previous;
