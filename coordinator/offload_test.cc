@@ -8,6 +8,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/shapes.h"
+#include "model/streamed_layers.h"
 
 namespace bellwether {
 namespace {
@@ -325,6 +326,10 @@ TEST(OffloadTest, AStepOfAGpuHasWhatItsProductsDoMeanwhile) {
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_GT(plan->step_tokens, kDefaultStepTokens);
   EXPECT_THAT(plan->arithmetic, HasSubstr("what arithmetic does in the "));
+  // No tensor core takes fp16, and what other products do nobody has measured.
+  const auto half = MakePlan(config, UniformFormats({.format = WeightFormat::kF16}), {worker}, options);
+  ASSERT_TRUE(half.ok()) << half.status();
+  EXPECT_EQ(half->step_tokens, kDefaultStepTokens);
 }
 
 // BLOOM in less than its embedding, which is its head: the card has pieces of it in its slots, and nothing to
@@ -345,10 +350,39 @@ TEST(OffloadTest, AGpuStreamsAnEmbeddingThatIsItsHeadInTwoForms) {
     if (host > 20) {
       EXPECT_EQ(worker.host_bytes, worker.streamed_bytes + embedding);
     } else {
-      EXPECT_LT(worker.host_bytes, embedding) << "two buffers, and one for rows";
+      const int64_t layer =
+          LayerImageBytes(config, kBF16, Quantize::kNone, plan->layout.stages[0].ranks[0], 0, /*gpu=*/true);
+      EXPECT_EQ(worker.host_bytes, 2 * layer + 2 * kVocabularyPiece * config.hidden)
+          << "two buffers, and one for rows";
     }
     EXPECT_LE(worker.resident_bytes + worker.activation_bytes + worker.kv_bytes,
               static_cast<int64_t>(2 * 0.9 * kGiB));
+  }
+}
+
+// Packed rows are in the host's memory beside what is streamed from there: a host with room for the one alone
+// leaves both on the drive, and is too small where there is none.
+TEST(OffloadTest, AHostHasRoomForThePackedEmbeddingToo) {
+  const ModelConfig config = *ParseShape("bloom-7b");
+  const PlannerOptions options{
+      .kv_type = DType::kBF16, .plan_for_batch = 1, .context_tokens = 64, .step_tokens = 64};
+  for (const double drive : {2e9, 0.0}) {
+    bool fits = false, from_host = false;
+    for (double gib = 2; gib < 40; gib += 0.25) {
+      WorkerInventory gpu = GpuWorker("a", "h", gib, 2);
+      gpu.drive_bytes_per_second = drive;
+      const auto plan = MakePlan(config, kBF16, {gpu}, options);
+      EXPECT_TRUE(plan.ok() || !fits) << gib << " GiB: " << plan.status();
+      if (!plan.ok()) continue;
+      fits = true;
+      const PlannedWorker& worker = plan->workers[0];
+      EXPECT_LE(worker.host_bytes, static_cast<int64_t>(0.9 * gib * kGiB));
+      EXPECT_TRUE(worker.stream_home == WeightHome::kHost || !from_host) << gib << " GiB";
+      if (worker.stream_home != WeightHome::kHost) continue;
+      from_host = true;
+      EXPECT_EQ(worker.host_bytes, worker.streamed_bytes + worker.host_embedding_bytes) << gib << " GiB";
+    }
+    EXPECT_TRUE(from_host);
   }
 }
 
