@@ -21,6 +21,10 @@ namespace {
 // A read that the drive answers is over long before.
 constexpr absl::Duration kJoinLimit = absl::Seconds(2);
 
+bool Has(const VocabularyPiece& piece, TokenId token) {
+  return piece.rows.begin <= token && token < piece.rows.end;
+}
+
 }  // namespace
 
 // The buffer for a piece and what its threads are to read into it.
@@ -151,8 +155,7 @@ std::vector<EmbeddingRows::Extent> EmbeddingRows::Wanted(size_t piece, const Bat
   const VocabularyPiece& weights = *options_.pieces[piece];
   std::vector<int64_t> panels;
   for (const TokenId token : batch.tokens) {
-    if (weights.rows.begin <= token && token < weights.rows.end)
-      panels.push_back((token - weights.rows.begin) / kernels::kPanelRows);
+    if (Has(weights, token)) panels.push_back((token - weights.rows.begin) / kernels::kPanelRows);
   }
   std::sort(panels.begin(), panels.end());
   panels.erase(std::unique(panels.begin(), panels.end()), panels.end());
@@ -194,7 +197,7 @@ void EmbeddingRows::LookUp(const VocabularyPiece& piece, const Batch& batch, Mut
   options_.ops->OnHost(batch.rows(), [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
       const TokenId token = batch.tokens[row];
-      if (piece.rows.begin <= token && token < piece.rows.end)
+      if (Has(piece, token))
         matrix.GetRow(token - piece.rows.begin, absl::MakeSpan(out.row(row), matrix.cols()));
     }
   });
@@ -207,10 +210,10 @@ absl::Status EmbeddingRows::Embed(const Batch& batch, MutableRows out) {
                             out.stride};
   for (size_t i = 0; i < options_.pieces.size(); ++i) {
     const VocabularyPiece& piece = *options_.pieces[i];
+    const auto wanted = [&](TokenId token) { return Has(piece, token); };
+    if (std::none_of(batch.tokens.begin(), batch.tokens.end(), wanted)) continue;
     if (piece.file != nullptr) {
-      const std::vector<Extent> extents = Wanted(i, batch);
-      if (extents.empty()) continue;
-      BW_RETURN_IF_ERROR(Read(i, extents));
+      BW_RETURN_IF_ERROR(Read(i, Wanted(i, batch)));
       piece.store->MoveTo(reader_->image());
     }
     LookUp(piece, batch, rows);
