@@ -101,6 +101,7 @@ struct Variant {
   int scored_length = 9;
   gpu::EmulatedCard card = gpu::kEmulatedHopper;
   std::vector<int> lengths = kLengths;
+  bool uneven = false;  // of the ranks the first has no row of the embedding, the last none of the head
 };
 
 // Where layers lie that are streamed from a drive.
@@ -110,10 +111,19 @@ const ShardCache* DriveOf(const Variant& variant) {
   return variant.home == WeightHome::kDrive && cache.ok() ? cache->get() : nullptr;
 }
 
+void MakeUneven(int64_t vocab, Layout& layout) {
+  std::vector<RankLayout>&first = layout.stages.front().ranks, &last = layout.stages.back().ranks;
+  first[1].embedding_rows.begin = 0;
+  first[0].embedding_rows = {0, 0};
+  last[last.size() - 2].head_rows.end = vocab;
+  last.back().head_rows = {vocab, vocab};
+}
+
 absl::StatusOr<std::vector<Answer>> AnswersTo(std::vector<EngineRequest> requests,
                                               const Checkpoint& checkpoint, const Subject& subject,
                                               const Variant& variant) {
   BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
+  if (variant.uneven) MakeUneven(checkpoint.config().vocab, layout);
   BW_ASSIGN_OR_RETURN(
       auto cluster,
       LocalCluster::Start(checkpoint, {.layout = std::move(layout),
@@ -145,9 +155,9 @@ void ExpectAnswers(const absl::StatusOr<std::vector<Answer>>& answers, const std
       variant.stages, " stages x ", variant.ranks, " ranks, steps of ", variant.step_tokens,
       variant.one_by_one ? ", one by one" : "", variant.logprobs < 0 ? ", no log-probabilities" : "",
       "; streamed: ", variant.streamed_layers, " layers", variant.ends.embedding ? ", the embedding" : "",
-      variant.ends.head ? ", the head" : "", variant.home == WeightHome::kDrive ? " from a drive" : "", "; ",
-      variant.card.numeric_class, variant.card.hopper ? "" : " without wgmma", ", ",
-      variant.card.multiprocessors, " multiprocessors");
+      variant.ends.head ? ", the head" : "", variant.uneven ? ", uneven rows" : "",
+      variant.home == WeightHome::kDrive ? " from a drive" : "", "; ", variant.card.numeric_class,
+      variant.card.hopper ? "" : " without wgmma", ", ", variant.card.multiprocessors, " multiprocessors");
   ASSERT_TRUE(answers.ok()) << what << ": " << answers.status();
   ASSERT_EQ(answers->size(), variant.lengths.size());
   for (size_t i = 0; i < answers->size(); ++i) {
@@ -264,7 +274,8 @@ TEST_P(GpuBatches, SeventeenTogetherAnswerAsEachAlone) {
   }
   const auto expected = AnswersTo(requests, **checkpoint, GetParam(), {.one_by_one = true});
   ASSERT_TRUE(expected.ok()) << expected.status();
-  ExpectAnswers(AnswersTo(requests, **checkpoint, GetParam(), {}), *expected, {});
+  ExpectAnswers(AnswersTo(requests, **checkpoint, GetParam(), {}), *expected,
+                {.lengths = std::vector<int>(requests.size())});
 }
 
 std::vector<Subject> BatchSubjects() {
@@ -292,11 +303,15 @@ TEST_P(GpuStreamedEnds, AnswersAreThoseFromMemory) {
       {.step_tokens = 13, .ends = both},
       {.streamed_layers = 2, .home = WeightHome::kDrive, .ends = both},
       {.ranks = 2, .step_tokens = 13, .streamed_layers = 1, .home = WeightHome::kDrive, .ends = both},
+      {.ranks = 2, .streamed_layers = 1, .ends = both, .uneven = true},
       {.stages = 2, .logprobs = -1, .streamed_layers = 1, .ends = both}};
   if (TestEveryLayout()) {
     for (const WeightHome home : {WeightHome::kHost, WeightHome::kDrive}) {
       for (int32_t streamed = 0; streamed <= 2; ++streamed) {
-        variants.push_back({.ranks = 3, .streamed_layers = streamed, .home = home, .ends = both});
+        for (const bool uneven : {false, true}) {
+          variants.push_back(
+              {.ranks = 3, .streamed_layers = streamed, .home = home, .ends = both, .uneven = uneven});
+        }
         variants.push_back({.step_tokens = 40, .streamed_layers = streamed, .home = home, .ends = both});
         variants.push_back({.stages = 2, .streamed_layers = streamed, .home = home, .ends = {.head = true}});
         variants.push_back(

@@ -11,10 +11,12 @@
 #include "gtest/gtest.h"
 #include "kernels/gpu/testing/counting_runtime.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/checkpoint/testing_files.h"
 #include "model/gpu_size.h"
 #include "tests/layouts/local_cluster.h"
 #include "worker/device/gpu_device.h"
 #include "worker/link/testing/fake_nccl.h"
+#include "worker/weights/shard_cache.h"
 
 namespace bellwether {
 namespace {
@@ -31,6 +33,7 @@ struct Model {
   int32_t streamed_layers = 0;  // of each stage
   StreamedEnds ends;
   NcclUse nccl;
+  bool cached = false;  // what stays comes by way of images
 };
 
 struct Cluster {
@@ -38,7 +41,8 @@ struct Cluster {
   std::unique_ptr<LocalCluster> workers;
 };
 
-absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, const Layout& layout) {
+absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, const Layout& layout,
+                              const ShardCache& cache) {
   Cluster cluster;
   for (int i = 0; i < layout.workers(); ++i)
     cluster.runtimes.push_back(std::make_shared<gpu::CountingRuntime>(gpu::MakeEmulatedRuntime({})));
@@ -52,7 +56,8 @@ absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, 
       .nccl = model.nccl,
       .streamed_layers = model.streamed_layers,
       .stream_home = WeightHome::kHost,
-      .streamed_ends = model.ends};
+      .streamed_ends = model.ends,
+      .cache = model.cached ? cache : nullptr};
   auto workers = LocalCluster::Start(checkpoint, options);
   if (!workers.ok()) return workers.status();
   cluster.workers = *std::move(workers);
@@ -86,7 +91,9 @@ void ExpectCounted(const Model& model, int stages, int ranks) {
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const auto layout = EvenLayout((*checkpoint)->config(), stages, ranks);
   ASSERT_TRUE(layout.ok()) << layout.status();
-  const auto cluster = Start(**checkpoint, model, *layout);
+  const testing_files::TemporaryDirectory directory;
+  const auto cache = *ShardCache::Open({.directory = directory.path()});
+  const auto cluster = Start(**checkpoint, model, *layout, cache.get());
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   int worker = 0;
   for (int stage = 0; stage < stages; ++stage) {
@@ -97,7 +104,9 @@ void ExpectCounted(const Model& model, int stages, int ranks) {
       const std::string what = absl::StrCat(model.checkpoint, ", ", stages, " stages x ", ranks,
                                             " ranks: stage ", stage, ", rank ", rank);
       // Images are whole pages, which is more than leaves with the layers.
-      EXPECT_LE(taken, planned + model.streamed_layers * kImagePadding) << what;
+      const int64_t images =
+          model.cached ? layout->stages[stage].layers.size() + 1 : int64_t{model.streamed_layers};
+      EXPECT_LE(taken, planned + images * kImagePadding) << what;
       // The slack is tables: much to a tiny model, nothing to a real one.
       EXPECT_LE(planned, taken + taken / 10) << what;
     }
@@ -168,6 +177,19 @@ TEST(GpuMemory, ThePlannerCountsWhatStreamsToo) {
       ExpectCounted({absl::StrCat(shape, ":bf16"), Quantize::kNone, DType::kBF16, streamed}, 1, 3);
       ExpectCounted({absl::StrCat(shape, ":fp32"), Quantize::kNone, DType::kF32, streamed}, 1, 1);
       ExpectCounted({absl::StrCat(shape, ":fp16"), Quantize::kInt4, DType::kF16, streamed}, 1, 2);
+    }
+  }
+}
+
+// In one piece of memory for each layer, and the same bytes.
+TEST(GpuMemory, WhatComesByWayOfTheShardCacheTakesNoMore) {
+  for (const char* shape : {kLlama, kGrouped, kBloom}) {
+    for (const auto& [stages, ranks] : {std::pair{1, 1}, {1, 3}, {3, 2}}) {
+      Model model = {absl::StrCat(shape, ":fp16"), Quantize::kInt4, DType::kF16};
+      model.cached = true;
+      ExpectCounted(model, stages, ranks);
+      model.streamed_layers = 1;
+      ExpectCounted(model, stages, ranks);
     }
   }
 }

@@ -1,6 +1,8 @@
 #include "worker/weights/layer_source.h"
 
+#include <algorithm>
 #include <memory>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +13,7 @@
 #include "worker/device/cpu_device.h"
 #include "worker/weights/shard_cache.h"
 #include "worker/weights/shard_loader.h"
+#include "worker/weights/testing_shard.h"
 
 namespace bellwether {
 namespace {
@@ -18,26 +21,33 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr char kModel[] = "random:llama?hidden=96,layers=5,heads=6,kv_heads=3,ffn=172,vocab=9001:bf16";
+constexpr char kModelOfOnePiece[] =
+    "random:llama?hidden=96,layers=5,heads=6,kv_heads=3,ffn=172,vocab=160:bf16";
 
-// A CPU that tells as a GPU would be told what it is asked for; its copies are done when it is said so.
+// A CPU that has slots and tells what they are asked for, as a GPU would be; its copies are done when it is
+// said so.
 class TellingOps : public DeviceOps {
  public:
   explicit TellingOps(std::unique_ptr<DeviceOps> cpu) : cpu_(std::move(cpu)) {}
 
   std::vector<std::string> Told() { return std::exchange(told_, {}); }
   bool copies_end = true;
+  int asks_a_copy = 0;  // before it is done
 
   absl::StatusOr<bool> ReserveSlots(int slots, int64_t bytes) override {
     EXPECT_EQ(slots, kLayerBuffers);
     EXPECT_GT(bytes, 0);
+    for (auto& slot : slots_) slot = *NewPlainImage(bytes);
     return true;
   }
   std::byte* FillSlot(int slot, absl::Span<std::byte> image) override {
     Tell("fill", slot);
-    return image.data();
+    asked_[slot] = 0;
+    std::copy(image.begin(), image.end(), slots_[slot].get());
+    return slots_[slot].get();
   }
   void UseSlot(int slot) override { Tell("use", slot); }
-  absl::StatusOr<bool> SlotFilled(int) override { return copies_end; }
+  absl::StatusOr<bool> SlotFilled(int slot) override { return copies_end && ++asked_[slot] > asks_a_copy; }
   absl::Status ReleaseSlot(int slot) override {
     Tell("release", slot);
     return absl::OkStatus();
@@ -68,17 +78,23 @@ class TellingOps : public DeviceOps {
 
   const std::unique_ptr<DeviceOps> cpu_;
   std::vector<std::string> told_;
+  std::shared_ptr<std::byte> slots_[kLayerBuffers];
+  int asked_[kLayerBuffers] = {};
 };
 
 class LayerSourceTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    checkpoint_ = *Checkpoint::Open(kModel);
+    Open(kModel);
     cache_ = *ShardCache::Open({.directory = directory_.path()});
   }
+  void Open(const std::string& model) {
+    checkpoint_ = *Checkpoint::Open(model);
+    whole_ = *LoadShard(*checkpoint_, MakeAssignment(checkpoint_->config(), 1, 1, Quantize::kNone), device_,
+                        {}, nullptr);
+  }
   void Start(int32_t streamed, absl::Duration wait_limit = absl::InfiniteDuration(), bool head = false) {
-    Assignment assignment{
-        .epoch = Epoch{1}, .model_id = "m", .layout = *EvenLayout(checkpoint_->config(), 1, 1)};
+    Assignment assignment = MakeAssignment(checkpoint_->config(), 1, 1, Quantize::kNone);
     assignment.streamed_layers = streamed;
     assignment.streamed_ends.head = head;
     const auto shard = LoadShard(*checkpoint_, assignment, device_, {.cache = cache_.get()}, &progress_);
@@ -92,19 +108,28 @@ class LayerSourceTest : public ::testing::Test {
     ASSERT_TRUE(source.ok()) << source.status();
     source_ = *std::move(source);
   }
+  // The last row of `some` is row `row` of `all`.
+  void ExpectRow(const DeviceMatrix& some, const DeviceMatrix& all, int64_t row) {
+    std::vector<float> values(checkpoint_->config().hidden), expected = values;
+    PackedOf(some).GetRow(some.rows() - 1, absl::MakeSpan(values));
+    PackedOf(all).GetRow(row, absl::MakeSpan(expected));
+    EXPECT_EQ(values, expected) << "row " << row;
+  }
   void Step() {
     for (int64_t layer = 0; layer < checkpoint_->config().layers; ++layer) {
       const auto weights = source_->Acquire(layer);
       ASSERT_TRUE(weights.ok()) << weights.status();
+      const DeviceMatrix& up = *whole_->layer_weights[layer]->up;
+      ExpectRow(*(*weights)->up, up, up.rows() - 1);
       ASSERT_TRUE(source_->Release(layer).ok());
     }
   }
-
   void Head() {
     for (size_t piece = 0; piece < shard_->head_pieces.size(); ++piece) {
       const auto weights = source_->AcquireHead(static_cast<int64_t>(piece));
       ASSERT_TRUE(weights.ok()) << weights.status();
       ASSERT_EQ((*weights)->rows, shard_->head_pieces[piece]->rows);
+      ExpectRow(*(*weights)->matrix, *whole_->head, (*weights)->rows.end - 1);
       ASSERT_TRUE(source_->ReleaseHead().ok());
     }
   }
@@ -132,7 +157,7 @@ class LayerSourceTest : public ::testing::Test {
   TellingOps ops_{*device_.NewOps(
       {.config = &config_, .kernel_level = "reference", .rank = {.slices = {0, 1}}, .roots = {{0, 1}}})};
   ExecutorProgress progress_;
-  std::shared_ptr<const LoadedShard> shard_;
+  std::shared_ptr<const LoadedShard> shard_, whole_;
   std::unique_ptr<LayerSource> source_;
 };
 
@@ -143,18 +168,41 @@ TEST_F(LayerSourceTest, SlotsAreUsedByTurns) {
   EXPECT_EQ(Uses(), std::vector<int>({0, 1, 0, 1, 0, 1, 0, 1, 0}));
 }
 
-// Pieces of a head that no step wants, or wants twice: what has been brought for nothing is used for nothing.
+// Pieces of a head that no step wants, or wants twice: what has been brought for nothing is used for nothing,
+// and what a copy is still taken from is not read over. From no layer to all of them, from one piece to
+// three.
 TEST_F(LayerSourceTest, SlotsAreUsedByTurnsWhateverOfAHeadIsWanted) {
-  for (const int32_t streamed : {1, 2, 5}) {
-    ops_.Told();
-    Start(streamed, absl::InfiniteDuration(), /*head=*/true);
-    ASSERT_EQ(shard_->head_pieces.size(), 3u);
-    for (const int heads : {0, 1, 0, 0, 2, 3, 0, 1}) {
-      Step();
-      for (int i = 0; i < heads; ++i) Head();
+  std::mt19937 random(/*seed=*/1);
+  for (const size_t pieces : {3, 1}) {
+    if (pieces == 1) Open(kModelOfOnePiece);
+    for (const int32_t streamed : {0, 1, 2, 5}) {
+      Start(streamed, absl::InfiniteDuration(), /*head=*/true);
+      ASSERT_EQ(shard_->head_pieces.size(), pieces);
+      ops_.Told();
+      size_t acquired = 0;
+      for (int step = 0; step < 30; ++step) {
+        ops_.asks_a_copy = static_cast<int>(random() % 4);
+        const size_t heads = std::max<size_t>(1, random() % 5) - 1;  // none in two of five
+        ASSERT_NO_FATAL_FAILURE(Step());
+        for (size_t i = 0; i < heads; ++i) ASSERT_NO_FATAL_FAILURE(Head());
+        acquired += streamed + heads * pieces;
+      }
+      EXPECT_GE(Uses().size(), acquired) << streamed << " layers, " << pieces << " pieces";
     }
-    EXPECT_GE(Uses().size(), 8u * streamed + 7 * 3);
   }
+}
+
+// A device that stops when a step has gone by the head.
+TEST_F(LayerSourceTest, ACopyThatDoesNotEndIsAnErrorWhereAHeadIsPassedOver) {
+  Start(1, absl::Milliseconds(50), /*head=*/true);
+  Step();
+  ops_.copies_end = false;
+  absl::Status status;
+  for (int step = 0; step < 2 && status.ok(); ++step) {
+    status = source_->Acquire(4).status();  // the one that is streamed
+    if (status.ok()) status = source_->Release(4);
+  }
+  EXPECT_TRUE(absl::IsDeadlineExceeded(status)) << status;
 }
 
 TEST_F(LayerSourceTest, WhatIsStreamedIsCounted) {
