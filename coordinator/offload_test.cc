@@ -386,6 +386,25 @@ TEST(OffloadTest, AHostHasRoomForThePackedEmbeddingToo) {
   }
 }
 
+// A card that lacks less than the embedding: nothing comes to it in a step but rows.
+TEST(OffloadTest, AnEmbeddingAloneIsLookedUpInTheHostsMemory) {
+  const ModelConfig config = *ParseShape("llama-13b");
+  const int64_t embedding = int64_t{2} * config.vocab * config.hidden;
+  int alone = 0;
+  for (double gib = 26; gib < 32; gib += 0.05) {
+    const auto plan = MakePlan(config, kBF16, {GpuWorker("a", "h", 64, gib)}, {.kv_type = DType::kBF16});
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    const PlannedWorker& worker = plan->workers[0];
+    if (worker.streamed_ends.embedding && worker.streamed_bytes == 0) {
+      ++alone;
+      EXPECT_EQ(worker.stream_home, WeightHome::kHost) << gib;
+      EXPECT_EQ(worker.host_bytes, embedding) << gib;
+      EXPECT_EQ(worker.drive_seconds, 0) << gib;
+    }
+  }
+  EXPECT_GT(alone, 0);
+}
+
 TEST(OffloadTest, WhereAGpuStreamsFromCanBeSaid) {
   const ModelConfig config = *ParseShape("llama-13b");
   PlannerOptions options{.kv_type = DType::kBF16, .offload = Offload::kDrive};

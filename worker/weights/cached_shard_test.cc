@@ -10,6 +10,7 @@
 #include "model/streamed_layers.h"
 #include "worker/device/cpu_device.h"
 #include "worker/device/gpu_device.h"
+#include "worker/weights/load_bytes.h"
 #include "worker/weights/shard_loader.h"
 #include "worker/weights/testing_shard.h"
 
@@ -291,6 +292,29 @@ TEST_F(GpuShard, ADriveWithoutRoomLeavesItsLayersUnkept) {
   EXPECT_EQ(files(), 0u);
 }
 
+// Files of what stays are for the next start alone, and are written between those that this one needs.
+TEST_F(GpuShard, WhatStaysTakesNoRoomFromWhatIsStreamed) {
+  const auto bytes_kept = [&] {
+    int64_t bytes = 0;
+    for (const auto& entry : std::filesystem::directory_iterator(directory_.path()))
+      bytes += static_cast<int64_t>(entry.file_size());
+    return bytes;
+  };
+  ASSERT_TRUE(LoadToGpu(MakeStreamedFrom(WeightHome::kDrive, 2)).ok());
+  ASSERT_EQ(files(), 5u);
+  const int64_t all = bytes_kept();
+  ASSERT_TRUE(PruneShardCache(directory_.path(), 0).ok());
+  const auto small =
+      *ShardCache::Open({.directory = directory_.path(), .check_room = [&](int64_t bytes) {
+                           const bool room = bytes_kept() + bytes <= all * 6 / 10;
+                           return room ? absl::OkStatus() : absl::ResourceExhaustedError("the drive is full");
+                         }});
+  const auto shard = LoadToGpu(MakeStreamedFrom(WeightHome::kDrive, 2), {.cache = small.get()});
+  ASSERT_TRUE(shard.ok()) << shard.status();
+  EXPECT_EQ(files(), 2u) << "the layers that are streamed";
+  EXPECT_GE(StreamedFileBytes(*checkpoint_, MakeStreamedFrom(WeightHome::kDrive, 2), gpu_), bytes_kept());
+}
+
 // On a thread that is not the device's: it may keep an image alive, and nothing that lies on the device.
 TEST_F(GpuShard, WhatIsInTheHostsMemoryIsWrittenBehind) {
   const int64_t at_first = free_bytes();
@@ -487,17 +511,20 @@ TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {
     const EndBytes counted =
         GpuBytesOfEnds(checkpoint_->config(), CheckpointFormats(*checkpoint_), Quantize::kNone,
                        assignment_.stage_layout(), 0, {.first_stage = true, .last_stage = true});
-    int64_t head = 0;
+    int64_t head = 0, in_files = 0;
     for (size_t i = 0; i < 2; ++i) {
       const VocabularyPiece &rows = *(*shard)->embedding_pieces[i], &piece = *(*shard)->head_pieces[i];
       EXPECT_EQ(piece.file != nullptr, home == WeightHome::kDrive);
       EXPECT_EQ(rows.file != nullptr, home == WeightHome::kDrive);
       head += piece.image_bytes;
       if (home != WeightHome::kDrive) continue;
+      for (const VocabularyPiece* part : {&rows, &piece})
+        in_files += static_cast<int64_t>(std::filesystem::file_size(part->file->path()));
       EXPECT_EQ(rows.file->path(), (*of_cpu)->embedding_pieces[i]->file->path());
       EXPECT_NE(rows.file->path(), piece.file->path()) << "one would take the place of the other";
     }
     EXPECT_EQ(counted.head, head);
+    EXPECT_GE(StreamedFileBytes(*checkpoint_, assignment_, gpu), in_files);
     EXPECT_LT(free - *gpu.runtime().FreeBytes(), (*shard)->bytes - head);
     EXPECT_TRUE((*shard)->Serves(assignment_));
     Assignment other = assignment_;

@@ -49,14 +49,20 @@ bool SectionImages::GoOnWriting() const {
 
 absl::StatusOr<std::shared_ptr<const LayerFile>> SectionImages::Write(const Section& section,
                                                                       const std::vector<WeightHash>& hashes) {
-  auto file = options_.cache->Write(DescribeImage(section.key, section.image, hashes), section.image,
-                                    [this] { return !GoOnWriting(); });
+  return WriteBeside(/*leave_bytes=*/0, section, hashes);
+}
+
+absl::StatusOr<std::shared_ptr<const LayerFile>> SectionImages::WriteBeside(
+    int64_t leave_bytes, const Section& section, const std::vector<WeightHash>& hashes) {
+  auto file = options_.cache->Write(
+      DescribeImage(section.key, section.image, hashes), section.image, [this] { return !GoOnWriting(); },
+      leave_bytes);
   if (!file.ok()) return Annotate(file.status(), absl::StrCat("shard cache: ", section.name));
   return file;
 }
 
 void SectionImages::Keep(const Section& section, const std::vector<WeightHash>& hashes,
-                         std::shared_ptr<const void> owner, bool stays) {
+                         std::shared_ptr<const void> owner, bool stays, int64_t leave_bytes) {
   if (stays && options_.unwritten != nullptr) {
     options_.unwritten->push_back(
         {.key = section.key, .hashes = hashes, .image = section.image, .owner = std::move(owner)});
@@ -64,8 +70,8 @@ void SectionImages::Keep(const Section& section, const std::vector<WeightHash>& 
   }
   WaitForWriter();
   if (told_) return;
-  writer_ = std::thread([this, section, hashes, owner = std::move(owner)] {
-    const absl::Status written = Write(section, hashes).status();
+  writer_ = std::thread([this, section, hashes, leave_bytes, owner = std::move(owner)] {
+    const absl::Status written = WriteBeside(leave_bytes, section, hashes).status();
     if (written.ok() || absl::IsCancelled(written)) return;
     told_ = true;
     LogWarning(written.message(), "; loading goes on without");

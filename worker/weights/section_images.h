@@ -46,14 +46,16 @@ class SectionImages {
   // Of one that is to be streamed from there.
   absl::StatusOr<std::shared_ptr<const LayerFile>> Write(const Section& section,
                                                          const std::vector<WeightHash>& hashes);
-  // For the next start: it is only a pity if that fails. An image that `stays` as long as its owner is
-  // written later, by who gets options.unwritten; another one while the next is packed, so that there are two
-  // of them for a while.
+  // For the next start: it is only a pity if that fails, as it does where the drive would not have
+  // `leave_bytes` for others. An image that `stays` as long as its owner is written later, by who gets
+  // options.unwritten; another one while the next is packed, so that there are two of them for a while.
   void Keep(const Section& section, const std::vector<WeightHash>& hashes, std::shared_ptr<const void> owner,
-            bool stays);
+            bool stays, int64_t leave_bytes);
 
  private:
   absl::Status Read(const LayerFile& file, absl::Span<std::byte> image);
+  absl::StatusOr<std::shared_ptr<const LayerFile>> WriteBeside(int64_t leave_bytes, const Section& section,
+                                                               const std::vector<WeightHash>& hashes);
   bool Cancelled() const { return options_.cancelled && options_.cancelled(); }
   // What a writer asks every few megabytes.
   bool GoOnWriting() const;

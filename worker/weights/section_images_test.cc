@@ -66,7 +66,7 @@ TEST_F(SectionImagesTest, AnImageThatGoesIsHeldUntilItIsWritten) {
   std::shared_ptr<std::byte> image = NewImage(1);
   const std::weak_ptr<std::byte> held = image;
   const SectionImages::Section section = SectionOf("layer 1", image.get());
-  images->Keep(section, {}, std::move(image), /*stays=*/false);
+  images->Keep(section, {}, std::move(image), /*stays=*/false, /*leave_bytes=*/0);
   EXPECT_FALSE(held.expired());
   EXPECT_EQ(files(), 0u);
   go_on.Notify();
@@ -86,7 +86,7 @@ TEST_F(SectionImagesTest, NobodyTriesAgainWhereADriveIsFull) {
     const auto images = MakeImages(*cache);
     for (int i = 0; i < 3; ++i) {
       std::shared_ptr<std::byte> image = NewImage(i);
-      images->Keep(SectionOf(std::to_string(i), image.get()), {}, image, /*stays=*/i == 1);
+      images->Keep(SectionOf(std::to_string(i), image.get()), {}, image, /*stays=*/i == 1, /*leave_bytes=*/0);
     }
   }
   EXPECT_EQ(asked, 1);
@@ -102,7 +102,7 @@ TEST_F(SectionImagesTest, ADriveThatIsFullInTheMiddleLeavesNothing) {
   {
     const auto images = MakeImages(*cache);
     std::shared_ptr<std::byte> image = NewImage(1);
-    images->Keep(SectionOf("layer 1", image.get()), {}, image, /*stays=*/false);
+    images->Keep(SectionOf("layer 1", image.get()), {}, image, /*stays=*/false, /*leave_bytes=*/0);
     const auto streamed = images->Write(SectionOf("layer 2", image.get()), {});
     EXPECT_FALSE(streamed.ok()) << "what is to be streamed must be there";
   }
@@ -117,7 +117,9 @@ TEST_F(SectionImagesTest, WhatIsNoLongerWantedIsNotWritten) {
   std::shared_ptr<std::byte> image = NewImage(1);
   const std::weak_ptr<std::byte> held = image;
   const SectionImages::Section section = SectionOf("layer 1", image.get());
-  MakeImages(*cache, [&] { return ++asked > 1; })->Keep(section, {}, std::move(image), /*stays=*/false);
+  MakeImages(*cache, [&] {
+    return ++asked > 1;
+  })->Keep(section, {}, std::move(image), /*stays=*/false, /*leave_bytes=*/0);
   EXPECT_EQ(asked, 2) << "in the middle";
   EXPECT_EQ(files(), 0u);
   EXPECT_TRUE(held.expired());
@@ -133,7 +135,7 @@ TEST_F(SectionImagesTest, TwoWorkersKeepTheSame) {
       for (SectionImages* images : {one.get(), other.get()}) {
         std::shared_ptr<std::byte> image = NewImage(i);
         const SectionImages::Section section = SectionOf(name, image.get());
-        images->Keep(section, {}, std::move(image), /*stays=*/false);
+        images->Keep(section, {}, std::move(image), /*stays=*/false, /*leave_bytes=*/0);
       }
     }
   }

@@ -125,13 +125,14 @@ std::shared_ptr<const LayerFile> ShardCache::Find(const std::string& key) const 
   return nullptr;
 }
 
-absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(
-    const LayerFileInfo& info, absl::Span<const std::byte> image,
-    const std::function<bool()>& cancelled) const {
+absl::StatusOr<std::shared_ptr<const LayerFile>> ShardCache::Write(const LayerFileInfo& info,
+                                                                   absl::Span<const std::byte> image,
+                                                                   const std::function<bool()>& cancelled,
+                                                                   int64_t leave_bytes) const {
   BW_ASSIGN_OR_RETURN(const std::string path, PathOf(info.key));
   const std::string header = WriteLayerHeader(info);
   BW_RETURN_IF_ERROR(MakeDirectory());
-  BW_RETURN_IF_ERROR(CheckRoom(options_, static_cast<int64_t>(header.size() + image.size())));
+  BW_RETURN_IF_ERROR(CheckRoom(options_, static_cast<int64_t>(header.size() + image.size()) + leave_bytes));
   // Under a name of its own: another worker may be writing the same, and whoever is last takes the name.
   uint64_t random = 0;
   FillRandom(&random, sizeof(random));

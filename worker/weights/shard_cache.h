@@ -41,11 +41,12 @@ class ShardCache {
 
   // Null if it has none, or only a damaged one, which is gone now.
   std::shared_ptr<const LayerFile> Find(const std::string& key) const;
-  // Writes one and opens it. ResourceExhausted: it would leave less than a tenth of the drive free.
-  // Cancelled, and nothing is left: `cancelled`, asked every few megabytes, was true.
+  // Writes one and opens it. ResourceExhausted: it would leave less than a tenth of the drive free, beside
+  // `leave_bytes` for others. Cancelled, and nothing is left: `cancelled`, asked every few megabytes, was
+  // true.
   absl::StatusOr<std::shared_ptr<const LayerFile>> Write(
       const LayerFileInfo& info, absl::Span<const std::byte> image,
-      const std::function<bool()>& cancelled = [] { return false; }) const;
+      const std::function<bool()>& cancelled = [] { return false; }, int64_t leave_bytes = 0) const;
 
  private:
   absl::StatusOr<std::string> PathOf(const std::string& key) const;

@@ -16,6 +16,7 @@
 #include "model/streamed_layers.h"
 #include "worker/device/packed_store.h"
 #include "worker/thread_pool.h"
+#include "worker/weights/load_bytes.h"
 #include "worker/weights/piece_hashes.h"
 #include "worker/weights/section_images.h"
 
@@ -148,6 +149,9 @@ class Loader {
   std::vector<WeightHash>* hashes_ = nullptr;
   int64_t bytes_ = 0;
   std::vector<bool> streamed_;  // by layer of the stage
+  // That the cache is still to have of what is streamed from there: no room of theirs goes to what is kept
+  // for the next start.
+  int64_t streamed_files_left_ = 0;
 };
 
 Part Loader::LayerPart(const LayerTensor& tensor, int32_t layer) const {
@@ -393,6 +397,7 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
     if (unwritten) {
       BW_ASSIGN_OR_RETURN(cached, images_.Write(image, hashes));
     }
+    streamed_files_left_ -= FileBytesMax(static_cast<int64_t>(image.image.size()));
     store->DropImage();
     file = std::move(cached);
     return absl::OkStatus();
@@ -402,7 +407,10 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
   if (section.home == WeightHome::kDevice) {
     if (const absl::Status settled = store->Settle(); !settled.ok()) return Annotate(settled, section.name);
   }
-  if (unwritten) images_.Keep(image, hashes, std::move(owner), /*stays=*/!store->image().empty());
+  if (unwritten) {
+    images_.Keep(image, hashes, std::move(owner), /*stays=*/!store->image().empty(),
+                 /*leave_bytes=*/std::max<int64_t>(0, streamed_files_left_));
+  }
   return absl::OkStatus();
 }
 
@@ -508,11 +516,13 @@ absl::Status Loader::Load(LoadedShard& shard) {
   const Range layers = assignment_.stage_layout().layers;
   streamed_ = StreamedLayers(layers.size(), assignment_.streamed_layers);
   std::vector<std::shared_ptr<const LayerWeights>> previous = TakePrevious();
+  streamed_files_left_ = StreamedFileBytes(checkpoint_, assignment_, device_);
   BW_RETURN_IF_ERROR(LoadEnds(shard));
   for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
     std::shared_ptr<const LayerWeights> weights = std::move(previous[layer - layers.begin]);
     if (weights != nullptr) {
       CountLoaded(weights->bytes);
+      if (weights->file != nullptr) streamed_files_left_ -= FileBytesMax(weights->image_bytes);
     } else {
       auto loaded = std::make_shared<LayerWeights>();
       const int64_t before = bytes_;
@@ -527,21 +537,6 @@ absl::Status Loader::Load(LoadedShard& shard) {
   }
   shard.bytes = bytes_;
   return absl::OkStatus();
-}
-
-// Of matrices in the forms that they are loaded in: a GPU's embedding that is streamed in that of its host,
-// and as its head once more.
-int64_t BytesToLoad(const Checkpoint& checkpoint, const Assignment& assignment, const Device& device) {
-  const ModelConfig& config = checkpoint.config();
-  const CheckpointFormats formats(checkpoint);
-  const Quantize quantize = assignment.numeric.quantize;
-  const StageLayout& stage = assignment.stage_layout();
-  const StageEnds at = {assignment.first_stage(), assignment.last_stage()};
-  if (device.keeps_packed_images()) return ShardBytes(config, formats, quantize, stage, assignment.rank, at);
-  const int64_t bytes = GpuShardBytes(config, formats, quantize, stage, assignment.rank, at);
-  if (!assignment.streamed_ends.embedding) return bytes;
-  const EndBytes ends = GpuBytesOfEnds(config, formats, quantize, stage, assignment.rank, at);
-  return bytes + ends.embedding - (ends.one_matrix ? 0 : ends.embedding_spared);
 }
 
 }  // namespace
