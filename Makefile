@@ -59,7 +59,8 @@ bench: programs
 
 gpu-check: configure
 	@cmake --build --preset $(PRESET) --target gpu_check bellwether bellwether-coordinator bellwether-worker \
-	  tests_layouts_gpu_equality_test tests_layouts_golden_models_test
+	  tests_layouts_gpu_equality_test tests_layouts_golden_models_test kernels_gpu_tensor_core_test \
+	  kernels_gpu_products_test kernels_gpu_attention_test kernels_gpu_rows_test
 	tools/gpu_check.sh $(BIN) build/$(PRESET)/tests
 
 bench-gpu: configure

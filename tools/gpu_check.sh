@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: checks what no emulator can, a row a check as it comes, at most 4 minutes.
-#   tools/gpu_check.sh BIN TESTS [--only WORD]     BIN: gpu_check and the three programs; TESTS: gpu_equality and golden_models
+#   tools/gpu_check.sh BIN TESTS [--only WORD]     BIN: gpu_check and the three programs; TESTS: of kernels, gpu_equality and golden_models
 # make gpu-check builds them and runs this. On a machine that cannot build: tools/gpu_bundle.sh.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -34,7 +34,10 @@ sanitize() { # TOOL FILTER
 }
 
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null
-check "bits: tensor cores, kernels, emulator" "$bin/gpu_check"
+check "bits: tensor cores, whole steps" "$bin/gpu_check"
+for test in tensor_core products attention rows; do
+  check "bits: kernels of ${test}_test" of_gtest "$tests/kernels_gpu_${test}_test"
+done
 check "layouts are equal on the card" of_gtest "$tests/tests_layouts_gpu_equality_test"
 check "goldens of Hugging Face" of_gtest "$tests/tests_layouts_golden_models_test" --gtest_filter='*OfGpus*'
 check "processes: layouts, a killed worker" tests/gpu/processes.sh "$bin"

@@ -349,6 +349,18 @@ TEST_P(AttentionTest, EveryCutGivesTheSameBits) {
   sequence.Store();
   using Way = Sequence::Way;
   const int few = std::max(0, model.length - 20);
+  const int columns = Sequence::WarpColumns(model.head_dim);
+  // A card is held against the emulator's bits too.
+  const auto expect_emulated = [&](const std::vector<float>& whole) {
+    if (!gpu.on_card()) return;
+    EmulatedGpu emulated(EmulatedGpu::kEmulated, EmulatedLike(gpu.info()));
+    Sequence same(emulated, model);
+    same.Store();
+    EXPECT_EQ(same.Cache(), sequence.Cache());
+    const Way way = model.tensor() ? Way::kByWarp : Way::kScalar;
+    ExpectSameBits(sequence, model, same.Attend(way, few, model.tensor() ? columns : 1, 4), whole, few,
+                   "the emulator");
+  };
   const auto expect_same = [&](const std::vector<float>& whole, Way way, int first, int columns,
                                const char* what) {
     ExpectSameBits(sequence, model, whole, sequence.Attend(way, first, columns, 3), first, what);
@@ -357,20 +369,22 @@ TEST_P(AttentionTest, EveryCutGivesTheSameBits) {
   if (!model.tensor()) {
     const std::vector<float> whole = sequence.Attend(Way::kScalar, few, 1);
     ExpectExact(sequence, model, whole, few);
+    expect_emulated(whole);
     expect_same(whole, Way::kScalar, decode, 1, "decode");
     return;
   }
-  const int columns = Sequence::WarpColumns(model.head_dim);
   const std::vector<float> whole = sequence.Attend(Way::kByWarp, few, columns, 4);
   ExpectExact(sequence, model, whole, few);
+  expect_emulated(whole);
   if (HasFatalFailure()) return;
   const int next = std::min(few + 1, decode);
   expect_same(whole, Way::kByWarp, next, 3, "by warp, 3 columns");
   expect_same(whole, Way::kByBlock, few, 8, "by block");
   expect_same(whole, Way::kByBlock, next, 5, "by block, 5 columns");
+  expect_same(whole, Way::kByBlock, decode, 8, "decode");
+  if (!gpu.info().hopper) return;
   expect_same(whole, Way::kByTile, few, 8 * columns, "by tile");
   expect_same(whole, Way::kByTile, next, 2 * columns + 3, "by tile, few warps");
-  expect_same(whole, Way::kByBlock, decode, 8, "decode");
 }
 
 // Head sizes that fill no step of 16 and those at the bounds of kernels; positions at the bounds of blocks
@@ -499,7 +513,7 @@ TEST(StoreKvTest, FragmentsAreThoseOfTheTensorCore) {
 // A launch with room for more rows than there are (a padded batch) must not reach the cache of anyone: the
 // emulator sees that such a row has no position.
 TEST(StoreKvTest, ARowTooManyIsFound) {
-  EmulatedGpu gpu;
+  EmulatedGpu gpu(EmulatedGpu::kEmulated);
   Sequence sequence(gpu, {.head_dim = 24, .heads = 1, .kv_heads = 1, .length = 5});
   const absl::Status status = sequence.TryStore(6);
   ASSERT_FALSE(status.ok());

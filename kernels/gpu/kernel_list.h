@@ -48,6 +48,7 @@
   KERNEL(largest, LargestArgs, Largest, 256, 1)                                                                         \
   KERNEL(embed, EmbedArgs, Embed, 256, 1)                                                                               \
   KERNEL(fill_random, FillRandomArgs, FillRandom, 256, 1)                                                                \
+  KERNEL(tensor_core_mma, TensorCoreBitsArgs, TensorCoreBits<false>, 128, 1)                                            \
   KERNEL(store_kv, StoreKvArgs, StoreKv, 128, 1)                                                                        \
   KERNEL(attend_block_4, AttentionArgs, AttendByBlock<4>, 128, 4)                                                       \
   KERNEL(attend_block_8, AttentionArgs, AttendByBlock<8>, 128, 4)                                                       \
@@ -59,7 +60,7 @@
 
 // What needs wgmma: compiled for sm_90a only.
 #define BW_HOPPER_KERNELS(KERNEL)                                                                                       \
-  KERNEL(tensor_core_bits, TensorCoreBitsArgs, TensorCoreBits, 128, 1)                                                  \
+  KERNEL(tensor_core_wgmma, TensorCoreBitsArgs, TensorCoreBits<true>, 128, 1)                                           \
   KERNEL(attend_tile_4, AttentionArgs, (AttendByTile<4, 2>), 256, 1)                                                    \
   KERNEL(attend_tile_8, AttentionArgs, (AttendByTile<8, 2>), 256, 1)                                                    \
   KERNEL(attend_tile_16, AttentionArgs, (AttendByTile<16, 1>), 256, 1)                                                                                       \

@@ -346,18 +346,22 @@ TEST(EmbedTest, TakesRowsOfEveryFormat) {
 // Random weights of measurements
 
 TEST(FillRandomTest, WordsDependOnTheirPlaceAloneAndAreOfTheirKind) {
-  EmulatedGpu gpu;
+  EmulatedGpu gpu, emulated(EmulatedGpu::kEmulated);
   const int64_t count = 1000;
   for (const auto kind : {FillRandomArgs::kBF16, FillRandomArgs::kBytes, FillRandomArgs::kScales,
                           FillRandomArgs::kHalfScales}) {
     auto* words = gpu.Untouched<uint32_t>(count);
     auto* same = gpu.Untouched<uint32_t>(count);
+    auto* emulated_words = emulated.Untouched<uint32_t>(count);
     gpu.Launch(Kernel::fill_random, {.grid_x = 3, .threads = 64},
                FillRandomArgs{.words = words, .count = count, .seed = 5, .kind = kind});
     gpu.Launch(Kernel::fill_random, {.grid_x = 1, .threads = 256},
                FillRandomArgs{.words = same, .count = count, .seed = 5, .kind = kind});
+    emulated.Launch(Kernel::fill_random, {.grid_x = 2, .threads = 32},
+                    FillRandomArgs{.words = emulated_words, .count = count, .seed = 5, .kind = kind});
     const std::vector<uint32_t> values = gpu.Get(words, count);
     EXPECT_EQ(values, gpu.Get(same, count));
+    EXPECT_EQ(values, emulated.Get(emulated_words, count));
     for (const uint32_t value : values) {
       for (const uint32_t half : {value & 0xffffu, value >> 16}) {
         const float bf16 = std::abs(F32FromBF16(static_cast<uint16_t>(half)));

@@ -184,10 +184,8 @@ struct EmulatedRuntimeOptions {
 };
 std::unique_ptr<Runtime> MakeEmulatedRuntime(const EmulatedRuntimeOptions& options);
 
-// The emulator's kernels; and how often each has been launched in this process, for the test that none is
-// left out.
+// The emulator's kernels.
 using EmulatedKernel = void (*)(const void* args);
 EmulatedKernel EmulatedBody(Kernel kernel);
-int64_t EmulatedLaunches(Kernel kernel);
 
 }  // namespace bellwether::gpu

@@ -1,6 +1,4 @@
 #include <algorithm>
-#include <array>
-#include <atomic>
 #include <cstring>
 #include <deque>
 #include <functional>
@@ -17,8 +15,6 @@
 
 namespace bellwether::gpu {
 namespace {
-
-std::array<std::atomic<int64_t>, kKernelCount> launches;
 
 class EmulatedCopyLane;
 
@@ -165,7 +161,6 @@ class EmulatedRuntime : public Runtime {
     const KernelInfo& kernel = kKernels[static_cast<int>(launch.kernel)];
     if (kernel.hopper_only && !info_.hopper)
       return Keep(absl::InternalError(absl::StrCat(kernel.name, " is compiled for Hopper only")));
-    ++launches[static_cast<int>(launch.kernel)];
     const auto run = [&](uint64_t seed, BarrierTrial* barriers) {
       return EmulateLaunch({.grid_x = launch.shape.grid_x,
                             .grid_y = launch.shape.grid_y,
@@ -338,7 +333,5 @@ absl::StatusOr<std::unique_ptr<CopyLane>> EmulatedRuntime::MakeCopyLane(int slot
 std::unique_ptr<Runtime> MakeEmulatedRuntime(const EmulatedRuntimeOptions& options) {
   return std::make_unique<EmulatedRuntime>(options);
 }
-
-int64_t EmulatedLaunches(Kernel kernel) { return launches[static_cast<int>(kernel)]; }
 
 }  // namespace bellwether::gpu

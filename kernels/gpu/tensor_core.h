@@ -2,6 +2,8 @@
 
 #include <cstdint>
 
+#include "absl/strings/string_view.h"
+
 // What one step of a tensor core computes, to the bit: bf16 x bf16 -> fp32 over 16 values of k. This is what
 // the emulator calls and what a real card is compared with.
 //
@@ -23,6 +25,11 @@ struct TensorCoreClass {
 };
 inline constexpr TensorCoreClass kHopperTensorCore{25, -133, 16};  // Blackwell too
 inline constexpr TensorCoreClass kAmpereTensorCore{24, -132, 8};   // Ada too
+
+// Of the GPUs that compute as `level` (gpu::DeviceInfo::numeric_class).
+inline const TensorCoreClass& TensorCoreOf(absl::string_view level) {
+  return level == "cuda_sm80" ? kAmpereTensorCore : kHopperTensorCore;
+}
 
 // c + the products of a[i] and b[i], which are bf16. The definition, slow.
 float TensorCoreDot(const TensorCoreClass& numerics, const uint16_t (&a)[16], const uint16_t (&b)[16],

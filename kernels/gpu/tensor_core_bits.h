@@ -1,7 +1,7 @@
 #pragma once
 
-// What this card's tensor cores compute, to be compared with tensor_core.h: one k16 step by mma.sync and one
-// by wgmma.
+// What this card's tensor cores compute, to be compared with tensor_core.h: one k16 step by mma.sync, or by
+// wgmma where the card has that.
 
 #include "kernels/gpu/simt.h"
 
@@ -14,8 +14,7 @@ struct TensorCoreCase {
   float c[64][8];
 };
 struct TensorCoreResult {
-  float mma[64][8];
-  float wgmma[64][8];
+  float values[64][8];
 };
 struct TensorCoreBitsArgs {
   const TensorCoreCase* cases = nullptr;
@@ -26,6 +25,7 @@ struct TensorCoreBitsArgs {
 constexpr int kTensorCoreBitsSharedBytes = 256;
 
 // Grid: any; threads: 128.
+template <bool kByWgmma>
 BW_DEVICE void TensorCoreBits(const TensorCoreBitsArgs& args) {
   LetNextKernelStart();
   WaitForPreviousKernel();
@@ -34,27 +34,27 @@ BW_DEVICE void TensorCoreBits(const TensorCoreBitsArgs& args) {
   for (int i = BlockX(); i < args.count; i += GridX()) {
     const TensorCoreCase* from = args.cases + i;
     TensorCoreResult* to = args.results + i;
-    SyncBlock();
-    const int column = ThreadIndex() / 16, k = ThreadIndex() % 16;
-    shared[k / 8 * 64 + column * 8 + k % 8] = Load(&from->b[column][k]);
-    FenceAsyncShared();
-    SyncBlock();
     const auto pair = [](const uint16_t* at) { return Load(reinterpret_cast<const uint32_t*>(at)); };
     const int row = w * 16 + g;
     const uint32_t a[4] = {pair(&from->a[row][2 * t]), pair(&from->a[row + 8][2 * t]),
                            pair(&from->a[row][2 * t + 8]), pair(&from->a[row + 8][2 * t + 8])};
-    const uint32_t b[2] = {pair(&from->b[g][2 * t]), pair(&from->b[g][2 * t + 8])};
-    float by_mma[4], by_wgmma[4];
-    for (int j = 0; j < 4; ++j) by_mma[j] = by_wgmma[j] = Load(&from->c[row + j / 2 * 8][2 * t + j % 2]);
-    Mma(by_mma, a, b);
-    WgmmaFence();
-    Wgmma<8>(by_wgmma, a, SharedTile{shared, 128, 128}, true);
-    WgmmaCommit();
-    WgmmaWait<0>();
-    for (int j = 0; j < 4; ++j) {
-      Store(&to->mma[row + j / 2 * 8][2 * t + j % 2], by_mma[j]);
-      Store(&to->wgmma[row + j / 2 * 8][2 * t + j % 2], by_wgmma[j]);
+    float sums[4];
+    for (int j = 0; j < 4; ++j) sums[j] = Load(&from->c[row + j / 2 * 8][2 * t + j % 2]);
+    if constexpr (kByWgmma) {
+      SyncBlock();
+      const int column = ThreadIndex() / 16, k = ThreadIndex() % 16;
+      shared[k / 8 * 64 + column * 8 + k % 8] = Load(&from->b[column][k]);
+      FenceAsyncShared();
+      SyncBlock();
+      WgmmaFence();
+      Wgmma<8>(sums, a, SharedTile{shared, 128, 128}, true);
+      WgmmaCommit();
+      WgmmaWait<0>();
+    } else {
+      const uint32_t b[2] = {pair(&from->b[g][2 * t]), pair(&from->b[g][2 * t + 8])};
+      Mma(sums, a, b);
     }
+    for (int j = 0; j < 4; ++j) Store(&to->values[row + j / 2 * 8][2 * t + j % 2], sums[j]);
   }
 }
 

@@ -13,6 +13,7 @@
 #include "gtest/gtest.h"
 #include "kernels/gpu/testing/emulated_gpu.h"
 #include "kernels/gpu/testing/kernel_coverage.h"
+#include "kernels/gpu/testing/tensor_core_cases.h"
 
 namespace bellwether::gpu {
 namespace {
@@ -113,14 +114,21 @@ struct Case {
 };
 static_assert(sizeof(Case) == 76);
 
+std::vector<Case> CasesIn(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
+  std::vector<Case> cases(bytes.size() / sizeof(Case));
+  std::memcpy(cases.data(), bytes.data(), cases.size() * sizeof(Case));
+  return cases;
+}
+
 // Computed by a public simulator of tensor cores that was checked against the hardware.
 TEST(TensorCore, GivesTheBitsOfHopperAndAmpere) {
-  std::ifstream file("../shared/data/mma_bf16_cases.bin", std::ios::binary);
-  if (!file) GTEST_SKIP() << "../shared/data/mma_bf16_cases.bin is not here";
-  const std::string bytes{std::istreambuf_iterator<char>(file), {}};
-  ASSERT_EQ(bytes.size(), 8000 * sizeof(Case));
-  std::vector<Case> cases(8000);
-  std::memcpy(cases.data(), bytes.data(), bytes.size());
+  std::vector<Case> cases = CasesIn("tests/goldens/gpu/mma_bf16_cases.bin");
+  ASSERT_EQ(cases.size(), 800u);
+  // All that there are of them, where they are.
+  const std::vector<Case> more = CasesIn("../shared/data/mma_bf16_cases.bin");
+  cases.insert(cases.end(), more.begin(), more.end());
   int differ = 0;
   for (size_t i = 0; i < cases.size(); ++i) {
     const Case& x = cases[i];
@@ -131,6 +139,19 @@ TEST(TensorCore, GivesTheBitsOfHopperAndAmpere) {
                     << ", ampere " << ampere << " not " << Bits(x.ampere);
   }
   EXPECT_EQ(differ, 0);
+}
+
+// The answers of a card to the cases that gpu_check makes: an eighth of them here, the others where there is
+// a card. A change of the function or of the cases that no card has seen is found.
+TEST(TensorCore, GivesTheBitsThatAnH200Gave) {
+  const std::vector<std::string> golden = GoldenOutputs("tests/goldens/gpu/h200_outputs.txt");
+  ASSERT_EQ(golden.size(), size_t{kTensorCoreKindCount} * kTensorCoreParts);
+  for (int kind = 0; kind < kTensorCoreKindCount; ++kind) {
+    OutputsHash hash;
+    for (const TensorCoreCase& one : TensorCoreCases(kind, kTensorCorePartCases))
+      hash.Add(ExpectedOutputs(kHopperTensorCore, one));
+    EXPECT_EQ(hash.text(), golden[kind * kTensorCoreParts]) << kTensorCoreKinds[kind];
+  }
 }
 
 // ---- Whole tiles against the definition
@@ -245,19 +266,16 @@ TEST(TensorCore, TheCheckOfACardAsksForTheFunction) {
     }
   }
   auto* results = gpu.Put(std::vector<TensorCoreResult>(cases.size()));
-  gpu.Launch(Kernel::tensor_core_bits,
-             {.grid_x = 2, .threads = 128, .shared_bytes = kTensorCoreBitsSharedBytes},
-             TensorCoreBitsArgs{
-                 .cases = gpu.Put(cases), .results = results, .count = static_cast<int32_t>(cases.size())});
-  const std::vector<TensorCoreResult> seen = gpu.Get(results, static_cast<int64_t>(cases.size()));
-  for (size_t i = 0; i < cases.size(); ++i) {
-    for (int row = 0; row < 64; ++row) {
-      for (int column = 0; column < 8; ++column) {
-        const float expected =
-            TensorCoreDot(kHopperTensorCore, cases[i].a[row], cases[i].b[column], cases[i].c[row][column]);
-        EXPECT_EQ(seen[i].mma[row][column], expected);
-        EXPECT_EQ(seen[i].wgmma[row][column], expected);
-      }
+  for (const Kernel kernel : {Kernel::tensor_core_mma, Kernel::tensor_core_wgmma}) {
+    if (kernel == Kernel::tensor_core_wgmma && !gpu.info().hopper) continue;
+    gpu.Launch(kernel, {.grid_x = 2, .threads = 128, .shared_bytes = kTensorCoreBitsSharedBytes},
+               TensorCoreBitsArgs{
+                   .cases = gpu.Put(cases), .results = results, .count = static_cast<int32_t>(cases.size())});
+    const std::vector<TensorCoreResult> seen = gpu.Get(results, static_cast<int64_t>(cases.size()));
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const TensorCoreResult expected = ExpectedOutputs(gpu.tensor_core(), cases[i]);
+      EXPECT_EQ(std::memcmp(&seen[i], &expected, sizeof(expected)), 0)
+          << kKernels[static_cast<int>(kernel)].name << ", case " << i;
     }
   }
 }

@@ -4,21 +4,15 @@
 #include <cstdlib>
 
 #include "common/check.h"
-#include "common/log.h"
+#include "kernels/gpu/testing/test_runtime.h"
 #include "worker/device/gpu_device.h"
 
 namespace bellwether {
 namespace {
 
 std::unique_ptr<gpu::Runtime> TestRuntime(const gpu::EmulatedCard& card) {
-  if (TestGpuIsReal()) {
-    auto runtime = gpu::MakeCudaRuntime(0);
-    if (!runtime.ok()) LogError(runtime.status().ToString());
-    BW_CHECK(runtime.ok());
-    return *std::move(runtime);
-  }
   static std::atomic<uint64_t> seed{1};
-  return gpu::MakeEmulatedRuntime({.seed = seed.fetch_add(1000), .threads = 2, .card = card});
+  return gpu::MakeTestRuntime({.seed = seed.fetch_add(1000), .threads = 2, .card = card});
 }
 
 }  // namespace
@@ -34,7 +28,7 @@ std::string TestGpuLevel(const gpu::EmulatedCard& card) {
   return devices->front().numeric_class;
 }
 
-bool TestGpuIsReal() { return std::getenv("BELLWETHER_TEST_CUDA") != nullptr; }
+bool TestGpuIsReal() { return gpu::TestsRunOnACard(); }
 
 bool TestEveryLayout() { return std::getenv("BELLWETHER_ALL_LAYOUTS") != nullptr; }
 

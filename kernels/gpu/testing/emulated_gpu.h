@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -7,9 +8,12 @@
 #include "common/random.h"
 #include "gtest/gtest.h"
 #include "kernels/gpu/runtime.h"
+#include "kernels/gpu/tensor_core.h"
 #include "kernels/gpu/testing/removed_barriers.h"
+#include "kernels/gpu/testing/test_runtime.h"
 
-// For tests of kernels: the emulated GPU without ceremony, and numbers.
+// For tests of kernels: the emulated GPU without ceremony, and numbers. With BELLWETHER_TEST_CUDA the same
+// tests run on the machine's first card.
 
 namespace bellwether::gpu {
 
@@ -40,7 +44,20 @@ class EmulatedGpu {
   static constexpr uint32_t kUntouched = 0x7fc17fc1;
 
   explicit EmulatedGpu(uint64_t seed = 1, const EmulatedCard& card = kEmulatedHopper)
-      : runtime_(MakeEmulatedRuntime({.seed = seed, .card = card, .around = RemovedBarriers::Trials()})) {}
+      : runtime_(MakeTestRuntime({.seed = seed, .card = card, .around = RemovedBarriers::Trials()})) {}
+  // One that is emulated in any case, for a card to be compared with.
+  enum Always { kEmulated };
+  explicit EmulatedGpu(Always, const EmulatedCard& card = kEmulatedHopper)
+      : runtime_(MakeEmulatedRuntime({.card = card})) {}
+  EmulatedGpu(const EmulatedGpu&) = delete;
+  EmulatedGpu& operator=(const EmulatedGpu&) = delete;
+  ~EmulatedGpu() {
+    for (void* memory : memory_) runtime_->Free(memory);
+  }
+
+  const DeviceInfo& info() const { return runtime_->info(); }
+  const TensorCoreClass& tensor_core() const { return TensorCoreOf(info().numeric_class); }
+  bool on_card() const { return runtime_->stream() != nullptr; }
 
   // Every array has memory of its own, so that the emulator finds a step beyond its end. Kept until the end.
   template <typename T>
@@ -48,6 +65,7 @@ class EmulatedGpu {
     if (values.empty()) return nullptr;
     const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
     auto* memory = static_cast<T*>(runtime_->Allocate(bytes).value());
+    memory_.push_back(memory);
     runtime_->CopyToDevice(memory, values.data(), bytes);
     EXPECT_TRUE(runtime_->Synchronize().ok());
     return memory;
@@ -67,6 +85,7 @@ class EmulatedGpu {
 
   template <typename Args>
   absl::Status TryLaunch(Kernel kernel, const LaunchList::Shape& shape, const Args& args) {
+    ++counts_[static_cast<int>(kernel)];
     LaunchList list;
     list.Add(kernel, shape, args);
     runtime_->Run(list);
@@ -77,9 +96,13 @@ class EmulatedGpu {
     const absl::Status status = TryLaunch(kernel, shape, args);
     ASSERT_TRUE(status.ok()) << status;
   }
+  // Of this program so far.
+  static int64_t launches(Kernel kernel) { return counts_[static_cast<int>(kernel)]; }
 
  private:
+  static inline std::array<int64_t, kKernelCount> counts_{};
   const std::unique_ptr<Runtime> runtime_;
+  std::vector<void*> memory_;
 };
 
 inline int32_t BlocksOf(int64_t count, int64_t each) {

@@ -71,7 +71,7 @@ class RemovedBarriers : public AroundLaunches {
     const char* why;
   };
   static std::vector<Redundant> AllRedundant() {
-    return {{"tensor_core_bits", 2,
+    return {{"tensor_core_wgmma", 2,
              "its block is one warpgroup, and the emulator begins Wgmma when all of it has come, and ends it "
              "for all at once, which nobody promises of a card"}};
   }
