@@ -15,11 +15,6 @@
 namespace bellwether {
 namespace {
 
-struct Devices {
-  std::vector<gpu::DeviceInfo> gpus;
-  std::string problem;  // why there are none
-};
-
 Devices FindDevices() {
   absl::StatusOr<std::vector<gpu::DeviceInfo>> gpus = gpu::ListCudaDevices();
   if (!gpus.ok()) return {.problem = std::string(gpus.status().message())};
@@ -38,11 +33,15 @@ std::string CpuLine() {
                          FormatBytes(static_cast<double>(AvailableMemoryBytes())));
 }
 
-std::string Text(const Devices& devices) {
+}  // namespace
+
+std::string DevicesText(const Devices& devices) {
   std::string text;
   for (const gpu::DeviceInfo& gpu : devices.gpus) {
-    absl::StrAppendFormat(&text, "%-9s %s: kernel level %s, %s of %s free, %d multiprocessors, %s\n",
-                          absl::StrCat("cuda:", gpu.index), gpu.name, gpu.numeric_class,
+    const std::string use = gpu::IsSupported(gpu) ? absl::StrCat("kernel level ", gpu.numeric_class)
+                                                  : "not supported: compute capability below 8.0";
+    absl::StrAppendFormat(&text, "%-9s %s: %s, %s of %s free, %d multiprocessors, %s\n",
+                          absl::StrCat("cuda:", gpu.index), gpu.name, use,
                           FormatBytes(static_cast<double>(gpu.free_bytes)),
                           FormatBytes(static_cast<double>(gpu.memory_bytes)), gpu.multiprocessors, gpu.uuid);
   }
@@ -51,13 +50,14 @@ std::string Text(const Devices& devices) {
   return text;
 }
 
-Json ToJson(const Devices& devices) {
+std::string DevicesJson(const Devices& devices) {
   Json gpus = Json::array();
   for (const gpu::DeviceInfo& gpu : devices.gpus) {
     gpus.push_back(Json::object({{"device", absl::StrCat("cuda:", gpu.index)},
                                  {"name", gpu.name},
                                  {"uuid", gpu.uuid},
                                  {"kernel_level", gpu.numeric_class},
+                                 {"supported", gpu::IsSupported(gpu)},
                                  {"memory_bytes", gpu.memory_bytes},
                                  {"free_bytes", gpu.free_bytes},
                                  {"multiprocessors", gpu.multiprocessors}}));
@@ -69,14 +69,12 @@ Json ToJson(const Devices& devices) {
                               {"cores", AllowedCpus().size()},
                               {"kernel_levels", std::move(levels)},
                               {"free_bytes", AvailableMemoryBytes()}});
-  return json;
+  return WriteJson(json, /*indent=*/2) + "\n";
 }
-
-}  // namespace
 
 absl::Status RunDevices(const DevicesOptions& options) {
   const Devices devices = FindDevices();
-  return WriteOutput(options.json ? WriteJson(ToJson(devices), /*indent=*/2) + "\n" : Text(devices));
+  return WriteOutput(options.json ? DevicesJson(devices) : DevicesText(devices));
 }
 
 }  // namespace bellwether

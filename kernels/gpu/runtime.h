@@ -109,6 +109,11 @@ struct DeviceInfo {
   bool hopper = false;  // has wgmma
 };
 
+// The class of bits that a card of a compute capability computes (docs/architecture.md, Numbers).
+std::string NumericClass(int major, int minor);
+// Whether there are kernels for it: from compute capability 8.0 on.
+bool IsSupported(const DeviceInfo& info);
+
 // One GPU and one order of work on it. One thread at a time. The first error of a launch or a copy is kept:
 // all that follows does nothing, and Synchronize returns it.
 class Runtime {

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "kernels/gpu/cuda_kernels.h"
+#include "kernels/gpu/gpu_error.h"
 #include "kernels/gpu/runtime.h"
 
 namespace bellwether::gpu {
@@ -20,39 +21,8 @@ bool HasDriver() {
 
 absl::Status StatusOf(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return absl::OkStatus();
-  const std::string message =
-      absl::StrCat(what, ": ", cudaGetErrorString(error), " (", cudaGetErrorName(error), ")");
-  switch (error) {
-    case cudaErrorMemoryAllocation:
-      return absl::ResourceExhaustedError(
-          absl::StrCat(message,
-                       ": nvidia-smi tells who else uses the card; plan with less of it by "
-                       "--device-memory-fraction or a shorter --context-tokens"));
-    case cudaErrorInsufficientDriver:
-      return absl::UnavailableError(
-          HasDriver()
-              ? absl::StrCat(message, ": update the NVIDIA driver, or use --device cpu")
-              : absl::StrCat(what, ": this machine has no NVIDIA driver: install it, or use --device cpu"));
-    case cudaErrorNoDevice:
-    case cudaErrorSystemDriverMismatch:
-    case cudaErrorInitializationError:
-    case cudaErrorStubLibrary:
-      return absl::UnavailableError(absl::StrCat(message, ": is the NVIDIA driver loaded? nvidia-smi tells"));
-    case cudaErrorDevicesUnavailable:
-      return absl::UnavailableError(absl::StrCat(message, ": another process holds the card for itself"));
-    case cudaErrorNoKernelImageForDevice:
-    case cudaErrorUnsupportedPtxVersion:
-      return absl::FailedPreconditionError(absl::StrCat(
-          message, ": this program has no code for this card, which needs compute capability 8.0 or more"));
-    default:
-      return absl::InternalError(message);
-  }
-}
-
-// The class of bits a card computes (docs/architecture.md, Numbers).
-std::string NumericClass(int major, int minor) {
-  if (major >= 9) return "cuda_sm90";  // Hopper and Blackwell
-  return major == 8 ? "cuda_sm80" : absl::StrCat("cuda_sm", major, minor);
+  const bool no_driver = error == cudaErrorInsufficientDriver && !HasDriver();
+  return GpuError(what, no_driver ? kNoDriver : cudaGetErrorName(error), cudaGetErrorString(error));
 }
 
 std::string Uuid(const cudaUUID_t& uuid) {
@@ -159,8 +129,10 @@ class CudaRuntime : public Runtime {
   absl::StatusOr<void*> AllocateHost(int64_t bytes) override {
     Bind();
     void* memory = nullptr;
-    BW_RETURN_IF_ERROR(StatusOf(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault),
-                                absl::StrCat(what_, ": ", bytes, " bytes of pinned host memory")));
+    const std::string what = absl::StrCat(what_, ": ", bytes, " bytes of pinned host memory");
+    const cudaError_t error = cudaHostAlloc(&memory, bytes, cudaHostAllocDefault);
+    if (error == cudaErrorMemoryAllocation) return GpuError(what, kPinnedMemory, cudaGetErrorString(error));
+    BW_RETURN_IF_ERROR(StatusOf(error, what));
     return memory;
   }
   // Not by Bind: other threads leave the status alone.
@@ -340,6 +312,10 @@ absl::StatusOr<std::unique_ptr<Runtime>> MakeCudaRuntime(int index) {
                                             count == 1 ? "" : "s", " (CUDA_VISIBLE_DEVICES hides others)"));
   }
   BW_ASSIGN_OR_RETURN(DeviceInfo info, InfoOf(index));
+  if (!IsSupported(info)) {
+    return GpuError(absl::StrCat("cuda:", index, " (", info.name, ")"), "cudaErrorNoKernelImageForDevice",
+                    "not supported");
+  }
   auto runtime = std::make_unique<CudaRuntime>(std::move(info));
   BW_RETURN_IF_ERROR(runtime->Start());
   return runtime;

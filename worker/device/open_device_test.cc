@@ -32,9 +32,13 @@ TEST(OpenDeviceTest, AnEmulatedGpuSaysWhatItHas) {
 // Neither way is taken in silence: it is a GPU, or the CPU where the runtime says that there is none.
 TEST(OpenDeviceTest, AutoIsAGpuWhereThereIsOne) {
   const auto devices = gpu::ListCudaDevices();
+  testing::internal::CaptureStderr();
   const auto opened = OpenDevice({.name = *ParseDeviceName("auto")});
+  const std::string log = testing::internal::GetCapturedStderr();
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ(opened->gpu.has_value(), devices.ok() && !devices->empty());
+  const char* const warning = "device auto: the CPU computes, as there is no GPU to use (";
+  EXPECT_EQ(log.find(warning) != std::string::npos, !opened->gpu.has_value()) << log;
 }
 
 TEST(OpenDeviceTest, AGpuThatIsNotThereIsAnErrorInOneLine) {
