@@ -37,7 +37,7 @@ function(add_cuda_kernels target)
   file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/kernels/gpu/*.h)
   # The arithmetic must be what was written: no contraction, no flushing of small numbers, division and roots rounded.
   add_custom_command(OUTPUT ${object}
-    COMMAND ${NVCC} -O2 -std=c++20 --expt-relaxed-constexpr -I${CMAKE_SOURCE_DIR} -Xcompiler=-fPIC
+    COMMAND ${CMAKE_COMMAND} -E time ${NVCC} -O2 -std=c++20 --expt-relaxed-constexpr -I${CMAKE_SOURCE_DIR} -Xcompiler=-fPIC
             -fmad=false -ftz=false -prec-div=true -prec-sqrt=true --threads 2 ${targets}
             -Xptxas=-v -c ${CMAKE_SOURCE_DIR}/kernels/gpu/kernels.cu -o ${object} > ${object}.log 2>&1
             || (cat ${object}.log && false)
