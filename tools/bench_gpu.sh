@@ -1,21 +1,37 @@
 #!/usr/bin/env bash
-# How fast the machine's first GPU runs whole steps, as shares of its own rates: tools/bench_gpu.sh BIN [ONLY [--profile]]
-# ONLY: part of a row's name, such as "7B bf16". The matmul rate is measured by PyTorch where that is found.
+# How fast the machine's first GPU runs whole steps, as shares of its own rates: tools/bench_gpu.sh BIN [--only WORD] [--profile]
+# WORD: part of a row's name, such as "7B bf16", or load. A row as it comes, and a table at the end. The matmul rate and
+# transformers' own figures are measured where PyTorch with CUDA is found.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 bin=$1
 shift
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
 if [[ -z "${MATMUL_TFLOPS:-}" ]]; then
   MATMUL_TFLOPS=$(python3 - 2>/dev/null <<'PYTHON' || true
-import time
+import statistics
 import torch
 a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
-for _ in range(3): a @ b
-torch.cuda.synchronize()
-began = time.time()
-for _ in range(20): a @ b
-torch.cuda.synchronize()
-print(round(2 * 8192**3 * 20 / (time.time() - began) / 1e12))
+times = []
+for _ in range(23):
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    a @ b
+    end.record()
+    torch.cuda.synchronize()
+    times.append(begin.elapsed_time(end) / 1e3)
+print(round(2 * 8192**3 / statistics.median(times[3:]) / 1e12))
 PYTHON
 )
 fi
-MATMUL_TFLOPS=${MATMUL_TFLOPS:-0} "$bin/gpu_bench" "$@"
+flags=(--matmul-tflops "${MATMUL_TFLOPS:-0}")
+python3 tools/bench_transformers.py >"$scratch/transformers" 2>/dev/null || echo "transformers: failed" >>"$scratch/transformers"
+flags+=(--transformers "$scratch/transformers")
+# Loading: one file of 2.2 GB, random weights of the 1.1B shape.
+if (($(df --output=avail -B1 "$scratch" | tail -1) > 3000000000)); then
+  flags+=(--load "$scratch/model")
+else
+  echo "load: skipped, there are not 3 GB free in $(dirname "$scratch")" >&2
+fi
+"$bin/gpu_bench" "${flags[@]}" "$@"

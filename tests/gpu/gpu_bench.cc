@@ -1,22 +1,28 @@
 // How fast a GPU runs whole steps, as shares of its own rates: tools/bench_gpu.sh. Weights are random, made
-// on the card; the steps are those of a worker, host and all.
-
-#include <cuda_runtime_api.h>
+// on the card; the steps are those of a worker, host and all. `gpu_bench --emulated` shows the program itself
+// without a card.
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "model/checkpoint/checkpoint.h"
+#include "tests/gpu/bench_table.h"
+#include "tests/gpu/timed_runtime.h"
+#include "tests/gpu/weights_file.h"
 #include "worker/device/gpu_device.h"
 #include "worker/device/gpu_weights.h"
 #include "worker/stage_executor.h"
 #include "worker/weights/loaded_shard.h"
+#include "worker/weights/shard_loader.h"
 
 namespace bellwether {
 namespace {
@@ -33,10 +39,11 @@ double Median(std::vector<double> values) {
 struct Shape {
   const char* name;
   int32_t hidden, layers, heads, kv_heads, ffn;
+  int32_t vocab = 32000;
 };
 constexpr Shape kShapes[] = {
     {"1.1B", 2048, 22, 32, 4, 5632}, {"7B", 4096, 32, 32, 32, 11008}, {"13B", 5120, 40, 40, 40, 13824}};
-constexpr int32_t kVocab = 32000;
+constexpr Shape kTinyShape = {"tiny", 128, 1, 4, 2, 256, 160};
 
 ModelConfig ConfigOf(const Shape& shape) {
   ModelConfig config;
@@ -46,7 +53,7 @@ ModelConfig ConfigOf(const Shape& shape) {
   config.kv_heads = shape.kv_heads;
   config.head_dim = shape.hidden / shape.heads;
   config.ffn = shape.ffn;
-  config.vocab = kVocab;
+  config.vocab = shape.vocab;
   config.max_positions = 4096;
   return config;
 }
@@ -73,9 +80,9 @@ class RandomShard {
     shard->rank = layout.stages[0].ranks[0];
     const int64_t query = int64_t{config_.heads} * config_.head_dim,
                   key = int64_t{config_.kv_heads} * config_.head_dim;
-    BW_ASSIGN_OR_RETURN(shard->embedding, Columns(kVocab, WeightFormat::kBF16));
-    BW_ASSIGN_OR_RETURN(shard->head,
-                        Columns(kVocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
+    BW_ASSIGN_OR_RETURN(shard->embedding, Columns(config_.vocab, WeightFormat::kBF16));
+    BW_ASSIGN_OR_RETURN(
+        shard->head, Columns(config_.vocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
     BW_RETURN_IF_ERROR(Norm(*shard, shard->final_norm));
     for (int32_t i = 0; i < config_.layers; ++i) {
       auto weights = std::make_shared<LayerWeights>();
@@ -134,7 +141,7 @@ class RandomShard {
     return spec;
   }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Columns(int64_t rows, WeightFormat format) {
-    return Keep(Spec(rows, config_.hidden, format), /*read=*/rows != kVocab || embedded_++ > 0);
+    return Keep(Spec(rows, config_.hidden, format), /*read=*/rows != config_.vocab || embedded_++ > 0);
   }
   template <typename Bound>
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Rows(const Bound& bound) {
@@ -173,29 +180,32 @@ class RandomShard {
 // Steps of `sequences` sequences that run together.
 class Runner {
  public:
-  Runner(StageExecutor& executor, int sequences, int32_t prompt, uint64_t& next)
-      : executor_(executor), prompt_(prompt), next_(next) {
+  // By the host's clock and by the device's, one for each step.
+  struct Times {
+    std::vector<double> host, device;
+  };
+  Runner(StageExecutor& executor, TimedRuntime& timed, int32_t vocab, int sequences, int32_t prompt,
+         uint64_t& next)
+      : executor_(executor), timed_(timed), vocab_(vocab), prompt_(prompt), next_(next) {
     for (int i = 0; i < sequences; ++i) ids_.push_back(SequenceId{++last_sequence});
   }
-  // Seconds for the prompts of all, each a step of its own.
-  absl::StatusOr<double> Prefill() {
-    double seconds = 0;
+  // The prompts of all, each a step of its own.
+  absl::Status Prefill(Times* times = nullptr) {
     for (const SequenceId id : ids_) {
       Admission admission{.sequence = id, .prompt_length = prompt_};
       for (int32_t i = 0; i < prompt_; ++i)
-        admission.tokens.push_back((i * 7919 + static_cast<int32_t>(id.value) * 31) % kVocab);
+        admission.tokens.push_back((i * 7919 + static_cast<int32_t>(id.value) * 31) % vocab_);
       admission.sampling.temperature = 0;
       Step step{.epoch = Epoch{1}, .id = StepId{++next_}, .admissions = {admission}};
       StepEntry entry{.sequence = id, .position = 0, .count = prompt_, .sample = true};
       Blocks(prompt_, entry);
       step.entries.push_back(entry);
-      BW_ASSIGN_OR_RETURN(const double once, Run(step));
-      seconds += once;
+      BW_RETURN_IF_ERROR(Run(step, times));
     }
     position_ = prompt_;
-    return seconds;
+    return absl::OkStatus();
   }
-  absl::StatusOr<double> Decode() {
+  absl::Status Decode(Times* times = nullptr) {
     Step step{.epoch = Epoch{1}, .id = StepId{++next_}};
     for (size_t i = 0; i < ids_.size(); ++i) {
       StepEntry entry{
@@ -204,32 +214,37 @@ class Runner {
       step.entries.push_back(entry);
     }
     ++position_;
-    return Run(step);
+    return Run(step, times);
   }
   absl::Status Retire() {
     Step step{.epoch = Epoch{1}, .id = StepId{++next_}, .retired = ids_};
-    return Run(step).status();
+    return Run(step, nullptr);
   }
 
  private:
   void Blocks(int32_t positions, StepEntry& entry) {
     for (int32_t i = 0; i < (positions + 31) / 32; ++i) entry.new_blocks.push_back(block_++);
   }
-  absl::StatusOr<double> Run(const Step& step) {
+  absl::Status Run(const Step& step, Times* times) {
+    timed_.Start();
     const Clock::time_point start = Clock::now();
     BW_ASSIGN_OR_RETURN(const StepResult result, executor_.Run(step));
-    const double seconds = SecondsSince(start);
+    if (times != nullptr) {
+      times->host.push_back(SecondsSince(start));
+      times->device.push_back(timed_.Seconds());
+    }
     if (step.entries.size() == ids_.size()) tokens_.clear();
     for (const StepOutput& output : result.outputs) {
       if (!output.error.empty()) return absl::InternalError(output.error);
       tokens_.push_back(output.token);
     }
-    return seconds;
+    return absl::OkStatus();
   }
 
   static inline uint64_t last_sequence = 0;
   StageExecutor& executor_;
-  const int32_t prompt_;
+  TimedRuntime& timed_;
+  const int32_t vocab_, prompt_;
   uint64_t& next_;
   std::vector<SequenceId> ids_;
   std::vector<TokenId> tokens_;
@@ -238,104 +253,29 @@ class Runner {
 };
 
 // Bytes read and written a second by a copy on the device.
-absl::StatusOr<double> CopyRate(const std::shared_ptr<gpu::Runtime>& runtime) {
-  constexpr int64_t kBytes = int64_t{2} << 30;
-  BW_ASSIGN_OR_RETURN(GpuMemory from, GpuMemory::Allocate(runtime, kBytes));
-  BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, kBytes));
+absl::StatusOr<double> CopyRate(const std::shared_ptr<gpu::Runtime>& runtime, int64_t bytes) {
+  BW_ASSIGN_OR_RETURN(GpuMemory from, GpuMemory::Allocate(runtime, bytes));
+  BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, bytes));
   gpu::LaunchList list;
   list.Add(
       gpu::Kernel::fill_random, {.grid_x = 2048, .threads = 256},
-      gpu::FillRandomArgs{.words = reinterpret_cast<uint32_t*>(from.data()), .count = kBytes / 4, .seed = 5});
+      gpu::FillRandomArgs{.words = reinterpret_cast<uint32_t*>(from.data()), .count = bytes / 4, .seed = 5});
   runtime->Run(list);
   std::vector<double> seconds;
   for (int i = 0; i < 6; ++i) {
     BW_RETURN_IF_ERROR(runtime->Synchronize());
     const Clock::time_point start = Clock::now();
-    for (int j = 0; j < 8; ++j) runtime->CopyOnDevice(to.data(), from.data(), kBytes);
+    for (int j = 0; j < 8; ++j) runtime->CopyOnDevice(to.data(), from.data(), bytes);
     BW_RETURN_IF_ERROR(runtime->Synchronize());
     seconds.push_back(SecondsSince(start) / 8);
   }
-  return 2.0 * kBytes / Median(seconds);
+  return 2.0 * static_cast<double>(bytes) / Median(seconds);
 }
-
-// Times every kernel by events, one after the other, for `--profile`.
-class ProfilingRuntime : public gpu::Runtime {
- public:
-  explicit ProfilingRuntime(std::shared_ptr<gpu::Runtime> inner) : inner_(std::move(inner)) {}
-  const gpu::DeviceInfo& info() const override { return inner_->info(); }
-  absl::StatusOr<int64_t> FreeBytes() override { return inner_->FreeBytes(); }
-  absl::StatusOr<void*> Allocate(int64_t bytes) override { return inner_->Allocate(bytes); }
-  void Free(void* memory) override { inner_->Free(memory); }
-  absl::StatusOr<void*> AllocateHost(int64_t bytes) override { return inner_->AllocateHost(bytes); }
-  void FreeHost(void* memory) override { inner_->FreeHost(memory); }
-  void CopyToDevice(void* to, const void* from, int64_t bytes) override {
-    inner_->CopyToDevice(to, from, bytes);
-  }
-  void CopyToHost(void* to, const void* from, int64_t bytes) override { inner_->CopyToHost(to, from, bytes); }
-  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    inner_->CopyOnDevice(to, from, bytes);
-  }
-  absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList&) override { return nullptr; }
-  void Run(gpu::Graph& graph) override { inner_->Run(graph); }
-  absl::StatusOr<std::unique_ptr<gpu::CopyLane>> MakeCopyLane(int slots) override {
-    return inner_->MakeCopyLane(slots);
-  }
-  absl::Status Synchronize() override { return inner_->Synchronize(); }
-  absl::StatusOr<bool> Done() override { return inner_->Done(); }
-  void* stream() override { return inner_->stream(); }
-  void Run(const gpu::LaunchList& list) override {
-    if (!on) return inner_->Run(list);
-    std::vector<cudaEvent_t> events(list.launches().size() + 1);
-    for (cudaEvent_t& event : events) (void)cudaEventCreate(&event);
-    auto* stream = static_cast<cudaStream_t>(inner_->stream());
-    (void)cudaEventRecord(events[0], stream);
-    for (size_t i = 0; i < list.launches().size(); ++i) {
-      gpu::LaunchList one;
-      one.AddFrom(list, list.launches()[i]);
-      inner_->Run(one);
-      (void)cudaEventRecord(events[i + 1], stream);
-    }
-    (void)inner_->Synchronize();
-    for (size_t i = 0; i < list.launches().size(); ++i) {
-      float milliseconds = 0;
-      (void)cudaEventElapsedTime(&milliseconds, events[i], events[i + 1]);
-      const gpu::LaunchList::Launch& launch = list.launches()[i];
-      auto& [count, total] =
-          times[std::string(gpu::kKernels[static_cast<int>(launch.kernel)].name) + " grid " +
-                std::to_string(launch.shape.grid_x) + "x" + std::to_string(launch.shape.grid_y) + "x" +
-                std::to_string(launch.shape.grid_z) + " of " + std::to_string(launch.shape.threads)];
-      ++count;
-      total += milliseconds;
-    }
-    for (cudaEvent_t event : events) (void)cudaEventDestroy(event);
-  }
-  void Print(const std::string& title) {
-    printf("-- %s\n", title.c_str());
-    for (const auto& [name, time] : times) {
-      printf("   %-60s %5d x %9.2f us = %8.3f ms\n", name.c_str(), time.first, 1e3 * time.second / time.first,
-             time.second);
-    }
-    times.clear();
-    fflush(stdout);
-  }
-
-  bool on = false;
-  std::map<std::string, std::pair<int, double>> times;
-
- private:
-  const std::shared_ptr<gpu::Runtime> inner_;
-};
 
 struct Rates {
   double copy = 0;    // bytes a second
   double matmul = 0;  // FLOP a second; 0 if unknown
 };
-
-void PrintDecode(const std::string& what, int batch, double seconds, double bytes, const Rates& rates) {
-  printf("%-22s decode  batch %2d       %8.3f ms  %8.1f tokens/s  %5.1f %% of the copy rate\n", what.c_str(),
-         batch, seconds * 1e3, batch / seconds, 100 * bytes / seconds / rates.copy);
-  fflush(stdout);
-}
 
 struct Limits {
   int32_t context_tokens = 0, step_tokens = 0;
@@ -363,62 +303,134 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StartExecutor(const std::shared_p
   return executor;
 }
 
-absl::Status BenchModel(const std::shared_ptr<gpu::Runtime>& runtime, ProfilingRuntime* profile,
-                        const Shape& shape, WeightFormat format, int group, bool half,
-                        const std::string& name, const Rates& rates) {
-  const ModelConfig config = ConfigOf(shape);
-  RandomShard random(runtime, config, format, group, half);
-  ExecutorProgress progress;
-  BW_ASSIGN_OR_RETURN(auto executor, StartExecutor(runtime, config, random,
-                                                   {.context_tokens = 4096, .step_tokens = 2048}, &progress));
-  const std::string what = std::string(shape.name) + " " + name;
+// What is measured of a model, and how often.
+struct Amounts {
+  std::vector<int> batches = {1, 16, 64};
+  std::vector<int32_t> prompts = {512, 2048};
+  int32_t context = 128;  // of sequences that decode
+  int steps = 20;         // and a fifth of them before, that do not count
+  int prompt_times = 3;
+};
+struct Weights {
+  WeightFormat format;
+  int group;
+  bool half;
+  const char* name;
+};
+struct Bench {
+  std::shared_ptr<TimedRuntime> runtime;
+  ProfilingRuntime* profile = nullptr;
+  Rates rates;
+  Amounts amounts;
+  BenchTable& table;
+};
+
+absl::Status BenchDecode(const Bench& bench, StageExecutor& executor, const RandomShard& random,
+                         const ModelConfig& config, const std::string& what, uint64_t& next) {
   const double kv_bytes_per_position = 2.0 * config.layers * config.kv_heads * config.head_dim * 2;
-  uint64_t next = 0;
-  for (const int batch : {1, 16, 64}) {
-    Runner runner(*executor, batch, 128, next);
-    BW_RETURN_IF_ERROR(runner.Prefill().status());
-    std::vector<double> seconds;
-    for (int i = 0; i < (batch == 1 ? 40 : 20); ++i) {
-      BW_ASSIGN_OR_RETURN(const double once, runner.Decode());
-      if (i >= 4) seconds.push_back(once);
-    }
-    const double bytes = static_cast<double>(random.bytes()) + batch * 140 * kv_bytes_per_position;
-    PrintDecode(what, batch, Median(seconds), bytes, rates);
-    if (profile != nullptr) {
-      profile->on = true;
-      BW_RETURN_IF_ERROR(runner.Decode().status());
-      profile->on = false;
-      profile->Print(what + ", one decode step of batch " + std::to_string(batch));
+  for (const int batch : bench.amounts.batches) {
+    Runner runner(executor, *bench.runtime, config.vocab, batch, bench.amounts.context, next);
+    BW_RETURN_IF_ERROR(runner.Prefill());
+    Runner::Times times;
+    for (int i = -bench.amounts.steps / 5; i < bench.amounts.steps; ++i)
+      BW_RETURN_IF_ERROR(runner.Decode(i < 0 ? nullptr : &times));
+    const double bytes =
+        static_cast<double>(random.bytes()) + batch * (bench.amounts.context + 12) * kv_bytes_per_position;
+    const double seconds = Median(times.host);
+    bench.table.Add({.name = absl::StrCat(what, ", decode, batch ", batch),
+                     .host = seconds,
+                     .device = Median(times.device),
+                     .tokens_per_second = batch / seconds,
+                     .share = bytes / seconds / bench.rates.copy,
+                     .of = "the copy rate"});
+    if (bench.profile != nullptr) {
+      bench.profile->on = true;
+      BW_RETURN_IF_ERROR(runner.Decode());
+      bench.profile->on = false;
+      bench.profile->Print(absl::StrCat(what, ", one decode step of batch ", batch));
     }
     BW_RETURN_IF_ERROR(runner.Retire());
   }
+  return absl::OkStatus();
+}
+
+absl::Status BenchPrefill(const Bench& bench, StageExecutor& executor, const ModelConfig& config,
+                          const std::string& what, uint64_t& next) {
   const double parameters = config.layers * (2.0 * config.hidden * config.heads * config.head_dim +
                                              2.0 * config.hidden * config.kv_heads * config.head_dim +
                                              3.0 * config.hidden * config.ffn);
-  for (const int32_t tokens : {512, 2048}) {
-    std::vector<double> seconds;
-    for (int i = 0; i < 4; ++i) {
-      Runner runner(*executor, 1, tokens, next);
-      if (profile != nullptr) profile->on = i == 3;
-      BW_ASSIGN_OR_RETURN(const double once, runner.Prefill());
-      if (profile != nullptr && profile->on) {
-        profile->on = false;
-        profile->Print(what + ", a prompt of " + std::to_string(tokens));
-        continue;
+  for (const int32_t tokens : bench.amounts.prompts) {
+    Runner::Times times;
+    for (int i = -1; i <= bench.amounts.prompt_times; ++i) {
+      const bool last = i == bench.amounts.prompt_times;
+      if (last && bench.profile == nullptr) break;
+      Runner runner(executor, *bench.runtime, config.vocab, 1, tokens, next);
+      if (last) bench.profile->on = true;
+      BW_RETURN_IF_ERROR(runner.Prefill(i < 0 || last ? nullptr : &times));
+      if (last) {
+        bench.profile->on = false;
+        bench.profile->Print(absl::StrCat(what, ", a prompt of ", tokens));
       }
-      if (i > 0) seconds.push_back(once);
       BW_RETURN_IF_ERROR(runner.Retire());
     }
     const double flops = 2 * parameters * tokens +
                          2.0 * config.layers * tokens * tokens * config.heads * config.head_dim +
-                         2.0 * kVocab * config.hidden;
-    const double median = Median(seconds);
-    printf("%-22s prefill %4d tokens    %8.2f ms  %8.0f tokens/s  %5.0f TFLOP/s", what.c_str(), tokens,
-           median * 1e3, tokens / median, flops / median / 1e12);
-    if (rates.matmul > 0) printf("  %5.1f %% of the matmul rate", 100 * flops / median / rates.matmul);
-    printf("\n");
-    fflush(stdout);
+                         2.0 * config.vocab * config.hidden;
+    const double seconds = Median(times.host);
+    bench.table.Add({.name = absl::StrCat(what, ", prefill ", tokens),
+                     .host = seconds,
+                     .device = Median(times.device),
+                     .tokens_per_second = tokens / seconds,
+                     .share = bench.rates.matmul > 0 ? flops / seconds / bench.rates.matmul : 0,
+                     .of = "the matmul rate"});
+    // What a client that is alone waits for, but for the way to the worker: the token is on the host.
+    bench.table.Add({.name = absl::StrCat(what, ", first token, ", tokens), .host = seconds});
   }
+  return absl::OkStatus();
+}
+
+absl::Status BenchModel(const Bench& bench, const Shape& shape, const Weights& weights) {
+  const ModelConfig config = ConfigOf(shape);
+  RandomShard random(bench.runtime, config, weights.format, weights.group, weights.half);
+  ExecutorProgress progress;
+  const std::vector<int32_t>& prompts = bench.amounts.prompts;
+  BW_ASSIGN_OR_RETURN(
+      auto executor,
+      StartExecutor(bench.runtime, config, random,
+                    {.context_tokens = 2 * prompts.back(), .step_tokens = prompts.back()}, &progress));
+  const std::string what = absl::StrCat(shape.name, " ", weights.name);
+  uint64_t next = 0;
+  BW_RETURN_IF_ERROR(BenchDecode(bench, *executor, random, config, what, next));
+  return BenchPrefill(bench, *executor, config, what, next);
+}
+
+// A whole checkpoint from its file to the card, as a worker loads it. The file has just been written, so it
+// is in the system's cache.
+absl::Status BenchLoad(const Bench& bench, const Shape& shape, const std::string& path) {
+  BW_RETURN_IF_ERROR(WriteRandomCheckpoint(ConfigOf(shape), path));
+  GpuDevice device(bench.runtime, static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  std::vector<double> seconds;
+  int64_t bytes = 0;
+  for (int i = 0; i < 2; ++i) {
+    const Clock::time_point start = Clock::now();
+    BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(path));
+    Assignment assignment{.epoch = Epoch{1}, .model_id = "random"};
+    BW_ASSIGN_OR_RETURN(assignment.layout, EvenLayout(checkpoint->config(), 1, 1));
+    assignment.numeric = {.kernel_level = bench.runtime->info().numeric_class, .kv_type = DType::kBF16};
+    ExecutorProgress progress;
+    BW_ASSIGN_OR_RETURN(
+        const auto shard,
+        LoadShard(*checkpoint, assignment, device,
+                  {.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()))},
+                  &progress));
+    BW_RETURN_IF_ERROR(bench.runtime->Synchronize());
+    seconds.push_back(SecondsSince(start));
+    bytes = shard->bytes;
+  }
+  const double best = *std::min_element(seconds.begin(), seconds.end());
+  bench.table.Add({.name = absl::StrFormat("load %.1f GB, %.2f GB/s", static_cast<double>(bytes) * 1e-9,
+                                           static_cast<double>(bytes) * 1e-9 / best),
+                   .host = best});
   return absl::OkStatus();
 }
 
@@ -439,66 +451,75 @@ absl::StatusOr<double> HostRate(const std::shared_ptr<gpu::Runtime>& runtime) {
 }
 
 // All layers from the host's memory, as where the card holds little more than two of them.
-absl::Status BenchStreamed(const std::shared_ptr<gpu::Runtime>& runtime, const Shape& shape) {
+absl::Status BenchStreamed(const Bench& bench, const Shape& shape) {
   const ModelConfig config = ConfigOf(shape);
-  BW_ASSIGN_OR_RETURN(const double host_rate, HostRate(runtime));
-  RandomShard random(runtime, config, WeightFormat::kBF16, 32, false, /*streamed=*/true);
+  BW_ASSIGN_OR_RETURN(const double host_rate, HostRate(bench.runtime));
+  RandomShard random(bench.runtime, config, WeightFormat::kBF16, 32, false, /*streamed=*/true);
   ExecutorProgress progress;
-  BW_ASSIGN_OR_RETURN(auto executor, StartExecutor(runtime, config, random,
+  BW_ASSIGN_OR_RETURN(auto executor, StartExecutor(bench.runtime, config, random,
                                                    {.context_tokens = 512, .step_tokens = 512}, &progress));
   uint64_t next = 0;
   for (const int batch : {1, 16}) {  // each prompt before them is a step that streams
-    Runner runner(*executor, batch, 32, next);
-    BW_RETURN_IF_ERROR(runner.Prefill().status());
-    std::vector<double> seconds;
-    for (int i = 0; i < 6; ++i) {
-      BW_ASSIGN_OR_RETURN(const double once, runner.Decode());
-      if (i >= 1) seconds.push_back(once);
-    }
-    const double median = Median(seconds);
-    printf("%-22s decode  batch %2d       %8.3f ms  %8.1f tokens/s  %5.1f %% of the host's rate, %.1f GB/s\n",
-           (std::string(shape.name) + " bf16 streamed").c_str(), batch, median * 1e3, batch / median,
-           100 * static_cast<double>(random.streamed_bytes()) / median / host_rate, host_rate / 1e9);
-    fflush(stdout);
+    Runner runner(*executor, *bench.runtime, config.vocab, batch, 32, next);
+    BW_RETURN_IF_ERROR(runner.Prefill());
+    Runner::Times times;
+    for (int i = 0; i < 6; ++i) BW_RETURN_IF_ERROR(runner.Decode(i == 0 ? nullptr : &times));
+    const double seconds = Median(times.host);
+    bench.table.Add({.name = absl::StrCat(shape.name, " bf16 streamed, decode, batch ", batch),
+                     .host = seconds,
+                     .device = Median(times.device),
+                     .tokens_per_second = batch / seconds,
+                     .share = static_cast<double>(random.streamed_bytes()) / seconds / host_rate,
+                     .of = absl::StrFormat("the host's rate, %.1f GB/s", host_rate / 1e9)});
     BW_RETURN_IF_ERROR(runner.Retire());
   }
   return absl::OkStatus();
 }
 
-absl::Status Main(int argc, char** argv) {
-  BW_ASSIGN_OR_RETURN(std::shared_ptr<gpu::Runtime> runtime, gpu::MakeCudaRuntime(0));
-  Rates rates;
-  BW_ASSIGN_OR_RETURN(rates.copy, CopyRate(runtime));
-  if (const char* matmul = std::getenv("MATMUL_TFLOPS")) rates.matmul = std::atof(matmul) * 1e12;
-  printf("%s, copy %.2f TB/s, matmul %.0f TFLOP/s\n", runtime->info().name.c_str(), rates.copy / 1e12,
-         rates.matmul / 1e12);
-  // gpu_bench [ONLY [--profile]]
-  const std::string only = argc > 1 ? argv[1] : "";
+struct Options {
+  std::string only, load, transformers;
+  double matmul_tflops = 0;
+  bool profile = false, emulated = false;
+};
+
+absl::Status Run(const Options& options) {
+  std::shared_ptr<gpu::Runtime> runtime;
+  if (options.emulated) {
+    runtime = gpu::MakeEmulatedRuntime({.threads = 2});
+  } else {
+    BW_ASSIGN_OR_RETURN(runtime, gpu::MakeCudaRuntime(0));
+  }
+  BenchTable table(options.transformers);
   std::shared_ptr<ProfilingRuntime> profile;
-  if (argc > 2 && std::string(argv[2]) == "--profile")
-    runtime = profile = std::make_shared<ProfilingRuntime>(runtime);
-  struct Case {
-    WeightFormat format;
-    int group;
-    bool half;
-    const char* name;
-  };
-  for (const Shape& shape : kShapes) {
-    for (const Case& c : {Case{WeightFormat::kBF16, 32, false, "bf16"},
-                          {WeightFormat::kInt8, 32, true, "int8 g32"},
-                          {WeightFormat::kInt4, 32, true, "int4 g32"},
-                          {WeightFormat::kInt4, 128, true, "int4 g128"}}) {
-      const std::string what = std::string(shape.name) + " " + c.name;
-      if (!only.empty() && what.find(only) == std::string::npos) continue;
-      BW_RETURN_IF_ERROR(Annotate(
-          BenchModel(runtime, profile.get(), shape, c.format, c.group, c.half, c.name, rates), what));
+  if (options.profile) runtime = profile = std::make_shared<ProfilingRuntime>(runtime);
+  Bench bench{.runtime = std::make_shared<TimedRuntime>(runtime), .profile = profile.get(), .table = table};
+  BW_ASSIGN_OR_RETURN(bench.rates.copy, CopyRate(runtime, int64_t{options.emulated ? 1 : 2048} << 20));
+  bench.rates.matmul = options.matmul_tflops * 1e12;
+  printf("%s, copy %.2f TB/s, matmul %.0f TFLOP/s\n", runtime->info().name.c_str(), bench.rates.copy / 1e12,
+         options.matmul_tflops);
+  std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
+  if (options.emulated) {
+    shapes = {kTinyShape};
+    bench.amounts = {.batches = {1, 2}, .prompts = {9}, .context = 3, .steps = 1, .prompt_times = 1};
+  }
+  const auto asked = [&](const std::string& what) { return what.find(options.only) != std::string::npos; };
+  for (const Shape& shape : shapes) {
+    for (const Weights& weights : {Weights{WeightFormat::kBF16, 32, false, "bf16"},
+                                   {WeightFormat::kInt8, 32, true, "int8 g32"},
+                                   {WeightFormat::kInt4, 32, true, "int4 g32"},
+                                   {WeightFormat::kInt4, 128, true, "int4 g128"}}) {
+      const std::string what = absl::StrCat(shape.name, " ", weights.name);
+      if (asked(what)) BW_RETURN_IF_ERROR(Annotate(BenchModel(bench, shape, weights), what));
     }
   }
-  for (const Shape& shape : kShapes) {
-    const std::string what = std::string(shape.name) + " bf16 streamed";
-    if (only.empty() ? std::string(shape.name) != "13B" : what.find(only) == std::string::npos) continue;
-    BW_RETURN_IF_ERROR(Annotate(BenchStreamed(runtime, shape), what));
+  for (const Shape& shape : shapes) {
+    const std::string what = absl::StrCat(shape.name, " bf16 streamed");
+    if (options.only.empty() ? absl::string_view(shape.name) == "13B" : asked(what))
+      BW_RETURN_IF_ERROR(Annotate(BenchStreamed(bench, shape), what));
   }
+  if (!options.load.empty() && asked("load"))
+    BW_RETURN_IF_ERROR(Annotate(BenchLoad(bench, shapes[0], options.load), "load"));
+  table.Print();
   return absl::OkStatus();
 }
 
@@ -506,7 +527,17 @@ absl::Status Main(int argc, char** argv) {
 }  // namespace bellwether
 
 int main(int argc, char** argv) {
-  const absl::Status status = bellwether::Main(argc, argv);
+  bellwether::Options options;
+  CLI::App app("How fast this machine's first GPU runs whole steps");
+  app.add_option("--only", options.only, "Part of a row's name, such as \"7B bf16\"");
+  app.add_option("--load", options.load,
+                 "A directory for a file of weights, to time how long it takes to the card");
+  app.add_option("--transformers", options.transformers, "What tools/bench_transformers.py wrote");
+  app.add_option("--matmul-tflops", options.matmul_tflops, "The card's rate of products, in TFLOP/s");
+  app.add_flag("--profile", options.profile, "Time every kernel too");
+  app.add_flag("--emulated", options.emulated, "A tiny model on an emulated GPU");
+  CLI11_PARSE(app, argc, argv);
+  const absl::Status status = bellwether::Run(options);
   if (!status.ok()) bellwether::LogError(status.ToString());
   return status.ok() ? 0 : 1;
 }

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""gpu_bench on the emulator: every kind of row is measured and stands in the table at the end, beside transformers'.
+
+Usage: gpu_bench_test.py GPU_BENCH.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+
+def bench(*flags):
+    ran = subprocess.run([GPU_BENCH, "--emulated", *flags], capture_output=True, text=True)
+    return ran.returncode, ran.stdout, ran.stdout[ran.stdout.rfind("host ms") :], ran.stderr
+
+
+class GpuBenchTest(unittest.TestCase):
+    def test_rows_come_and_stand_in_the_table(self):
+        with tempfile.TemporaryDirectory() as scratch:
+            model = pathlib.Path(scratch, "model")
+            rates = pathlib.Path(scratch, "transformers")
+            rates.write_text("tiny bf16, decode, batch 1: 20.0\n")
+            code, out, table, err = bench("--load", str(model), "--transformers", str(rates), "--matmul-tflops", "1")
+        self.assertEqual(code, 0, out + err)
+        for row in ("tiny bf16, decode, batch 1", "tiny int8 g32, decode, batch 2", "tiny int4 g32, decode, batch 1",
+                    "tiny int4 g128, prefill 9", "tiny bf16, first token, 9", "load 0.0 GB"):
+            self.assertIn(row, out[: out.rfind("host ms")])
+            self.assertIn(row, table)
+        self.assertRegex(table, r"tiny bf16, decode, batch 1 .* 20\.0 \([\d.]+ times\)")
+
+    def test_only_takes_a_part_and_says_what_was_skipped(self):
+        with tempfile.NamedTemporaryFile("w") as rates:
+            rates.write("transformers: skipped, no PyTorch with CUDA here\n")
+            rates.flush()
+            code, out, table, err = bench("--only", "int8", "--transformers", rates.name)
+        self.assertEqual(code, 0, out + err)
+        self.assertNotIn("tiny bf16", out)
+        self.assertIn("tiny int8 g32, decode, batch 1", table)
+        self.assertIn("transformers: skipped, no PyTorch with CUDA here", table)
+
+
+if __name__ == "__main__":
+    GPU_BENCH = sys.argv.pop(1)
+    unittest.main()
