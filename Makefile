@@ -6,6 +6,7 @@
 #   make monitor the demo cluster with Prometheus, and Grafana where it is installed: says which pages to open
 #   make check   everything that is slow: tools/check.sh lists it; some of it needs PyPI
 #   make gpu-check  on a machine with a GPU: what no emulator can show (also tools/gpu_check.sh)
+#   make gpu-bundle  the programs with their libraries in one folder and archive, for another Linux (docs/gpus.md)
 #   make bench-gpu  there: how fast, as shares of what the card can do
 #   make bench   how fast, as shares of what this machine can do
 #   make package  a Debian package of the programs, with units of systemd (docs/deploy.md)
@@ -14,7 +15,7 @@
 PRESET ?= release
 BIN := build/$(PRESET)/bin
 
-.PHONY: all setup configure programs build demo chat monitor package test check bench gpu-check bench-gpu format clean
+.PHONY: all setup configure programs build demo chat monitor package test check bench gpu-check bench-gpu gpu-bundle format clean
 all: build
 
 setup:
@@ -66,6 +67,11 @@ gpu-check: configure
 bench-gpu: configure
 	@cmake --build --preset $(PRESET) --target gpu_bench
 	tools/bench_gpu.sh $(BIN)
+
+# What may be taken to another x86-64 Linux: the programs and their libraries.
+gpu-bundle: programs
+	tools/gpu_bundle.sh build/$(PRESET)/bellwether-gpu $(BIN)/bellwether $(BIN)/bellwether-coordinator $(BIN)/bellwether-worker
+	tar -C build/$(PRESET) -caf build/$(PRESET)/bellwether-gpu.tar.xz bellwether-gpu
 
 format:
 	git ls-files '*.cc' '*.h' | xargs clang-format -i

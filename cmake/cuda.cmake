@@ -17,6 +17,12 @@ if(NVCC)
   get_filename_component(CUDA_HOME ${CUDA_BIN} DIRECTORY)
   find_path(CUDA_INCLUDE cuda_runtime_api.h HINTS ${CUDA_HOME}/include REQUIRED)
   find_library(CUDART_STATIC cudart_static HINTS ${CUDA_HOME}/lib64 ${CUDA_HOME}/lib REQUIRED)
+  # Two programs hold the kernels: the smaller of the ways to keep them, where nvcc knows it.
+  execute_process(COMMAND ${NVCC} --help OUTPUT_VARIABLE nvcc_help)
+  set(CUDA_COMPRESS)
+  if(nvcc_help MATCHES "--compress-mode")
+    set(CUDA_COMPRESS --compress-mode=size)
+  endif()
   message(STATUS "GPU kernels: ${NVCC}, for ${BELLWETHER_CUDA_TARGETS}")
 else()
   message(STATUS "GPU kernels: no nvcc, not built")
@@ -38,7 +44,7 @@ function(add_cuda_kernels target)
   # The arithmetic must be what was written: no contraction, no flushing of small numbers, division and roots rounded.
   add_custom_command(OUTPUT ${object}
     COMMAND ${CMAKE_COMMAND} -E time ${NVCC} -O2 -std=c++20 --expt-relaxed-constexpr -I${CMAKE_SOURCE_DIR} -Xcompiler=-fPIC
-            -fmad=false -ftz=false -prec-div=true -prec-sqrt=true --threads 2 ${targets}
+            -fmad=false -ftz=false -prec-div=true -prec-sqrt=true --threads 2 ${CUDA_COMPRESS} ${targets}
             -Xptxas=-v -c ${CMAKE_SOURCE_DIR}/kernels/gpu/kernels.cu -o ${object} > ${object}.log 2>&1
             || (cat ${object}.log && false)
     DEPENDS kernels/gpu/kernels.cu ${headers}

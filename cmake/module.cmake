@@ -80,10 +80,19 @@ function(add_fuzzer source)
   add_test(NAME ${name} COMMAND ${target} -max_total_time=60 -timeout=10 -rss_limit_mb=4096 ${found} ${seeds})
 endfunction()
 
+# For a program that may be taken elsewhere with its libraries beside it (tools/gpu_bundle.sh). RPATH, not RUNPATH: it counts for
+# what those libraries need too. By a file of options, as CMake's own property ends in ":", which is the current directory, and
+# no shell shall see the dollar. What is installed has none (cmake/package.cmake).
+file(WRITE ${CMAKE_BINARY_DIR}/generated/libraries_beside "-Wl,--disable-new-dtags -Wl,-rpath,$ORIGIN/lib\n")
+function(find_libraries_beside target)
+  target_link_options(${target} PRIVATE @${CMAKE_BINARY_DIR}/generated/libraries_beside)
+endfunction()
+
 function(add_program name main library)
   if(NOT EXISTS ${CMAKE_SOURCE_DIR}/${main})  # not written yet
     return()
   endif()
   add_executable(${name} ${main})
   target_link_libraries(${name} PRIVATE ${library} bellwether_build_id CLI11::CLI11)
+  find_libraries_beside(${name})
 endfunction()

@@ -6,6 +6,10 @@ if(NVCC)
   set(BELLWETHER_NVCC ${NVCC})
 endif()
 install(TARGETS bellwether bellwether-coordinator bellwether-worker RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+# Theirs are the system's libraries.
+install(CODE "foreach(program bellwether bellwether-coordinator bellwether-worker)
+  file(RPATH_REMOVE FILE \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_BINDIR}/\${program}\")
+endforeach()")
 install(FILES deploy/systemd/bellwether.service deploy/systemd/bellwether-coordinator.service
         deploy/systemd/bellwether-worker@.service DESTINATION lib/systemd/system)
 install(FILES deploy/systemd/bellwether.sysusers DESTINATION lib/sysusers.d RENAME bellwether.conf)

@@ -19,6 +19,7 @@
 #                  losses, and a fault planted in each template (as root, else skipped; the packages of chart)
 #   monitoring     rules and dashboards by Grafana's own reader (PyPI) and a real Prometheus (Debian's, unpacked into build/) that watches a
 #                  real cluster
+#   bundle         what tools/gpu_bundle.sh makes, in a root that has libc and nothing else (as root, else skipped)
 #   images         the real Dockerfiles by Debian's buildah, and what compose.yaml starts of them, played in namespaces (as root; hadolint,
 #                  Compose's schema and a reader of SPDX from PyPI)
 set -euo pipefail
@@ -69,6 +70,12 @@ deploy() {
   [[ -x build/chart/bin/python ]] || python3 -m venv build/chart
   build/chart/bin/pip install -q --disable-pip-version-check -r tests/deploy/requirements.txt
   BELLWETHER_BIN="$PWD/build/release/bin" build/chart/bin/python -B -m "tests.deploy.$1" || [[ $? == 77 ]]
+}
+
+bundle() {
+  cmake --preset release >/dev/null
+  cmake --build --preset release --target bellwether bellwether-coordinator bellwether-worker
+  BELLWETHER_BIN="$PWD/build/release/bin" /usr/bin/python3 -B -m tests.deploy.bundle_check || [[ $? == 77 ]]
 }
 
 monitoring() {
@@ -164,11 +171,12 @@ phase() {
       deploy cluster_faults_test
       ;;
     monitoring) monitoring ;;
+    bundle) bundle ;;
     images) images ;;
     *) echo "check: there is no phase $1" >&2 && exit 2 ;;
   esac
 }
 
-if (($# == 0)); then set -- format release tidy asan tsan fuzz openai lm-eval aiperf page chart cluster monitoring images; fi
+if (($# == 0)); then set -- format release tidy asan tsan fuzz openai lm-eval aiperf page chart cluster monitoring bundle images; fi
 for name in "$@"; do phase "$name"; done
 echo "check: all passed"
