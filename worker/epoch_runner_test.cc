@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <latch>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -385,21 +386,16 @@ TEST(EpochRunner, NcclHasEndedWhenAFailureIsReported) {
 class StoppingRuntime : public gpu::ForwardingRuntime {
  public:
   StoppingRuntime() : ForwardingRuntime(gpu::MakeEmulatedRuntime({})) {}
-  std::atomic<bool> stops = false, is_broken = false;
-  std::latch goes_on{1};
+  std::atomic<bool> stops = false;
+  std::latch stopped{1}, goes_on{1};
 
   void Run(const gpu::LaunchList& list) override {
-    if (stops) goes_on.wait();
+    if (stops.exchange(false)) {
+      stopped.count_down();
+      goes_on.wait();
+    }
     ForwardingRuntime::Run(list);
   }
-  absl::Status Synchronize() override { return is_broken ? Broken() : ForwardingRuntime::Synchronize(); }
-  absl::StatusOr<bool> Done() override {
-    if (is_broken) return Broken();
-    return ForwardingRuntime::Done();
-  }
-
- private:
-  static absl::Status Broken() { return absl::InternalError("the GPU is broken"); }
 };
 
 // Of three ranks the third stops in the middle of a step, where all wait for NCCL. The first of their peers
@@ -407,18 +403,19 @@ class StoppingRuntime : public gpu::ForwardingRuntime {
 class NcclNamesNobody : public ::testing::Test {
  protected:
   void SetUp() override {
-    uint64_t rank = 0;
-    for (Worker* worker : {&a_, &b_, &c_}) worker->runner.Begin(GpuTask(1, 3, rank++, {&a_, &b_, &c_}));
-    for (Worker* worker : {&a_, &b_, &c_}) {
+    const std::vector<Worker*> workers = {&a_, &b_, c_.get()};
+    for (int rank = 0; rank < 3; ++rank) workers[rank]->runner.Begin(GpuTask(1, 3, rank, workers));
+    for (Worker* worker : workers) {
       const Report report = worker->reports.Next();
       ASSERT_EQ(report.kind, Report::kReady) << report.status;
     }
-    for (Worker* worker : {&a_, &b_, &c_}) ASSERT_TRUE(worker->runner.Add(FirstStep(1)));
+    for (Worker* worker : workers) ASSERT_TRUE(worker->runner.Add(FirstStep(1)));
     ASSERT_EQ(a_.reports.Next().kind, Report::kResult);
     gpu_->stops = true;
     Step step{.epoch = {1}, .id = {2}};
     step.entries.push_back({.sequence = {1}, .position = 3, .count = 1, .new_tokens = {4}, .sample = true});
-    for (Worker* worker : {&a_, &b_, &c_}) ASSERT_TRUE(worker->runner.Add(step));
+    for (Worker* worker : workers) ASSERT_TRUE(worker->runner.Add(step));
+    gpu_->stopped.wait();
     for (Worker* worker : {&a_, &b_}) {
       while (worker->runner.progress().waiting_for != kSomePeer) std::this_thread::yield();
     }
@@ -441,18 +438,20 @@ class NcclNamesNobody : public ::testing::Test {
   const NcclUse nccl_{.library = fake_.library(), .required = true};
   const std::shared_ptr<StoppingRuntime> gpu_ = std::make_shared<StoppingRuntime>();
   Worker a_{EmulatedGpu(), nccl_}, b_{EmulatedGpu(), nccl_};
-  Worker c_{std::make_shared<GpuDevice>(gpu_, /*threads=*/1), nccl_};
+  std::unique_ptr<Worker> c_ =
+      std::make_unique<Worker>(std::make_shared<GpuDevice>(gpu_, /*threads=*/1), nccl_);
 };
 
 TEST_F(NcclNamesNobody, WhoIsSilentIsNotGuessed) {
-  EXPECT_EQ(c_.runner.progress().waiting_for, -1) << "it waits for nobody, and the coordinator sees it";
+  EXPECT_EQ(c_->runner.progress().state, WorkerState::kStep);
+  EXPECT_EQ(c_->runner.progress().waiting_for, -1) << "it waits for nobody, and the coordinator sees it";
   EXPECT_EQ(BlamedByTheFirst(), kSomePeer);
 }
 
 TEST_F(NcclNamesNobody, WhoIsGoneIsNamed) {
-  gpu_->is_broken = true;
+  c_->runner.End({1}, "gone");
   gpu_->goes_on.count_down();
-  EXPECT_EQ(c_.reports.Next().kind, Report::kFailed);
+  c_.reset();
   EXPECT_EQ(BlamedByTheFirst(), 2);
 }
 
