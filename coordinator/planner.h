@@ -91,7 +91,7 @@ struct PlannedWorker {
   StreamedEnds streamed_ends;                   // nor are these
   int64_t streamed_bytes = 0;  // of all that, in every step; an embedding's rows count as nothing
   int64_t resident_bytes = 0;  // of weights in memory, with the buffers for those that are not
-  int64_t host_bytes = 0;  // of a GPU's host: weights that are streamed from there, or buffers of a drive's
+  int64_t host_bytes = 0;      // of a GPU's host: all that is streamed from there, or buffers of a drive's
   int64_t host_embedding_bytes = 0;  // of a GPU's embedding that is streamed, packed: its host looks rows up
   int64_t activation_bytes = 0;
   int64_t kv_block_bytes = 0;

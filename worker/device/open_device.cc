@@ -93,8 +93,11 @@ absl::StatusOr<OpenedDevice> OpenCuda(int index, int threads) {
           FormatBytes(static_cast<double>(gpu.free_bytes)), " of ",
           FormatBytes(static_cast<double>(gpu.memory_bytes)), " free, ",
           FormatBytes(gpu.read_bytes_per_second), "/s, ", FormatBytes(gpu.copy_bytes_per_second),
-          "/s from the host, ", static_cast<int64_t>(gpu.float_operations_per_second / 1e12),
-          " TFLOP/s of products");
+          "/s from the host, ",
+          gpu.float_operations_per_second == 0
+              ? "no room to measure products"
+              : absl::StrCat(static_cast<int64_t>(gpu.float_operations_per_second / 1e12),
+                             " TFLOP/s of products"));
   return Opened(runtime, std::move(gpu), threads);
 }
 

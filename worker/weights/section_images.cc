@@ -65,7 +65,7 @@ void SectionImages::Keep(const Section& section, const std::vector<WeightHash>& 
                          std::shared_ptr<const void> owner, bool stays, int64_t leave_bytes) {
   if (stays && options_.unwritten != nullptr) {
     options_.unwritten->push_back(
-        {.key = section.key, .hashes = hashes, .image = section.image, .owner = std::move(owner)});
+        {.key = section.key, .hashes = hashes, .image = section.image, .owner = owner});
     return;
   }
   WaitForWriter();
