@@ -42,7 +42,7 @@ struct Cluster {
 };
 
 absl::StatusOr<Cluster> Start(const Checkpoint& checkpoint, const Model& model, const Layout& layout,
-                               const ShardCache* cache = nullptr) {
+                              const ShardCache* cache = nullptr) {
   Cluster cluster;
   for (int i = 0; i < layout.workers(); ++i)
     cluster.runtimes.push_back(std::make_shared<gpu::CountingRuntime>(gpu::MakeEmulatedRuntime({})));
