@@ -5,6 +5,7 @@
 set -euo pipefail
 directory=$1
 shift
+[[ ! -e "$directory" || -d "$directory/lib" ]] || { echo "bundle: $directory is something else" >&2; exit 2; }
 rm -rf "$directory"
 mkdir -p "$directory/lib"
 for program in "$@"; do

@@ -425,12 +425,13 @@ class NcclNamesNobody : public ::testing::Test {
     for (const char* what : {"async_error", "error_of"}) fake_.Set(what, 0);
   }
   // What rank 0 says when NCCL fails there.
-  int BlamedByTheFirst() {
+  int BlamedByTheFirst(int error = nccl::kRemoteError,
+                       absl::StatusCode code = absl::StatusCode::kUnavailable) {
     fake_.Set("error_of", 1);
-    fake_.Set("async_error", nccl::kRemoteError);
+    fake_.Set("async_error", error);
     const Report report = a_.reports.Next();
     EXPECT_EQ(report.kind, Report::kFailed);
-    EXPECT_EQ(report.status.code(), absl::StatusCode::kUnavailable) << report.status;
+    EXPECT_EQ(report.status.code(), code) << report.status;
     return report.blamed;
   }
 
@@ -446,6 +447,11 @@ TEST_F(NcclNamesNobody, WhoIsSilentIsNotGuessed) {
   EXPECT_EQ(c_->runner.progress().state, WorkerState::kStep);
   EXPECT_EQ(c_->runner.progress().waiting_for, -1) << "it waits for nobody, and the coordinator sees it";
   EXPECT_EQ(BlamedByTheFirst(), kSomePeer);
+}
+
+// As for want of room in /dev/shm: no peer has to do with it, and whoever says so rests.
+TEST_F(NcclNamesNobody, AFaultOfItsOwnIsNoPeers) {
+  EXPECT_EQ(BlamedByTheFirst(nccl::kSystemError, absl::StatusCode::kInternal), -1);
 }
 
 TEST_F(NcclNamesNobody, WhoIsGoneIsNamed) {

@@ -15,6 +15,8 @@ namespace {
 
 // Peers may take long to load; whoever fails meanwhile ends the epoch through the coordinator.
 constexpr absl::Duration kStartLimit = absl::Hours(1);
+// All links together: NCCL may notice that a peer has gone before the link to it does.
+constexpr absl::Duration kLinkClosesWithin = absl::Milliseconds(200);
 
 int Ranks(const Layout& layout, int stage) { return static_cast<int>(layout.stages[stage].ranks.size()); }
 
@@ -160,7 +162,7 @@ absl::Status StageLinks::Start() {
   absl::Status status = nccl_->Connect(*agreement.id, NcclPeers());
   if (status.ok()) {
     LogInfo("NCCL ", NcclVersionText(nccl_use_.library->version()), " joins ", members_.size, " GPU workers");
-  } else {
+  } else if (absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status)) {
     BlameWhoIsGone();
   }
   return status;
@@ -220,12 +222,14 @@ absl::Status StageLinks::SendResidual(MessageTag tag, MutableRows residual) {
 }
 
 void StageLinks::BlameWhoIsGone() {
+  const bool by_nccl = nccl_ != nullptr && nccl_->lost_a_peer();
+  const absl::Duration limit =
+      by_nccl ? kLinkClosesWithin / static_cast<double>(links_.size()) : absl::ZeroDuration();
   for (const auto& link : links_) {
-    if (link != nullptr) link->BlameIfGone();
+    if (link != nullptr) link->BlameIfGone(limit);
   }
   int32_t nobody = -1;
-  if (nccl_ != nullptr && nccl_->lost_a_peer())
-    progress_->failed_peer.compare_exchange_strong(nobody, kSomePeer);
+  if (by_nccl) progress_->failed_peer.compare_exchange_strong(nobody, kSomePeer);
 }
 
 void StageLinks::Abort(const absl::Status& reason) {

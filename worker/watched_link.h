@@ -29,11 +29,11 @@ class WatchedLink : public Link {
   void Abort(const absl::Status& reason) override { link_->Abort(reason); }
   std::string peer() const override { return link_->peer(); }
 
-  // Blames the peer if its end is closed and nobody has been blamed. The end of this link.
-  void BlameIfGone() {
+  // Blames the peer if its end is closed within `limit` and nobody has been blamed. The end of this link.
+  void BlameIfGone(absl::Duration limit) {
     if (progress_->failed_peer != -1) return;
     int32_t nobody = -1;
-    link_->SetWaitLimit(absl::ZeroDuration());
+    link_->SetWaitLimit(limit);
     if (!absl::IsUnavailable(link_->Receive({}, {}))) return;
     progress_->failed_peer.compare_exchange_strong(nobody, peer_index_);
   }

@@ -169,11 +169,17 @@ class CudaRuntime : public Runtime {
     cudaGraphExec_t exec = nullptr;
     const cudaError_t made = cudaGraphInstantiate(&exec, graph, 0);
     (void)cudaGraphDestroy(graph);
-    BW_RETURN_IF_ERROR(StatusOf(made, what_));
+    if (made != cudaSuccess) return WithoutGraph(made);
     auto ready = std::make_unique<CudaGraph>(exec);
     // Takes the memory that its first launch would take, where the lack of it would be the end.
-    BW_RETURN_IF_ERROR(StatusOf(cudaGraphUpload(exec, stream_), what_));
+    const cudaError_t uploaded = cudaGraphUpload(exec, stream_);
+    if (uploaded != cudaSuccess) return WithoutGraph(uploaded);
     return ready;
+  }
+  // The thread's last error goes too, as others on it, NCCL for one, may take it for theirs.
+  absl::Status WithoutGraph(cudaError_t error) {
+    (void)cudaGetLastError();
+    return StatusOf(error, what_);
   }
   void Run(Graph& graph) override {
     Bind();

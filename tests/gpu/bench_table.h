@@ -68,7 +68,8 @@ class BenchTable {
     }
     if (!note_.empty()) printf("%s\n", note_.c_str());
     printf(
-        "medians; shares by the host's clock, of what the card itself copies and multiplies in this run\n");
+        "medians, of loading the better of two; shares by the host's clock, of what the card itself copies "
+        "and multiplies in this run\n");
     fflush(stdout);
   }
 

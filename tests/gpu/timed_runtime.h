@@ -9,48 +9,16 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/gpu/runtime.h"
+#include "kernels/gpu/testing/forwarding_runtime.h"
 
 // Runtimes that measure (gpu_bench.cc): all they are asked goes to another one.
 
 namespace bellwether {
 
-class ForwardingRuntime : public gpu::Runtime {
- public:
-  explicit ForwardingRuntime(std::shared_ptr<gpu::Runtime> inner) : inner_(std::move(inner)) {}
-  const gpu::DeviceInfo& info() const override { return inner_->info(); }
-  absl::StatusOr<int64_t> FreeBytes() override { return inner_->FreeBytes(); }
-  absl::StatusOr<void*> Allocate(int64_t bytes) override { return inner_->Allocate(bytes); }
-  void Free(void* memory) override { inner_->Free(memory); }
-  absl::StatusOr<void*> AllocateHost(int64_t bytes) override { return inner_->AllocateHost(bytes); }
-  void FreeHost(void* memory) override { inner_->FreeHost(memory); }
-  void CopyToDevice(void* to, const void* from, int64_t bytes) override {
-    inner_->CopyToDevice(to, from, bytes);
-  }
-  void CopyToHost(void* to, const void* from, int64_t bytes) override { inner_->CopyToHost(to, from, bytes); }
-  void CopyOnDevice(void* to, const void* from, int64_t bytes) override {
-    inner_->CopyOnDevice(to, from, bytes);
-  }
-  void Run(const gpu::LaunchList& list) override { inner_->Run(list); }
-  absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList& list) override {
-    return inner_->MakeGraph(list);
-  }
-  void Run(gpu::Graph& graph) override { inner_->Run(graph); }
-  absl::StatusOr<std::unique_ptr<gpu::CopyLane>> MakeCopyLane(int slots) override {
-    return inner_->MakeCopyLane(slots);
-  }
-  absl::Status Synchronize() override { return inner_->Synchronize(); }
-  absl::StatusOr<bool> Done() override { return inner_->Done(); }
-  void* stream() override { return inner_->stream(); }
-
- protected:
-  const std::shared_ptr<gpu::Runtime> inner_;
-};
-
 // The device's own clock: from the first that it is given after Start to the last that the host is.
-class TimedRuntime : public ForwardingRuntime {
+class TimedRuntime : public gpu::ForwardingRuntime {
  public:
-  explicit TimedRuntime(std::shared_ptr<gpu::Runtime> inner) : ForwardingRuntime(std::move(inner)) {
+  explicit TimedRuntime(std::shared_ptr<gpu::Runtime> inner) : gpu::ForwardingRuntime(std::move(inner)) {
     if (stream() == nullptr) return;  // the emulator has no clock
     (void)cudaEventCreate(&begin_);
     (void)cudaEventCreate(&end_);
@@ -70,18 +38,18 @@ class TimedRuntime : public ForwardingRuntime {
 
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
     Begin();
-    ForwardingRuntime::CopyToDevice(to, from, bytes);
+    gpu::ForwardingRuntime::CopyToDevice(to, from, bytes);
   }
   void Run(const gpu::LaunchList& list) override {
     Begin();
-    ForwardingRuntime::Run(list);
+    gpu::ForwardingRuntime::Run(list);
   }
   void Run(gpu::Graph& graph) override {
     Begin();
-    ForwardingRuntime::Run(graph);
+    gpu::ForwardingRuntime::Run(graph);
   }
   void CopyToHost(void* to, const void* from, int64_t bytes) override {
-    ForwardingRuntime::CopyToHost(to, from, bytes);
+    gpu::ForwardingRuntime::CopyToHost(to, from, bytes);
     if (end_ != nullptr) (void)cudaEventRecord(end_, static_cast<cudaStream_t>(stream()));
   }
 
@@ -95,24 +63,24 @@ class TimedRuntime : public ForwardingRuntime {
 };
 
 // Times every kernel by events, one after the other, for `--profile`.
-class ProfilingRuntime : public ForwardingRuntime {
+class ProfilingRuntime : public gpu::ForwardingRuntime {
  public:
-  using ForwardingRuntime::ForwardingRuntime;
-  using ForwardingRuntime::Run;
+  using gpu::ForwardingRuntime::ForwardingRuntime;
+  using gpu::ForwardingRuntime::Run;
   absl::StatusOr<std::unique_ptr<gpu::Graph>> MakeGraph(const gpu::LaunchList&) override { return nullptr; }
   void Run(const gpu::LaunchList& list) override {
-    if (!on) return inner_->Run(list);
+    if (!on) return runtime_->Run(list);
     std::vector<cudaEvent_t> events(list.launches().size() + 1);
     for (cudaEvent_t& event : events) (void)cudaEventCreate(&event);
-    auto* stream = static_cast<cudaStream_t>(inner_->stream());
+    auto* stream = static_cast<cudaStream_t>(runtime_->stream());
     (void)cudaEventRecord(events[0], stream);
     for (size_t i = 0; i < list.launches().size(); ++i) {
       gpu::LaunchList one;
       one.AddFrom(list, list.launches()[i]);
-      inner_->Run(one);
+      runtime_->Run(one);
       (void)cudaEventRecord(events[i + 1], stream);
     }
-    (void)inner_->Synchronize();
+    (void)runtime_->Synchronize();
     for (size_t i = 0; i < list.launches().size(); ++i) {
       float milliseconds = 0;
       (void)cudaEventElapsedTime(&milliseconds, events[i], events[i + 1]);

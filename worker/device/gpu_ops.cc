@@ -486,7 +486,7 @@ void GpuOps::Submit() {
     graphs_.push_front({list_, nullptr});
     graphs_by_hash_[hash] = graphs_.begin();
     if (graphs_.size() > kGraphsMax) {
-      Wait();  // a graph that runs must not go
+      if (graphs_.back().graph != nullptr) Wait();  // one that runs must not go
       if (status_.ok()) {
         graphs_by_hash_.erase(graphs_.back().list.Hash());
         graphs_.pop_back();

@@ -118,9 +118,10 @@ OpenedDevice OpenEmulated(int threads) {
 
 absl::StatusOr<OpenedDevice> OpenAny(const DeviceOptions& options) {
   absl::StatusOr<OpenedDevice> gpu = OpenCuda(0, options.threads);
-  const bool none = absl::IsUnavailable(gpu.status()) || absl::IsNotFound(gpu.status());
+  const absl::Status& why = gpu.status();
+  const bool none = absl::IsUnavailable(why) || absl::IsNotFound(why) || absl::IsFailedPrecondition(why);
   if (!none) return gpu;
-  LogWarning("device auto: the CPU computes, as there is no GPU to use (", gpu.status().message(), ")");
+  LogWarning("device auto: the CPU computes, as there is no GPU to use (", why.message(), ")");
   return OpenCpu(options);
 }
 

@@ -63,8 +63,8 @@ absl::Status NcclLibrary::StatusOf(int result, const std::string& what,
       absl::StrAppend(&message, " (", more, ")");
     }
   }
-  const bool peer = result == nccl::kRemoteError || result == nccl::kSystemError;
-  return peer ? absl::UnavailableError(message) : absl::InternalError(message);
+  // A system error is this process's own: no room in /dev/shm, no interface.
+  return result == nccl::kRemoteError ? absl::UnavailableError(message) : absl::InternalError(message);
 }
 
 std::string NcclVersionText(int version) {

@@ -14,6 +14,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/check.h"
 #include "gtest/gtest.h"
 #include "kernels/gpu/emulated_block.h"
 #include "kernels/gpu/emulated_memory.h"
@@ -126,6 +127,7 @@ class RemovedBarriers : public AroundLaunches {
   static bool IsMissed(const Where& place, const Contents& after, uint64_t seed,
                        absl::FunctionRef<absl::Status(uint64_t seed, BarrierTrial& trial)> run) {
     const pid_t child = fork();
+    BW_CHECK(child >= 0);
     if (child == 0) {
       alarm(kSecondsMax);
       BarrierTrial trial;
