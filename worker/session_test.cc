@@ -20,6 +20,24 @@ namespace {
 
 using ::testing::HasSubstr;
 
+absl::StatusOr<std::unique_ptr<GrpcServer>> Serve(v1::Cluster::Service* coordinator) {
+  grpc::ServerBuilder builder;
+  builder.RegisterService(coordinator);
+  return GrpcServer::Start(
+      &builder,
+      {.listen = {.address = "127.0.0.1:0", .name = "workers", .descriptors = DescriptorsBetween(0.5, 1)}});
+}
+
+WorkerSession::Options Joining(const GrpcServer& server, std::shared_ptr<Device> device) {
+  WorkerSession::Options options;
+  options.coordinator = server.address();
+  options.model = "random:llama:fp32";
+  options.name = "sheep";
+  options.device.device = std::move(device);
+  options.device.kernel_levels = {"portable"};
+  return options;
+}
+
 // Has no use for the first worker yet, asks the next one to start afresh, and refuses the third.
 class RefusingCoordinator final : public v1::Cluster::Service {
  public:
@@ -43,19 +61,9 @@ class RefusingCoordinator final : public v1::Cluster::Service {
 
 TEST(WorkerSession, DoesWhatTheCoordinatorSaysWhereItIsNotTaken) {
   RefusingCoordinator coordinator;
-  grpc::ServerBuilder builder;
-  builder.RegisterService(&coordinator);
-  auto server = GrpcServer::Start(
-      &builder,
-      {.listen = {.address = "127.0.0.1:0", .name = "workers", .descriptors = DescriptorsBetween(0.5, 1)}});
+  auto server = Serve(&coordinator);
   ASSERT_TRUE(server.ok()) << server.status();
-  WorkerSession::Options options;
-  options.coordinator = (*server)->address();
-  options.model = "random:llama:fp32";
-  options.name = "sheep";
-  options.device.device = std::make_shared<CpuDevice>(1, std::vector<int>());
-  options.device.kernel_levels = {"portable"};
-  auto session = WorkerSession::Start(std::move(options));
+  auto session = WorkerSession::Start(Joining(**server, std::make_shared<CpuDevice>(1, std::vector<int>())));
   ASSERT_TRUE(session.ok()) << session.status();
   testing::internal::CaptureStderr();
   const absl::Status end = (*session)->Run();
@@ -126,19 +134,9 @@ class LostDevice : public CpuDevice {
 
 TEST(WorkerSession, EndsWhereItsDeviceIsLostOnceTheCoordinatorKnows) {
   LosingCoordinator coordinator;
-  grpc::ServerBuilder builder;
-  builder.RegisterService(&coordinator);
-  auto server = GrpcServer::Start(
-      &builder,
-      {.listen = {.address = "127.0.0.1:0", .name = "workers", .descriptors = DescriptorsBetween(0.5, 1)}});
+  auto server = Serve(&coordinator);
   ASSERT_TRUE(server.ok()) << server.status();
-  WorkerSession::Options options;
-  options.coordinator = (*server)->address();
-  options.model = "random:llama:fp32";
-  options.name = "sheep";
-  options.device.device = std::make_shared<LostDevice>();
-  options.device.kernel_levels = {"portable"};
-  auto session = WorkerSession::Start(std::move(options));
+  auto session = WorkerSession::Start(Joining(**server, std::make_shared<LostDevice>()));
   ASSERT_TRUE(session.ok()) << session.status();
   const absl::Status end = (*session)->Run();
   EXPECT_EQ(end, absl::InternalError("the device is lost, this worker ends and may be started anew: "
