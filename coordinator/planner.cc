@@ -577,9 +577,9 @@ bool Planner::FillKv(Plan* plan) const {
 double Planner::ArithmeticRate(const WorkerInventory& worker) const {
   const TensorKey key{.role = TensorRole::kQuery};
   const TensorFormat format = PackedFormat(key, formats_.FormatOf(key), options_.quantize);
-  // Of a GPU the products of its tensor cores are measured, which take no fp32 and fp16.
-  if (worker.gpu && !IsQuantized(format.format) && format.format != WeightFormat::kBF16) return 0;
-  return IsQuantized(format.format) ? worker.arithmetic.int8 : worker.arithmetic.floats;
+  if (IsQuantized(format.format)) return worker.arithmetic.int8;
+  // Of a GPU the products of bf16 are measured.
+  return worker.arithmetic.floats / (worker.gpu ? GpuLimbProducts(format.format) : 1);
 }
 
 }  // namespace

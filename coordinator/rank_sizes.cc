@@ -37,8 +37,10 @@ int64_t RankSizes::Reordered(const StageLayout& stage, int64_t layer_rows) const
 int64_t RankSizes::Activations(const WorkerInventory& worker, const StageLayout& stage, int rank,
                                bool last_stage) const {
   if (worker.gpu) {
-    const GpuStepLimits limits = {.step_tokens = options_.step_tokens,
-                                  .context_tokens = options_.context_tokens};
+    const GpuStepLimits limits = {
+        .step_tokens = options_.step_tokens,
+        .context_tokens = options_.context_tokens,
+        .limbs = MostGpuLimbs(config_, formats_, options_.quantize, stage.layers, last_stage)};
     return GpuScratchBytes(config_, stage.ranks[rank], limits, last_stage) +
            GpuMessageBytes(config_, stage, limits) + Reordered(stage, kGpuLayerRowsMax);
   }

@@ -11,7 +11,7 @@
 namespace bellwether {
 namespace {
 
-constexpr int64_t kTileRows = 16, kBlockTiles = 8, kScalarTileRows = 32;
+constexpr int64_t kTileRows = 16, kBlockTiles = 8;
 constexpr int64_t kStepColumns = 16;
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPartRowsMax = 1024;
@@ -68,14 +68,10 @@ struct MatrixBytes {
 
 MatrixBytes BytesOf(const TensorFormat& format, int64_t rows, const std::vector<int64_t>& bounds,
                     int64_t segment) {
-  if (format.format == WeightFormat::kF32 || format.format == WeightFormat::kF16) {
-    const Columns columns = CutColumns(format, bounds, segment, 1);
-    return {.values = RoundUp(rows, kScalarTileRows) * (bounds.back() - bounds.front()) *
-                      (format.format == WeightFormat::kF32 ? 4 : 2),
-            .tables = columns.segments * kSegmentTableBytes + kTableBytes};
-  }
   const int64_t unit_steps = format.format == WeightFormat::kInt4 ? 4 : 2;
-  const int64_t unit_bytes = format.format == WeightFormat::kBF16 ? 1024 : 512;
+  const int64_t unit_bytes = IsQuantized(format.format)            ? 512
+                             : format.format == WeightFormat::kF32 ? 2048
+                                                                   : 1024;
   const Columns columns = CutColumns(format, bounds, segment, unit_steps);
   const int64_t tiles = CeilDiv(rows, kTileRows);
   return {.values = RoundUp(tiles, kBlockTiles) * columns.units * unit_bytes,
@@ -144,7 +140,8 @@ int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const
   const int64_t rows = std::min<int64_t>(limits.step_tokens, kGpuLayerRowsMax);
 
   const int64_t operand_rows = RoundUp(std::max(rows, kPieceRows), kPieceRows);
-  const int64_t prepared = operand_rows * PreparedColumns(std::max({hidden, ffn, query})) * 9 / 4;
+  const int64_t prepared =
+      operand_rows * PreparedColumns(std::max({hidden, ffn, query})) * (8 * limits.limbs + 1) / 4;
   const int64_t parts = std::min(rows, kPartRowsMax) * hidden * rank.slices.size();
   const int64_t layer =
       rows * (hidden + std::max({query + 2 * key, ffn, roots * hidden}) + std::max({query, ffn, hidden}));

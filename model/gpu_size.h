@@ -14,9 +14,18 @@ namespace bellwether {
 // As KvBlockBytes: bf16 heads are padded to whole tensor core steps.
 int64_t GpuKvBlockBytes(const ModelConfig& config, DType kv_type, const StageLayout& stage, int rank);
 
+// How many bf16 values a value of this format is the sum of where GPUs multiply; activations are kept as
+// precisely (kernels/gpu/weights.h).
+constexpr int GpuLimbs(WeightFormat format) {
+  return format == WeightFormat::kF32 ? 3 : format == WeightFormat::kF16 ? 2 : 1;
+}
+// Products of limbs that a product of such weights takes: what it is slower by than one of bf16.
+constexpr int GpuLimbProducts(WeightFormat format) { return GpuLimbs(format) * (GpuLimbs(format) + 1) / 2; }
+
 struct GpuStepLimits {
   int32_t step_tokens = 0;     // of a step, at most
   int32_t context_tokens = 0;  // of a sequence, at most
+  int limbs = 1;               // of activations (MostGpuLimbs)
 };
 // What a step works in, beside weights and KV cache (worker/device/gpu_ops.cc, worker/decoder).
 int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const GpuStepLimits& limits,

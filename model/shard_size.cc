@@ -166,6 +166,21 @@ DType DefaultKvType(const TensorFormats& formats, Quantize quantize) {
                                                                                          : DType::kBF16;
 }
 
+int MostGpuLimbs(const ModelConfig& config, const TensorFormats& formats, Quantize quantize, Range layers,
+                 bool last_stage) {
+  int most = 1;
+  const auto take = [&](const TensorKey& key) {
+    most = std::max(most, GpuLimbs(PackedFormat(key, formats.FormatOf(key), quantize).format));
+  };
+  for (int64_t layer = layers.begin; layer < layers.end; ++layer) {
+    for (const LayerTensor& tensor : LayerTensors(config)) {
+      if (!IsNorm(tensor.role)) take({tensor.role, static_cast<int32_t>(layer)});
+    }
+  }
+  if (last_stage) take({config.tied_head ? TensorRole::kEmbedding : TensorRole::kHead});
+  return most;
+}
+
 int64_t ShardBytes(const ModelConfig& config, const TensorFormats& formats, Quantize quantize,
                    const StageLayout& stage, int rank, StageEnds ends) {
   const RankLayout& layout = RankOf(stage, rank);

@@ -43,6 +43,10 @@ TensorFormat PackedFormat(const TensorKey& key, const TensorFormat& stored, Quan
 // Type of the KV cache unless told otherwise: fp32 beside fp32 weights, else bf16.
 DType DefaultKvType(const TensorFormats& formats, Quantize quantize);
 
+// The limbs that activations of a stage have on GPUs (model/gpu_size.h): those of its most precise matrix.
+int MostGpuLimbs(const ModelConfig& config, const TensorFormats& formats, Quantize quantize, Range layers,
+                 bool last_stage);
+
 // Whether a stage holds the embedding and the head.
 struct StageEnds {
   bool first_stage = false;

@@ -229,6 +229,7 @@ absl::StatusOr<std::unique_ptr<StageExecutor>> StageExecutor::Create(Options opt
                                               .kv_type = assignment.numeric.kv_type,
                                               .context_tokens = assignment.context_tokens,
                                               .step_tokens = assignment.step_tokens,
+                                              .gpu_limbs = options.shard->gpu_limbs,
                                               .cores_are_short = assignment.cores_are_short,
                                               .roots = RootsOfStage(assignment.stage_layout(), config)}));
   std::vector<std::unique_ptr<Link>> links = std::move(options.links);

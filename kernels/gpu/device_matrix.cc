@@ -21,7 +21,7 @@ using kernels::PackedMatrix;
 class FormBuilder {
  public:
   FormBuilder(const MatrixSpec& spec, DeviceForm& form)
-      : spec_(spec), form_(form), unit_steps_(form.scalar() ? 1 : StepsPerUnit(form.tensor_format())) {}
+      : spec_(spec), form_(form), unit_steps_(StepsPerUnit(form.format)) {}
 
   void Build() {
     if (spec_.slices_total == 1) {
@@ -32,13 +32,12 @@ class FormBuilder {
     }
     form_.units = Units();
     FindSetEnds();
-    form_.packed_columns_are_columns = form_.scalar() || PackedColumnsAreColumns();
+    form_.packed_columns_are_columns = PackedColumnsAreColumns();
   }
 
  private:
   int32_t Units() const {
-    return static_cast<int32_t>(form_.scalar() ? columns_
-                                               : static_cast<int64_t>(form_.steps.size()) / unit_steps_);
+    return static_cast<int32_t>(static_cast<int64_t>(form_.steps.size()) / unit_steps_);
   }
 
   void AddSlices() {
@@ -75,14 +74,8 @@ class FormBuilder {
 
   void AddSegment(int64_t begin, int64_t end) {
     Segment segment{.unit_begin = Units(), .set_begin = static_cast<int32_t>(form_.set_columns.size())};
-    if (form_.scalar()) {
-      columns_ += end - begin;
-    } else if (IsQuantized(spec_.format)) {
-      AddSets(begin, end);
-    } else {
-      AddSteps(begin, end);
-    }
-    if (!form_.scalar()) Fill(end);
+    IsQuantized(spec_.format) ? AddSets(begin, end) : AddSteps(begin, end);
+    Fill(end);
     segment.unit_end = Units();
     form_.segments.push_back(segment);
   }
@@ -162,7 +155,6 @@ class FormBuilder {
   const MatrixSpec& spec_;
   DeviceForm& form_;
   const int64_t unit_steps_;
-  int64_t columns_ = 0;
   std::vector<bool> ends_;  // [steps]: a set ends with it
 };
 
@@ -241,28 +233,18 @@ class TilePacker {
   TilePacker(const PackedMatrix& matrix, const DeviceForm& form, int64_t tile, const TilePlace& place)
       : matrix_(matrix), form_(form), tile_(tile), place_(place) {}
 
-  void PackScalar() {
-    std::vector<float> row(form_.cols);
-    for (int r = 0; r < kScalarTileRows && tile_ * kScalarTileRows + r < form_.rows; ++r) {
-      matrix_.GetRow(tile_ * kScalarTileRows + r, absl::MakeSpan(row));
-      for (int64_t col = 0; col < form_.cols; ++col) {
-        const int64_t index = (place_.tile * form_.units + col) * kScalarTileRows + r;
-        if (form_.format == WeightFormat::kF32) {
-          std::memcpy(place_.values + index * 4, &row[col], 4);
-        } else {
-          const uint16_t bits = F16FromF32(row[col]);
-          std::memcpy(place_.values + index * 2, &bits, 2);
-        }
-      }
-    }
-  }
-
   void PackFloats() {
     std::vector<float> row(form_.cols);
     for (int r = 0; r < kTileRows && tile_ * kTileRows + r < form_.rows; ++r) {
       matrix_.GetRow(tile_ * kTileRows + r, absl::MakeSpan(row));
       ForEachValue(r, [&](char* unit, int step, const FragmentPlace& place, int32_t col) {
-        const uint16_t bits = BF16FromF32(row[col]);
+        if (form_.format == WeightFormat::kF32) {
+          const int part = step * 2 + place.part / 2, word = place.part % 2 * 2 + place.half;
+          std::memcpy(unit + part * 512 + place.lane * 16 + word * 4, &row[col], 4);
+          return;
+        }
+        const uint16_t bits =
+            form_.format == WeightFormat::kF16 ? F16FromF32(row[col]) : BF16FromF32(row[col]);
         std::memcpy(unit + step * 512 + (place.lane * 4 + place.part) * 4 + place.half * 2, &bits, 2);
       });
     }
@@ -283,7 +265,7 @@ class TilePacker {
       // A step's padding must be q = 0 as well, and what is not written yet is 0 - lowest below that.
       for (size_t s = 0; s < form_.steps.size(); ++s) {
         char* unit = Unit(static_cast<int64_t>(s));
-        const int step = static_cast<int>(s) % StepsPerUnit(form_.tensor_format());
+        const int step = static_cast<int>(s) % StepsPerUnit(form_.format);
         for (int c = 0; c < kStepCols; ++c) {
           const int value = c < form_.steps[s].count ? q[form_.steps[s].begin + c] : 0;
           const FragmentPlace place(r, c);
@@ -300,14 +282,14 @@ class TilePacker {
 
  private:
   char* Unit(int64_t step) {
-    const TensorFormat format = form_.tensor_format();
-    return place_.values + UnitOffset(format, place_.tile, step / StepsPerUnit(format), form_.units);
+    return place_.values +
+           UnitOffset(form_.format, place_.tile, step / StepsPerUnit(form_.format), form_.units);
   }
   template <typename Use>
   void ForEachValue(int row, const Use& use) {
     for (size_t s = 0; s < form_.steps.size(); ++s) {
       char* unit = Unit(static_cast<int64_t>(s));
-      const int step = static_cast<int>(s) % StepsPerUnit(form_.tensor_format());
+      const int step = static_cast<int>(s) % StepsPerUnit(form_.format);
       for (int c = 0; c < form_.steps[s].count; ++c)
         use(unit, step, FragmentPlace(row, c), form_.steps[s].begin + c);
     }
@@ -345,10 +327,7 @@ class TilePacker {
 
 }  // namespace
 
-int64_t DeviceForm::value_bytes() const {
-  if (scalar()) return int64_t{tiles} * units * kScalarTileRows * (format == WeightFormat::kF32 ? 4 : 2);
-  return RoundUp(tiles, kBlockTiles) * units * UnitBytes(tensor_format());
-}
+int64_t DeviceForm::value_bytes() const { return RoundUp(tiles, kBlockTiles) * units * UnitBytes(format); }
 
 int64_t DeviceForm::scale_bytes() const {
   // Kernels fetch two sets ahead.
@@ -362,8 +341,7 @@ absl::StatusOr<DeviceForm> DeviceFormOf(const MatrixSpec& spec) {
                   .half_scales = IsQuantized(spec.format) && spec.half_scales,
                   .rows = spec.rows,
                   .cols = spec.cols};
-  const int tile_rows = form.scalar() ? kScalarTileRows : kTileRows;
-  form.tiles = static_cast<int32_t>((spec.rows + tile_rows - 1) / tile_rows);
+  form.tiles = static_cast<int32_t>((spec.rows + kTileRows - 1) / kTileRows);
   FormBuilder(spec, form).Build();
   for (int depth = 1; depth <= 2; ++depth) {
     PartCutter cutter(form, depth, form.parts[depth - 1]);
@@ -380,7 +358,7 @@ bool SamePreparation(const DeviceForm& a, const DeviceForm& b) {
   const auto same = [](const ColumnStep& x, const ColumnStep& y) {
     return x.begin == y.begin && x.count == y.count;
   };
-  return a.scalar() == b.scalar() && a.cols == b.cols &&
+  return a.cols == b.cols &&
          std::equal(a.steps.begin(), a.steps.end(), b.steps.begin(), b.steps.end(), same) &&
          std::equal(a.set_columns.begin(), a.set_columns.end(), b.set_columns.begin(), b.set_columns.end(),
                     same);
@@ -388,9 +366,7 @@ bool SamePreparation(const DeviceForm& a, const DeviceForm& b) {
 
 void PackTile(const PackedMatrix& matrix, const DeviceForm& form, int64_t tile, const TilePlace& place) {
   TilePacker packer(matrix, form, tile, place);
-  if (form.scalar()) return packer.PackScalar();
-  if (form.format == WeightFormat::kBF16) return packer.PackFloats();
-  packer.PackQuantized();
+  IsQuantized(form.format) ? packer.PackQuantized() : packer.PackFloats();
 }
 
 }  // namespace bellwether::gpu

@@ -23,7 +23,7 @@ inline constexpr int64_t kSegmentColumns = 256;
 inline constexpr int64_t kSliceSegmentColumns = 1024;
 
 // Of the form below, which files may hold: what reads an older one as something else has another.
-inline constexpr int kDeviceFormVersion = 1;
+inline constexpr int kDeviceFormVersion = 2;
 
 // How a matrix of one shape lies on a GPU, the same for all its tiles.
 struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that copies `parts`
@@ -35,9 +35,9 @@ struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that 
 
   std::vector<Segment> segments;
   std::vector<Root> roots;
-  int32_t units = 0;  // of a tile; scalar formats: columns
+  int32_t units = 0;  // of a tile
   int32_t sets = 0;
-  std::vector<ColumnStep> steps;  // [packed columns / 16] of the tensor core formats: which columns they are
+  std::vector<ColumnStep> steps;        // [packed columns / 16]: which columns they are
   std::vector<ColumnStep> set_columns;  // [sets]
   std::vector<uint8_t> set_ends;        // [units]
   SetEnds set_ends_at = SetEnds::kAnywhere;
@@ -51,13 +51,7 @@ struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that 
   };
   PartSums parts[2];
 
-  bool scalar() const { return format == WeightFormat::kF32 || format == WeightFormat::kF16; }
-  TensorFormat tensor_format() const {
-    return format == WeightFormat::kBF16   ? TensorFormat::kBF16
-           : format == WeightFormat::kInt8 ? TensorFormat::kInt8
-                                           : TensorFormat::kInt4;
-  }
-  int64_t packed_cols() const { return scalar() ? cols : static_cast<int64_t>(steps.size()) * kStepCols; }
+  int64_t packed_cols() const { return static_cast<int64_t>(steps.size()) * kStepCols; }
   int64_t value_bytes() const;
   int64_t scale_bytes() const;  // of the scales; as many again of offsets if there are
 };
@@ -75,7 +69,7 @@ struct TilePlace {
   char* scales = nullptr;   // of the whole matrix; null if the format has none
   char* offsets = nullptr;  // likewise
 };
-// Writes rows [16 tile, ...) (32 of the scalar formats) of `matrix`. Different tiles may be written by
+// Writes rows [16 tile, ...) of `matrix`. Different tiles may be written by
 // different threads.
 void PackTile(const kernels::PackedMatrix& matrix, const DeviceForm& form, int64_t tile,
               const TilePlace& place);

@@ -86,23 +86,23 @@ class Reader {
   Reader(const DeviceForm& form, const DeviceBytes& bytes, int lowest)
       : form_(form), bytes_(bytes), lowest_(lowest) {}
 
-  float Scalar(int64_t row, int64_t col) const {
-    const int64_t index = (row / 32 * form_.units + col) * 32 + row % 32;
-    if (form_.format == WeightFormat::kF32) return At<float>(bytes_.values, index * 4);
-    return F32FromF16(At<uint16_t>(bytes_.values, index * 2));
-  }
-  // Column `c` of a step: the bf16 value, or q.
+  // Column `c` of a step: the value, or q.
   float Step(int64_t row, int64_t step, int c) const {
-    const TensorFormat format = form_.tensor_format();
+    const WeightFormat format = form_.format;
     const int steps = StepsPerUnit(format), in_unit = static_cast<int>(step % steps);
     const int64_t unit = UnitOffset(format, row / 16, step / steps, form_.units);
     // simt.h: word `word` of lane `lane` of the A fragment, half `half`.
     const int r = static_cast<int>(row % 16);
     const int lane = r % 8 * 4 + c % 8 / 2, word = r / 8 + c / 8 * 2, half = c % 2;
-    if (format == TensorFormat::kBF16) {
-      return F32FromBF16(At<uint16_t>(bytes_.values, unit + in_unit * 512 + lane * 16 + word * 4 + half * 2));
+    if (format == WeightFormat::kF32) {
+      const int64_t part = in_unit * 2 + word / 2;  // two words' pairs each
+      return At<float>(bytes_.values, unit + part * 512 + lane * 16 + word % 2 * 8 + half * 4);
     }
-    if (format == TensorFormat::kInt8) {
+    if (!IsQuantized(format)) {
+      const auto bits = At<uint16_t>(bytes_.values, unit + in_unit * 512 + lane * 16 + word * 4 + half * 2);
+      return format == WeightFormat::kF16 ? F32FromF16(bits) : F32FromBF16(bits);
+    }
+    if (format == WeightFormat::kInt8) {
       const auto words = At<uint32_t>(bytes_.values, unit + lane * 16 + in_unit * 8 + word / 2 * 4);
       const int byte = word % 2 + 2 * half;  // low half of the first, low of the second, high, high
       return static_cast<float>(static_cast<int>(words >> 8 * byte & 0xff) - 128);
@@ -133,7 +133,7 @@ class Reader {
   const int lowest_;
 };
 
-// The columns of a row, from the steps of a tensor core format; NaN where none is.
+// The columns of a row, from its steps; NaN where none is.
 std::vector<float> RowOf(const DeviceForm& form, const Reader& reader, int64_t row) {
   std::vector<float> values(form.cols, NAN);
   size_t set = 0;
@@ -171,15 +171,8 @@ void ExpectRoundTrip(const MatrixSpec& spec) {
   std::vector<float> expected(spec.cols);
   for (int64_t row = 0; row < spec.rows; ++row) {
     matrix.packed.GetRow(row, absl::MakeSpan(expected));
-    std::vector<float> values(spec.cols);
-    if (form->scalar()) {
-      for (int64_t col = 0; col < spec.cols; ++col) values[col] = reader.Scalar(row, col);
-    } else {
-      values = RowOf(*form, reader, row);
-    }
-    ASSERT_EQ(values, expected) << "row " << row;
+    ASSERT_EQ(RowOf(*form, reader, row), expected) << "row " << row;
   }
-  if (form->scalar()) return;
   for (int64_t row = spec.rows; row < int64_t{form->tiles} * 16; ++row) {
     for (size_t s = 0; s < form->steps.size(); ++s) {
       for (int c = 0; c < 16; ++c)
@@ -211,16 +204,14 @@ void ExpectSegmentsFollowTheRule(const MatrixSpec& spec, const DeviceForm& form)
   for (int i = 0; spec.slices_total > 1 && i < spec.slices.size(); ++i)
     cut(spec.slice_bounds[i], spec.slice_bounds[i + 1], 1024);
   ASSERT_EQ(form.segments.size(), expected.size());
-  const int unit_steps = form.scalar() ? 1 : StepsPerUnit(form.tensor_format());
+  const int unit_steps = StepsPerUnit(form.format);
   int32_t unit = 0;
   for (size_t i = 0; i < expected.size(); ++i) {
     const Segment& segment = form.segments[i];
     EXPECT_EQ(segment.unit_begin, unit);
     unit = segment.unit_end;
     int64_t col = expected[i].first;
-    if (form.scalar()) col += segment.unit_end - segment.unit_begin;
-    for (int32_t s = segment.unit_begin * unit_steps; !form.scalar() && s < segment.unit_end * unit_steps;
-         ++s) {
+    for (int32_t s = segment.unit_begin * unit_steps; s < segment.unit_end * unit_steps; ++s) {
       if (form.steps[s].count == 0) continue;
       EXPECT_EQ(form.steps[s].begin, col);
       col += form.steps[s].count;
@@ -236,7 +227,7 @@ void ExpectSetEndsAgree(const MatrixSpec& spec, const DeviceForm& form) {
     EXPECT_EQ(form.sets, 0);
     return;
   }
-  const int unit_steps = StepsPerUnit(form.tensor_format());
+  const int unit_steps = StepsPerUnit(form.format);
   ASSERT_EQ(form.set_ends.size(), static_cast<size_t>(form.units));
   ASSERT_EQ(form.set_columns.size(), static_cast<size_t>(form.sets));
   size_t set = 0, next_segment = 0;

@@ -6,7 +6,6 @@
 #include "kernels/gpu/largest.h"
 #include "kernels/gpu/rows.h"
 #include "kernels/gpu/scalar_attention.h"
-#include "kernels/gpu/scalar_matmul.h"
 #include "kernels/gpu/store_kv.h"
 #include "kernels/gpu/stream_matmul.h"
 #include "kernels/gpu/tensor_core_bits.h"
@@ -20,6 +19,10 @@
 #define BW_GPU_KERNELS(KERNEL)                                                                                          \
   KERNEL(stream_bf16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 1>), 512, 2)         \
   KERNEL(stream_bf16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 2>), 512, 1)         \
+  KERNEL(stream_fp16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF16, SetEnds::kUnits, 1, 1>), 512, 1)          \
+  KERNEL(stream_fp16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF16, SetEnds::kUnits, 1, 2>), 512, 1)          \
+  KERNEL(stream_fp32_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 1>), 512, 1)          \
+  KERNEL(stream_fp32_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 2>), 512, 1)          \
   KERNEL(stream_int8_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 1>), 256, 3)    \
   KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 1>), 256, 3)   \
   KERNEL(stream_int8_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 2, 1>), 256, 2)    \
@@ -37,7 +40,6 @@
   KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 2, 1>), 256, 2) \
   KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 2>), 256, 2) \
   KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
-  KERNEL(scalar_matmul, ScalarMatmulArgs, ScalarMatmul, 256, 1)                                                         \
   KERNEL(prepare, PrepareArgs, Prepare, 256, 1)                                                                         \
   KERNEL(set_sums, SetSumsArgs, SetSums, 256, 1)                                                                        \
   KERNEL(norm, NormArgs, Norm, 512, 1)                                                                                  \
@@ -68,6 +70,9 @@
   KERNEL(tile_bf16_64_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 2>), 384, 1)                              \
   KERNEL(tile_bf16_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 1>), 384, 1)                            \
   KERNEL(tile_bf16_128_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 2>), 384, 1)                            \
+  KERNEL(tile_fp16_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kF16, 64, 1>), 384, 1)                               \
+  KERNEL(tile_fp16_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kF16, 128, 1>), 384, 1)                             \
+  KERNEL(tile_fp32_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kF32, 64, 1>), 384, 1)                               \
   KERNEL(tile_int8_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt8, 64, 1>), 384, 1)                              \
   KERNEL(tile_int8_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt8, 128, 1>), 384, 1)                            \
   KERNEL(tile_int4_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt4, 64, 1>), 384, 1)                              \

@@ -87,7 +87,8 @@ std::vector<Shape> Shapes() {
       {"int4_any_long", Grouped(Long(Whole(20, 0, kInt4)), 128)}};
   for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16}) {
     const std::string name(Name(format));
-    shapes.push_back({name, Whole(70, 600, format), SetEnds::kAnywhere, true});
+    shapes.push_back({name, Whole(150, 600, format), SetEnds::kAnywhere, true});
+    shapes.push_back({name + "_even", Even(Whole(20, 0, format), 32)});
     shapes.push_back({name + "_odd", Odd(Whole(37, 0, format))});
     shapes.push_back({name + "_long", Long(Whole(20, 0, format))});
   }
@@ -153,12 +154,14 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
   // The operand of `rows` rows, and sums of x where the format wants them.
   struct Prepared {
     uint32_t* operand = nullptr;
+    int64_t limb_words = 0;
     float* set_sums = nullptr;
   };
   Prepared Prepare(int rows, OperandOrder order) {
     const DeviceForm& form = weights_.form;
     const int64_t padded = order == OperandOrder::kPieces ? RoundUp(rows, kPieceRows) : RoundUp(rows, 8);
-    Prepared prepared{.operand = gpu_.Untouched<uint32_t>(padded * form.packed_cols() / 2)};
+    const int64_t words = padded * form.packed_cols() / 2;
+    Prepared prepared{.operand = gpu_.Untouched<uint32_t>(Limbs(form.format) * words), .limb_words = words};
     gpu_.Launch(
         Kernel::prepare,
         {.grid_x = BlocksOf(form.packed_cols() / 2, 256), .grid_y = std::min(rows, 50), .threads = 256},
@@ -167,7 +170,7 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
                     .rows = rows,
                     .cols = static_cast<int32_t>(cols()),
                     .steps = form.packed_columns_are_columns ? nullptr : weights_.steps,
-                    .out = {prepared.operand, form.packed_cols(), order}});
+                    .out = {prepared.operand, form.packed_cols(), order, Limbs(form.format), words}});
     if (!form.has_offset) return prepared;
     prepared.set_sums = gpu_.Untouched(RoundUp(rows, 8) * form.sets);
     gpu_.Launch(Kernel::set_sums,
@@ -183,7 +186,6 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
 
   void Stream(const Prepared& prepared, int rows, int tiles_m, int tiles_n, int warps, float* y);
   void Tile(const Prepared& prepared, int rows, int tile_rows, int depth, float* y);
-  void Scalar(int rows, float* y);
 
   EmulatedGpu gpu_;
   const TensorCoreClass numerics_;
@@ -206,6 +208,10 @@ std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tile
   constexpr Row kRows[] = {
       {TensorFormat::kBF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_bf16_1x1},
       {TensorFormat::kBF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_bf16_1x2},
+      {TensorFormat::kF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp16_1x1},
+      {TensorFormat::kF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp16_1x2},
+      {TensorFormat::kF32, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp32_1x1},
+      {TensorFormat::kF32, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp32_1x2},
       {TensorFormat::kInt8, SetEnds::kEach, 1, 1, Kernel::stream_int8_each_1x1},
       {TensorFormat::kInt8, SetEnds::kEach, 2, 1, Kernel::stream_int8_each_2x1},
       {TensorFormat::kInt8, SetEnds::kEach, 1, 2, Kernel::stream_int8_each_1x2},
@@ -225,7 +231,7 @@ std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tile
       {TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1, Kernel::stream_int4_any_1x1},
   };
   for (const Row& row : kRows) {
-    if (row.format != form.tensor_format() || row.set_ends != form.set_ends_at) continue;
+    if (row.format != form.format || row.set_ends != form.set_ends_at) continue;
     if (row.tiles_m != tiles_m || row.tiles_n != tiles_n) continue;
     return row.kernel;
   }
@@ -233,6 +239,8 @@ std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tile
 }
 
 Kernel TileKernel(TensorFormat format, int rows, int depth) {
+  if (format == TensorFormat::kF32) return Kernel::tile_fp32_64_1;
+  if (format == TensorFormat::kF16) return rows == 64 ? Kernel::tile_fp16_64_1 : Kernel::tile_fp16_128_1;
   if (format == TensorFormat::kInt8) return rows == 64 ? Kernel::tile_int8_64_1 : Kernel::tile_int8_128_1;
   if (format == TensorFormat::kInt4) return rows == 64 ? Kernel::tile_int4_64_1 : Kernel::tile_int4_128_1;
   if (depth == 1) return rows == 64 ? Kernel::tile_bf16_64_1 : Kernel::tile_bf16_128_1;
@@ -249,6 +257,7 @@ void ProductTest::Stream(const Prepared& prepared, int rows, int tiles_m, int ti
         .output_count = 1,
         .rows = std::min(rows - row, 8 * tiles_n),
         .x = reinterpret_cast<const Words4*>(prepared.operand) + row / 8 * form.packed_cols(),
+        .limb_stride = prepared.limb_words / 4,
         .set_sums = prepared.set_sums == nullptr ? nullptr : prepared.set_sums + row * form.sets};
     args.outputs[0] = {.weights = weights_.view,
                        .y = y + row * stride(),
@@ -274,18 +283,19 @@ void ProductTest::Tile(const Prepared& prepared, int rows, int tile_rows, int de
                       .rows = rows,
                       .parts = weights_.parts[depth - 1],
                       .x = reinterpret_cast<const char*>(prepared.operand),
+                      .limb_stride = prepared.limb_words * 4,
                       .set_sums = prepared.set_sums};
   args.outputs[0] = {.weights = weights_.view,
                      .y = partial,
                      .bias = direct ? bias_device_ : nullptr,
                      .part_stride = rows * (direct ? stride() : outputs()),
                      .stride = direct ? stride() : outputs()};
-  gpu_.Launch(TileKernel(form.tensor_format(), tile_rows, depth),
+  gpu_.Launch(TileKernel(form.format, tile_rows, depth),
               {.grid_x = BlocksOf(rows, tile_rows),
                .grid_y = BlocksOf(form.tiles, kBlockTiles),
                .grid_z = parts,
                .threads = kTileMatmulThreads,
-               .shared_bytes = TileMatmulSharedBytes(form.tensor_format(), tile_rows)},
+               .shared_bytes = TileMatmulSharedBytes(form.format, tile_rows)},
               args);
   if (direct) return;
   SumTreeArgs tree{.leaves = partial,
@@ -307,10 +317,7 @@ void ProductTest::Tile(const Prepared& prepared, int rows, int tile_rows, int de
               {.grid_x = BlocksOf(outputs(), 256), .grid_y = std::min(rows, 50), .threads = 256}, tree);
 }
 
-class TensorProductTest : public ProductTest {};
-class ScalarProductTest : public ProductTest {};
-
-TEST_P(TensorProductTest, StreamFollowsTheContract) {
+TEST_P(ProductTest, StreamFollowsTheContract) {
   ASSERT_EQ(weights_.form.set_ends_at, GetParam().set_ends);
   for (const int rows : {1, 7, 8, 9, 16, 17}) {
     const Prepared prepared = Prepare(rows, OperandOrder::kFragments);
@@ -329,11 +336,12 @@ TEST_P(TensorProductTest, StreamFollowsTheContract) {
   }
 }
 
-TEST_P(TensorProductTest, TilesFollowTheContract) {
+TEST_P(ProductTest, TilesFollowTheContract) {
   if (!gpu_.info().hopper) GTEST_SKIP() << "this card has no wgmma";
   const int depths = weights_.form.format == WeightFormat::kBF16 ? 2 : 1;
   for (const auto& [rows, tile_rows] :
        {std::pair{1, 64}, {63, 64}, {64, 64}, {65, 64}, {17, 128}, {65, 128}, {kRowsMax, 128}}) {
+    if (tile_rows == 128 && weights_.form.format == WeightFormat::kF32) continue;
     const Prepared prepared = Prepare(rows, OperandOrder::kPieces);
     for (int depth = 1; depth <= depths; ++depth) {
       float* y = NewOutput(rows);
@@ -342,33 +350,6 @@ TEST_P(TensorProductTest, TilesFollowTheContract) {
                   absl::StrCat("tiles of ", tile_rows, " rows, a stack of ", depth, ", ", rows, " rows"));
       if (HasFatalFailure()) return;
     }
-  }
-}
-
-void ProductTest::Scalar(int rows, float* y) {
-  const int segments = static_cast<int>(weights_.form.segments.size());
-  gpu_.Launch(Kernel::scalar_matmul,
-              {.grid_x = weights_.form.tiles,
-               .grid_y = std::min(rows, 10),
-               .threads = 32 * (1 + rows % 4),
-               .shared_bytes = static_cast<int32_t>(ScalarMatmulSharedBytes(segments))},
-              ScalarMatmulArgs{.weights = weights_.view,
-                               .x = x_device_,
-                               .stride = cols(),
-                               .y = y,
-                               .bias = bias_device_,
-                               .y_stride = stride(),
-                               .root_stride = rows * stride(),
-                               .rows = rows,
-                               .half = GetParam().spec.format == WeightFormat::kF16});
-}
-
-TEST_P(ScalarProductTest, FollowsTheContract) {
-  for (const int rows : {1, 7, 17, 65}) {
-    float* y = NewOutput(rows);
-    Scalar(rows, y);
-    ExpectRight(y, rows, absl::StrCat(rows, " rows"));
-    if (HasFatalFailure()) return;
   }
 }
 
@@ -394,24 +375,15 @@ TEST_P(AmpereProductTest, StreamFollowsTheContract) {
   EXPECT_GT(others, 0);
 }
 
-std::vector<Shape> ShapesOf(bool scalar) {
-  std::vector<Shape> shapes;
-  for (Shape& shape : Shapes()) {
-    const WeightFormat format = shape.spec.format;
-    if ((format == WeightFormat::kF32 || format == WeightFormat::kF16) == scalar)
-      shapes.push_back(std::move(shape));
-  }
-  return shapes;
-}
-INSTANTIATE_TEST_SUITE_P(All, TensorProductTest, ::testing::ValuesIn(ShapesOf(false)),
+INSTANTIATE_TEST_SUITE_P(All, ProductTest, ::testing::ValuesIn(Shapes()),
                          [](const auto& info) { return info.param.name; });
 INSTANTIATE_TEST_SUITE_P(Each, AmpereProductTest,
                          ::testing::Values(Shape{"bf16", Even(Whole(37, 0, WeightFormat::kBF16), 32)},
+                                           Shape{"fp16", Whole(20, 300, WeightFormat::kF16)},
+                                           Shape{"fp32", Whole(20, 300, WeightFormat::kF32)},
                                            Shape{"int8",
                                                  Grouped(Odd(Whole(50, 0, WeightFormat::kInt8)), 64, true)},
                                            Shape{"int4", Grouped(Whole(50, 600, WeightFormat::kInt4), 32)}),
-                         [](const auto& info) { return info.param.name; });
-INSTANTIATE_TEST_SUITE_P(All, ScalarProductTest, ::testing::ValuesIn(ShapesOf(true)),
                          [](const auto& info) { return info.param.name; });
 
 // The same kernels, told by their tables to add in another order: what would be a fault that no tolerance
@@ -420,12 +392,10 @@ class PlantedOrderTest : public ProductTest {
  protected:
   static constexpr int kRows = 9;
 
-  bool scalar() const { return weights_.form.scalar(); }
   int SegmentCount() const { return static_cast<int>(weights_.form.segments.size()); }
-  // By all ways that look at the tables.
   void ExpectFound(const std::string& fault) {
     float* y = NewOutput(kRows);
-    scalar() ? Scalar(kRows, y) : Stream(Prepare(kRows, OperandOrder::kFragments), kRows, 1, 1, 2, y);
+    Stream(Prepare(kRows, OperandOrder::kFragments), kRows, 1, 1, 2, y);
     ExpectOnlyLastBitsDiffer(y, fault);
   }
   void ExpectOnlyLastBitsDiffer(const float* y, const std::string& fault) {
@@ -473,7 +443,7 @@ TEST_P(PlantedOrderTest, OneRunningSumIsFound) {
 // Of tiles a second kernel adds the parts.
 TEST_P(PlantedOrderTest, PartsThatSwapPlacesAreFound) {
   DeviceForm::PartSums& sums = weights_.form.parts[0];
-  if (scalar() || sums.parts.size() < 3) return;
+  if (sums.parts.size() < 3) return;
   std::fill(sums.additions.begin(), sums.additions.end(), 0);
   sums.additions.back() = static_cast<uint8_t>(sums.parts.size() - 1);
   weights_.form.roots[0].order = Root::kStack;

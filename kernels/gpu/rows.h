@@ -16,11 +16,14 @@ struct OperandOut {
   uint32_t* words = nullptr;  // null: nowhere
   int64_t k_count = 0;
   OperandOrder order = OperandOrder::kFragments;
-  int32_t unused = 0;
+  int32_t limbs = 1;
+  int64_t limb_stride = 0;  // words
 };
 BW_DEVICE void StoreOperand(const OperandOut& out, int64_t row, int64_t column, float low, float high) {
-  if (out.words != nullptr)
-    Store(out.words + OperandWord(out.order, row, column, out.k_count), PackBF16(low, high));
+  if (out.words == nullptr) return;
+  uint32_t* word = out.words + OperandWord(out.order, row, column, out.k_count);
+  Store(word, TakeLimbs(low, high));
+  for (int limb = 1; limb < out.limbs; ++limb) Store(word + limb * out.limb_stride, TakeLimbs(low, high));
 }
 
 // Columns [begin, begin + count) of the rows are packed columns [16 s, 16 s + count); the rest of the step is
@@ -334,10 +337,10 @@ BW_DEVICE void PickRows(const PickRowsArgs& args) {
 
 // One weight, dequantised as scale * q + offset. The matrix is not cut into slices: packed columns are
 // columns.
-enum class Storage : int32_t { kF32, kF16, kBF16, kInt8, kInt4 };
 struct EmbedArgs {
   WeightView weights;
-  Storage storage = Storage::kF32;
+  WeightFormat format = WeightFormat::kF32;
+  uint8_t unused[3] = {};
   int32_t group = 0;                // columns of a set
   const int32_t* tokens = nullptr;  // [rows]
   int32_t first = 0;                // token of the matrix's first row; others are passed over
@@ -348,27 +351,21 @@ struct EmbedArgs {
 
 BW_DEVICE float WeightAt(const EmbedArgs& args, int row, int column) {
   const WeightView& w = args.weights;
-  const int64_t packed_cols = w.table.units;  // of scalar formats
-  if (args.storage == Storage::kF32 || args.storage == Storage::kF16) {
-    const int64_t index =
-        (row / kScalarTileRows * packed_cols + column) * kScalarTileRows + row % kScalarTileRows;
-    if (args.storage == Storage::kF32) return Load(static_cast<const float*>(w.values) + index);
-    return HalfToFloat(Load(static_cast<const uint16_t*>(w.values) + index));
-  }
-  const TensorFormat format = args.storage == Storage::kBF16   ? TensorFormat::kBF16
-                              : args.storage == Storage::kInt8 ? TensorFormat::kInt8
-                                                               : TensorFormat::kInt4;
+  const WeightFormat format = args.format;
   const int steps = StepsPerUnit(format);
   const int step = column / kStepCols, r = row % kTileRows, c = column % kStepCols;
   const int lane = r % 8 * 4 + c % 8 / 2, part = r / 8 + c / 8 * 2;  // a[part] of the fragment
   const auto* unit = static_cast<const uint32_t*>(w.values) +
                      UnitOffset(format, row / kTileRows, step / steps, w.table.units) / 4;
-  if (format == TensorFormat::kBF16) {
+  if (format == WeightFormat::kF32)
+    return BitsFloat(Load(unit + (step % steps * 2 + part / 2) * 128 + lane * 4 + part % 2 * 2 + c % 2));
+  if (format == WeightFormat::kF16 || format == WeightFormat::kBF16) {
     const uint32_t word = Load(unit + step % steps * 128 + lane * 4 + part);
+    if (format == WeightFormat::kF16) return HalfToFloat(static_cast<uint16_t>(word >> (c % 2 * 16)));
     return BitsFloat(c % 2 == 0 ? word << 16 : word & 0xffff0000u);
   }
   int q = 0;
-  if (format == TensorFormat::kInt8) {
+  if (format == WeightFormat::kInt8) {
     const uint32_t word = Load(unit + lane * 4 + step % steps * 2 + part / 2);
     q = static_cast<int>(word >> (8 * (part % 2 + 2 * (c % 2))) & 0xffu) - 128;
   } else {
@@ -401,10 +398,12 @@ struct FillRandomArgs {
   int64_t count = 0;
   uint64_t seed = 0;
   enum Kind : int32_t {
-    kBF16,    // pairs of bf16 values, normal enough: +-2^-9 ... 2^-4
-    kBytes,   // anything
-    kScales,  // fp32 of about 1/1000
-    kHalfScales,
+    kBF16,        // pairs of values, normal enough: +-2^-9 ... 2^-4
+    kF16,         // likewise
+    kF32,         // likewise, one
+    kBytes,       // anything
+    kScales,      // fp32 of about 1/1000
+    kHalfScales,  // fp16
   } kind = kBytes;
   int32_t unused = 0;
 };
@@ -423,6 +422,8 @@ BW_DEVICE void FillRandom(const FillRandomArgs& args) {
     uint32_t value = word;
     if (args.kind == FillRandomArgs::kBF16)
       value = (word & 0x807f807fu) | (118 + low) << 7 | (118 + high) << 23;
+    if (args.kind == FillRandomArgs::kF16) value = (word & 0x83ff83ffu) | (6 + low) << 10 | (6 + high) << 26;
+    if (args.kind == FillRandomArgs::kF32) value = (word & 0x807fffffu) | (118 + high) << 23;
     if (args.kind == FillRandomArgs::kScales) value = (word & 0x007fffffu) | 0x3a000000u;
     if (args.kind == FillRandomArgs::kHalfScales) value = (word & 0x03ff03ffu) | 0x10001000u;
     Store(args.words + i, value);

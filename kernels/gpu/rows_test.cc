@@ -43,14 +43,22 @@ void ExpectSame(const std::vector<float>& seen, const std::vector<float>& expect
     ASSERT_EQ(Bits(seen[i]), Bits(expected[i])) << what << ": value " << i;
 }
 
-// The operand that rows of `cols` columns must be.
-void ExpectOperand(const std::vector<uint32_t>& words, const std::vector<float>& rows, int64_t cols,
-                   OperandOrder order) {
+// The operand of `limbs` limbs that rows of `cols` columns must be, one limb behind the other.
+void ExpectOperand(const std::vector<uint32_t>& words, std::vector<float> rows, int64_t cols,
+                   OperandOrder order, int limbs = 1) {
   std::vector<uint32_t> expected(words.size(), EmulatedGpu::kUntouched);
-  for (size_t i = 0; i < rows.size(); i += 2) {
-    const auto at = static_cast<int64_t>(i);
-    expected[OperandWord(order, at / cols, at % cols, cols)] =
-        BF16FromF32(rows[i]) | static_cast<uint32_t>(BF16FromF32(rows[i + 1])) << 16;
+  const auto take = [](float& value) {
+    const uint16_t limb = BF16FromF32(value);
+    value -= F32FromBF16(limb);
+    return limb;
+  };
+  for (int limb = 0; limb < limbs; ++limb) {
+    const int64_t begin = limb * static_cast<int64_t>(words.size()) / limbs;
+    for (size_t i = 0; i < rows.size(); i += 2) {
+      const auto at = static_cast<int64_t>(i);
+      const uint32_t low = take(rows[i]), high = take(rows[i + 1]);
+      expected[begin + OperandWord(order, at / cols, at % cols, cols)] = low | high << 16;
+    }
   }
   EXPECT_EQ(words, expected);
 }
@@ -126,8 +134,9 @@ void ExpectNorm(const NormCase& c, int rows) {
   float* x_device = gpu.Put(Strided(x, c.cols, stride));
   float* out = gpu.Untouched(rows * stride);
   const OperandOrder order = rows > 8 ? OperandOrder::kPieces : OperandOrder::kFragments;
+  const int limbs = 1 + rows % kLimbsMax;
   const int64_t words = RoundUp(rows, kPieceRows) * c.cols / 2;
-  auto* operand = gpu.Untouched<uint32_t>(words);
+  auto* operand = gpu.Untouched<uint32_t>(limbs * words);
   NormArgs args{.x = x_device,
                 .stride = stride,
                 .weight = gpu.Put(weight),
@@ -136,7 +145,7 @@ void ExpectNorm(const NormCase& c, int rows) {
                 .out_stride = stride,
                 .cols = c.cols,
                 .epsilon = 1e-5f};
-  if (c.operand) args.operand = {operand, c.cols, order};
+  if (c.operand) args.operand = {operand, c.cols, order, limbs, words};
   if (c.add) {
     args.sum = gpu.Put(Strided(sum, c.cols, stride));
     args.sum_stride = stride;
@@ -159,7 +168,7 @@ void ExpectNorm(const NormCase& c, int rows) {
   }
   ExpectSame(gpu.Get(out, rows * stride), Strided(expected, c.cols, stride), "norm");
   ExpectSame(gpu.Get(x_device, rows * stride), Strided(totals, c.cols, stride), "total");
-  if (c.operand) ExpectOperand(gpu.Get(operand, words), expected, c.cols, order);
+  if (c.operand) ExpectOperand(gpu.Get(operand, limbs * words), expected, c.cols, order, limbs);
 }
 
 TEST(NormTest, FollowsTheContract) {
@@ -280,12 +289,6 @@ TEST(PickRowsTest, CopiesTheColumnsThatAreAskedFor) {
 // ---------------------------------------------------------------------------------------------------------
 // Embedding
 
-Storage StorageOf(WeightFormat format) {
-  constexpr Storage kStorages[] = {Storage::kF32, Storage::kBF16, Storage::kF16, Storage::kInt8,
-                                   Storage::kInt4};
-  return kStorages[static_cast<int>(format)];
-}
-
 void ExpectEmbedded(const kernels::MatrixSpec& spec) {
   EmulatedGpu gpu;
   const RandomMatrix matrix(spec, 9);
@@ -309,7 +312,7 @@ void ExpectEmbedded(const kernels::MatrixSpec& spec) {
   float* out = gpu.Untouched(count * stride);
   gpu.Launch(Kernel::embed, {.grid_x = BlocksOf(spec.cols, 256), .grid_y = count, .threads = 256},
              EmbedArgs{.weights = weights.view,
-                       .storage = StorageOf(spec.format),
+                       .format = spec.format,
                        .group = spec.group,
                        .tokens = gpu.Put(tokens),
                        .first = first,
@@ -348,8 +351,8 @@ TEST(EmbedTest, TakesRowsOfEveryFormat) {
 TEST(FillRandomTest, WordsDependOnTheirPlaceAloneAndAreOfTheirKind) {
   EmulatedGpu gpu, emulated(EmulatedGpu::kEmulated);
   const int64_t count = 1000;
-  for (const auto kind : {FillRandomArgs::kBF16, FillRandomArgs::kBytes, FillRandomArgs::kScales,
-                          FillRandomArgs::kHalfScales}) {
+  for (const auto kind : {FillRandomArgs::kBF16, FillRandomArgs::kF16, FillRandomArgs::kF32,
+                          FillRandomArgs::kBytes, FillRandomArgs::kScales, FillRandomArgs::kHalfScales}) {
     auto* words = gpu.Untouched<uint32_t>(count);
     auto* same = gpu.Untouched<uint32_t>(count);
     auto* emulated_words = emulated.Untouched<uint32_t>(count);
@@ -369,11 +372,17 @@ TEST(FillRandomTest, WordsDependOnTheirPlaceAloneAndAreOfTheirKind) {
         if (kind == FillRandomArgs::kBF16) {
           EXPECT_TRUE(bf16 >= 0x1p-9f && bf16 < 0x1p-4f) << bf16;
         }
+        if (kind == FillRandomArgs::kF16) {
+          EXPECT_TRUE(std::abs(fp16) >= 0x1p-9f && std::abs(fp16) < 0x1p-4f) << fp16;
+        }
         if (kind == FillRandomArgs::kHalfScales) {
           EXPECT_TRUE(fp16 > 0x1p-12f && fp16 < 0x1p-10f) << fp16;
         }
       }
       const float fp32 = BitsFloat(value);
+      if (kind == FillRandomArgs::kF32) {
+        EXPECT_TRUE(std::abs(fp32) >= 0x1p-9f && std::abs(fp32) < 0x1p-4f) << fp32;
+      }
       if (kind == FillRandomArgs::kScales) {
         EXPECT_TRUE(fp32 >= 0x1p-11f && fp32 < 0x1p-10f) << fp32;
       }

@@ -32,6 +32,7 @@ struct StreamMatmulArgs {
   uint32_t magic = 0x43004300u;  // kMagic
   int32_t unused = 0;
   const Words4* x = nullptr;  // operand in fragments
+  int64_t limb_stride = 0;    // words of x from a limb to the next
   const float* set_sums =
       nullptr;  // [rows / 8][sets][8]: sum of x over each set's columns; formats with offsets
 };
@@ -58,6 +59,42 @@ BW_DEVICE void UnpackStep(const Words4 (&unit)[PartsPerUnit(kFormat)], int step,
     const uint32_t word = step == 0 ? unit[0].x : step == 1 ? unit[0].y : step == 2 ? unit[0].z : unit[0].w;
     // 0x4300 + n is 128 + n in bf16; the zero point is 128 or 136.
     for (int j = 0; j < 4; ++j) a[j] = SubBF16((word >> (4 * j) & 0x000f000fu) | magic, zero_point);
+  }
+}
+
+// The limbs of the A fragment of step `step` of a unit of fp16 or fp32.
+template <TensorFormat kFormat>
+BW_DEVICE void UnpackLimbs(const Words4 (&unit)[PartsPerUnit(kFormat)], int step,
+                           uint32_t (&a)[Limbs(kFormat)][4]) {
+  constexpr int kParts = PartsPerUnit(kFormat) / 2;  // of a step
+  uint32_t words[kParts * 4];
+  BW_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    const Words4& part = unit[step * kParts + p];
+    words[4 * p] = part.x, words[4 * p + 1] = part.y, words[4 * p + 2] = part.z, words[4 * p + 3] = part.w;
+  }
+  BW_UNROLL
+  for (int j = 0; j < 4; ++j) {
+    float low, high;
+    if constexpr (kFormat == TensorFormat::kF32) {
+      low = BitsFloat(words[2 * j]), high = BitsFloat(words[2 * j + 1]);
+    } else {
+      low = HalfToFloat(static_cast<uint16_t>(words[j] & 0xffffu));
+      high = HalfToFloat(static_cast<uint16_t>(words[j] >> 16));
+    }
+    BW_UNROLL
+    for (int limb = 0; limb < Limbs(kFormat); ++limb) a[limb][j] = TakeLimbs(low, high);
+  }
+}
+
+// The products of limbs, for multiply(limb of the weights, limb of x) to do: those that matter to fp32, the
+// largest first. The very first one is summed by itself, as the others are small beside it.
+template <int kLimbs, typename Multiply>
+BW_DEVICE void ForLimbProducts(const Multiply& multiply) {
+  BW_UNROLL
+  for (int both = 0; both < kLimbs; ++both) {
+    BW_UNROLL
+    for (int limb = 0; limb <= both; ++limb) multiply(limb, both - limb);
   }
 }
 
@@ -88,14 +125,18 @@ BW_DEVICE int FirstUnit(const WeightTable& table, int segment) {
 // One warp walks its segments: sums of each for kTilesM x kTilesN tiles.
 template <TensorFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
 struct WarpStream {
-  static constexpr bool kQuantized = kFormat != TensorFormat::kBF16;
+  static constexpr bool kQuantized = IsQuantized(kFormat);
+  static constexpr int kLimbs = Limbs(kFormat);
   static constexpr int kSteps = StepsPerUnit(kFormat);
   static constexpr int kParts = PartsPerUnit(kFormat);
   static constexpr int kPairs = kSteps / 2;                     // of steps: what a lane loads of x at once
   static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
   // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory; and of x, which
   // is nearer.
-  static constexpr int kDepth = !kQuantized || (kSetEnds == SetEnds::kHalves && kTilesM == 2) ? 2 : 4;
+  static constexpr int kDepth = kFormat == TensorFormat::kBF16 || kFormat == TensorFormat::kF32 ||
+                                        (kSetEnds == SetEnds::kHalves && kTilesM == 2)
+                                    ? 2
+                                    : 4;
   static constexpr int kDepthX = 2;
 
   const StreamMatmulArgs& args;
@@ -117,7 +158,9 @@ struct WarpStream {
   // Of the set at hand. NOLINTNEXTLINE(bugprone-branch-clone): kTilesM may be 1.
   float dot[kQuantized ? kTilesM : 1][kTilesN][4];
   Words4 a_ring[kDepth][kTilesM][kParts];
-  Words4 x_ring[kDepthX][kTilesN][kPairs];
+  // What products of further limbs add to `sum`.
+  float rest[kLimbs > 1 ? kTilesM : 1][kTilesN][4];  // NOLINT(bugprone-branch-clone): likewise
+  Words4 x_ring[kDepthX][kTilesN][kPairs][kLimbs];
   int set = 0, set_units_left = 0;
   // Scales travel with the units that they belong to; where sets end anywhere, one set ahead.
   static constexpr bool kRegular = kSetEnds != SetEnds::kAnywhere;
@@ -151,8 +194,10 @@ struct WarpStream {
     for (int n = 0; n < kTilesN; ++n) rows_left[n] = n * 8 + Lane() / 4 < a.rows;
     for (int i = 0; i < kDepthX; ++i) {
       for (int n = 0; n < kTilesN; ++n) {
-        for (int p = 0; p < kPairs; ++p)
-          x_ring[i][n][p] = Words4{0, 0, 0, 0};  // and so it stays for rows that are not there
+        for (int p = 0; p < kPairs; ++p) {
+          for (int limb = 0; limb < kLimbs; ++limb)
+            x_ring[i][n][p][limb] = Words4{0, 0, 0, 0};  // and so it stays for rows that are not there
+        }
       }
     }
     Clear();
@@ -167,6 +212,7 @@ struct WarpStream {
         for (int c = 0; c < 4; ++c) {
           sum[m][n][c] = 0;
           if constexpr (kQuantized) dot[m][n][c] = 0;
+          if constexpr (kLimbs > 1) rest[m][n][c] = 0;
         }
       }
     }
@@ -185,7 +231,11 @@ struct WarpStream {
     for (int n = 0; n < kTilesN; ++n) {
       BW_UNROLL
       for (int p = 0; p < kPairs; ++p) {
-        if (rows_left[n]) x_ring[slot][n][p] = Load(next_x + n * x_block + p * 32);
+        BW_UNROLL
+        for (int limb = 0; limb < kLimbs; ++limb) {
+          if (rows_left[n])
+            x_ring[slot][n][p][limb] = Load(next_x + limb * args.limb_stride + n * x_block + p * 32);
+        }
       }
     }
     next_x += kPairs * 32;
@@ -271,14 +321,30 @@ struct WarpStream {
     }
   }
 
+  BW_DEVICE void GetOperand(int x_slot, int step, int n, int limb, uint32_t (&b)[2]) const {
+    const Words4& words = x_ring[x_slot][n][step / 2][limb];
+    b[0] = step % 2 == 0 ? words.x : words.z;
+    b[1] = step % 2 == 0 ? words.y : words.w;
+  }
+  BW_DEVICE void MultiplyStepByLimbs(int slot, int x_slot, int step) {
+    BW_UNROLL
+    for (int m = 0; m < kTilesM; ++m) {
+      uint32_t a[kLimbs][4];
+      UnpackLimbs<kFormat>(a_ring[slot][m], step, a);
+      BW_UNROLL
+      for (int n = 0; n < kTilesN; ++n) {
+        ForLimbProducts<kLimbs>([&](int limb, int limb_of_x) {
+          uint32_t b[2];
+          GetOperand(x_slot, step, n, limb_of_x, b);
+          Mma(limb + limb_of_x == 0 ? sum[m][n] : rest[m][n], a[limb], b);
+        });
+      }
+    }
+  }
   BW_DEVICE void MultiplyStep(int slot, int x_slot, int step) {
     uint32_t b[kTilesN][2];
     BW_UNROLL
-    for (int n = 0; n < kTilesN; ++n) {
-      const Words4& words = x_ring[x_slot][n][step / 2];
-      b[n][0] = step % 2 == 0 ? words.x : words.z;
-      b[n][1] = step % 2 == 0 ? words.y : words.w;
-    }
+    for (int n = 0; n < kTilesN; ++n) GetOperand(x_slot, step, n, 0, b[n]);
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       uint32_t a[4];
@@ -293,13 +359,27 @@ struct WarpStream {
       }
     }
   }
+  BW_DEVICE void AddRest() {
+    BW_UNROLL
+    for (int m = 0; m < kTilesM; ++m) {
+      BW_UNROLL
+      for (int n = 0; n < kTilesN; ++n) {
+        BW_UNROLL
+        for (int c = 0; c < 4; ++c) sum[m][n][c] += rest[m][n][c];
+      }
+    }
+  }
   // `last`: of its segment, whose end is a set's end.
   BW_DEVICE void MultiplyUnit(int slot, int x_slot, int unit, bool last) {
     [[maybe_unused]] uint32_t ends = 0;
     if constexpr (kQuantized && !kRegular) ends = Load(weights.table.set_ends + unit);
     BW_UNROLL
     for (int step = 0; step < kSteps; ++step) {
-      MultiplyStep(slot, x_slot, step);
+      if constexpr (kLimbs > 1) {
+        MultiplyStepByLimbs(slot, x_slot, step);
+      } else {
+        MultiplyStep(slot, x_slot, step);
+      }
       if constexpr (kQuantized && kSetEnds == SetEnds::kHalves) {
         if (step % 2 == 1) EndSet(slot, step / 2);
       } else if constexpr (kQuantized && !kRegular) {
@@ -349,6 +429,7 @@ struct WarpStream {
     }
     int bound = FirstUnit(weights.table, segment + 1);
     const auto finish_segment = [&] {
+      if constexpr (kLimbs > 1) AddRest();
       finish(segment++);
       Clear();
       bound = FirstUnit(weights.table, segment + 1);

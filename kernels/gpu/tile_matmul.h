@@ -43,20 +43,24 @@ struct TileMatmulArgs {
   int32_t unused = 0;
   const Part* parts = nullptr;      // grid z
   const char* x = nullptr;          // operand in pieces
+  int64_t limb_stride = 0;          // bytes of x from a limb to the next
   const float* set_sums = nullptr;  // as in StreamMatmulArgs
 };
 
 constexpr int StageWeightBytes(TensorFormat format) {
   return kBlockTiles * (kStageSteps / StepsPerUnit(format)) * UnitBytes(format);
 }
-constexpr int StageOperandBytes(int rows) { return rows / 8 * kStageHalves * 512; }
+constexpr int StageLimbBytes(int rows) { return rows / 8 * kStageHalves * 512; }
+constexpr int StageOperandBytes(TensorFormat format, int rows) {
+  return Limbs(format) * StageLimbBytes(rows);
+}
 // As many stages as hide the latency of memory and fit.
 constexpr int StageCount(TensorFormat format, int rows) {
-  const int count = 196608 / (StageWeightBytes(format) + StageOperandBytes(rows));
+  const int count = 196608 / (StageWeightBytes(format) + StageOperandBytes(format, rows));
   return count < 8 ? count : 8;
 }
 constexpr int TileMatmulSharedBytes(TensorFormat format, int rows) {
-  return StageCount(format, rows) * (StageWeightBytes(format) + StageOperandBytes(rows) + 16);
+  return StageCount(format, rows) * (StageWeightBytes(format) + StageOperandBytes(format, rows) + 16);
 }
 
 template <TensorFormat kFormat, int kRows, int kStackDepth>
@@ -66,9 +70,9 @@ struct TileMatmulBlock {
   static constexpr int kParts = PartsPerUnit(kFormat);
   static constexpr int kUnitsPerStage = kStageSteps / kStepsPerUnit;
   static constexpr int kWeightBytes = StageWeightBytes(kFormat);
-  static constexpr int kOperandBytes = StageOperandBytes(kRows);
+  static constexpr int kLimbs = Limbs(kFormat);
+  static constexpr int kOperandBytes = StageOperandBytes(kFormat, kRows);
   static constexpr int kStages = StageCount(kFormat, kRows);
-  static constexpr bool kQuantized = kFormat != TensorFormat::kBF16;
   static constexpr int kValues = kRows / 2;  // accumulators of a thread
   using UnitWords = Words4[kParts];
 
@@ -91,7 +95,9 @@ struct TileMatmulBlock {
         full(reinterpret_cast<uint64_t*>(shared + kStages * (kWeightBytes + kOperandBytes))),
         empty(full + kStages) {}
 
-  BW_DEVICE char* StageOperand(int stage) const { return shared + stage * kOperandBytes; }
+  BW_DEVICE char* StageOperand(int stage, int limb) const {
+    return shared + stage * kOperandBytes + limb * StageLimbBytes(kRows);
+  }
   BW_DEVICE char* StageWeights(int stage) const {
     return shared + kStages * kOperandBytes + stage * kWeightBytes;
   }
@@ -112,13 +118,17 @@ struct TileMatmulBlock {
         const int units = end - unit < kUnitsPerStage ? end - unit : kUnitsPerStage;
         const int weight_bytes = units * kBlockTiles * UnitBytes(kFormat);
         const int half = unit * kStepsPerUnit / 2, half_count = units * kStepsPerUnit / 2;
-        BarrierArriveExpect(&full[stage], weight_bytes + row_blocks * half_count * 4096);
+        BarrierArriveExpect(&full[stage], weight_bytes + kLimbs * row_blocks * half_count * 4096);
         CopyBulk(StageWeights(stage), weights + UnitOffset(kFormat, block * kBlockTiles, unit, table.units),
                  weight_bytes, &full[stage]);
-        for (int r = 0; r < row_blocks; ++r) {
-          for (int h = 0; h < half_count; ++h) {
-            CopyBulk(StageOperand(stage) + (h * (kRows / kPieceRows) + r) * 4096,
-                     args.x + ((first_row / kPieceRows + r) * halves + half + h) * 4096, 4096, &full[stage]);
+        for (int limb = 0; limb < kLimbs; ++limb) {
+          for (int r = 0; r < row_blocks; ++r) {
+            for (int h = 0; h < half_count; ++h) {
+              CopyBulk(StageOperand(stage, limb) + (h * (kRows / kPieceRows) + r) * 4096,
+                       args.x + limb * args.limb_stride +
+                           ((first_row / kPieceRows + r) * halves + half + h) * 4096,
+                       4096, &full[stage]);
+            }
           }
         }
       }
@@ -137,8 +147,8 @@ struct TileMatmulBlock {
       for (int p = 0; p < kParts; ++p) weights[u][p] = words[(u * kBlockTiles * kParts + p) * 32];
     }
   }
-  BW_DEVICE SharedTile StepOperand(int round, int step) const {
-    return {StageOperand(round % kStages) + step / 2 * (kRows / 8 * 512) + step % 2 * 256, 128, 512};
+  BW_DEVICE SharedTile StepOperand(int round, int step, int limb = 0) const {
+    return {StageOperand(round % kStages, limb) + step / 2 * (kRows / 8 * 512) + step % 2 * 256, 128, 512};
   }
   BW_DEVICE void ReleaseStage(int round) const {
     if (ThreadIndex() % 128 == 0) BarrierArrive(&empty[round % kStages]);
@@ -188,6 +198,32 @@ struct TileMatmulBlock {
     }
     WgmmaWait<0>();
     ReleaseStage(round - 1);
+  }
+
+  // The same for weights of several limbs: the products of the first ones have a sum of their own.
+  BW_DEVICE void SumLimbs(int group, int begin, int end, int& round, float (&sum)[kValues]) const {
+    float rest[kValues];
+    Zero(sum);
+    Zero(rest);
+    for (int unit = begin; unit < end; unit += kUnitsPerStage, ++round) {
+      UnitWords weights[kUnitsPerStage];
+      TakeWeights(group, round, weights);
+      BW_UNROLL
+      for (int step = 0; step < kStageSteps; ++step) {
+        if (step / kStepsPerUnit >= end - unit) break;
+        uint32_t a[kLimbs][4];
+        UnpackLimbs<kFormat>(weights[step / kStepsPerUnit], step % kStepsPerUnit, a);
+        WgmmaFence();
+        ForLimbProducts<kLimbs>([&](int limb, int limb_of_x) {
+          Wgmma<kRows>(limb + limb_of_x == 0 ? sum : rest, a[limb], StepOperand(round, step, limb_of_x),
+                       true);
+        });
+        WgmmaCommit();
+      }
+      WgmmaWait<0>();
+      ReleaseStage(round);
+    }
+    Add(sum, rest);
   }
 
   BW_DEVICE void EndSet(int group, int set, const float (&dot)[kValues], float (&sum)[kValues]) const {
@@ -250,8 +286,10 @@ struct TileMatmulBlock {
   BW_DEVICE void SumSegment(int group, int segment, int& round, float (&sum)[kValues]) const {
     const WeightTable& table = output.weights.table;
     const int begin = FirstUnit(table, segment), end = FirstUnit(table, segment + 1);
-    if constexpr (kQuantized) {
+    if constexpr (IsQuantized(kFormat)) {
       SumQuantized(group, begin, end, Load(&table.segments[segment].set_begin), round, sum);
+    } else if constexpr (kLimbs > 1) {
+      SumLimbs(group, begin, end, round, sum);
     } else {
       SumFloats(group, begin, end, round, sum);
     }

@@ -7,38 +7,45 @@
 // steps of at most 16 that share a weight group, ascending; a step that is shorter, and the steps that fill
 // up a segment to a whole unit, are zeros. The packed column of step s is 16 s. device_matrix.h has the rule.
 //
-// Tensor core formats (bf16, int8, int4). A unit is what a warp takes at once: 2 steps, or 4 of int4.
-//   values  [tiles / 8][unit][8 tiles][part][lane][16 bytes]; each step is an A fragment (simt.h), and 128
-//   outputs of some
-//           columns are one contiguous copy
-//     bf16: two parts, one for each step: the words of its fragment
-//     int8: two words a step, the first for a[0] and a[1], the second for a[2] and a[3]; bytes q + 128 in the
-//     order
-//           low half of the first, low of the second, high of the first, high of the second
+// A unit is what a warp takes at once: 2 steps, or 4 of int4.
+//   values  [tiles / 8][unit][8 tiles][part][lane][16 bytes]; each step is an A fragment (simt.h), and
+//           128 outputs of some columns are one contiguous copy
+//     bf16, fp16: two parts, one for each step: the words of its fragment, pairs of bf16 or fp16 values
+//     fp32: four parts, two for each step: the pairs of the first two words, then of the others
+//     int8: two words a step, the first for a[0] and a[1], the second for a[2] and a[3]; bytes q + 128 in
+//           the order low half of the first, low of the second, high of the first, high of the second
 //     int4: one word a step, nibble i + 4 h = half h of a[i], nibble = q - lowest
 //   scales  [tile][set][8]{row g, row g + 8}: fp32 or fp16; offsets likewise. A set is the columns of one
-//   weight group
-//           in one segment.
-// Scalar formats (fp32, fp16)
-//   values  [rows / 32][packed column][32]
+//           weight group in one segment.
+//
+// Limbs. Tensor cores multiply bf16. A value of a more precise format is the sum of limbs, each the bf16
+// that is nearest to what the ones before it leave: two of fp16, three of fp32, which is exact (but for fp32
+// below 2^-110). Activations are taken by as many.
 
 #include <cstdint>
+
+#include "common/dtype.h"
 
 namespace bellwether::gpu {
 
 constexpr int kTileRows = 16;
 constexpr int kStepCols = 16;
-constexpr int kScalarTileRows = 32;
 
-enum class TensorFormat { kBF16, kInt8, kInt4 };
+using TensorFormat = WeightFormat;
 
 constexpr int StepsPerUnit(TensorFormat format) { return format == TensorFormat::kInt4 ? 4 : 2; }
-constexpr int PartsPerUnit(TensorFormat format) { return format == TensorFormat::kBF16 ? 2 : 1; }
+constexpr int PartsPerUnit(TensorFormat format) {
+  return format == TensorFormat::kF32 ? 4 : IsQuantized(format) ? 1 : 2;
+}
 constexpr int UnitBytes(TensorFormat format) { return PartsPerUnit(format) * 512; }
+constexpr int Limbs(TensorFormat format) {
+  return format == TensorFormat::kF32 ? 3 : format == TensorFormat::kF16 ? 2 : 1;
+}
+constexpr int kLimbsMax = 3;
 
 struct Segment {
-  int32_t unit_begin = 0, unit_end = 0;  // scalar formats: packed columns
-  int32_t set_begin = 0;                 // quantised formats
+  int32_t unit_begin = 0, unit_end = 0;
+  int32_t set_begin = 0;  // quantised formats
   // After this segment's sum is pushed on a stack: add the two topmost sums this many times.
   int32_t additions = 0;
 };

@@ -15,6 +15,7 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "model/checkpoint/checkpoint.h"
+#include "model/gpu_size.h"
 #include "tests/gpu/bench_table.h"
 #include "tests/gpu/timed_runtime.h"
 #include "tests/gpu/weights_file.h"
@@ -78,11 +79,12 @@ class RandomShard {
     shard->config = config_;
     shard->layers = layout.stages[0].layers;
     shard->rank = layout.stages[0].ranks[0];
+    shard->gpu_limbs = GpuLimbs(format_);
     const int64_t query = int64_t{config_.heads} * config_.head_dim,
                   key = int64_t{config_.kv_heads} * config_.head_dim;
     BW_ASSIGN_OR_RETURN(shard->embedding, Columns(config_.vocab, WeightFormat::kBF16));
-    BW_ASSIGN_OR_RETURN(
-        shard->head, Columns(config_.vocab, format_ == WeightFormat::kBF16 ? format_ : WeightFormat::kInt8));
+    BW_ASSIGN_OR_RETURN(shard->head,
+                        Columns(config_.vocab, IsQuantized(format_) ? WeightFormat::kInt8 : format_));
     BW_RETURN_IF_ERROR(Norm(*shard, shard->final_norm));
     for (int32_t i = 0; i < config_.layers; ++i) {
       auto weights = std::make_shared<LayerWeights>();
@@ -507,8 +509,12 @@ absl::Status Run(const Options& options) {
     for (const Weights& weights : {Weights{WeightFormat::kBF16, 32, false, "bf16"},
                                    {WeightFormat::kInt8, 32, true, "int8 g32"},
                                    {WeightFormat::kInt4, 32, true, "int4 g32"},
-                                   {WeightFormat::kInt4, 128, true, "int4 g128"}}) {
+                                   {WeightFormat::kInt4, 128, true, "int4 g128"},
+                                   {WeightFormat::kF16, 32, false, "fp16"}}) {
       const std::string what = absl::StrCat(shape.name, " ", weights.name);
+      // What fp16 takes beside bf16 one shape tells.
+      const bool told = weights.format == WeightFormat::kF16 && shapes.size() > 1 && shape.hidden != 4096;
+      if (told && options.only.empty()) continue;
       if (asked(what)) BW_RETURN_IF_ERROR(Annotate(BenchModel(bench, shape, weights), what));
     }
   }

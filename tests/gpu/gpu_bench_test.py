@@ -25,7 +25,7 @@ class GpuBenchTest(unittest.TestCase):
             code, out, table, err = bench("--load", str(model), "--transformers", str(rates), "--matmul-tflops", "1")
         self.assertEqual(code, 0, out + err)
         for row in ("tiny bf16, decode, batch 1", "tiny int8 g32, decode, batch 2", "tiny int4 g32, decode, batch 1",
-                    "tiny int4 g128, prefill 9", "tiny bf16, first token, 9", "load 0.0 GB"):
+                    "tiny int4 g128, prefill 9", "tiny fp16, decode, batch 2", "tiny bf16, first token, 9", "load 0.0 GB"):
             self.assertIn(row, out[: out.rfind("host ms")])
             self.assertIn(row, table)
         self.assertRegex(table, r"tiny bf16, decode, batch 1 .* 20\.0 \([\d.]+ times\)")

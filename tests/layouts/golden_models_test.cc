@@ -191,24 +191,33 @@ Golden ForTestGpu(Golden golden) {
   return golden;
 }
 
-// GPUs round activations to bf16 for tensor cores, which take bf16 and quantised weights; with a bf16 KV
-// cache queries, keys, values and attention's weights too: 8 roundings a layer instead of 4.
+// GPUs round activations to bf16 for bf16 and quantised weights, to two such limbs for fp16, and keep all
+// that fp32 has. With a bf16 KV cache they round queries, keys, values and attention's weights too: 8
+// roundings a layer instead of 4.
+double RoundingOfGpus(const Checkpoint& checkpoint) {
+  const auto one_limb = [](WeightFormat format) {
+    return IsQuantized(format) || format == WeightFormat::kBF16;
+  };
+  if (Has(checkpoint, one_limb)) return std::ldexp(1, -9) / std::sqrt(3.0);
+  if (Has(checkpoint, [](WeightFormat format) { return format == WeightFormat::kF16; }))
+    return std::ldexp(1, -17) / std::sqrt(3.0);
+  return 0;
+}
+
 TEST_P(GoldenModel, LogitsOfGpusMatchTransformers) {
   const Golden golden = ForTestGpu(ReadGolden(GetParam()));
   const auto checkpoint = Checkpoint::Open(golden.checkpoint);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const bool tensor_cores = Has(
-      **checkpoint, [](WeightFormat format) { return IsQuantized(format) || format == WeightFormat::kBF16; });
   const double bf16 = std::ldexp(1, -9) / std::sqrt(3.0);
   std::vector<gpu::EmulatedCard> cards = {gpu::kEmulatedHopper};
   if (TestEveryLayout() && !TestGpuIsReal()) cards.push_back(gpu::kEmulatedAmpere);
   for (const gpu::EmulatedCard& card : cards) {
     for (const DType kv_type : {DType::kF32, DType::kBF16}) {
-      const bool rounds = tensor_cores || kv_type == DType::kBF16;
+      const double rounding = kv_type == DType::kBF16 ? bf16 : RoundingOfGpus(**checkpoint);
       const double error =
           LargestError(golden, TestGpuLevel(card), kv_type, [&](size_t) { return TestGpu(card); });
       const double allowed =
-          LargestErrorAllowed(golden, **checkpoint, rounds ? bf16 : 0.0, kv_type == DType::kBF16 ? 8 : 4);
+          LargestErrorAllowed(golden, **checkpoint, rounding, kv_type == DType::kBF16 ? 8 : 4);
       EXPECT_LE(error, allowed) << GetParam() << ", " << TestGpuLevel(card) << ", KV cache of "
                                 << Name(kv_type);
       if (std::getenv("PRINT_ERRORS") != nullptr) {

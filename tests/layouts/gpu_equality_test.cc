@@ -39,6 +39,7 @@ std::vector<Subject> AllSubjects() {
        {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kGrouped}, {"bloom", kBloom}}) {
     const std::string prefix = name;
     subjects.push_back({prefix + "_fp32", std::string(shape) + ":fp32", DType::kF32});
+    subjects.push_back({prefix + "_fp16", std::string(shape) + ":fp16", DType::kBF16});
     subjects.push_back({prefix + "_bf16", std::string(shape) + ":bf16", DType::kBF16});
     subjects.push_back({prefix + "_int8", std::string(shape) + ":bf16", DType::kBF16, Quantize::kInt8});
     subjects.push_back({prefix + "_int4", std::string(shape) + ":fp32", DType::kF16, Quantize::kInt4});
@@ -242,7 +243,7 @@ TEST_P(GpuEqualityOfAmpere, Layouts) {
   }
 }
 
-// Each kind of products and of attention that is not scalar.
+// Both kinds of attention that are not scalar.
 std::vector<Subject> SubjectsOfAmpere() {
   std::vector<Subject> subjects = AllSubjects();
   if (TestEveryLayout()) return subjects;

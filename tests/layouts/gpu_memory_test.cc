@@ -9,6 +9,7 @@
 #include "coordinator/memory_pool.h"
 #include "coordinator/offload.h"
 #include "gtest/gtest.h"
+#include "kernels/gpu/stream_matmul.h"
 #include "kernels/gpu/testing/counting_runtime.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/testing_files.h"
@@ -69,6 +70,8 @@ int64_t Planned(const Checkpoint& checkpoint, const Model& model, const Layout& 
   const bool last = stage + 1 == static_cast<int>(layout.stages.size());
   const StageLayout& place = layout.stages[stage];
   const CheckpointFormats formats(checkpoint);
+  GpuStepLimits limits = kLimits;
+  limits.limbs = MostGpuLimbs(config, formats, model.quantize, place.layers, last);
   const StageEnds at_ends = {stage == 0, last};
   PlannedWorker worker{.weight_bytes = GpuShardBytes(config, formats, model.quantize, place, rank, at_ends)};
   OffloadCandidate candidate{.worker = &worker,
@@ -80,10 +83,19 @@ int64_t Planned(const Checkpoint& checkpoint, const Model& model, const Layout& 
   const auto streamed = std::min(model.streamed_layers, static_cast<int32_t>(place.layers.size()));
   const StreamedEnds ends = {.embedding = model.ends.embedding && at_ends.first_stage,
                              .head = model.ends.head && at_ends.last_stage};
-  return ResidentBytes(candidate, streamed, ends) +
-         GpuScratchBytes(config, place.ranks[rank], kLimits, last) +
+  return ResidentBytes(candidate, streamed, ends) + GpuScratchBytes(config, place.ranks[rank], limits, last) +
          (model.nccl.library == nullptr ? 0 : GpuMessageBytes(config, place, kLimits)) +
          kKvBlocks * GpuKvBlockBytes(config, model.kv_type, place, rank);
+}
+
+TEST(GpuMemory, LimbsAreCountedAsKernelsHaveThem) {
+  for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16, WeightFormat::kBF16,
+                                    WeightFormat::kInt8, WeightFormat::kInt4}) {
+    EXPECT_EQ(GpuLimbs(format), gpu::Limbs(format)) << Name(format);
+  }
+  int products = 0;
+  gpu::ForLimbProducts<gpu::Limbs(WeightFormat::kF32)>([&](int, int) { ++products; });
+  EXPECT_EQ(GpuLimbProducts(WeightFormat::kF32), products);
 }
 
 void ExpectCounted(const Model& model, int stages, int ranks) {
@@ -156,6 +168,8 @@ TEST(GpuMemory, ThePlannerCountsWhatWorkersTake) {
       ExpectCounted({absl::StrCat(shape, ":fp32"), Quantize::kNone, DType::kF32}, stages, ranks);
       ExpectCounted({absl::StrCat(shape, ":bf16"), Quantize::kInt8}, stages, ranks);
       ExpectCounted({absl::StrCat(shape, ":fp16"), Quantize::kInt4, DType::kF16}, stages, ranks);
+      ExpectCounted({absl::StrCat(shape, ":fp16")}, stages, ranks);
+      ExpectCounted({absl::StrCat(shape, ":int4")}, stages, ranks);  // the head is more precise
     }
   }
 }

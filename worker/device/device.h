@@ -210,6 +210,7 @@ class Device {
     DType kv_type = DType::kF32;
     int32_t context_tokens = 0;     // of a sequence, at most
     int32_t step_tokens = 0;        // of a step, at most
+    int gpu_limbs = 1;              // of activations, at most (model/gpu_size.h)
     bool cores_are_short = false;   // threads of the host that wait had better sleep than spin
     std::vector<SliceRange> roots;  // of all ranks of the stage, left to right: what SumRoots adds
   };

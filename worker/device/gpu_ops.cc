@@ -21,8 +21,6 @@ static_assert(gpu::kKvBlockPositions == kKvBlockTokens && gpu::kAttentionTile ==
 
 using gpu::Kernel;
 using gpu::OperandOrder;
-using gpu::SetEnds;
-using gpu::TensorFormat;
 
 constexpr size_t kGraphsMax = 64;
 constexpr size_t kGraphLaunchesMin = 8;
@@ -31,22 +29,6 @@ constexpr int kTensorHeadDimMax = 256;
 // The widest row of activations when packed: every 16 columns of a group cost at most a step, every slice a
 // unit.
 int64_t PackedColsMax(int64_t cols) { return RoundUp(2 * cols, 64) + 64 * kernels::kMatrixSlicesMax / 8; }
-
-gpu::Storage StorageOf(WeightFormat format) {
-  switch (format) {
-    case WeightFormat::kF32:
-      return gpu::Storage::kF32;
-    case WeightFormat::kF16:
-      return gpu::Storage::kF16;
-    case WeightFormat::kBF16:
-      return gpu::Storage::kBF16;
-    case WeightFormat::kInt8:
-      return gpu::Storage::kInt8;
-    case WeightFormat::kInt4:
-      break;
-  }
-  return gpu::Storage::kInt4;
-}
 
 gpu::StoreKvArgs::Type CacheType(DType type) {
   return type == DType::kBF16  ? gpu::StoreKvArgs::kBF16
@@ -91,6 +73,7 @@ GpuOps::GpuOps(std::shared_ptr<gpu::Runtime> runtime, const Device::OpsOptions& 
       kv_heads_(SliceKvHeads(config_, options.rank.slices)),
       queries_per_kv_(config_.heads / config_.kv_heads),
       rows_max_(std::min<int64_t>(layer_rows_max, options.step_tokens)),
+      limbs_(options.gpu_limbs),
       tensor_kv_(options.kv_type == DType::kBF16 && config_.head_dim <= kTensorHeadDimMax),
       cache_type_(CacheType(options.kv_type)),
       root_additions_(RootAdditions(options.roots)) {}
@@ -122,7 +105,7 @@ absl::Status GpuOps::Reserve() {
   const int64_t ffn = SliceFfn(config_, options_.rank.slices).size();
   const int64_t cols = std::max<int64_t>({config_.hidden, ffn, heads_.size() * config_.head_dim});
   const int64_t rows = RoundUp(std::max<int64_t>(rows_max_, gpu::kPieceRows), gpu::kPieceRows);
-  BW_RETURN_IF_ERROR(reserve(rows * PackedColsMax(cols) * 2, "scratch of products", operand_));
+  BW_RETURN_IF_ERROR(reserve(limbs_ * rows * PackedColsMax(cols) * 2, "scratch of products", operand_));
   BW_RETURN_IF_ERROR(reserve(rows * PackedColsMax(cols) / 16 * 4, "scratch of products", set_sums_));
   const int64_t part_rows = std::min(rows_max_, kPartRowsMax);
   BW_RETURN_IF_ERROR(
@@ -245,7 +228,7 @@ void GpuOps::Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out
   if (matrix.rows() == 0) return;
   Launch(Kernel::embed, {Blocks(config_.hidden, kThreads), out.rows}, kThreads, 0,
          gpu::EmbedArgs{.weights = matrix.view(),
-                        .storage = StorageOf(matrix.form().format),
+                        .format = matrix.form().format,
                         .group = matrix.group(),
                         .tokens = OnDevice<int32_t>(memory_.tokens),
                         .first = first,
@@ -264,8 +247,14 @@ gpu::OperandOut GpuOps::OperandFor(MutableRows rows, int64_t cols) {
   prepared_ = {};
   if (cols % 32 != 0) return {};
   prepared_ = {.data = rows.data, .rows = rows.rows, .cols = cols};
-  return {
-      .words = reinterpret_cast<uint32_t*>(operand_.data()), .k_count = cols, .order = OrderFor(rows.rows)};
+  return OperandOf(rows.rows, cols);
+}
+gpu::OperandOut GpuOps::OperandOf(int64_t rows, int64_t cols) const {
+  return {.words = reinterpret_cast<uint32_t*>(operand_.data()),
+          .k_count = cols,
+          .order = OrderFor(rows),
+          .limbs = limbs_,
+          .limb_stride = operand_.bytes() / limbs_ / 4};
 }
 
 void GpuOps::Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) {

@@ -124,14 +124,14 @@ class GpuOps : public DeviceOps {
   }
 
   // Products of one preparation.
-  void MultiplyScalar(ConstRows x, const Product& product);
   void MultiplyAlike(ConstRows x, absl::Span<const Product> products);
-  void Prepare(ConstRows x, const GpuMatrix& matrix, gpu::OperandOrder order);
+  void Prepare(ConstRows x, const GpuMatrix& matrix);
   void Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products);
   void Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products);
   void TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const Product& product, int depth);
 
   gpu::OperandOrder OrderFor(int64_t rows) const;
+  gpu::OperandOut OperandOf(int64_t rows, int64_t cols) const;
   gpu::OperandOut OperandFor(MutableRows rows, int64_t cols);
   const AttentionWork& WorkFor(Range rows);
   void AddItems(Range rows, bool prompts, AttentionWork& work);
@@ -163,6 +163,7 @@ class GpuOps : public DeviceOps {
   const Range heads_, kv_heads_;
   const int64_t queries_per_kv_;
   const int64_t rows_max_;  // of a layer at once
+  const int limbs_;         // of what is prepared for products
   const bool tensor_kv_;    // the KV cache is bf16, in fragments
   const gpu::StoreKvArgs::Type cache_type_;
   int64_t head_bytes_ = 0;

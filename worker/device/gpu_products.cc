@@ -12,11 +12,14 @@ namespace {
 using gpu::Kernel;
 using gpu::OperandOrder;
 using gpu::SetEnds;
-using gpu::TensorFormat;
 
 Kernel StreamKernel(const gpu::DeviceForm& form, int tiles_m, int tiles_n) {
   if (form.format == WeightFormat::kBF16)
     return tiles_n == 1 ? Kernel::stream_bf16_1x1 : Kernel::stream_bf16_1x2;
+  if (form.format == WeightFormat::kF16)
+    return tiles_n == 1 ? Kernel::stream_fp16_1x1 : Kernel::stream_fp16_1x2;
+  if (form.format == WeightFormat::kF32)
+    return tiles_n == 1 ? Kernel::stream_fp32_1x1 : Kernel::stream_fp32_1x2;
   const bool int8 = form.format == WeightFormat::kInt8;
   switch (form.set_ends_at) {
     case SetEnds::kUnits:
@@ -46,9 +49,16 @@ bool Balanced(const std::vector<uint8_t>& additions, size_t roots) {
   return true;
 }
 
-Kernel TileKernel(TensorFormat format, int rows, int depth) {
-  if (format == TensorFormat::kInt8) return rows == 64 ? Kernel::tile_int8_64_1 : Kernel::tile_int8_128_1;
-  if (format == TensorFormat::kInt4) return rows == 64 ? Kernel::tile_int4_64_1 : Kernel::tile_int4_128_1;
+// Of fp32 more would not fit into registers.
+int TileRows(WeightFormat format, int64_t rows) {
+  return rows <= 64 || format == WeightFormat::kF32 ? 64 : 128;
+}
+
+Kernel TileKernel(WeightFormat format, int rows, int depth) {
+  if (format == WeightFormat::kF32) return Kernel::tile_fp32_64_1;
+  if (format == WeightFormat::kF16) return rows == 64 ? Kernel::tile_fp16_64_1 : Kernel::tile_fp16_128_1;
+  if (format == WeightFormat::kInt8) return rows == 64 ? Kernel::tile_int8_64_1 : Kernel::tile_int8_128_1;
+  if (format == WeightFormat::kInt4) return rows == 64 ? Kernel::tile_int4_64_1 : Kernel::tile_int4_128_1;
   if (depth == 1) return rows == 64 ? Kernel::tile_bf16_64_1 : Kernel::tile_bf16_128_1;
   return rows == 64 ? Kernel::tile_bf16_64_2 : Kernel::tile_bf16_128_2;
 }
@@ -66,42 +76,23 @@ void GpuOps::Multiply(ConstRows x, absl::Span<const Product> products) {
            SamePreparation(form, Of(*products[last].weights).form())) {
       ++last;
     }
-    if (form.scalar()) {
-      for (size_t i = first; i < last; ++i) MultiplyScalar(x, products[i]);
-    } else {
-      MultiplyAlike(x, products.subspan(first, last - first));
-    }
+    MultiplyAlike(x, products.subspan(first, last - first));
     first = last;
   }
 }
 
-void GpuOps::MultiplyScalar(ConstRows x, const Product& product) {
-  const GpuMatrix& matrix = Of(*product.weights);
-  if (matrix.rows() == 0) return;
-  Launch(Kernel::scalar_matmul, {matrix.form().tiles, std::min(x.rows, kGridRowsMax)}, kThreads,
-         gpu::ScalarMatmulSharedBytes(static_cast<int>(matrix.form().segments.size())),
-         gpu::ScalarMatmulArgs{.weights = matrix.view(),
-                               .x = x.data,
-                               .stride = x.stride,
-                               .y = product.y,
-                               .bias = product.bias.data,
-                               .y_stride = product.stride,
-                               .root_stride = product.root_stride,
-                               .rows = static_cast<int32_t>(x.rows),
-                               .half = matrix.form().format == WeightFormat::kF16});
-}
-
 void GpuOps::MultiplyAlike(ConstRows x, absl::Span<const Product> products) {
   const GpuMatrix& first = Of(*products[0].weights);
-  const OperandOrder order = OrderFor(x.rows);
-  Prepare(x, first, order);
-  order == OperandOrder::kFragments ? Stream(x.rows, first, products) : Tile(x.rows, first, products);
+  Prepare(x, first);
+  OrderFor(x.rows) == OperandOrder::kFragments ? Stream(x.rows, first, products)
+                                               : Tile(x.rows, first, products);
 }
 
-void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix, OperandOrder order) {
+void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix) {
   const gpu::DeviceForm& form = matrix.form();
   const int64_t packed = form.packed_cols();
-  if (RoundUp(x.rows, gpu::kPieceRows) * packed * 2 > operand_.bytes() ||
+  if (gpu::Limbs(form.format) > limbs_) return Fail("a product of more limbs than was reckoned with");
+  if (RoundUp(x.rows, gpu::kPieceRows) * packed * 2 * limbs_ > operand_.bytes() ||
       RoundUp(x.rows, 8) * form.sets * 4 > set_sums_.bytes()) {
     return Fail("a product of wider rows than was reckoned with");
   }
@@ -115,7 +106,7 @@ void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix, OperandOrder order) {
                                    .rows = static_cast<int32_t>(x.rows),
                                    .cols = static_cast<int32_t>(form.cols),
                                    .steps = form.packed_columns_are_columns ? nullptr : matrix.steps(),
-                                   .out = {reinterpret_cast<uint32_t*>(operand_.data()), packed, order}});
+                                   .out = OperandOf(x.rows, packed)});
   }
   if (form.has_offset) {
     LaunchColumns(Kernel::set_sums, form.sets, x.rows,
@@ -134,7 +125,7 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
   int64_t tiles = 0;
   for (const Product& product : products) tiles += Of(*product.weights).form().tiles;
   if (tiles == 0) return;
-  const bool wide = form.set_ends_at != SetEnds::kAnywhere || form.format == WeightFormat::kBF16;
+  const bool wide = form.set_ends_at != SetEnds::kAnywhere || !IsQuantized(form.format);
   const bool two_fit = gpu::StreamMatmulSharedBytes(segments, 2, 1) <= runtime_->info().shared_bytes;
   const int tiles_n = rows > 8 && wide && two_fit ? 2 : 1;
   // Two tiles share what a warp does for x, where there are enough of them to keep every multiprocessor at
@@ -150,6 +141,7 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
         .output_count = static_cast<int32_t>(products.size()),
         .rows = static_cast<int32_t>(std::min<int64_t>(rows - row, 8 * tiles_n)),
         .x = reinterpret_cast<const gpu::Words4*>(operand_.data()) + row / 8 * form.packed_cols(),
+        .limb_stride = operand_.bytes() / limbs_ / static_cast<int64_t>(sizeof(gpu::Words4)),
         .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
     int64_t grid = 0;
     for (size_t i = 0; i < products.size(); ++i) {
@@ -181,11 +173,12 @@ void GpuOps::Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product
     }
     return;
   }
-  const int tile_rows = rows <= 64 ? 64 : 128;
+  const int tile_rows = TileRows(form.format, rows);
   gpu::TileMatmulArgs args{.output_count = static_cast<int32_t>(products.size()),
                            .rows = static_cast<int32_t>(rows),
                            .parts = first.parts(depth),
                            .x = operand_.data(),
+                           .limb_stride = operand_.bytes() / limbs_,
                            .set_sums = reinterpret_cast<const float*>(set_sums_.data())};
   int64_t grid = 0;
   for (size_t i = 0; i < products.size(); ++i) {
@@ -197,9 +190,9 @@ void GpuOps::Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product
     grid += Blocks(Of(*products[i].weights).form().tiles, gpu::kBlockTiles);
   }
   if (grid == 0) return;
-  Launch(TileKernel(form.tensor_format(), tile_rows, depth),
+  Launch(TileKernel(form.format, tile_rows, depth),
          {Blocks(rows, tile_rows), grid, static_cast<int64_t>(parts)}, gpu::kTileMatmulThreads,
-         gpu::TileMatmulSharedBytes(form.tensor_format(), tile_rows), args);
+         gpu::TileMatmulSharedBytes(form.format, tile_rows), args);
 }
 
 void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const Product& product,
@@ -210,18 +203,19 @@ void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const
   if (form.tiles == 0) return;
   if (parts * rows * form.rows * 4 > parts_.bytes())
     return Fail("a product of more parts than was reckoned with");
-  const int tile_rows = rows <= 64 ? 64 : 128;
+  const int tile_rows = TileRows(form.format, rows);
   auto* partial = reinterpret_cast<float*>(parts_.data());
   gpu::TileMatmulArgs args{.output_count = 1,
                            .rows = static_cast<int32_t>(rows),
                            .parts = matrix.parts(depth),
                            .x = operand_.data() + row * form.packed_cols() * 2,
+                           .limb_stride = operand_.bytes() / limbs_,
                            .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
   args.outputs[0] = {
       .weights = matrix.view(), .y = partial, .part_stride = rows * form.rows, .stride = form.rows};
-  Launch(TileKernel(form.tensor_format(), tile_rows, depth),
+  Launch(TileKernel(form.format, tile_rows, depth),
          {Blocks(rows, tile_rows), Blocks(form.tiles, gpu::kBlockTiles), parts}, gpu::kTileMatmulThreads,
-         gpu::TileMatmulSharedBytes(form.tensor_format(), tile_rows), args);
+         gpu::TileMatmulSharedBytes(form.format, tile_rows), args);
   gpu::SumTreeArgs tree{.leaves = partial,
                         .leaf_stride = rows * form.rows,
                         .stride = form.rows,

@@ -30,6 +30,7 @@ absl::StatusOr<double> MeasureProductRate(const std::shared_ptr<gpu::Runtime>& r
                                       .kv_blocks = 1,
                                       .context_tokens = 32,
                                       .step_tokens = static_cast<int32_t>(rows),
+                                      .gpu_limbs = gpu::Limbs(sample.format),
                                       .roots = {{0, 1}}},
                                      rows, /*threads=*/1));
   const kernels::MatrixSpec spec = {.rows = width, .cols = width, .format = sample.format};

@@ -123,7 +123,6 @@ absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::CreateRandom(
     const std::shared_ptr<gpu::Runtime>& runtime, const kernels::MatrixSpec& spec, uint64_t seed) {
   BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, Reserve(runtime, spec));
   const gpu::DeviceForm& form = matrix->form_;
-  if (form.scalar()) return absl::InvalidArgumentError("random weights are for tensor core formats");
   const auto fill = [&](const GpuMemory& memory, gpu::FillRandomArgs::Kind kind) {
     gpu::LaunchList list;
     list.Add(gpu::Kernel::fill_random, {.grid_x = 1024, .threads = 256},
@@ -133,7 +132,10 @@ absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::CreateRandom(
                                  .kind = kind});
     if (memory.bytes() > 0) runtime->Run(list);
   };
-  fill(matrix->values_, IsQuantized(form.format) ? gpu::FillRandomArgs::kBytes : gpu::FillRandomArgs::kBF16);
+  fill(matrix->values_, IsQuantized(form.format)            ? gpu::FillRandomArgs::kBytes
+                        : form.format == WeightFormat::kF32 ? gpu::FillRandomArgs::kF32
+                        : form.format == WeightFormat::kF16 ? gpu::FillRandomArgs::kF16
+                                                            : gpu::FillRandomArgs::kBF16);
   fill(matrix->scales_, form.half_scales ? gpu::FillRandomArgs::kHalfScales : gpu::FillRandomArgs::kScales);
   BW_RETURN_IF_ERROR(runtime->Synchronize());
   return matrix;
@@ -189,8 +191,7 @@ absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedM
 
   std::vector<char> scales(scales_.bytes());
   char* const offsets = form_.has_offset ? scales.data() + form_.scale_bytes() : nullptr;
-  const int64_t block_tiles = form_.scalar() ? 1 : gpu::kBlockTiles;
-  const int64_t blocks = (form_.tiles + block_tiles - 1) / block_tiles;
+  const int64_t blocks = (form_.tiles + gpu::kBlockTiles - 1) / gpu::kBlockTiles;
   const int64_t block_bytes = form_.value_bytes() / blocks;
   // A block that is wider than the staging memory goes by way of memory of its own.
   std::vector<char> wide(block_bytes > staging.bytes() ? block_bytes : 0);
@@ -200,8 +201,8 @@ absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedM
   for (int64_t block = 0; block < blocks; block += blocks_at_once) {
     const int64_t count = std::min(blocks_at_once, blocks - block);
     std::memset(buffer, 0, count * block_bytes);
-    const int64_t first = block * block_tiles,
-                  last = std::min<int64_t>(form_.tiles, (block + count) * block_tiles);
+    const int64_t first = block * gpu::kBlockTiles,
+                  last = std::min<int64_t>(form_.tiles, (block + count) * gpu::kBlockTiles);
     pool.ParallelFor(last - first, [&](int64_t begin, int64_t end) {
       for (int64_t tile = first + begin; tile < first + end; ++tile) {
         gpu::PackTile(packed, form_, tile,

@@ -93,6 +93,7 @@ class LoadedShard {
   int64_t row_buffer_bytes = 0;  // of the device's memory, for the rows of the former
 
   bool reordered = false;  // some layer has an input order
+  int gpu_limbs = 1;       // MostGpuLimbs (model/shard_size.h)
   bool complete = true;    // else it serves nothing: loading has ended after the last of its layers
   const DeviceMatrix& head_matrix() const { return head_is_embedding ? *embedding : *head; }
   // Of weights and of the buffers that those elsewhere need, in the device's memory.

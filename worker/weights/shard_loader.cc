@@ -559,6 +559,8 @@ absl::StatusOr<std::shared_ptr<const LoadedShard>> LoadShard(const Checkpoint& c
   shard->streamed_layers = assignment.streamed_layers;
   shard->stream_home = assignment.stream_home;
   shard->streamed_ends = assignment.streamed_ends;
+  shard->gpu_limbs = MostGpuLimbs(shard->config, CheckpointFormats(checkpoint), shard->quantize,
+                                  shard->layers, assignment.last_stage());
   std::shared_ptr<const LoadedShard>* const unfinished = options.unfinished;
   const absl::Status loaded =
       Loader(checkpoint, assignment, device, std::move(options), progress).Load(*shard);

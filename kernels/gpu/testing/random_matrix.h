@@ -98,13 +98,10 @@ class ReferenceProduct {
     return sum;
   }
   float Segment(int64_t begin, int64_t end) const {
+    if (spec_.format == WeightFormat::kF32) return LimbDot<3>(begin, end);
+    if (spec_.format == WeightFormat::kF16) return LimbDot<2>(begin, end);
     if (spec_.format == WeightFormat::kBF16) return Dot(begin, end);
     float sum = 0;
-    if (!matrix_.quantized()) {
-      for (int64_t col = begin; col < end; ++col)
-        sum = std::fma(matrix_.values[output_ * spec_.cols + col], x_[col], sum);
-      return sum;
-    }
     while (begin < end) {
       const int64_t set_end = std::min(end, matrix_.group_end(begin));
       const int64_t group = output_ * matrix_.groups + matrix_.group_of(begin);
@@ -131,6 +128,28 @@ class ReferenceProduct {
       sum = TensorCoreDot(numerics_, a, b, sum);
     }
     return sum;
+  }
+
+  // The same of values that are sums of limbs: products of the first ones in a sum of their own.
+  template <int kLimbs>
+  float LimbDot(int64_t begin, int64_t end) const {
+    float first = 0, rest = 0;
+    for (int64_t step = begin; step < end; step += 16) {
+      uint16_t a[kLimbs][16] = {}, b[kLimbs][16] = {};
+      for (int64_t i = 0; i < std::min<int64_t>(16, end - step); ++i) {
+        float weight = matrix_.values[output_ * spec_.cols + step + i], x = x_[step + i];
+        for (int limb = 0; limb < kLimbs; ++limb) {
+          weight -= F32FromBF16(a[limb][i] = BF16FromF32(weight));
+          x -= F32FromBF16(b[limb][i] = BF16FromF32(x));
+        }
+      }
+      first = TensorCoreDot(numerics_, a[0], b[0], first);
+      for (int both = 1; both < kLimbs; ++both) {
+        for (int limb = 0; limb <= both; ++limb)
+          rest = TensorCoreDot(numerics_, a[limb], b[both - limb], rest);
+      }
+    }
+    return first + rest;
   }
 
   const RandomMatrix& matrix_;
