@@ -42,7 +42,7 @@ struct TileMatmulArgs {
   uint32_t magic = kMagic;
   int32_t unused = 0;
   const Part* parts = nullptr;      // grid z
-  const char* x = nullptr;          // operand in pieces
+  const char* x = nullptr;          // operand in pieces; of MmaTileMatmul in fragments
   int64_t limb_stride = 0;          // bytes of x from a limb to the next
   const float* set_sums = nullptr;  // as in StreamMatmulArgs
 };
@@ -61,6 +61,81 @@ constexpr int StageCount(TensorFormat format, int rows) {
 }
 constexpr int TileMatmulSharedBytes(TensorFormat format, int rows) {
   return StageCount(format, rows) * (StageWeightBytes(format) + StageOperandBytes(format, rows) + 16);
+}
+
+// Which output a block is of; `block` becomes its place in it, counted in blocks of 128 outputs.
+BW_DEVICE const TileMatmulArgs::Output& TileOutput(const TileMatmulArgs& args, int& block) {
+  int index = 0;
+  while (index + 1 < args.output_count) {
+    const int blocks = (args.outputs[index].weights.tiles + kBlockTiles - 1) / kBlockTiles;
+    if (block < blocks) break;
+    block -= blocks;
+    ++index;
+  }
+  return args.outputs[index];
+}
+
+template <int kValues>
+BW_DEVICE void AddSums(float (&to)[kValues], const float (&value)[kValues]) {
+  BW_UNROLL
+  for (int i = 0; i < kValues; ++i) to[i] += value[i];
+}
+
+// The sum of a part: those of its segments, which sum_segment(segment, to) makes, added up.
+template <int kStackDepth, int kValues, typename SumSegment>
+BW_DEVICE void SumPart(const WeightTable& table, const Part& part, float (&bottom)[kValues],
+                       const SumSegment& sum_segment) {
+  float current[kValues];
+  sum_segment(part.segment_begin, bottom);
+  if constexpr (kStackDepth == 1) {
+    for (int s = part.segment_begin + 1; s < part.segment_end; ++s) {
+      sum_segment(s, current);
+      AddSums(bottom, current);
+    }
+  } else {
+    // What is on the stack above `bottom`. A part is cut so that no third sum is ever left there.
+    float top[kValues];
+    bool has_top = false;
+    for (int s = part.segment_begin + 1; s < part.segment_end; ++s) {
+      sum_segment(s, current);
+      const int additions = Load(&table.segments[s].additions);
+      if (!has_top && additions == 0) {
+        BW_UNROLL
+        for (int i = 0; i < kValues; ++i) top[i] = current[i];
+        has_top = true;
+        continue;
+      }
+      if (!has_top) {
+        AddSums(bottom, current);
+        continue;
+      }
+      AddSums(top, current);
+      if (additions > 1) {
+        AddSums(bottom, top);
+        has_top = false;
+      }
+    }
+  }
+}
+
+// A tile's sums of kRowBlocks x 8 rows: `sum` has a C fragment (simt.h) for each 8 of them.
+template <int kRowBlocks>
+BW_DEVICE void WriteSums(const TileMatmulArgs& args, const TileMatmulArgs::Output& output, int tile,
+                         int first_row, const float* sum) {
+  const int column = tile * kTileRows + Lane() / 4;
+  float* y = output.y + BlockZ() * output.part_stride + column;
+  BW_UNROLL
+  for (int high = 0; high < 2; ++high) {
+    if (column + 8 * high >= output.weights.rows) continue;
+    const float bias = output.bias != nullptr ? Load(output.bias + column + 8 * high) : 0.0f;
+    BW_UNROLL
+    for (int i = 0; i < 2 * kRowBlocks; ++i) {
+      const int row = first_row + i / 2 * 8 + 2 * (Lane() % 4) + i % 2;
+      if (row >= args.rows) continue;
+      const float value = sum[i / 2 * 4 + high * 2 + i % 2];
+      Store(y + row * output.stride + 8 * high, output.bias != nullptr ? value + bias : value);
+    }
+  }
 }
 
 template <TensorFormat kFormat, int kRows, int kStackDepth>
@@ -85,9 +160,9 @@ struct TileMatmulBlock {
   uint64_t* const full;   // [kStages] the copies of a stage have landed
   uint64_t* const empty;  // [kStages] both warpgroups have used it
 
-  BW_DEVICE TileMatmulBlock(const TileMatmulArgs& a, int output_index, int block_index)
+  BW_DEVICE TileMatmulBlock(const TileMatmulArgs& a, const TileMatmulArgs::Output& o, int block_index)
       : args(a),
-        output(a.outputs[output_index]),
+        output(o),
         part(Load(a.parts + BlockZ())),
         block(block_index),
         first_row(BlockX() * kRows),
@@ -223,7 +298,7 @@ struct TileMatmulBlock {
       WgmmaWait<0>();
       ReleaseStage(round);
     }
-    Add(sum, rest);
+    AddSums(sum, rest);
   }
 
   BW_DEVICE void EndSet(int group, int set, const float (&dot)[kValues], float (&sum)[kValues]) const {
@@ -295,79 +370,21 @@ struct TileMatmulBlock {
     }
   }
 
-  BW_DEVICE void Write(int group, const float (&sum)[kValues]) const {
-    const int column = (block * kBlockTiles + group * 4 + Warp() % 4) * kTileRows + Lane() / 4;
-    float* y = output.y + BlockZ() * output.part_stride + column;
-    BW_UNROLL
-    for (int high = 0; high < 2; ++high) {
-      if (column + 8 * high >= output.weights.rows) continue;
-      const float bias = output.bias != nullptr ? Load(output.bias + column + 8 * high) : 0.0f;
-      BW_UNROLL
-      for (int i = 0; i < kValues / 2; ++i) {
-        const int row = first_row + i / 2 * 8 + 2 * (Lane() % 4) + i % 2;
-        if (row >= args.rows) continue;
-        const float value = sum[i / 2 * 4 + high * 2 + i % 2];
-        Store(y + row * output.stride + 8 * high, output.bias != nullptr ? value + bias : value);
-      }
-    }
-  }
-
-  BW_DEVICE static void Add(float (&to)[kValues], const float (&value)[kValues]) {
-    BW_UNROLL
-    for (int i = 0; i < kValues; ++i) to[i] += value[i];
-  }
-  BW_DEVICE static void Copy(float (&to)[kValues], const float (&value)[kValues]) {
-    BW_UNROLL
-    for (int i = 0; i < kValues; ++i) to[i] = value[i];
-  }
-
   BW_DEVICE void Consume(int group) const {
-    float current[kValues], bottom[kValues];
+    float sum[kValues];
     int round = 0;
-    SumSegment(group, part.segment_begin, round, bottom);
-    if constexpr (kStackDepth == 1) {
-      for (int s = part.segment_begin + 1; s < part.segment_end; ++s) {
-        SumSegment(group, s, round, current);
-        Add(bottom, current);
-      }
-    } else {
-      // What is on the stack above `bottom`. A part is cut so that no third sum is ever left there.
-      float top[kValues];
-      bool has_top = false;
-      for (int s = part.segment_begin + 1; s < part.segment_end; ++s) {
-        SumSegment(group, s, round, current);
-        const int additions = Load(&output.weights.table.segments[s].additions);
-        if (!has_top && additions == 0) {
-          Copy(top, current);
-          has_top = true;
-          continue;
-        }
-        if (!has_top) {
-          Add(bottom, current);
-          continue;
-        }
-        Add(top, current);
-        if (additions > 1) {
-          Add(bottom, top);
-          has_top = false;
-        }
-      }
-    }
-    Write(group, bottom);
+    SumPart<kStackDepth>(output.weights.table, part, sum,
+                         [&](int segment, float(&to)[kValues]) { SumSegment(group, segment, round, to); });
+    WriteSums<kRows / 8>(args, output, block * kBlockTiles + group * 4 + Warp() % 4, first_row, sum);
   }
 };
 
 // Grid: x: ceil(rows / kRows), y: 128 outputs each of all outputs, z: parts. Threads: kTileMatmulThreads.
 template <TensorFormat kFormat, int kRows, int kStackDepth>
 BW_DEVICE void TileMatmul(const TileMatmulArgs& args) {
-  int block_index = BlockY(), index = 0;
-  while (index + 1 < args.output_count) {
-    const int blocks = (args.outputs[index].weights.tiles + kBlockTiles - 1) / kBlockTiles;
-    if (block_index < blocks) break;
-    block_index -= blocks;
-    ++index;
-  }
-  const TileMatmulBlock<kFormat, kRows, kStackDepth> block(args, index, block_index);
+  int block_index = BlockY();
+  const TileMatmulArgs::Output& output = TileOutput(args, block_index);
+  const TileMatmulBlock<kFormat, kRows, kStackDepth> block(args, output, block_index);
   if (ThreadIndex() == 0) {
     for (int stage = 0; stage < block.kStages; ++stage) {
       BarrierInit(&block.full[stage], 1);
