@@ -4,6 +4,7 @@
 
 #include "kernels/gpu/attention.h"
 #include "kernels/gpu/largest.h"
+#include "kernels/gpu/mma_tile_matmul.h"
 #include "kernels/gpu/rows.h"
 #include "kernels/gpu/scalar_attention.h"
 #include "kernels/gpu/store_kv.h"
@@ -40,6 +41,12 @@
   KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 2, 1>), 256, 2) \
   KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 2>), 256, 2) \
   KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
+  KERNEL(mma_tile_bf16_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kBF16, 1>), kMmaTileThreads, 2)                  \
+  KERNEL(mma_tile_bf16_2, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kBF16, 2>), kMmaTileThreads, 2)                  \
+  KERNEL(mma_tile_fp16_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kF16, 1>), kMmaTileThreads, 2)                   \
+  KERNEL(mma_tile_fp32_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kF32, 1>), kMmaTileThreads, 1)                   \
+  KERNEL(mma_tile_int8_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kInt8, 1>), kMmaTileThreads, 2)                  \
+  KERNEL(mma_tile_int4_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kInt4, 1>), kMmaTileThreads, 2)                  \
   KERNEL(prepare, PrepareArgs, Prepare, 256, 1)                                                                         \
   KERNEL(set_sums, SetSumsArgs, SetSums, 256, 1)                                                                        \
   KERNEL(norm, NormArgs, Norm, 512, 1)                                                                                  \

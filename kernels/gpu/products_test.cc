@@ -14,6 +14,7 @@
 #include "kernels/gpu/testing/emulated_gpu.h"
 #include "kernels/gpu/testing/kernel_coverage.h"
 #include "kernels/gpu/testing/random_matrix.h"
+#include "kernels/gpu/tile_kernels.h"
 
 namespace bellwether::gpu {
 namespace {
@@ -76,6 +77,7 @@ std::vector<Shape> Shapes() {
       {"int8_any", Grouped(Whole(37, 300, kInt8), 16, true), SetEnds::kAnywhere, true},
       {"int8_any_odd", Grouped(Odd(Whole(150, 0, kInt8)), 64, true, true)},
       {"int8_each_long", Grouped(Long(Whole(20, 0, kInt8)), 32, true), SetEnds::kEach},
+      {"int8_empty", Grouped(Sliced(Whole(20, 0, kInt8), {0, 2}, 4, {0, 0, 0}), 32), SetEnds::kEach},
       {"int8_any_long", Grouped(Long(Whole(20, 0, kInt8)), 16)},
       {"int4_each", Grouped(Whole(150, 600, kInt4), 64), SetEnds::kEach, true},
       {"int4_units_of_two", Grouped(Whole(37, 576, kInt4), 128, true, true), SetEnds::kUnits, true},
@@ -162,6 +164,7 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
     const int64_t padded = order == OperandOrder::kPieces ? RoundUp(rows, kPieceRows) : RoundUp(rows, 8);
     const int64_t words = padded * form.packed_cols() / 2;
     Prepared prepared{.operand = gpu_.Untouched<uint32_t>(Limbs(form.format) * words), .limb_words = words};
+    if (cols() == 0) return prepared;
     gpu_.Launch(
         Kernel::prepare,
         {.grid_x = BlocksOf(form.packed_cols() / 2, 256), .grid_y = std::min(rows, 50), .threads = 256},
@@ -185,7 +188,7 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
   }
 
   void Stream(const Prepared& prepared, int rows, int tiles_m, int tiles_n, int warps, float* y);
-  void Tile(const Prepared& prepared, int rows, int tile_rows, int depth, float* y);
+  void Tile(const Prepared& prepared, int rows, const TileKernel& tile, float* y);
 
   EmulatedGpu gpu_;
   const TensorCoreClass numerics_;
@@ -238,15 +241,6 @@ std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tile
   return std::nullopt;
 }
 
-Kernel TileKernel(TensorFormat format, int rows, int depth) {
-  if (format == TensorFormat::kF32) return Kernel::tile_fp32_64_1;
-  if (format == TensorFormat::kF16) return rows == 64 ? Kernel::tile_fp16_64_1 : Kernel::tile_fp16_128_1;
-  if (format == TensorFormat::kInt8) return rows == 64 ? Kernel::tile_int8_64_1 : Kernel::tile_int8_128_1;
-  if (format == TensorFormat::kInt4) return rows == 64 ? Kernel::tile_int4_64_1 : Kernel::tile_int4_128_1;
-  if (depth == 1) return rows == 64 ? Kernel::tile_bf16_64_1 : Kernel::tile_bf16_128_1;
-  return rows == 64 ? Kernel::tile_bf16_64_2 : Kernel::tile_bf16_128_2;
-}
-
 void ProductTest::Stream(const Prepared& prepared, int rows, int tiles_m, int tiles_n, int warps, float* y) {
   const DeviceForm& form = weights_.form;
   const int segments = static_cast<int>(form.segments.size());
@@ -273,15 +267,15 @@ void ProductTest::Stream(const Prepared& prepared, int rows, int tiles_m, int ti
 }
 
 // Sums of parts to a workspace, then the tree, as where a matrix has more parts than roots.
-void ProductTest::Tile(const Prepared& prepared, int rows, int tile_rows, int depth, float* y) {
+void ProductTest::Tile(const Prepared& prepared, int rows, const TileKernel& tile, float* y) {
   const DeviceForm& form = weights_.form;
-  const DeviceForm::PartSums& sums = form.parts[depth - 1];
+  const DeviceForm::PartSums& sums = form.parts[tile.depth - 1];
   const auto parts = static_cast<int32_t>(sums.parts.size());
   const bool direct = parts == roots();
   float* partial = direct ? y : gpu_.Untouched(parts * rows * outputs());
   TileMatmulArgs args{.output_count = 1,
                       .rows = rows,
-                      .parts = weights_.parts[depth - 1],
+                      .parts = weights_.parts[tile.depth - 1],
                       .x = reinterpret_cast<const char*>(prepared.operand),
                       .limb_stride = prepared.limb_words * 4,
                       .set_sums = prepared.set_sums};
@@ -290,12 +284,12 @@ void ProductTest::Tile(const Prepared& prepared, int rows, int tile_rows, int de
                      .bias = direct ? bias_device_ : nullptr,
                      .part_stride = rows * (direct ? stride() : outputs()),
                      .stride = direct ? stride() : outputs()};
-  gpu_.Launch(TileKernel(form.format, tile_rows, depth),
-              {.grid_x = BlocksOf(rows, tile_rows),
+  gpu_.Launch(tile.kernel,
+              {.grid_x = BlocksOf(rows, tile.rows),
                .grid_y = BlocksOf(form.tiles, kBlockTiles),
                .grid_z = parts,
-               .threads = kTileMatmulThreads,
-               .shared_bytes = TileMatmulSharedBytes(form.format, tile_rows)},
+               .threads = tile.threads,
+               .shared_bytes = tile.shared_bytes},
               args);
   if (direct) return;
   SumTreeArgs tree{.leaves = partial,
@@ -338,16 +332,31 @@ TEST_P(ProductTest, StreamFollowsTheContract) {
 
 TEST_P(ProductTest, TilesFollowTheContract) {
   if (!gpu_.info().hopper) GTEST_SKIP() << "this card has no wgmma";
-  const int depths = weights_.form.format == WeightFormat::kBF16 ? 2 : 1;
+  const TensorFormat format = weights_.form.format;
+  const int depths = format == TensorFormat::kBF16 ? 2 : 1;
   for (const auto& [rows, tile_rows] :
        {std::pair{1, 64}, {63, 64}, {64, 64}, {65, 64}, {17, 128}, {65, 128}, {kRowsMax, 128}}) {
     if (tile_rows == 128 && weights_.form.format == WeightFormat::kF32) continue;
     const Prepared prepared = Prepare(rows, OperandOrder::kPieces);
     for (int depth = 1; depth <= depths; ++depth) {
       float* y = NewOutput(rows);
-      Tile(prepared, rows, tile_rows, depth, y);
+      Tile(prepared, rows, WgmmaTile(format, tile_rows, depth), y);
       ExpectRight(y, rows,
                   absl::StrCat("tiles of ", tile_rows, " rows, a stack of ", depth, ", ", rows, " rows"));
+      if (HasFatalFailure()) return;
+    }
+  }
+}
+
+TEST_P(ProductTest, TilesByMmaFollowTheContract) {
+  const TensorFormat format = weights_.form.format;
+  const int depths = format == TensorFormat::kBF16 ? 2 : 1;
+  for (const int rows : {1, 33, 64, 73}) {
+    const Prepared prepared = Prepare(rows, OperandOrder::kFragments);
+    for (int depth = 1; depth <= depths; ++depth) {
+      float* y = NewOutput(rows);
+      Tile(prepared, rows, MmaTile(format, depth), y);
+      ExpectRight(y, rows, absl::StrCat("tiles by mma, a stack of ", depth, ", ", rows, " rows"));
       if (HasFatalFailure()) return;
     }
   }
@@ -359,7 +368,7 @@ class AmpereProductTest : public ProductTest {
   AmpereProductTest() : ProductTest(kEmulatedAmpere) {}
 };
 
-TEST_P(AmpereProductTest, StreamFollowsTheContract) {
+TEST_P(AmpereProductTest, FollowsTheContract) {
   if (gpu_.on_card()) GTEST_SKIP() << "a card has one class";
   constexpr int kRows = 9;
   const Prepared prepared = Prepare(kRows, OperandOrder::kFragments);
@@ -367,6 +376,9 @@ TEST_P(AmpereProductTest, StreamFollowsTheContract) {
   float* y = NewOutput(kRows);
   Stream(prepared, kRows, 1, tiles_n, /*warps=*/2, y);
   ExpectRight(y, kRows, "on Ampere");
+  y = NewOutput(kRows);
+  Tile(prepared, kRows, MmaTile(weights_.form.format, 1), y);
+  ExpectRight(y, kRows, "tiles on Ampere");
   int others = 0;
   for (int64_t output = 0; output < outputs(); ++output) {
     const auto hopper = ReferenceProduct(matrix_, output, x_.data(), kHopperTensorCore).Roots();
@@ -448,7 +460,7 @@ TEST_P(PlantedOrderTest, PartsThatSwapPlacesAreFound) {
   sums.additions.back() = static_cast<uint8_t>(sums.parts.size() - 1);
   weights_.form.roots[0].order = Root::kStack;
   float* y = NewOutput(kRows);
-  Tile(Prepare(kRows, OperandOrder::kPieces), kRows, 64, 1, y);
+  Tile(Prepare(kRows, OperandOrder::kFragments), kRows, MmaTile(weights_.form.format, 1), y);
   ExpectOnlyLastBitsDiffer(y, "parts from right to left");
 }
 
@@ -534,9 +546,14 @@ TEST(ProductsTest, OneLaunchTakesSeveralMatrices) {
                      {.grid_x = 5 + 1 + 2,
                       .threads = 64,
                       .shared_bytes = static_cast<int32_t>(StreamMatmulSharedBytes(segments, 2, 1))});
-  if (!gpu.info().hopper) return;
   const std::vector<Part> parts = {{0, segments}};
-  TileMatmulArgs tiles{.parts = gpu.Put(parts)};
+  const TileMatmulArgs tiles{.parts = gpu.Put(parts)};
+  ExpectThreeOutputs(gpu, 70, OperandOrder::kFragments, tiles, Kernel::mma_tile_int8_1,
+                     {.grid_x = 2,
+                      .grid_y = 2 + 1 + 1,
+                      .threads = kMmaTileThreads,
+                      .shared_bytes = MmaTileSharedBytes(TensorFormat::kInt8)});
+  if (!gpu.info().hopper) return;
   ExpectThreeOutputs(gpu, 70, OperandOrder::kPieces, tiles, Kernel::tile_int8_64_1,
                      {.grid_x = 2,
                       .grid_y = 2 + 1 + 1,

@@ -237,8 +237,16 @@ void GpuOps::Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out
                         .stride = out.stride});
 }
 
+// A stream reads the weights again for every 16 rows, tiles for every 64 or more. Without wgmma that tiles
+// are faster from the 17th row on is reckoned, not measured: a tile computes for all its rows, which for 17
+// of int4 on cards of slow tensor cores takes about as long as to read the weights twice.
+bool GpuOps::ByTiles(int64_t rows, WeightFormat format) const {
+  const gpu::DeviceInfo& card = runtime_->info();
+  return rows > kStreamRows && (card.hopper || gpu::MmaTileSharedBytes(format) <= card.shared_bytes);
+}
+
 OperandOrder GpuOps::OrderFor(int64_t rows) const {
-  return rows <= kStreamRows || !runtime_->info().hopper ? OperandOrder::kFragments : OperandOrder::kPieces;
+  return rows > kStreamRows && runtime_->info().hopper ? OperandOrder::kPieces : OperandOrder::kFragments;
 }
 
 // `rows` are about to be written, and will be the input of a product: they are left in its form too where

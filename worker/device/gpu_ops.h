@@ -130,6 +130,7 @@ class GpuOps : public DeviceOps {
   void Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product> products);
   void TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const Product& product, int depth);
 
+  bool ByTiles(int64_t rows, WeightFormat format) const;
   gpu::OperandOrder OrderFor(int64_t rows) const;
   gpu::OperandOut OperandOf(int64_t rows, int64_t cols) const;
   gpu::OperandOut OperandFor(MutableRows rows, int64_t cols);

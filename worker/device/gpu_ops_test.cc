@@ -1,5 +1,6 @@
 #include "worker/device/gpu_ops.h"
 
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -18,8 +19,9 @@ namespace {
 
 using Graphs = gpu::CountingRuntime::Graphs;
 
-std::shared_ptr<gpu::CountingRuntime> NewRuntime(Graphs graphs) {
-  return std::make_shared<gpu::CountingRuntime>(gpu::MakeEmulatedRuntime({.seed = 5}), graphs);
+std::shared_ptr<gpu::CountingRuntime> NewRuntime(Graphs graphs,
+                                                 const gpu::EmulatedCard& card = gpu::kEmulatedHopper) {
+  return std::make_shared<gpu::CountingRuntime>(gpu::MakeEmulatedRuntime({.seed = 5, .card = card}), graphs);
 }
 
 constexpr int kGraphLaunches = 8;  // shorter lists are no graphs
@@ -28,19 +30,21 @@ constexpr int kGraphsKept = 64;
 // A worker with a whole model on a GPU that is counted, and steps for it.
 class CountedWorker {
  public:
-  explicit CountedWorker(Graphs graphs) : runtime(NewRuntime(graphs)) {}
+  explicit CountedWorker(Graphs graphs, const gpu::EmulatedCard& card = gpu::kEmulatedHopper)
+      : runtime(NewRuntime(graphs, card)) {}
 
   absl::Status Start() {
     BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(kModel));
     BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(checkpoint->config(), 1, 1));
-    const Assignment assignment = {.epoch = Epoch{1},
-                                   .model_id = "test",
-                                   .layout = std::move(layout),
-                                   .numeric = {.kernel_level = "cuda_sm90", .kv_type = DType::kBF16},
-                                   .kv_blocks = 8,
-                                   .context_tokens = 128,
-                                   .step_tokens = 64,
-                                   .step_deadline = absl::Minutes(1)};
+    const Assignment assignment = {
+        .epoch = Epoch{1},
+        .model_id = "test",
+        .layout = std::move(layout),
+        .numeric = {.kernel_level = runtime->info().numeric_class, .kv_type = DType::kBF16},
+        .kv_blocks = 8,
+        .context_tokens = 128,
+        .step_tokens = 64,
+        .step_deadline = absl::Minutes(1)};
     const auto device = std::make_shared<GpuDevice>(runtime, /*threads=*/1);
     BW_ASSIGN_OR_RETURN(const auto shard, LoadShard(*checkpoint, assignment, *device, {}, &progress_));
     BW_ASSIGN_OR_RETURN(executor_, StageExecutor::Create({.assignment = assignment,
@@ -148,6 +152,36 @@ TEST(GpuSteps, GraphsGiveWhatListsGive) {
     EXPECT_EQ(worker.tokens, tokens);
     EXPECT_EQ(worker.logprobs, logprobs);
     EXPECT_EQ(logprobs.size(), 3u * (3 + kSteps));
+  }
+}
+
+// 45 rows at once, then 2: the products of the first by tiles, of whichever kind the card has and has the
+// shared memory for, and all with the same answer.
+TEST(GpuSteps, ManyRowsAreMultipliedByTiles) {
+  constexpr gpu::EmulatedCard kLittleShared{.hopper = false, .shared_bytes = 40 << 10};
+  std::vector<float> logprobs;
+  for (const auto& [card, tiles] : {std::pair{gpu::kEmulatedHopper, "tile_"},
+                                    {gpu::kEmulatedBlackwell, "mma_tile_"},
+                                    {gpu::kEmulatedAmpere, "mma_tile_"},
+                                    {kLittleShared, "stream_"}}) {
+    CountedWorker worker(Graphs::kUnused, card);
+    ASSERT_TRUE(worker.Start().ok());
+    for (const bool prefill : {true, false}) {
+      worker.runtime->kernels_run.clear();
+      const absl::Status status = prefill ? worker.Prefill() : worker.Decode();
+      ASSERT_TRUE(status.ok()) << status;
+      for (const char* kind : {"tile_", "mma_tile_", "stream_"}) {
+        const auto& run = worker.runtime->kernels_run;
+        const bool seen = std::any_of(run.begin(), run.end(),
+                                      [&](const std::string& name) { return name.starts_with(kind); });
+        // The logits of the last rows go by streams in any case.
+        const bool expected = kind == std::string("stream_") || (prefill && kind == std::string(tiles));
+        EXPECT_EQ(seen, expected) << kind << ", " << card.numeric_class << ", hopper " << card.hopper;
+      }
+    }
+    if (card.numeric_class != std::string("cuda_sm90")) continue;
+    if (logprobs.empty()) logprobs = worker.logprobs;
+    EXPECT_EQ(worker.logprobs, logprobs) << tiles;
   }
 }
 

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "common/packed_row.h"
+#include "kernels/gpu/tile_kernels.h"
 #include "worker/device/gpu_ops.h"
 
 namespace bellwether {
@@ -49,18 +50,8 @@ bool Balanced(const std::vector<uint8_t>& additions, size_t roots) {
   return true;
 }
 
-// Of fp32 more would not fit into registers.
-int TileRows(WeightFormat format, int64_t rows) {
-  return rows <= 64 || format == WeightFormat::kF32 ? 64 : 128;
-}
-
-Kernel TileKernel(WeightFormat format, int rows, int depth) {
-  if (format == WeightFormat::kF32) return Kernel::tile_fp32_64_1;
-  if (format == WeightFormat::kF16) return rows == 64 ? Kernel::tile_fp16_64_1 : Kernel::tile_fp16_128_1;
-  if (format == WeightFormat::kInt8) return rows == 64 ? Kernel::tile_int8_64_1 : Kernel::tile_int8_128_1;
-  if (format == WeightFormat::kInt4) return rows == 64 ? Kernel::tile_int4_64_1 : Kernel::tile_int4_128_1;
-  if (depth == 1) return rows == 64 ? Kernel::tile_bf16_64_1 : Kernel::tile_bf16_128_1;
-  return rows == 64 ? Kernel::tile_bf16_64_2 : Kernel::tile_bf16_128_2;
+gpu::TileKernel TileKernelFor(const gpu::DeviceInfo& card, WeightFormat format, int64_t rows, int depth) {
+  return card.hopper ? gpu::WgmmaTile(format, static_cast<int>(rows), depth) : gpu::MmaTile(format, depth);
 }
 
 }  // namespace
@@ -84,8 +75,7 @@ void GpuOps::Multiply(ConstRows x, absl::Span<const Product> products) {
 void GpuOps::MultiplyAlike(ConstRows x, absl::Span<const Product> products) {
   const GpuMatrix& first = Of(*products[0].weights);
   Prepare(x, first);
-  OrderFor(x.rows) == OperandOrder::kFragments ? Stream(x.rows, first, products)
-                                               : Tile(x.rows, first, products);
+  ByTiles(x.rows, first.form().format) ? Tile(x.rows, first, products) : Stream(x.rows, first, products);
 }
 
 void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix) {
@@ -173,7 +163,6 @@ void GpuOps::Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product
     }
     return;
   }
-  const int tile_rows = TileRows(form.format, rows);
   gpu::TileMatmulArgs args{.output_count = static_cast<int32_t>(products.size()),
                            .rows = static_cast<int32_t>(rows),
                            .parts = first.parts(depth),
@@ -190,9 +179,9 @@ void GpuOps::Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product
     grid += Blocks(Of(*products[i].weights).form().tiles, gpu::kBlockTiles);
   }
   if (grid == 0) return;
-  Launch(TileKernel(form.format, tile_rows, depth),
-         {Blocks(rows, tile_rows), grid, static_cast<int64_t>(parts)}, gpu::kTileMatmulThreads,
-         gpu::TileMatmulSharedBytes(form.format, tile_rows), args);
+  const gpu::TileKernel tile = TileKernelFor(runtime_->info(), form.format, rows, depth);
+  Launch(tile.kernel, {Blocks(rows, tile.rows), grid, static_cast<int64_t>(parts)}, tile.threads,
+         tile.shared_bytes, args);
 }
 
 void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const Product& product,
@@ -203,7 +192,6 @@ void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const
   if (form.tiles == 0) return;
   if (parts * rows * form.rows * 4 > parts_.bytes())
     return Fail("a product of more parts than was reckoned with");
-  const int tile_rows = TileRows(form.format, rows);
   auto* partial = reinterpret_cast<float*>(parts_.data());
   gpu::TileMatmulArgs args{.output_count = 1,
                            .rows = static_cast<int32_t>(rows),
@@ -213,9 +201,9 @@ void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const
                            .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
   args.outputs[0] = {
       .weights = matrix.view(), .y = partial, .part_stride = rows * form.rows, .stride = form.rows};
-  Launch(TileKernel(form.format, tile_rows, depth),
-         {Blocks(rows, tile_rows), Blocks(form.tiles, gpu::kBlockTiles), parts}, gpu::kTileMatmulThreads,
-         gpu::TileMatmulSharedBytes(form.format, tile_rows), args);
+  const gpu::TileKernel tile = TileKernelFor(runtime_->info(), form.format, rows, depth);
+  Launch(tile.kernel, {Blocks(rows, tile.rows), Blocks(form.tiles, gpu::kBlockTiles), parts}, tile.threads,
+         tile.shared_bytes, args);
   gpu::SumTreeArgs tree{.leaves = partial,
                         .leaf_stride = rows * form.rows,
                         .stride = form.rows,

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,6 +32,7 @@ class CountingRuntime : public ForwardingRuntime {
   int64_t allocations = 0;  // asked for, of either memory
   int64_t graphs_asked = 0, graphs_made = 0, graphs_live = 0, graph_runs = 0;
   int64_t lists_run = 0, longest_list_run = 0;  // not as graphs; in launches
+  std::set<std::string> kernels_run;            // in those lists
   int64_t pinned_bytes() const {
     MutexLock lock(&mutex_);
     return pinned_bytes_;
@@ -77,6 +80,8 @@ class CountingRuntime : public ForwardingRuntime {
     ForwardingRuntime::CopyToHost(to, from, bytes);
   }
   void Run(const LaunchList& list) override {
+    for (const auto& launch : list.launches())
+      kernels_run.insert(kKernels[static_cast<int>(launch.kernel)].name);
     busy_ = true;
     ++lists_run;
     longest_list_run = std::max(longest_list_run, static_cast<int64_t>(list.launches().size()));
