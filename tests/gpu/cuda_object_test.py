@@ -17,6 +17,8 @@ SPILLS_ALLOWED = {
     "tile_bf16_128_2": {"sm_90a": 792},
     "tile_int8_128_1": {"sm_90a": 976},
     "tile_int4_128_1": {"sm_90a": 800},
+    # Once a block.
+    "mma_tile_int8_1": {"sm_80": 8, "sm_90a": 28},
     # Once a segment; three blocks a multiprocessor (80 registers) are worth more.
     "stream_int4_halves_1x1": {"sm_80": 92, "sm_90a": 92, "sm_100": 32},
     "stream_int4_units_1x1": {"sm_80": 76, "sm_90a": 76},
