@@ -241,21 +241,9 @@ struct MmaTileBlock {
     }
   }
 
-  // `dot` is of the set at hand, or what MultiplyLimbs calls rest.
-  BW_DEVICE void MultiplyUnit(float (&dot)[kValues], float (&sum)[kValues]) {
-    [[maybe_unused]] uint32_t ends = 0;
-    if constexpr (kQuantized) ends = Load(output.weights.table.set_ends + unit);
-    CopyAsyncWait<kStages - 2>();
-    SyncBlock();  // the unit is there, and nobody reads the one before any more
-    CopyUnit(kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
-    const Words4* const weights = Stage(stage) + Warp() * kTilesM * kParts * 32 + Lane();
-    const Words4* const x = Stage(stage) + kWeightWords + Lane();
-    stage = stage + 1 == kStages ? 0 : stage + 1;
-    ++unit;
-    if constexpr (kLimbs > 1) {
-      MultiplyLimbs(weights, x, sum, dot);
-      return;
-    }
+  // The steps of a unit of one limb, of which sets end with those that `ends` has.
+  BW_DEVICE void MultiplySteps(const Words4* weights, const Words4* x, uint32_t ends, float (&dot)[kValues],
+                               float (&sum)[kValues]) {
     for (int pair = 0; pair < kPairs; ++pair) {
       Words4 packed[kTilesM][kParts];
       BW_UNROLL
@@ -280,6 +268,24 @@ struct MmaTileBlock {
       } else {
         Multiply<0, 2>(packed, x, pair, sum);
       }
+    }
+  }
+
+  // `dot` is that of the set at hand, or what MultiplyLimbs calls rest.
+  BW_DEVICE void MultiplyUnit(float (&dot)[kValues], float (&sum)[kValues]) {
+    uint32_t ends = 0;
+    if constexpr (kQuantized) ends = Load(output.weights.table.set_ends + unit);
+    CopyAsyncWait<kStages - 2>();
+    SyncBlock();  // the unit is there, and nobody reads the one before any more
+    CopyUnit(kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
+    const Words4* const weights = Stage(stage) + Warp() * kTilesM * kParts * 32 + Lane();
+    const Words4* const x = Stage(stage) + kWeightWords + Lane();
+    stage = stage + 1 == kStages ? 0 : stage + 1;
+    ++unit;
+    if constexpr (kLimbs > 1) {
+      MultiplyLimbs(weights, x, sum, dot);
+    } else {
+      MultiplySteps(weights, x, ends, dot, sum);
     }
   }
 
