@@ -129,10 +129,10 @@ class FormBuilder {
       form_.set_ends_at = SetEnds::kHalves;
     }
   }
-  // Whether sets are `set_units` units each, counted from their segment's start, but for a segment's last
-  // one.
+  // Whether every set is `set_units` units.
   bool SetsAreUnits(int64_t set_units) const {
     for (const Segment& segment : form_.segments) {
+      if ((segment.unit_end - segment.unit_begin) % set_units != 0) return false;
       for (int32_t unit = segment.unit_begin; unit < segment.unit_end; ++unit) {
         const bool last = unit + 1 == segment.unit_end;
         const bool ends = (unit - segment.unit_begin + 1) % set_units == 0;

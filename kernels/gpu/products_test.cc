@@ -71,16 +71,17 @@ std::vector<Shape> Shapes() {
       {"bf16_odd", Odd(Whole(150, 0, kBF16))},
       {"bf16_long", Long(Whole(20, 0, kBF16))},
       {"int8_each", Grouped(Whole(150, 600, kInt8), 32), SetEnds::kEach, true},
-      {"int8_units", Grouped(Whole(150, 600, kInt8), 64), SetEnds::kUnits, true},
-      {"int8_units_of_four", Grouped(Whole(37, 608, kInt8), 128, true, true), SetEnds::kUnits, true},
+      {"int8_units", Grouped(Whole(150, 632, kInt8), 64), SetEnds::kUnits, true},
+      {"int8_units_of_four", Grouped(Whole(37, 632, kInt8), 128, true, true), SetEnds::kUnits, true},
       {"int8_units_even", Grouped(Even(Whole(20, 0, kInt8), 64), 64, false, true), SetEnds::kUnits},
       {"int8_any", Grouped(Whole(37, 300, kInt8), 16, true), SetEnds::kAnywhere, true},
       {"int8_any_odd", Grouped(Odd(Whole(150, 0, kInt8)), 64, true, true)},
       {"int8_each_long", Grouped(Long(Whole(20, 0, kInt8)), 32, true), SetEnds::kEach},
       {"int8_empty", Grouped(Sliced(Whole(20, 0, kInt8), {0, 2}, 4, {0, 0, 0}), 32), SetEnds::kEach},
       {"int8_any_long", Grouped(Long(Whole(20, 0, kInt8)), 16)},
+      {"int8_any_short_set", Grouped(Whole(20, 600, kInt8), 64, false, true)},
       {"int4_each", Grouped(Whole(150, 600, kInt4), 64), SetEnds::kEach, true},
-      {"int4_units_of_two", Grouped(Whole(37, 576, kInt4), 128, true, true), SetEnds::kUnits, true},
+      {"int4_units_of_two", Grouped(Whole(37, 632, kInt4), 128, true, true), SetEnds::kUnits, true},
       {"int4_each_even", Grouped(Even(Whole(20, 0, kInt4), 64), 64, false, true), SetEnds::kEach},
       {"int4_halves", Grouped(Whole(150, 600, kInt4), 32), SetEnds::kHalves, true},
       {"int4_halves_even", Grouped(Even(Whole(20, 0, kInt4), 64), 32, true, true), SetEnds::kHalves},
@@ -250,6 +251,7 @@ void ProductTest::Stream(const Prepared& prepared, int rows, int tiles_m, int ti
     StreamMatmulArgs args{
         .output_count = 1,
         .rows = std::min(rows - row, 8 * tiles_n),
+        .warp_segments = BlocksOf(segments, warps),
         .x = reinterpret_cast<const Words4*>(prepared.operand) + row / 8 * form.packed_cols(),
         .limb_stride = prepared.limb_words / 4,
         .set_sums = prepared.set_sums == nullptr ? nullptr : prepared.set_sums + row * form.sets};
@@ -537,12 +539,13 @@ void ExpectThreeOutputs(EmulatedGpu& gpu, int rows, OperandOrder order, Args arg
 TEST(ProductsTest, OneLaunchTakesSeveralMatrices) {
   EmulatedGpu gpu;
   const int segments = 2;
-  ExpectThreeOutputs(gpu, 8, OperandOrder::kFragments, StreamMatmulArgs{}, Kernel::stream_int8_each_1x1,
+  const StreamMatmulArgs two_warps{.warp_segments = segments / 2};
+  ExpectThreeOutputs(gpu, 8, OperandOrder::kFragments, two_warps, Kernel::stream_int8_each_1x1,
                      {.grid_x = 10 + 1 + 3,
                       .threads = 64,
                       .shared_bytes = static_cast<int32_t>(StreamMatmulSharedBytes(segments, 1, 1))});
   // Two tiles a block: the second matrix has one only.
-  ExpectThreeOutputs(gpu, 5, OperandOrder::kFragments, StreamMatmulArgs{}, Kernel::stream_int8_each_2x1,
+  ExpectThreeOutputs(gpu, 5, OperandOrder::kFragments, two_warps, Kernel::stream_int8_each_2x1,
                      {.grid_x = 5 + 1 + 2,
                       .threads = 64,
                       .shared_bytes = static_cast<int32_t>(StreamMatmulSharedBytes(segments, 2, 1))});

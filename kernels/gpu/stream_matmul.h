@@ -30,9 +30,9 @@ struct StreamMatmulArgs {
   int32_t output_count = 0;
   int32_t rows = 0;              // of x, at most 8 kTilesN
   uint32_t magic = 0x43004300u;  // kMagic
-  int32_t unused = 0;
-  const Words4* x = nullptr;  // operand in fragments
-  int64_t limb_stride = 0;    // words of x from a limb to the next
+  int32_t warp_segments = 0;     // that a warp takes: warps of a block by them are all
+  const Words4* x = nullptr;     // operand in fragments
+  int64_t limb_stride = 0;       // words of x from a limb to the next
   const float* set_sums =
       nullptr;  // [rows / 8][sets][8]: sum of x over each set's columns; formats with offsets
 };
@@ -122,8 +122,13 @@ BW_DEVICE int FirstUnit(const WeightTable& table, int segment) {
   return segment < table.segment_count ? Load(&table.segments[segment].unit_begin) : table.units;
 }
 
-// One warp walks its segments: sums of each for kTilesM x kTilesN tiles.
-template <TensorFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
+// A value that all lanes have, kept in a register: the compiler would read a parameter again wherever it is
+// used.
+BW_DEVICE uint32_t InRegister(uint32_t value) { return Shuffle(Lane() == 0 ? value : 0u, 0); }
+
+// One warp walks its segments: sums of each for kTilesM x kTilesN tiles. It goes by rounds of kDepth units,
+// so that registers and offsets of addresses are known to the compiler.
+template <TensorFormat kFormat, SetEnds kSetEnds, bool kHalfScales, int kTilesM, int kTilesN>
 struct WarpStream {
   static constexpr bool kQuantized = IsQuantized(kFormat);
   static constexpr int kLimbs = Limbs(kFormat);
@@ -133,26 +138,27 @@ struct WarpStream {
   static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
   // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory; and of x, which
   // is nearer.
-  static constexpr int kDepth = kFormat == TensorFormat::kBF16 || kFormat == TensorFormat::kF32 ||
-                                        (kSetEnds == SetEnds::kHalves && kTilesM == 2)
-                                    ? 2
-                                    : 4;
+  static constexpr bool kManyScales = kSetEnds == SetEnds::kHalves && (kTilesM == 2 || !kHalfScales);
+  static constexpr int kDepth =
+      kFormat == TensorFormat::kBF16 || kFormat == TensorFormat::kF32 || kManyScales ? 2 : 4;
   static constexpr int kDepthX = 2;
+  static constexpr int kScaleStep = kHalfScales ? 32 : 64;  // bytes from set to set
+  // Sets that end in a unit whichever it is. Their scales travel with the unit; others are one or two sets
+  // ahead.
+  static constexpr int kSetsPerUnit = kSetEnds == SetEnds::kEach ? 1 : kSetEnds == SetEnds::kHalves ? 2 : 0;
+  static constexpr int kScales = kSetsPerUnit > 0 ? kDepth* kSetsPerUnit : 2;
 
   const StreamMatmulArgs& args;
   const WeightView& weights;
-  // This lane's next unit of each tile and of x, and the scales of its rows.
-  const Words4* next_unit[kTilesM];
-  const Words4* next_x;
-  const char* scale_at[kTilesM];
+  const uint32_t lane = static_cast<uint32_t>(ThreadIndex()) % 32;  // unsigned, as divisions are shorter then
+  const uint32_t first_tile;
+  const uint32_t magic, zero_point, has_offsets;
+  // Of this lane: the first unit of the round that is not loaded yet, likewise its scales, and the round's
+  // first unit of x.
+  const Words4* next_unit;
+  const Words4* next_x[kTilesN];
   const char* next_scale[kTilesM];
-  bool rows_left[kTilesN];  // whether this lane's row of x is there
-  const uint32_t magic, zero_point;
-  // What is the matrix's, in registers: kernel parameters that are indexed are slow to read.
-  const bool half, has_offsets;
-  const int scale_step, set_units,
-      x_block;               // bytes from set to set; units; words of x from a block of rows to the next
-  const int64_t to_offsets;  // bytes from a scale to its offset
+  int set = 0;  // the round's first, or where units do not say which set, the one at hand
 
   float sum[kTilesM][kTilesN][4];
   // Of the set at hand. NOLINTNEXTLINE(bugprone-branch-clone): kTilesM may be 1.
@@ -161,44 +167,23 @@ struct WarpStream {
   // What products of further limbs add to `sum`.
   float rest[kLimbs > 1 ? kTilesM : 1][kTilesN][4];  // NOLINT(bugprone-branch-clone): likewise
   Words4 x_ring[kDepthX][kTilesN][kPairs][kLimbs];
-  int set = 0, set_units_left = 0;
-  // Scales travel with the units that they belong to; where sets end anywhere, one set ahead.
-  static constexpr bool kRegular = kSetEnds != SetEnds::kAnywhere;
-  static constexpr int kSetsPerUnit = kSetEnds == SetEnds::kHalves ? 2 : 1;
-  Words2 scale_ring[kRegular ? kDepth : 2][kSetsPerUnit][kTilesM];
-  // Where the scales of the next unit to be loaded stand: its segment, the segment's end, and how much of the
-  // set is left.
-  int load_unit = 0, load_segment = 0, load_bound = 0, load_set = 0, load_left = 0;
+  Words2 scale_ring[kScales][kTilesM];
 
-  BW_DEVICE WarpStream(const StreamMatmulArgs& a, const WeightView& w, int first_tile, int begin)
+  // 32 bits count the units and the sets of a matrix: there are 64 columns and more for each of 16 rows.
+  BW_DEVICE WarpStream(const StreamMatmulArgs& a, const WeightView& w, uint32_t tile, uint32_t unit)
       : args(a),
         weights(w),
-        magic(a.magic),
-        zero_point(ZeroPoint(w)),
-        half(w.half_scales),
-        has_offsets(w.offsets != nullptr),
-        scale_step(w.half_scales ? 32 : 64),
-        set_units(w.table.set_units),
-        x_block(w.table.units * kPairs * 32),
-        to_offsets(static_cast<const char*>(w.offsets) - static_cast<const char*>(w.scales)) {
-    for (int m = 0; m < kTilesM; ++m) {
-      // Past the last tile the last one is read again, and its sums are not written.
-      const int tile = first_tile + m < w.tiles ? first_tile + m : w.tiles - 1;
-      next_unit[m] = static_cast<const Words4*>(w.values) +
-                     UnitOffset(kFormat, tile, begin, w.table.units) / static_cast<int64_t>(sizeof(Words4)) +
-                     Lane();
-      scale_at[m] = static_cast<const char*>(w.scales) +
-                    (static_cast<int64_t>(tile) * w.table.sets * 8 + Lane() / 4) * (w.half_scales ? 4 : 8);
-    }
-    next_x = a.x + static_cast<int64_t>(begin) * kPairs * 32 + Lane();
-    for (int n = 0; n < kTilesN; ++n) rows_left[n] = n * 8 + Lane() / 4 < a.rows;
-    for (int i = 0; i < kDepthX; ++i) {
-      for (int n = 0; n < kTilesN; ++n) {
-        for (int p = 0; p < kPairs; ++p) {
-          for (int limb = 0; limb < kLimbs; ++limb)
-            x_ring[i][n][p][limb] = Words4{0, 0, 0, 0};  // and so it stays for rows that are not there
-        }
-      }
+        first_tile(tile),
+        magic(InRegister(a.magic)),
+        zero_point(InRegister(ZeroPoint(w))),
+        has_offsets(InRegister(w.offsets != nullptr ? 1 : 0)) {
+    const uint32_t units = w.table.units;
+    next_unit =
+        static_cast<const Words4*>(w.values) + uint64_t{UnitIndex(tile, unit, units)} * (kParts * 32) + lane;
+    for (uint32_t n = 0; n < kTilesN; ++n) {
+      // A row that is not there is the first one once more: its sums are not written.
+      const bool there = static_cast<int>(n * 8 + lane / 4) < a.rows;
+      next_x[n] = a.x + uint64_t{(there ? n * units : 0) + unit} * (kPairs * 32) + (there ? lane : lane % 4);
     }
     Clear();
   }
@@ -218,76 +203,61 @@ struct WarpStream {
     }
   }
 
-  BW_DEVICE void LoadWeights(int slot) {
+  // Of two tiles the second may lie past the last one: values have room for it (weights.h), scales have not,
+  // and its sums are not written.
+  BW_DEVICE const char* Scale(const void* scales, int m, uint32_t index) const {
+    const uint32_t tile = first_tile + (first_tile + m < static_cast<uint32_t>(weights.tiles) ? m : 0);
+    return static_cast<const char*>(scales) + uint64_t{tile * weights.table.sets + index} * kScaleStep +
+           lane / 4 * (kScaleStep / 8);
+  }
+  BW_DEVICE static Words2 LoadScale(const char* at) {
+    if constexpr (kHalfScales) return LoadRowPair(at, true);
+    return Load(reinterpret_cast<const Words2*>(at));
+  }
+
+  // Weights of unit `slot` of a round into their registers, and scales that travel with them.
+  BW_DEVICE void LoadUnit(int slot) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       BW_UNROLL
-      for (int p = 0; p < kParts; ++p) a_ring[slot][m][p] = LoadStream(next_unit[m] + p * 32);
-      next_unit[m] += kUnitWords;
+      for (int p = 0; p < kParts; ++p)
+        a_ring[slot][m][p] = LoadStream(next_unit + slot * kUnitWords + (m * kParts + p) * 32);
+      BW_UNROLL
+      for (int i = slot * kSetsPerUnit; i < (slot + 1) * kSetsPerUnit; ++i)
+        scale_ring[i][m] = LoadScale(next_scale[m] + i * kScaleStep);
     }
   }
-  BW_DEVICE void LoadX(int slot) {
+  BW_DEVICE void LoadX(int unit) {
     BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
       BW_UNROLL
       for (int p = 0; p < kPairs; ++p) {
+        const Words4* const first = next_x[n] + (unit * kPairs + p) * 32;
         BW_UNROLL
-        for (int limb = 0; limb < kLimbs; ++limb) {
-          if (rows_left[n])
-            x_ring[slot][n][p][limb] = Load(next_x + limb * args.limb_stride + n * x_block + p * 32);
-        }
+        for (int limb = 0; limb < kLimbs; ++limb)
+          x_ring[unit % kDepthX][n][p][limb] = Load(first + limb * args.limb_stride);
       }
     }
-    next_x += kPairs * 32;
   }
-  BW_DEVICE void LoadScale(int set_index, int slot, int which) {
+  BW_DEVICE void LoadNextScale(int slot) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      scale_ring[slot][which][m] =
-          LoadRowPair(scale_at[m] + static_cast<int64_t>(set_index) * scale_step, half);
+      scale_ring[slot][m] = LoadScale(next_scale[m]);
+      next_scale[m] += kScaleStep;
     }
   }
-  BW_DEVICE void BeginScales(int segment, int begin) {
-    set = kSetEnds == SetEnds::kEach     ? begin
-          : kSetEnds == SetEnds::kHalves ? 2 * begin
-                                         : Load(&weights.table.segments[segment].set_begin);
-    set_units_left = set_units;
-    if constexpr (!kRegular) {
-      LoadScale(set, 0, 0);
-      LoadScale(set + 1, 1, 0);
-    }
+  // The units and scales that are loaded next are a round further on.
+  BW_DEVICE void NextLoads() {
+    next_unit += kDepth * kUnitWords;
     BW_UNROLL
-    for (int m = 0; m < kTilesM; ++m) next_scale[m] = scale_at[m] + static_cast<int64_t>(set) * scale_step;
-    load_unit = begin, load_segment = segment, load_set = set, load_left = set_units;
-    load_bound = FirstUnit(weights.table, segment + 1);
-  }
-  // The scales of the unit that is loaded into `slot`.
-  BW_DEVICE void LoadUnitScales(int slot) {
-    if constexpr (kSetEnds == SetEnds::kHalves || kSetEnds == SetEnds::kEach) {
-      BW_UNROLL
-      for (int m = 0; m < kTilesM; ++m) {
-        BW_UNROLL
-        for (int i = 0; i < kSetsPerUnit; ++i) {
-          scale_ring[slot][i][m] = LoadRowPair(next_scale[m], half);
-          next_scale[m] += scale_step;
-        }
-      }
-    } else if constexpr (kRegular) {
-      while (load_unit == load_bound) load_bound = FirstUnit(weights.table, ++load_segment + 1);
-      LoadScale(load_set, slot, 0);
-      ++load_unit;
-      if (--load_left == 0 || load_unit == load_bound) {
-        ++load_set;
-        load_left = set_units;
-      }
-    }
+    for (int m = 0; m < kTilesM; ++m) next_scale[m] += kDepth * kSetsPerUnit * kScaleStep;
   }
 
   // The set's scale times its dot product, and its offset times the sum of x.
-  BW_DEVICE void EndSet(int slot, int which) {
+  BW_DEVICE void EndSet(int slot, int index) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair factor = Value(scale_ring[slot][which][m], half);
+      const RowPair factor = Value(scale_ring[slot][m], kHalfScales);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         BW_UNROLL
@@ -297,23 +267,16 @@ struct WarpStream {
         }
       }
     }
-    if (has_offsets) AddOffsets();
-    ++set;
-    if constexpr (!kRegular) {
-      BW_UNROLL
-      for (int m = 0; m < kTilesM; ++m) scale_ring[0][0][m] = scale_ring[1][0][m];
-      LoadScale(set + 1, 1, 0);
-    }
+    if (has_offsets != 0) AddOffsets(index);
   }
-  BW_DEVICE void AddOffsets() {
+  BW_DEVICE void AddOffsets(int index) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair offset =
-          Value(LoadRowPair(scale_at[m] + static_cast<int64_t>(set) * scale_step + to_offsets, half), half);
+      const RowPair offset = Value(LoadScale(Scale(weights.offsets, m, index)), kHalfScales);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         if (n * 8 >= args.rows) continue;
-        const float* x_sums = args.set_sums + (n * weights.table.sets + set) * 8 + 2 * (Lane() % 4);
+        const float* x_sums = args.set_sums + (n * weights.table.sets + index) * 8 + 2 * (lane % 4);
         BW_UNROLL
         for (int c = 0; c < 4; ++c)
           sum[m][n][c] = Fma(c < 2 ? offset.low : offset.high, Load(x_sums + c % 2), sum[m][n][c]);
@@ -321,12 +284,12 @@ struct WarpStream {
     }
   }
 
-  BW_DEVICE void GetOperand(int x_slot, int step, int n, int limb, uint32_t (&b)[2]) const {
-    const Words4& words = x_ring[x_slot][n][step / 2][limb];
+  BW_DEVICE void GetOperand(int slot, int step, int n, int limb, uint32_t (&b)[2]) const {
+    const Words4& words = x_ring[slot % kDepthX][n][step / 2][limb];
     b[0] = step % 2 == 0 ? words.x : words.z;
     b[1] = step % 2 == 0 ? words.y : words.w;
   }
-  BW_DEVICE void MultiplyStepByLimbs(int slot, int x_slot, int step) {
+  BW_DEVICE void MultiplyStepByLimbs(int slot, int step) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       uint32_t a[kLimbs][4];
@@ -335,16 +298,26 @@ struct WarpStream {
       for (int n = 0; n < kTilesN; ++n) {
         ForLimbProducts<kLimbs>([&](int limb, int limb_of_x) {
           uint32_t b[2];
-          GetOperand(x_slot, step, n, limb_of_x, b);
+          GetOperand(slot, step, n, limb_of_x, b);
           Mma(limb + limb_of_x == 0 ? sum[m][n] : rest[m][n], a[limb], b);
         });
       }
     }
   }
-  BW_DEVICE void MultiplyStep(int slot, int x_slot, int step) {
+  BW_DEVICE void AddRest() {
+    BW_UNROLL
+    for (int m = 0; m < kTilesM; ++m) {
+      BW_UNROLL
+      for (int n = 0; n < kTilesN; ++n) {
+        BW_UNROLL
+        for (int c = 0; c < 4; ++c) sum[m][n][c] += rest[m][n][c];
+      }
+    }
+  }
+  BW_DEVICE void MultiplyStep(int slot, int step) {
     uint32_t b[kTilesN][2];
     BW_UNROLL
-    for (int n = 0; n < kTilesN; ++n) GetOperand(x_slot, step, n, 0, b[n]);
+    for (int n = 0; n < kTilesN; ++n) GetOperand(slot, step, n, 0, b[n]);
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
       uint32_t a[4];
@@ -359,95 +332,114 @@ struct WarpStream {
       }
     }
   }
-  BW_DEVICE void AddRest() {
-    BW_UNROLL
-    for (int m = 0; m < kTilesM; ++m) {
-      BW_UNROLL
-      for (int n = 0; n < kTilesN; ++n) {
-        BW_UNROLL
-        for (int c = 0; c < 4; ++c) sum[m][n][c] += rest[m][n][c];
-      }
-    }
-  }
-  // `last`: of its segment, whose end is a set's end.
-  BW_DEVICE void MultiplyUnit(int slot, int x_slot, int unit, bool last) {
+  BW_DEVICE void MultiplyUnit(int slot, int unit) {
     [[maybe_unused]] uint32_t ends = 0;
-    if constexpr (kQuantized && !kRegular) ends = Load(weights.table.set_ends + unit);
+    if constexpr (kQuantized && kSetEnds == SetEnds::kAnywhere) ends = Load(weights.table.set_ends + unit);
     BW_UNROLL
     for (int step = 0; step < kSteps; ++step) {
       if constexpr (kLimbs > 1) {
-        MultiplyStepByLimbs(slot, x_slot, step);
+        MultiplyStepByLimbs(slot, step);
       } else {
-        MultiplyStep(slot, x_slot, step);
+        MultiplyStep(slot, step);
       }
-      if constexpr (kQuantized && kSetEnds == SetEnds::kHalves) {
-        if (step % 2 == 1) EndSet(slot, step / 2);
-      } else if constexpr (kQuantized && !kRegular) {
-        if (ends >> step & 1) EndSet(0, 0);
+      if constexpr (kSetsPerUnit > 0) {
+        constexpr int kSetSteps = kSteps / kSetsPerUnit;
+        const int i = slot * kSetsPerUnit + step / kSetSteps;
+        if (step % kSetSteps == kSetSteps - 1) EndSet(i, set + i);
+      } else if constexpr (kQuantized && kSetEnds == SetEnds::kAnywhere) {
+        if ((ends >> step & 1) == 0) continue;
+        EndSet(0, set++);
+        BW_UNROLL
+        for (int m = 0; m < kTilesM; ++m) scale_ring[0][m] = scale_ring[1][m];
+        LoadNextScale(1);
       }
-    }
-    if constexpr (kQuantized && kSetEnds == SetEnds::kEach) EndSet(slot, 0);
-    if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
-      if (--set_units_left > 0 && !last) return;
-      EndSet(slot, 0);
-      set_units_left = set_units;
     }
   }
+  // Whether a set of whole units, two or four, ends with unit `slot` of a round.
+  BW_DEVICE bool SetEndsWith(int slot) const {
+    static_assert(kDepth == 4 || !kQuantized || kSetEnds != SetEnds::kUnits);
+    return slot == 3 || (slot == 1 && weights.table.set_units == 2);
+  }
 
-  // To shared memory: sums[column * kSumStride + row].
-  BW_DEVICE void Write(int m, float* sums) const {
-    const int g = Lane() / 4, t = Lane() % 4;
+  // To shared memory: sums[column * kSumStride + row], of which this lane's first is at `to`.
+  BW_DEVICE void Write(int m, float* to) const {
     BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
       BW_UNROLL
-      for (int c = 0; c < 4; ++c) sums[(n * 8 + 2 * t + c % 2) * kSumStride + g + c / 2 * 8] = sum[m][n][c];
+      for (int c = 0; c < 4; ++c) to[(n * 8 + c % 2) * kSumStride + c / 2 * 8] = sum[m][n][c];
     }
   }
 
   // The weights of the first units and their scales: they do not wait for the kernel before.
-  BW_DEVICE void Begin(int segment, int begin, int end) {
+  BW_DEVICE void Begin(int segment, int begin, int units) {
+    if constexpr (kQuantized) {
+      if (units == 0) return;
+      set = kSetsPerUnit > 0 ? begin * kSetsPerUnit : Load(&weights.table.segments[segment].set_begin);
+      BW_UNROLL
+      for (int m = 0; m < kTilesM; ++m) next_scale[m] = Scale(weights.scales, m, set);
+    }
     BW_UNROLL
     for (int i = 0; i < kDepth; ++i) {
-      if (begin + i < end) LoadWeights(i);
+      if (i < units) LoadUnit(i);
     }
-    if constexpr (kQuantized) {
-      if (begin == end) return;
-      BeginScales(segment, begin);
-      BW_UNROLL
-      for (int i = 0; i < kDepth; ++i) {
-        if (begin + i < end) LoadUnitScales(i);
+    NextLoads();
+    if constexpr (kQuantized && kSetsPerUnit == 0) {
+      // Of sets that are units, those that end with the second and with the last unit of a round. Of longer
+      // ones there is only the latter.
+      LoadNextScale(0);
+      if (kSetEnds == SetEnds::kUnits && weights.table.set_units > 2) {
+        BW_UNROLL
+        for (int m = 0; m < kTilesM; ++m) next_scale[m] -= kScaleStep;
       }
+      LoadNextScale(1);
     }
   }
 
-  // Segments [segment, segment_end), units [begin, end); finish(segment) when a segment's sum is complete.
+  // Segments [segment, segment_end), whose units are [unit, end); finish() when the next
+  // segment's sum is complete.
   template <typename Finish>
-  BW_DEVICE void Run(int segment, int segment_end, int begin, int end, const Finish& finish) {
+  BW_DEVICE void Run(int segment, int segment_end, int unit, int end, const Finish& finish) {
+    const WeightTable& table = weights.table;
+    // Units until the segment's end and until the last one's, from the round's first on.
+    int segment_units = FirstUnit(table, segment + 1) - unit, units = end - unit;
     BW_UNROLL
     for (int i = 0; i < kDepthX; ++i) {
-      if (begin + i < end) LoadX(i);
+      if (i < units) LoadX(i);
     }
-    int bound = FirstUnit(weights.table, segment + 1);
-    const auto finish_segment = [&] {
-      if constexpr (kLimbs > 1) AddRest();
-      finish(segment++);
-      Clear();
-      bound = FirstUnit(weights.table, segment + 1);
+    // The segment that ends before unit `i` of the round, and those behind it that have no units; whether
+    // there are more.
+    const auto finish_segments = [&](int i) {
+      while (segment_units == i) {
+        if constexpr (kLimbs > 1) AddRest();
+        finish();
+        if (++segment == segment_end) return false;
+        Clear();
+        segment_units = FirstUnit(table, segment + 1) - unit;
+      }
+      return true;
     };
-    for (int unit = begin; unit < end; unit += kDepth) {
+    if (!finish_segments(0)) return;
+    for (;;) {
       BW_UNROLL
       for (int i = 0; i < kDepth; ++i) {
-        if (unit + i >= end) break;
-        while (unit + i == bound) finish_segment();  // NOLINT(bugprone-infinite-loop): it moves `bound` on
-        MultiplyUnit(i, i % kDepthX, unit + i, unit + i + 1 == bound);
-        if (unit + i + kDepth < end) {
-          LoadWeights(i);
-          if constexpr (kQuantized) LoadUnitScales(i);
+        MultiplyUnit(i, unit + i);
+        if (i + kDepth < units) LoadUnit(i);
+        if (i + kDepthX < units) LoadX(i + kDepthX);
+        if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
+          if (!SetEndsWith(i)) continue;
+          EndSet(i / 2, set++);
+          LoadNextScale(i / 2);
         }
-        if (unit + i + kDepthX < end) LoadX(i % kDepthX);
+        if (!finish_segments(i + 1)) return;
       }
+      NextLoads();
+      BW_UNROLL
+      for (int n = 0; n < kTilesN; ++n) next_x[n] += kDepth * kPairs * 32;
+      set += kDepth * kSetsPerUnit;
+      unit += kDepth;
+      segment_units -= kDepth;
+      units -= kDepth;
     }
-    while (segment < segment_end) finish_segment();  // NOLINT(bugprone-infinite-loop): it moves `segment` on
   }
 };
 
@@ -500,7 +492,7 @@ BW_DEVICE void WriteTile(const StreamMatmulArgs& args, const StreamMatmulArgs::O
                          const float* sums) {
   const WeightTable& table = output.weights.table;
   constexpr int kStep = kTilesN * 8 * kSumStride;
-  for (int e = ThreadIndex(); e < kTileRows * 8 * kTilesN; e += BlockThreads()) {
+  for (uint32_t e = ThreadIndex(); e < kTileRows * 8 * kTilesN; e += BlockThreads()) {
     const int row = e / kTileRows, column = tile * kTileRows + e % kTileRows;
     if (row >= args.rows || column >= output.weights.rows) continue;
     for (int r = 0; r < table.root_count; ++r) {
@@ -532,20 +524,32 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
   const int first_tile = block * kTilesM;
   auto* sums = reinterpret_cast<float*>(SharedMemory());
   constexpr int kStep = kTilesN * 8 * kSumStride;
-  const int warps = BlockThreads() / 32;
-  const int segment_begin = Warp() * table.segment_count / warps;
-  const int segment_end = (Warp() + 1) * table.segment_count / warps;
+  const auto thread = static_cast<uint32_t>(ThreadIndex());
+  const int warp =
+      Shuffle(thread / 32, 0);  // as the compiler does not know that it is the same for all lanes
+  const auto bound = [&](int segment) {
+    return segment < table.segment_count ? segment : table.segment_count;
+  };
+  const int segment_begin = bound(warp * args.warp_segments);
+  const int segment_end = bound(segment_begin + args.warp_segments);
   const int begin = FirstUnit(table, segment_begin), end = FirstUnit(table, segment_end);
 
   LetNextKernelStart();
-  WarpStream<kFormat, kSetEnds, kTilesM, kTilesN> stream(args, output.weights, first_tile, begin);
-  stream.Begin(segment_begin, begin, end);
-  WaitForPreviousKernel();
-  if (segment_begin < segment_end) {
-    stream.Run(segment_begin, segment_end, begin, end, [&](int segment) {
+  const auto run = [&](auto&& stream) {
+    stream.Begin(segment_begin, begin, end - begin);
+    WaitForPreviousKernel();
+    if (segment_begin == segment_end) return;
+    float* to = sums + segment_begin * kStep + 2 * (thread % 4) * kSumStride + thread % 32 / 4;
+    stream.Run(segment_begin, segment_end, begin, end, [&] {
       BW_UNROLL
-      for (int m = 0; m < kTilesM; ++m) stream.Write(m, sums + (m * table.segment_count + segment) * kStep);
+      for (int m = 0; m < kTilesM; ++m) stream.Write(m, to + m * table.segment_count * kStep);
+      to += kStep;
     });
+  };
+  if (!IsQuantized(kFormat) || !output.weights.half_scales) {
+    run(WarpStream<kFormat, kSetEnds, false, kTilesM, kTilesN>(args, output.weights, first_tile, begin));
+  } else {
+    run(WarpStream<kFormat, kSetEnds, true, kTilesM, kTilesN>(args, output.weights, first_tile, begin));
   }
   SyncBlock();
   BW_UNROLL

@@ -64,7 +64,7 @@ constexpr int kSumsMax = 12;  // on the stack at once
 
 // How the sets of a quantised matrix lie in its units: kernels are faster where it is one of the first two.
 enum class SetEnds : int32_t {
-  kUnits,     // every unit belongs to one set; set_units of them from a segment's start on
+  kUnits,     // every set is set_units whole units: 2, or 4 of int8
   kEach,      // every unit is a set
   kHalves,    // int4: a set is half a unit
   kAnywhere,  // as set_ends says
@@ -100,9 +100,13 @@ struct WeightView {
   uint8_t unused[7] = {};
 };
 
-// Where the bytes of (tile, unit) begin.
+// How many units stand before (tile, unit), and where its bytes begin.
+template <typename Int>
+constexpr Int UnitIndex(Int tile, Int unit, Int units) {
+  return (tile / kBlockTiles * units + unit) * kBlockTiles + tile % kBlockTiles;
+}
 constexpr int64_t UnitOffset(TensorFormat format, int64_t tile, int64_t unit, int64_t units) {
-  return ((tile / kBlockTiles * units + unit) * kBlockTiles + tile % kBlockTiles) * UnitBytes(format);
+  return UnitIndex(tile, unit, units) * UnitBytes(format);
 }
 
 }  // namespace bellwether::gpu

@@ -19,12 +19,6 @@ SPILLS_ALLOWED = {
     "tile_int4_128_1": {"sm_90a": 800},
     # Once a block.
     "mma_tile_int8_1": {"sm_80": 8, "sm_90a": 28},
-    # Once a segment; three blocks a multiprocessor (80 registers) are worth more.
-    "stream_int4_halves_1x1": {"sm_80": 92, "sm_90a": 92, "sm_100": 32},
-    "stream_int4_units_1x1": {"sm_80": 76, "sm_90a": 76},
-    "stream_int4_units_2x1": {"sm_80": 88, "sm_90a": 88},
-    "stream_int4_each_1x1": {"sm_80": 64, "sm_90a": 44},
-    "stream_int8_units_1x1": {"sm_80": 36, "sm_90a": 36},
     # Once a tile of 64 positions.
     "attend_block_8": {"sm_80": 80, "sm_90a": 16, "sm_100": 280},
     "attend_tile_8": {"sm_90a": 80},

@@ -130,6 +130,7 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
     gpu::StreamMatmulArgs args{
         .output_count = static_cast<int32_t>(products.size()),
         .rows = static_cast<int32_t>(std::min<int64_t>(rows - row, 8 * tiles_n)),
+        .warp_segments = static_cast<int32_t>(Blocks(segments, warps)),
         .x = reinterpret_cast<const gpu::Words4*>(operand_.data()) + row / 8 * form.packed_cols(),
         .limb_stride = operand_.bytes() / limbs_ / static_cast<int64_t>(sizeof(gpu::Words4)),
         .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
