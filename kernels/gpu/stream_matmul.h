@@ -30,7 +30,7 @@ struct StreamMatmulArgs {
   int32_t output_count = 0;
   int32_t rows = 0;              // of x, at most 8 kTilesN
   uint32_t magic = 0x43004300u;  // kMagic
-  int32_t warp_segments = 0;     // that a warp takes: warps of a block by them are all
+  int32_t warp_segments = 0;     // that each warp of a block takes, as far as there are so many
   const Words4* x = nullptr;     // operand in fragments
   int64_t limb_stride = 0;       // words of x from a limb to the next
   const float* set_sums =
@@ -128,7 +128,7 @@ BW_DEVICE uint32_t InRegister(uint32_t value) { return Shuffle(Lane() == 0 ? val
 
 // One warp walks its segments: sums of each for kTilesM x kTilesN tiles. It goes by rounds of kDepth units,
 // so that registers and offsets of addresses are known to the compiler.
-template <TensorFormat kFormat, SetEnds kSetEnds, bool kHalfScales, int kTilesM, int kTilesN>
+template <TensorFormat kFormat, SetEnds kSetEnds, bool kHalfScales, bool kOffsets, int kTilesM, int kTilesN>
 struct WarpStream {
   static constexpr bool kQuantized = IsQuantized(kFormat);
   static constexpr int kLimbs = Limbs(kFormat);
@@ -136,29 +136,31 @@ struct WarpStream {
   static constexpr int kParts = PartsPerUnit(kFormat);
   static constexpr int kPairs = kSteps / 2;                     // of steps: what a lane loads of x at once
   static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
-  // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory; and of x, which
-  // is nearer.
-  static constexpr bool kManyScales = kSetEnds == SetEnds::kHalves && (kTilesM == 2 || !kHalfScales);
-  static constexpr int kDepth =
-      kFormat == TensorFormat::kBF16 || kFormat == TensorFormat::kF32 || kManyScales ? 2 : 4;
-  static constexpr int kDepthX = 2;
-  static constexpr int kScaleStep = kHalfScales ? 32 : 64;  // bytes from set to set
-  // Sets that end in a unit whichever it is. Their scales travel with the unit; others are one or two sets
-  // ahead.
+  static constexpr int kScaleStep = kHalfScales ? 32 : 64;      // bytes from set to set
+  // Sets that end in a unit whichever it is. Their scales and offsets travel with the unit; others are one or
+  // two sets ahead.
   static constexpr int kSetsPerUnit = kSetEnds == SetEnds::kEach ? 1 : kSetEnds == SetEnds::kHalves ? 2 : 0;
+  // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory, or half of that
+  // where registers are needed for scales; and of x, which is nearer.
+  static constexpr int kScaleWords = (kSetEnds == SetEnds::kAnywhere ? 2 : kSetsPerUnit) * kTilesM *
+                                     (kHalfScales ? 1 : 2) * (kOffsets ? 2 : 1);
+  static constexpr int kDepth = kFormat == TensorFormat::kF16 || (kQuantized && kScaleWords <= 2) ? 4 : 2;
+  static constexpr int kDepthX = 2;
   static constexpr int kScales = kSetsPerUnit > 0 ? kDepth* kSetsPerUnit : 2;
 
   const StreamMatmulArgs& args;
   const WeightView& weights;
   const uint32_t lane = static_cast<uint32_t>(ThreadIndex()) % 32;  // unsigned, as divisions are shorter then
   const uint32_t first_tile;
-  const uint32_t magic, zero_point, has_offsets;
+  const uint32_t magic, zero_point;
+  const int64_t to_offsets;  // bytes from a scale to its offset
   // Of this lane: the first unit of the round that is not loaded yet, likewise its scales, and the round's
   // first unit of x.
   const Words4* next_unit;
   const Words4* next_x[kTilesN];
-  const char* next_scale[kTilesM];
-  int set = 0;  // the round's first, or where units do not say which set, the one at hand
+  const char* next_scale[kTilesM] = {};
+  bool row_there[kTilesN];  // whether this lane's row of x is
+  int set = 0;              // the round's first, or where units do not say which set, the one at hand
 
   float sum[kTilesM][kTilesN][4];
   // Of the set at hand. NOLINTNEXTLINE(bugprone-branch-clone): kTilesM may be 1.
@@ -168,6 +170,7 @@ struct WarpStream {
   float rest[kLimbs > 1 ? kTilesM : 1][kTilesN][4];  // NOLINT(bugprone-branch-clone): likewise
   Words4 x_ring[kDepthX][kTilesN][kPairs][kLimbs];
   Words2 scale_ring[kScales][kTilesM];
+  Words2 offset_ring[kOffsets ? kScales : 1][kTilesM];
 
   // 32 bits count the units and the sets of a matrix: there are 64 columns and more for each of 16 rows.
   BW_DEVICE WarpStream(const StreamMatmulArgs& a, const WeightView& w, uint32_t tile, uint32_t unit)
@@ -176,14 +179,19 @@ struct WarpStream {
         first_tile(tile),
         magic(InRegister(a.magic)),
         zero_point(InRegister(ZeroPoint(w))),
-        has_offsets(InRegister(w.offsets != nullptr ? 1 : 0)) {
+        to_offsets(static_cast<const char*>(w.offsets) - static_cast<const char*>(w.scales)) {
     const uint32_t units = w.table.units;
     next_unit =
         static_cast<const Words4*>(w.values) + uint64_t{UnitIndex(tile, unit, units)} * (kParts * 32) + lane;
     for (uint32_t n = 0; n < kTilesN; ++n) {
-      // A row that is not there is the first one once more: its sums are not written.
-      const bool there = static_cast<int>(n * 8 + lane / 4) < a.rows;
-      next_x[n] = a.x + uint64_t{(there ? n * units : 0) + unit} * (kPairs * 32) + (there ? lane : lane % 4);
+      next_x[n] = a.x + uint64_t{n * units + unit} * (kPairs * 32) + lane;
+      row_there[n] = static_cast<int>(n * 8 + lane / 4) < a.rows;
+      for (int i = 0; i < kDepthX; ++i) {
+        for (int p = 0; p < kPairs; ++p) {
+          for (Words4& limb : x_ring[i][n][p])
+            limb = Words4{0, 0, 0, 0};  // and so it stays for rows that are not there
+        }
+      }
     }
     Clear();
   }
@@ -205,14 +213,19 @@ struct WarpStream {
 
   // Of two tiles the second may lie past the last one: values have room for it (weights.h), scales have not,
   // and its sums are not written.
-  BW_DEVICE const char* Scale(const void* scales, int m, uint32_t index) const {
+  BW_DEVICE const char* Scale(int m, uint32_t index) const {
     const uint32_t tile = first_tile + (first_tile + m < static_cast<uint32_t>(weights.tiles) ? m : 0);
-    return static_cast<const char*>(scales) + uint64_t{tile * weights.table.sets + index} * kScaleStep +
-           lane / 4 * (kScaleStep / 8);
+    return static_cast<const char*>(weights.scales) +
+           uint64_t{tile * weights.table.sets + index} * kScaleStep + lane / 4 * (kScaleStep / 8);
   }
-  BW_DEVICE static Words2 LoadScale(const char* at) {
+  BW_DEVICE static Words2 LoadPair(const char* at) {
     if constexpr (kHalfScales) return LoadRowPair(at, true);
     return Load(reinterpret_cast<const Words2*>(at));
+  }
+  // A set's scale and offset.
+  BW_DEVICE void LoadScale(int slot, int m, const char* at) {
+    scale_ring[slot][m] = LoadPair(at);
+    if constexpr (kOffsets) offset_ring[slot][m] = LoadPair(at + to_offsets);
   }
 
   // Weights of unit `slot` of a round into their registers, and scales that travel with them.
@@ -224,14 +237,16 @@ struct WarpStream {
         a_ring[slot][m][p] = LoadStream(next_unit + slot * kUnitWords + (m * kParts + p) * 32);
       BW_UNROLL
       for (int i = slot * kSetsPerUnit; i < (slot + 1) * kSetsPerUnit; ++i)
-        scale_ring[i][m] = LoadScale(next_scale[m] + i * kScaleStep);
+        LoadScale(i, m, next_scale[m] + i * kScaleStep);
     }
   }
-  BW_DEVICE void LoadX(int unit) {
+  // `there`: whether the unit is.
+  BW_DEVICE void LoadX(int unit, bool there) {
     BW_UNROLL
     for (int n = 0; n < kTilesN; ++n) {
       BW_UNROLL
       for (int p = 0; p < kPairs; ++p) {
+        if (!there || !row_there[n]) continue;
         const Words4* const first = next_x[n] + (unit * kPairs + p) * 32;
         BW_UNROLL
         for (int limb = 0; limb < kLimbs; ++limb)
@@ -242,7 +257,7 @@ struct WarpStream {
   BW_DEVICE void LoadNextScale(int slot) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      scale_ring[slot][m] = LoadScale(next_scale[m]);
+      LoadScale(slot, m, next_scale[m]);
       next_scale[m] += kScaleStep;
     }
   }
@@ -267,19 +282,23 @@ struct WarpStream {
         }
       }
     }
-    if (has_offsets != 0) AddOffsets(index);
+    if constexpr (kOffsets) AddOffsets(slot, index);
   }
-  BW_DEVICE void AddOffsets(int index) {
+  BW_DEVICE void AddOffsets(int slot, int index) {
     BW_UNROLL
     for (int m = 0; m < kTilesM; ++m) {
-      const RowPair offset = Value(LoadScale(Scale(weights.offsets, m, index)), kHalfScales);
+      const RowPair offset = Value(offset_ring[slot][m], kHalfScales);
       BW_UNROLL
       for (int n = 0; n < kTilesN; ++n) {
         if (n * 8 >= args.rows) continue;
-        const float* x_sums = args.set_sums + (n * weights.table.sets + index) * 8 + 2 * (lane % 4);
+        const auto* x_sums =
+            reinterpret_cast<const Words2*>(args.set_sums) + (n * weights.table.sets + index) * 4 + lane % 4;
+        const Words2 x_sum = Load(x_sums);
         BW_UNROLL
-        for (int c = 0; c < 4; ++c)
-          sum[m][n][c] = Fma(c < 2 ? offset.low : offset.high, Load(x_sums + c % 2), sum[m][n][c]);
+        for (int c = 0; c < 4; ++c) {
+          sum[m][n][c] =
+              Fma(c < 2 ? offset.low : offset.high, BitsFloat(c % 2 == 0 ? x_sum.x : x_sum.y), sum[m][n][c]);
+        }
       }
     }
   }
@@ -350,7 +369,10 @@ struct WarpStream {
         if ((ends >> step & 1) == 0) continue;
         EndSet(0, set++);
         BW_UNROLL
-        for (int m = 0; m < kTilesM; ++m) scale_ring[0][m] = scale_ring[1][m];
+        for (int m = 0; m < kTilesM; ++m) {
+          scale_ring[0][m] = scale_ring[1][m];
+          if constexpr (kOffsets) offset_ring[0][m] = offset_ring[1][m];
+        }
         LoadNextScale(1);
       }
     }
@@ -376,7 +398,7 @@ struct WarpStream {
       if (units == 0) return;
       set = kSetsPerUnit > 0 ? begin * kSetsPerUnit : Load(&weights.table.segments[segment].set_begin);
       BW_UNROLL
-      for (int m = 0; m < kTilesM; ++m) next_scale[m] = Scale(weights.scales, m, set);
+      for (int m = 0; m < kTilesM; ++m) next_scale[m] = Scale(m, set);
     }
     BW_UNROLL
     for (int i = 0; i < kDepth; ++i) {
@@ -384,8 +406,8 @@ struct WarpStream {
     }
     NextLoads();
     if constexpr (kQuantized && kSetsPerUnit == 0) {
-      // Of sets that are units, those that end with the second and with the last unit of a round. Of longer
-      // ones there is only the latter.
+      // Of sets that are whole units, the one that ends with a round's second unit and the one that ends with
+      // its last; if they have four units there is only the latter.
       LoadNextScale(0);
       if (kSetEnds == SetEnds::kUnits && weights.table.set_units > 2) {
         BW_UNROLL
@@ -395,17 +417,15 @@ struct WarpStream {
     }
   }
 
-  // Segments [segment, segment_end), whose units are [unit, end); finish() when the next
-  // segment's sum is complete.
+  // Segments [segment, segment_end), whose units are [unit, end); finish() when the next one's sum is
+  // complete.
   template <typename Finish>
   BW_DEVICE void Run(int segment, int segment_end, int unit, int end, const Finish& finish) {
     const WeightTable& table = weights.table;
     // Units until the segment's end and until the last one's, from the round's first on.
     int segment_units = FirstUnit(table, segment + 1) - unit, units = end - unit;
     BW_UNROLL
-    for (int i = 0; i < kDepthX; ++i) {
-      if (i < units) LoadX(i);
-    }
+    for (int i = 0; i < kDepthX; ++i) LoadX(i, i < units);
     // The segment that ends before unit `i` of the round, and those behind it that have no units; whether
     // there are more.
     const auto finish_segments = [&](int i) {
@@ -424,7 +444,7 @@ struct WarpStream {
       for (int i = 0; i < kDepth; ++i) {
         MultiplyUnit(i, unit + i);
         if (i + kDepth < units) LoadUnit(i);
-        if (i + kDepthX < units) LoadX(i + kDepthX);
+        LoadX(i + kDepthX, i + kDepthX < units);
         if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
           if (!SetEndsWith(i)) continue;
           EndSet(i / 2, set++);
@@ -509,6 +529,33 @@ constexpr int64_t StreamMatmulSharedBytes(int segments, int tiles_m, int tiles_n
   return static_cast<int64_t>(segments) * tiles_m * tiles_n * 8 * kSumStride * 4;
 }
 
+// The sums of all segments of kTilesM tiles to shared memory.
+template <TensorFormat kFormat, SetEnds kSetEnds, bool kHalfScales, bool kOffsets, int kTilesM, int kTilesN>
+BW_DEVICE void SumSegments(const StreamMatmulArgs& args, const WeightView& weights, int first_tile,
+                           float* sums) {
+  const WeightTable& table = weights.table;
+  constexpr int kStep = kTilesN * 8 * kSumStride;
+  const auto thread = static_cast<uint32_t>(ThreadIndex());
+  const int warp =
+      Shuffle(thread / 32, 0);  // as the compiler does not know that it is the same for all lanes
+  const auto segment = [&](int i) { return i < table.segment_count ? i : table.segment_count; };
+  const int segment_begin = segment(warp * args.warp_segments);
+  const int segment_end = segment(segment_begin + args.warp_segments);
+  const int begin = FirstUnit(table, segment_begin), end = FirstUnit(table, segment_end);
+
+  WarpStream<kFormat, kSetEnds, kHalfScales, kOffsets, kTilesM, kTilesN> stream(args, weights, first_tile,
+                                                                                begin);
+  stream.Begin(segment_begin, begin, end - begin);
+  WaitForPreviousKernel();
+  if (segment_begin == segment_end) return;
+  float* to = sums + segment_begin * kStep + 2 * (thread % 4) * kSumStride + thread % 32 / 4;
+  stream.Run(segment_begin, segment_end, begin, end, [&] {
+    BW_UNROLL
+    for (int m = 0; m < kTilesM; ++m) stream.Write(m, to + m * table.segment_count * kStep);
+    to += kStep;
+  });
+}
+
 // Grid: a block for each kTilesM tiles of each output. Shared memory: StreamMatmulSharedBytes.
 template <TensorFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
 BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
@@ -520,41 +567,25 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
     ++index;
   }
   const StreamMatmulArgs::Output& output = args.outputs[index];
-  const WeightTable& table = output.weights.table;
+  const WeightView& weights = output.weights;
   const int first_tile = block * kTilesM;
   auto* sums = reinterpret_cast<float*>(SharedMemory());
-  constexpr int kStep = kTilesN * 8 * kSumStride;
-  const auto thread = static_cast<uint32_t>(ThreadIndex());
-  const int warp =
-      Shuffle(thread / 32, 0);  // as the compiler does not know that it is the same for all lanes
-  const auto bound = [&](int segment) {
-    return segment < table.segment_count ? segment : table.segment_count;
-  };
-  const int segment_begin = bound(warp * args.warp_segments);
-  const int segment_end = bound(segment_begin + args.warp_segments);
-  const int begin = FirstUnit(table, segment_begin), end = FirstUnit(table, segment_end);
 
   LetNextKernelStart();
-  const auto run = [&](auto&& stream) {
-    stream.Begin(segment_begin, begin, end - begin);
-    WaitForPreviousKernel();
-    if (segment_begin == segment_end) return;
-    float* to = sums + segment_begin * kStep + 2 * (thread % 4) * kSumStride + thread % 32 / 4;
-    stream.Run(segment_begin, segment_end, begin, end, [&] {
-      BW_UNROLL
-      for (int m = 0; m < kTilesM; ++m) stream.Write(m, to + m * table.segment_count * kStep);
-      to += kStep;
-    });
-  };
-  if (!IsQuantized(kFormat) || !output.weights.half_scales) {
-    run(WarpStream<kFormat, kSetEnds, false, kTilesM, kTilesN>(args, output.weights, first_tile, begin));
+  if (!IsQuantized(kFormat) || (!weights.half_scales && weights.offsets == nullptr)) {
+    SumSegments<kFormat, kSetEnds, false, false, kTilesM, kTilesN>(args, weights, first_tile, sums);
+  } else if (weights.offsets == nullptr) {
+    SumSegments<kFormat, kSetEnds, true, false, kTilesM, kTilesN>(args, weights, first_tile, sums);
+  } else if (!weights.half_scales) {
+    SumSegments<kFormat, kSetEnds, false, true, kTilesM, kTilesN>(args, weights, first_tile, sums);
   } else {
-    run(WarpStream<kFormat, kSetEnds, true, kTilesM, kTilesN>(args, output.weights, first_tile, begin));
+    SumSegments<kFormat, kSetEnds, true, true, kTilesM, kTilesN>(args, weights, first_tile, sums);
   }
   SyncBlock();
+  constexpr int kStep = kTilesN * 8 * kSumStride;
   BW_UNROLL
   for (int m = 0; m < kTilesM; ++m)
-    WriteTile<kTilesN>(args, output, first_tile + m, sums + m * table.segment_count * kStep);
+    WriteTile<kTilesN>(args, output, first_tile + m, sums + m * weights.table.segment_count * kStep);
 }
 
 }  // namespace bellwether::gpu

@@ -62,7 +62,7 @@ struct Root {
 };
 constexpr int kSumsMax = 12;  // on the stack at once
 
-// How the sets of a quantised matrix lie in its units: kernels are faster where it is one of the first two.
+// How the sets of a quantised matrix lie in its units: kernels are faster where it is not the last one.
 enum class SetEnds : int32_t {
   kUnits,     // every set is set_units whole units: 2, or 4 of int8
   kEach,      // every unit is a set
