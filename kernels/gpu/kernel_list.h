@@ -22,8 +22,8 @@
   KERNEL(stream_bf16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 2>), 512, 1)         \
   KERNEL(stream_fp16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF16, SetEnds::kUnits, 1, 1>), 512, 1)          \
   KERNEL(stream_fp16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF16, SetEnds::kUnits, 1, 2>), 512, 1)          \
-  KERNEL(stream_fp32_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 1>), 512, 1)          \
-  KERNEL(stream_fp32_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 2>), 512, 1)          \
+  KERNEL(stream_fp32_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 1>), 256, 1)          \
+  KERNEL(stream_fp32_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 2>), 256, 1)          \
   KERNEL(stream_int8_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 1>), 256, 3)    \
   KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 1>), 256, 3)   \
   KERNEL(stream_int8_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 2, 1>), 256, 2)    \

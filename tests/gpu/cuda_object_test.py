@@ -18,7 +18,6 @@ SPILLS_ALLOWED = {
     "tile_int8_128_1": {"sm_90a": 976},
     "tile_int4_128_1": {"sm_90a": 800},
     # Once a block.
-    "stream_fp32_1x2": {"sm_100": 8},
     "mma_tile_int8_1": {"sm_80": 8, "sm_90a": 28},
     # Once a tile of 64 positions.
     "attend_block_8": {"sm_80": 80, "sm_90a": 16, "sm_100": 280},

@@ -124,8 +124,9 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
   const int tiles_m =
       IsQuantized(form.format) && wide && tiles_n == 1 && two_fit && tiles >= 6 * multiprocessors ? 2 : 1;
   const int64_t blocks = Blocks(tiles, tiles_m);
-  const int warps =
-      std::min(segments, IsQuantized(form.format) || blocks >= multiprocessors * 3 / 2 ? 8 : 16);
+  const Kernel kernel = StreamKernel(form, tiles_m, tiles_n);
+  const int most_warps = gpu::kKernels[static_cast<int>(kernel)].threads_max / 32;
+  const int warps = std::min({segments, most_warps, blocks >= multiprocessors * 3 / 2 ? 8 : 16});
   for (int64_t row = 0; row < rows; row += 8 * tiles_n) {
     gpu::StreamMatmulArgs args{
         .output_count = static_cast<int32_t>(products.size()),
@@ -144,8 +145,7 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
                          .stride = product.stride};
       grid += Blocks(Of(*product.weights).form().tiles, tiles_m);
     }
-    Launch(StreamKernel(form, tiles_m, tiles_n), {grid}, warps * 32,
-           gpu::StreamMatmulSharedBytes(segments, tiles_m, tiles_n), args);
+    Launch(kernel, {grid}, warps * 32, gpu::StreamMatmulSharedBytes(segments, tiles_m, tiles_n), args);
   }
 }
 
