@@ -99,6 +99,7 @@ BW_DEVICE Words4 LoadStream(const void* p) {
                : "l"(p));
   return v;
 }
+BW_DEVICE void Prefetch64(const void* p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 BW_DEVICE char* SharedMemory() {
   extern __shared__ __align__(1024) char shared_memory[];

@@ -103,6 +103,9 @@ inline Words4 LoadStream(const void* p, const Where& where = Where::current()) {
   std::memcpy(&value, p, sizeof(value));
   return value;
 }
+inline void Prefetch64(const void* p, const Where& where = Where::current()) {
+  emulated::running.block->CheckGlobal(p, 1, 1, "Prefetch64", where);
+}
 
 inline char* SharedMemory() { return emulated::running.shared; }
 inline void CopyAsync16(void* shared, const void* global, const Where& where = Where::current()) {

@@ -268,6 +268,29 @@ struct WarpStream {
     for (int m = 0; m < kTilesM; ++m) next_scale[m] += kDepth * kSetsPerUnit * kScaleStep;
   }
 
+  // Asks for `units` units from the next one on that is to be loaded, a round of them at most, and for their
+  // scales, or the next ones.
+  BW_DEVICE void PrefetchRound(uint32_t units) const {
+    constexpr uint32_t kPieces = kTilesM * kParts * 8;  // of 64 bytes in a unit
+    const auto* const values = reinterpret_cast<const char*>(next_unit - lane);
+    BW_UNROLL
+    for (uint32_t first = 0; first < kDepth * kPieces; first += 32) {
+      const uint32_t unit = (first + lane) / kPieces, piece = (first + lane) % kPieces;
+      if (unit < units) Prefetch64(values + unit * (kUnitWords * 16) + piece * 64);
+    }
+    if constexpr (kQuantized) {
+      constexpr uint32_t kUnitScales = kSetsPerUnit * kScaleStep;
+      const bool there = lane < kDepth * kUnitScales / 64 && lane * 64 < units * kUnitScales;
+      const bool next = kSetsPerUnit == 0 && lane == 0 && units > 0;
+      BW_UNROLL
+      for (int m = 0; m < kTilesM; ++m) {
+        const char* const scales = next_scale[m] - lane / 4 * (kScaleStep / 8) + lane * 64;
+        if (there || next) Prefetch64(scales);
+        if (kOffsets && (there || next)) Prefetch64(scales + to_offsets);
+      }
+    }
+  }
+
   // The set's scale times its dot product, and its offset times the sum of x.
   BW_DEVICE void EndSet(int slot, int index) {
     BW_UNROLL
@@ -415,6 +438,9 @@ struct WarpStream {
       }
       LoadNextScale(1);
     }
+    // What the next round reads is on its way too: a warp has few rounds, and may begin long before it is
+    // allowed to go on.
+    if (units > kDepth) PrefetchRound(units - kDepth);
   }
 
   // Segments [segment, segment_end), whose units are [unit, end); finish() when the next one's sum is
