@@ -532,19 +532,21 @@ BW_DEVICE float SumRoot(const WeightTable& table, const Root& root, const float*
   return StackSum(table, root, first, step);
 }
 
-// Writes the outputs of one tile, whose segments' sums are in shared memory.
-template <int kTilesN>
-BW_DEVICE void WriteTile(const StreamMatmulArgs& args, const StreamMatmulArgs::Output& output, int tile,
-                         const float* sums) {
+// Writes the outputs of kTilesM tiles, whose segments' sums are in shared memory.
+template <int kTilesM, int kTilesN>
+BW_DEVICE void WriteTiles(const StreamMatmulArgs& args, const StreamMatmulArgs::Output& output,
+                          int first_tile, const float* sums) {
   const WeightTable& table = output.weights.table;
-  constexpr int kStep = kTilesN * 8 * kSumStride;
-  for (uint32_t e = ThreadIndex(); e < kTileRows * 8 * kTilesN; e += BlockThreads()) {
-    const int row = e / kTileRows, column = tile * kTileRows + e % kTileRows;
+  constexpr int kStep = kTilesN * 8 * kSumStride, kColumns = kTilesM * kTileRows;
+  for (uint32_t e = ThreadIndex(); e < kColumns * 8 * kTilesN; e += BlockThreads()) {
+    const int row = e / kColumns, column = first_tile * kTileRows + e % kColumns;
     if (row >= args.rows || column >= output.weights.rows) continue;
+    const int tile = e % kColumns / kTileRows;
+    const float* tile_sums = sums + tile * table.segment_count * kStep + row * kSumStride + e % kTileRows;
     for (int r = 0; r < table.root_count; ++r) {
       const Root root =
           table.root_count == 1 ? Root{0, table.segment_count, table.order} : Load(&table.roots[r]);
-      float sum = SumRoot(table, root, sums + row * kSumStride + e % kTileRows, kStep);
+      float sum = SumRoot(table, root, tile_sums, kStep);
       if (output.bias != nullptr) sum += Load(output.bias + column);
       Store(output.y + r * output.root_stride + row * output.stride + column, sum);
     }
@@ -608,10 +610,7 @@ BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
     SumSegments<kFormat, kSetEnds, true, true, kTilesM, kTilesN>(args, weights, first_tile, sums);
   }
   SyncBlock();
-  constexpr int kStep = kTilesN * 8 * kSumStride;
-  BW_UNROLL
-  for (int m = 0; m < kTilesM; ++m)
-    WriteTile<kTilesN>(args, output, first_tile + m, sums + m * weights.table.segment_count * kStep);
+  WriteTiles<kTilesM, kTilesN>(args, output, first_tile, sums);
 }
 
 }  // namespace bellwether::gpu
