@@ -38,6 +38,7 @@ enum class Misuse {
   kWriteBehind,
   kMisaligned,
   kReadFreed,
+  kPrefetchBehind,
   kCopyBehind,
   kCopyToMisaligned,
   kCopyBehindShared,
@@ -88,6 +89,9 @@ void MisuseMemory(const MisuseArgs& args) {
       break;
     case Misuse::kReadFreed:
       if (one) Load(args.freed);
+      break;
+    case Misuse::kPrefetchBehind:
+      if (one) Prefetch64(args.data + 128);
       break;
     case Misuse::kCopyBehind:
       if (one) CopyAsync16(SharedMemory(), args.data + 128);
@@ -239,6 +243,7 @@ INSTANTIATE_TEST_SUITE_P(
                     {"thread 37: Store of 4 bytes out of bounds: byte 512 of an allocation of 512"}},
         Expectation{Misuse::kMisaligned, {"thread 37: LoadStream of 16 bytes", "no multiple of 16"}},
         Expectation{Misuse::kReadFreed, {"thread 37: Load of 4 bytes out of bounds"}},
+        Expectation{Misuse::kPrefetchBehind, {"thread 37: Prefetch64 of 1 bytes out of bounds"}},
         Expectation{Misuse::kCopyBehind, {"thread 37: CopyAsync16 of 16 bytes out of bounds"}},
         Expectation{Misuse::kCopyToMisaligned,
                     {"CopyAsync16 at byte 8 of shared memory", "no multiple of 16"}},
