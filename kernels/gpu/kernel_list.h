@@ -18,35 +18,35 @@
 
 // clang-format off
 #define BW_GPU_KERNELS(KERNEL)                                                                                          \
-  KERNEL(stream_bf16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 1>), 512, 2)         \
-  KERNEL(stream_bf16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kBF16, SetEnds::kUnits, 1, 2>), 512, 1)         \
-  KERNEL(stream_fp16_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF16, SetEnds::kUnits, 1, 1>), 512, 1)          \
-  KERNEL(stream_fp16_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF16, SetEnds::kUnits, 1, 2>), 512, 1)          \
-  KERNEL(stream_fp32_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 1>), 256, 1)          \
-  KERNEL(stream_fp32_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kF32, SetEnds::kUnits, 1, 2>), 256, 1)          \
-  KERNEL(stream_int8_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 1>), 256, 3)    \
-  KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 1>), 256, 3)   \
-  KERNEL(stream_int8_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 2, 1>), 256, 2)    \
-  KERNEL(stream_int8_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 2, 1>), 256, 2)   \
-  KERNEL(stream_int8_each_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kEach, 1, 2>), 256, 2)    \
-  KERNEL(stream_int8_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kUnits, 1, 2>), 256, 2)   \
-  KERNEL(stream_int8_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt8, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
-  KERNEL(stream_int4_each_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 1, 1>), 256, 3)    \
-  KERNEL(stream_int4_units_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 1>), 256, 3)   \
-  KERNEL(stream_int4_each_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 2, 1>), 256, 2)    \
-  KERNEL(stream_int4_units_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 2, 1>), 256, 2)   \
-  KERNEL(stream_int4_each_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kEach, 1, 2>), 256, 2)    \
-  KERNEL(stream_int4_units_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kUnits, 1, 2>), 256, 2)   \
-  KERNEL(stream_int4_halves_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 1>), 256, 3) \
-  KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 2, 1>), 256, 2) \
-  KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kHalves, 1, 2>), 256, 2) \
-  KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
-  KERNEL(mma_tile_bf16_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kBF16, 1>), kMmaTileThreads, 2)                  \
-  KERNEL(mma_tile_bf16_2, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kBF16, 2>), kMmaTileThreads, 2)                  \
-  KERNEL(mma_tile_fp16_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kF16, 1>), kMmaTileThreads, 2)                   \
-  KERNEL(mma_tile_fp32_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kF32, 1>), kMmaTileThreads, 1)                   \
-  KERNEL(mma_tile_int8_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kInt8, 1>), kMmaTileThreads, 2)                  \
-  KERNEL(mma_tile_int4_1, TileMatmulArgs, (MmaTileMatmul<TensorFormat::kInt4, 1>), kMmaTileThreads, 2)                  \
+  KERNEL(stream_bf16_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kBF16, SetEnds::kUnits, 1, 1>), 512, 2)         \
+  KERNEL(stream_bf16_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kBF16, SetEnds::kUnits, 1, 2>), 512, 1)         \
+  KERNEL(stream_fp16_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kF16, SetEnds::kUnits, 1, 1>), 512, 1)          \
+  KERNEL(stream_fp16_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kF16, SetEnds::kUnits, 1, 2>), 512, 1)          \
+  KERNEL(stream_fp32_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kF32, SetEnds::kUnits, 1, 1>), 256, 1)          \
+  KERNEL(stream_fp32_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kF32, SetEnds::kUnits, 1, 2>), 256, 1)          \
+  KERNEL(stream_int8_each_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kEach, 1, 1>), 256, 3)    \
+  KERNEL(stream_int8_units_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kUnits, 1, 1>), 256, 3)   \
+  KERNEL(stream_int8_each_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kEach, 2, 1>), 256, 2)    \
+  KERNEL(stream_int8_units_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kUnits, 2, 1>), 256, 2)   \
+  KERNEL(stream_int8_each_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kEach, 1, 2>), 256, 2)    \
+  KERNEL(stream_int8_units_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kUnits, 1, 2>), 256, 2)   \
+  KERNEL(stream_int8_any_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
+  KERNEL(stream_int4_each_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kEach, 1, 1>), 256, 3)    \
+  KERNEL(stream_int4_units_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kUnits, 1, 1>), 256, 3)   \
+  KERNEL(stream_int4_each_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kEach, 2, 1>), 256, 2)    \
+  KERNEL(stream_int4_units_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kUnits, 2, 1>), 256, 2)   \
+  KERNEL(stream_int4_each_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kEach, 1, 2>), 256, 2)    \
+  KERNEL(stream_int4_units_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kUnits, 1, 2>), 256, 2)   \
+  KERNEL(stream_int4_halves_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kHalves, 1, 1>), 256, 3) \
+  KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kHalves, 2, 1>), 256, 2) \
+  KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kHalves, 1, 2>), 256, 2) \
+  KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
+  KERNEL(mma_tile_bf16_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kBF16, 1>), kMmaTileThreads, 2)                  \
+  KERNEL(mma_tile_bf16_2, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kBF16, 2>), kMmaTileThreads, 2)                  \
+  KERNEL(mma_tile_fp16_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kF16, 1>), kMmaTileThreads, 2)                   \
+  KERNEL(mma_tile_fp32_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kF32, 1>), kMmaTileThreads, 1)                   \
+  KERNEL(mma_tile_int8_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kInt8, 1>), kMmaTileThreads, 2)                  \
+  KERNEL(mma_tile_int4_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kInt4, 1>), kMmaTileThreads, 2)                  \
   KERNEL(prepare, PrepareArgs, Prepare, 256, 1)                                                                         \
   KERNEL(set_sums, SetSumsArgs, SetSums, 256, 1)                                                                        \
   KERNEL(norm, NormArgs, Norm, 512, 1)                                                                                  \
@@ -73,17 +73,17 @@
   KERNEL(attend_tile_4, AttentionArgs, (AttendByTile<4, 2>), 256, 1)                                                    \
   KERNEL(attend_tile_8, AttentionArgs, (AttendByTile<8, 2>), 256, 1)                                                    \
   KERNEL(attend_tile_16, AttentionArgs, (AttendByTile<16, 1>), 256, 1)                                                                                       \
-  KERNEL(tile_bf16_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 1>), 384, 1)                              \
-  KERNEL(tile_bf16_64_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 64, 2>), 384, 1)                              \
-  KERNEL(tile_bf16_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 1>), 384, 1)                            \
-  KERNEL(tile_bf16_128_2, TileMatmulArgs, (TileMatmul<TensorFormat::kBF16, 128, 2>), 384, 1)                            \
-  KERNEL(tile_fp16_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kF16, 64, 1>), 384, 1)                               \
-  KERNEL(tile_fp16_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kF16, 128, 1>), 384, 1)                             \
-  KERNEL(tile_fp32_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kF32, 64, 1>), 384, 1)                               \
-  KERNEL(tile_int8_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt8, 64, 1>), 384, 1)                              \
-  KERNEL(tile_int8_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt8, 128, 1>), 384, 1)                            \
-  KERNEL(tile_int4_64_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt4, 64, 1>), 384, 1)                              \
-  KERNEL(tile_int4_128_1, TileMatmulArgs, (TileMatmul<TensorFormat::kInt4, 128, 1>), 384, 1)
+  KERNEL(tile_bf16_64_1, TileMatmulArgs, (TileMatmul<WeightFormat::kBF16, 64, 1>), 384, 1)                              \
+  KERNEL(tile_bf16_64_2, TileMatmulArgs, (TileMatmul<WeightFormat::kBF16, 64, 2>), 384, 1)                              \
+  KERNEL(tile_bf16_128_1, TileMatmulArgs, (TileMatmul<WeightFormat::kBF16, 128, 1>), 384, 1)                            \
+  KERNEL(tile_bf16_128_2, TileMatmulArgs, (TileMatmul<WeightFormat::kBF16, 128, 2>), 384, 1)                            \
+  KERNEL(tile_fp16_64_1, TileMatmulArgs, (TileMatmul<WeightFormat::kF16, 64, 1>), 384, 1)                               \
+  KERNEL(tile_fp16_128_1, TileMatmulArgs, (TileMatmul<WeightFormat::kF16, 128, 1>), 384, 1)                             \
+  KERNEL(tile_fp32_64_1, TileMatmulArgs, (TileMatmul<WeightFormat::kF32, 64, 1>), 384, 1)                               \
+  KERNEL(tile_int8_64_1, TileMatmulArgs, (TileMatmul<WeightFormat::kInt8, 64, 1>), 384, 1)                              \
+  KERNEL(tile_int8_128_1, TileMatmulArgs, (TileMatmul<WeightFormat::kInt8, 128, 1>), 384, 1)                            \
+  KERNEL(tile_int4_64_1, TileMatmulArgs, (TileMatmul<WeightFormat::kInt4, 64, 1>), 384, 1)                              \
+  KERNEL(tile_int4_128_1, TileMatmulArgs, (TileMatmul<WeightFormat::kInt4, 128, 1>), 384, 1)
 // clang-format on
 
 namespace bellwether::gpu {

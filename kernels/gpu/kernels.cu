@@ -5,9 +5,9 @@
 
 namespace bellwether::gpu {
 
-#define BW_GLOBAL(name, arguments, body, threads, blocks)                                                     \
+#define BW_GLOBAL(name, arguments, body, threads, blocks)                                                    \
   __global__ void __launch_bounds__(threads, blocks) name##_kernel(const __grid_constant__ arguments args) { \
-    body(args);                                                                                               \
+    body(args);                                                                                              \
   }
 BW_GPU_KERNELS(BW_GLOBAL)
 #undef BW_GLOBAL
@@ -18,9 +18,9 @@ BW_GPU_KERNELS(BW_GLOBAL)
 #else
 #define BW_HOPPER_BODY(body, args)
 #endif
-#define BW_GLOBAL(name, arguments, body, threads, blocks)                                                     \
+#define BW_GLOBAL(name, arguments, body, threads, blocks)                                                    \
   __global__ void __launch_bounds__(threads, blocks) name##_kernel(const __grid_constant__ arguments args) { \
-    BW_HOPPER_BODY(body, args);                                                                               \
+    BW_HOPPER_BODY(body, args);                                                                              \
   }
 BW_HOPPER_KERNELS(BW_GLOBAL)
 #undef BW_GLOBAL

@@ -23,13 +23,13 @@ constexpr int kMmaTileRows = 64;
 constexpr int kMmaTileThreads = 4 * 32;
 // Two blocks fit into a multiprocessor of the smallest cards (100 KiB), and need their registers; of fp32
 // one.
-constexpr int MmaTileSharedBytes(TensorFormat format) {
-  return (format == TensorFormat::kF32 ? 96 : 48) << 10;
+constexpr int MmaTileSharedBytes(WeightFormat format) {
+  return (format == WeightFormat::kF32 ? 96 : 48) << 10;
 }
 
-template <TensorFormat kFormat, int kStackDepth>
+template <WeightFormat kFormat, int kStackDepth>
 struct MmaTileBlock {
-  static_assert(kStackDepth == 1 || (kStackDepth == 2 && kFormat == TensorFormat::kBF16));
+  static_assert(kStackDepth == 1 || (kStackDepth == 2 && kFormat == WeightFormat::kBF16));
   static constexpr bool kQuantized = IsQuantized(kFormat);
   static constexpr int kLimbs = Limbs(kFormat);
   static constexpr int kParts = PartsPerUnit(kFormat);
@@ -248,7 +248,7 @@ struct MmaTileBlock {
       Words4 packed[kTilesM][kParts];
       BW_UNROLL
       for (int i = 0; i < kTilesM * kParts; ++i) {
-        if constexpr (kFormat == TensorFormat::kInt4) {
+        if constexpr (kFormat == WeightFormat::kInt4) {
           const Words2 words = reinterpret_cast<const Words2*>(weights + i * 32)[pair];
           packed[i][0] = Words4{words.x, words.y, 0, 0};
         } else {
@@ -312,7 +312,7 @@ struct MmaTileBlock {
 
 // Grid: x: ceil(rows / kMmaTileRows), y: 128 outputs each of all outputs, z: parts. Threads: kMmaTileThreads.
 // Shared memory: MmaTileSharedBytes. The operand is in fragments.
-template <TensorFormat kFormat, int kStackDepth>
+template <WeightFormat kFormat, int kStackDepth>
 BW_DEVICE void MmaTileMatmul(const TileMatmulArgs& args) {
   int block = BlockY();
   const TileMatmulArgs::Output& output = TileOutput(args, block);

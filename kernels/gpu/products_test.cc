@@ -204,35 +204,35 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
 // The kernel of `form` that takes so many tiles at once, if there is one.
 std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tiles_n) {
   struct Row {
-    TensorFormat format;
+    WeightFormat format;
     SetEnds set_ends;
     int tiles_m, tiles_n;
     Kernel kernel;
   };
   constexpr Row kRows[] = {
-      {TensorFormat::kBF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_bf16_1x1},
-      {TensorFormat::kBF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_bf16_1x2},
-      {TensorFormat::kF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp16_1x1},
-      {TensorFormat::kF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp16_1x2},
-      {TensorFormat::kF32, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp32_1x1},
-      {TensorFormat::kF32, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp32_1x2},
-      {TensorFormat::kInt8, SetEnds::kEach, 1, 1, Kernel::stream_int8_each_1x1},
-      {TensorFormat::kInt8, SetEnds::kEach, 2, 1, Kernel::stream_int8_each_2x1},
-      {TensorFormat::kInt8, SetEnds::kEach, 1, 2, Kernel::stream_int8_each_1x2},
-      {TensorFormat::kInt8, SetEnds::kUnits, 1, 1, Kernel::stream_int8_units_1x1},
-      {TensorFormat::kInt8, SetEnds::kUnits, 2, 1, Kernel::stream_int8_units_2x1},
-      {TensorFormat::kInt8, SetEnds::kUnits, 1, 2, Kernel::stream_int8_units_1x2},
-      {TensorFormat::kInt8, SetEnds::kAnywhere, 1, 1, Kernel::stream_int8_any_1x1},
-      {TensorFormat::kInt4, SetEnds::kEach, 1, 1, Kernel::stream_int4_each_1x1},
-      {TensorFormat::kInt4, SetEnds::kEach, 2, 1, Kernel::stream_int4_each_2x1},
-      {TensorFormat::kInt4, SetEnds::kEach, 1, 2, Kernel::stream_int4_each_1x2},
-      {TensorFormat::kInt4, SetEnds::kUnits, 1, 1, Kernel::stream_int4_units_1x1},
-      {TensorFormat::kInt4, SetEnds::kUnits, 2, 1, Kernel::stream_int4_units_2x1},
-      {TensorFormat::kInt4, SetEnds::kUnits, 1, 2, Kernel::stream_int4_units_1x2},
-      {TensorFormat::kInt4, SetEnds::kHalves, 1, 1, Kernel::stream_int4_halves_1x1},
-      {TensorFormat::kInt4, SetEnds::kHalves, 2, 1, Kernel::stream_int4_halves_2x1},
-      {TensorFormat::kInt4, SetEnds::kHalves, 1, 2, Kernel::stream_int4_halves_1x2},
-      {TensorFormat::kInt4, SetEnds::kAnywhere, 1, 1, Kernel::stream_int4_any_1x1},
+      {WeightFormat::kBF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_bf16_1x1},
+      {WeightFormat::kBF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_bf16_1x2},
+      {WeightFormat::kF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp16_1x1},
+      {WeightFormat::kF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp16_1x2},
+      {WeightFormat::kF32, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp32_1x1},
+      {WeightFormat::kF32, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp32_1x2},
+      {WeightFormat::kInt8, SetEnds::kEach, 1, 1, Kernel::stream_int8_each_1x1},
+      {WeightFormat::kInt8, SetEnds::kEach, 2, 1, Kernel::stream_int8_each_2x1},
+      {WeightFormat::kInt8, SetEnds::kEach, 1, 2, Kernel::stream_int8_each_1x2},
+      {WeightFormat::kInt8, SetEnds::kUnits, 1, 1, Kernel::stream_int8_units_1x1},
+      {WeightFormat::kInt8, SetEnds::kUnits, 2, 1, Kernel::stream_int8_units_2x1},
+      {WeightFormat::kInt8, SetEnds::kUnits, 1, 2, Kernel::stream_int8_units_1x2},
+      {WeightFormat::kInt8, SetEnds::kAnywhere, 1, 1, Kernel::stream_int8_any_1x1},
+      {WeightFormat::kInt4, SetEnds::kEach, 1, 1, Kernel::stream_int4_each_1x1},
+      {WeightFormat::kInt4, SetEnds::kEach, 2, 1, Kernel::stream_int4_each_2x1},
+      {WeightFormat::kInt4, SetEnds::kEach, 1, 2, Kernel::stream_int4_each_1x2},
+      {WeightFormat::kInt4, SetEnds::kUnits, 1, 1, Kernel::stream_int4_units_1x1},
+      {WeightFormat::kInt4, SetEnds::kUnits, 2, 1, Kernel::stream_int4_units_2x1},
+      {WeightFormat::kInt4, SetEnds::kUnits, 1, 2, Kernel::stream_int4_units_1x2},
+      {WeightFormat::kInt4, SetEnds::kHalves, 1, 1, Kernel::stream_int4_halves_1x1},
+      {WeightFormat::kInt4, SetEnds::kHalves, 2, 1, Kernel::stream_int4_halves_2x1},
+      {WeightFormat::kInt4, SetEnds::kHalves, 1, 2, Kernel::stream_int4_halves_1x2},
+      {WeightFormat::kInt4, SetEnds::kAnywhere, 1, 1, Kernel::stream_int4_any_1x1},
   };
   for (const Row& row : kRows) {
     if (row.format != form.format || row.set_ends != form.set_ends_at) continue;
@@ -334,8 +334,8 @@ TEST_P(ProductTest, StreamFollowsTheContract) {
 
 TEST_P(ProductTest, TilesFollowTheContract) {
   if (!gpu_.info().hopper) GTEST_SKIP() << "this card has no wgmma";
-  const TensorFormat format = weights_.form.format;
-  const int depths = format == TensorFormat::kBF16 ? 2 : 1;
+  const WeightFormat format = weights_.form.format;
+  const int depths = format == WeightFormat::kBF16 ? 2 : 1;
   for (const auto& [rows, tile_rows] :
        {std::pair{1, 64}, {63, 64}, {64, 64}, {65, 64}, {17, 128}, {65, 128}, {kRowsMax, 128}}) {
     if (tile_rows == 128 && weights_.form.format == WeightFormat::kF32) continue;
@@ -351,8 +351,8 @@ TEST_P(ProductTest, TilesFollowTheContract) {
 }
 
 TEST_P(ProductTest, TilesByMmaFollowTheContract) {
-  const TensorFormat format = weights_.form.format;
-  const int depths = format == TensorFormat::kBF16 ? 2 : 1;
+  const WeightFormat format = weights_.form.format;
+  const int depths = format == WeightFormat::kBF16 ? 2 : 1;
   for (const int rows : {1, 33, 64, 73}) {
     const Prepared prepared = Prepare(rows, OperandOrder::kFragments);
     for (int depth = 1; depth <= depths; ++depth) {
@@ -555,13 +555,13 @@ TEST(ProductsTest, OneLaunchTakesSeveralMatrices) {
                      {.grid_x = 2,
                       .grid_y = 2 + 1 + 1,
                       .threads = kMmaTileThreads,
-                      .shared_bytes = MmaTileSharedBytes(TensorFormat::kInt8)});
+                      .shared_bytes = MmaTileSharedBytes(WeightFormat::kInt8)});
   if (!gpu.info().hopper) return;
   ExpectThreeOutputs(gpu, 70, OperandOrder::kPieces, tiles, Kernel::tile_int8_64_1,
                      {.grid_x = 2,
                       .grid_y = 2 + 1 + 1,
                       .threads = kTileMatmulThreads,
-                      .shared_bytes = TileMatmulSharedBytes(TensorFormat::kInt8, 64)});
+                      .shared_bytes = TileMatmulSharedBytes(WeightFormat::kInt8, 64)});
 }
 
 }  // namespace

@@ -41,13 +41,13 @@ struct StreamMatmulArgs {
 constexpr uint32_t kMagic = 0x43004300u;
 
 // The A fragment of step `step` of a unit. `magic` is kMagic, zero_point that of int4.
-template <TensorFormat kFormat>
+template <WeightFormat kFormat>
 BW_DEVICE void UnpackStep(const Words4 (&unit)[PartsPerUnit(kFormat)], int step, uint32_t magic,
                           uint32_t zero_point, uint32_t (&a)[4]) {
-  if constexpr (kFormat == TensorFormat::kBF16) {
+  if constexpr (kFormat == WeightFormat::kBF16) {
     const Words4& words = unit[step];
     a[0] = words.x, a[1] = words.y, a[2] = words.z, a[3] = words.w;
-  } else if constexpr (kFormat == TensorFormat::kInt8) {
+  } else if constexpr (kFormat == WeightFormat::kInt8) {
     const uint32_t words[2] = {step == 0 ? unit[0].x : unit[0].z, step == 0 ? unit[0].y : unit[0].w};
     for (int j = 0; j < 4; ++j) {
       // u = q + 128 in each half. 128 + u % 128 is a bf16 whose mantissa is u % 128; from it 128 goes if u's
@@ -63,7 +63,7 @@ BW_DEVICE void UnpackStep(const Words4 (&unit)[PartsPerUnit(kFormat)], int step,
 }
 
 // The limbs of the A fragment of step `step` of a unit of fp16 or fp32.
-template <TensorFormat kFormat>
+template <WeightFormat kFormat>
 BW_DEVICE void UnpackLimbs(const Words4 (&unit)[PartsPerUnit(kFormat)], int step,
                            uint32_t (&a)[Limbs(kFormat)][4]) {
   constexpr int kParts = PartsPerUnit(kFormat) / 2;  // of a step
@@ -76,7 +76,7 @@ BW_DEVICE void UnpackLimbs(const Words4 (&unit)[PartsPerUnit(kFormat)], int step
   BW_UNROLL
   for (int j = 0; j < 4; ++j) {
     float low, high;
-    if constexpr (kFormat == TensorFormat::kF32) {
+    if constexpr (kFormat == WeightFormat::kF32) {
       low = BitsFloat(words[2 * j]), high = BitsFloat(words[2 * j + 1]);
     } else {
       low = HalfToFloat(static_cast<uint16_t>(words[j] & 0xffffu));
@@ -128,7 +128,7 @@ BW_DEVICE uint32_t InRegister(uint32_t value) { return Shuffle(Lane() == 0 ? val
 
 // One warp walks its segments: sums of each for kTilesM x kTilesN tiles. It goes by rounds of kDepth units,
 // so that registers and offsets of addresses are known to the compiler.
-template <TensorFormat kFormat, SetEnds kSetEnds, bool kHalfScales, bool kOffsets, int kTilesM, int kTilesN>
+template <WeightFormat kFormat, SetEnds kSetEnds, bool kHalfScales, bool kOffsets, int kTilesM, int kTilesN>
 struct WarpStream {
   static constexpr bool kQuantized = IsQuantized(kFormat);
   static constexpr int kLimbs = Limbs(kFormat);
@@ -144,7 +144,7 @@ struct WarpStream {
   // where registers are needed for scales; and of x, which is nearer.
   static constexpr int kScaleWords = (kSetEnds == SetEnds::kAnywhere ? 2 : kSetsPerUnit) * kTilesM *
                                      (kHalfScales ? 1 : 2) * (kOffsets ? 2 : 1);
-  static constexpr int kDepth = kFormat == TensorFormat::kF16 || (kQuantized && kScaleWords <= 2) ? 4 : 2;
+  static constexpr int kDepth = kFormat == WeightFormat::kF16 || (kQuantized && kScaleWords <= 2) ? 4 : 2;
   static constexpr int kDepthX = 2;
   static constexpr int kScales = kSetsPerUnit > 0 ? kDepth* kSetsPerUnit : 2;
 
@@ -558,7 +558,7 @@ constexpr int64_t StreamMatmulSharedBytes(int segments, int tiles_m, int tiles_n
 }
 
 // The sums of all segments of kTilesM tiles to shared memory.
-template <TensorFormat kFormat, SetEnds kSetEnds, bool kHalfScales, bool kOffsets, int kTilesM, int kTilesN>
+template <WeightFormat kFormat, SetEnds kSetEnds, bool kHalfScales, bool kOffsets, int kTilesM, int kTilesN>
 BW_DEVICE void SumSegments(const StreamMatmulArgs& args, const WeightView& weights, int first_tile,
                            float* sums) {
   const WeightTable& table = weights.table;
@@ -585,7 +585,7 @@ BW_DEVICE void SumSegments(const StreamMatmulArgs& args, const WeightView& weigh
 }
 
 // Grid: a block for each kTilesM tiles of each output. Shared memory: StreamMatmulSharedBytes.
-template <TensorFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
+template <WeightFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
 BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
   int block = BlockX(), index = 0;
   while (index + 1 < args.output_count) {

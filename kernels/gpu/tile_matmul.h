@@ -47,19 +47,19 @@ struct TileMatmulArgs {
   const float* set_sums = nullptr;  // as in StreamMatmulArgs
 };
 
-constexpr int StageWeightBytes(TensorFormat format) {
+constexpr int StageWeightBytes(WeightFormat format) {
   return kBlockTiles * (kStageSteps / StepsPerUnit(format)) * UnitBytes(format);
 }
 constexpr int StageLimbBytes(int rows) { return rows / 8 * kStageHalves * 512; }
-constexpr int StageOperandBytes(TensorFormat format, int rows) {
+constexpr int StageOperandBytes(WeightFormat format, int rows) {
   return Limbs(format) * StageLimbBytes(rows);
 }
 // As many stages as hide the latency of memory and fit.
-constexpr int StageCount(TensorFormat format, int rows) {
+constexpr int StageCount(WeightFormat format, int rows) {
   const int count = 196608 / (StageWeightBytes(format) + StageOperandBytes(format, rows));
   return count < 8 ? count : 8;
 }
-constexpr int TileMatmulSharedBytes(TensorFormat format, int rows) {
+constexpr int TileMatmulSharedBytes(WeightFormat format, int rows) {
   return StageCount(format, rows) * (StageWeightBytes(format) + StageOperandBytes(format, rows) + 16);
 }
 
@@ -138,9 +138,9 @@ BW_DEVICE void WriteSums(const TileMatmulArgs& args, const TileMatmulArgs::Outpu
   }
 }
 
-template <TensorFormat kFormat, int kRows, int kStackDepth>
+template <WeightFormat kFormat, int kRows, int kStackDepth>
 struct TileMatmulBlock {
-  static_assert(kStackDepth == 1 || (kStackDepth == 2 && kFormat == TensorFormat::kBF16));
+  static_assert(kStackDepth == 1 || (kStackDepth == 2 && kFormat == WeightFormat::kBF16));
   static constexpr int kStepsPerUnit = StepsPerUnit(kFormat);
   static constexpr int kParts = PartsPerUnit(kFormat);
   static constexpr int kUnitsPerStage = kStageSteps / kStepsPerUnit;
@@ -380,7 +380,7 @@ struct TileMatmulBlock {
 };
 
 // Grid: x: ceil(rows / kRows), y: 128 outputs each of all outputs, z: parts. Threads: kTileMatmulThreads.
-template <TensorFormat kFormat, int kRows, int kStackDepth>
+template <WeightFormat kFormat, int kRows, int kStackDepth>
 BW_DEVICE void TileMatmul(const TileMatmulArgs& args) {
   int block_index = BlockY();
   const TileMatmulArgs::Output& output = TileOutput(args, block_index);

@@ -31,15 +31,13 @@ namespace bellwether::gpu {
 constexpr int kTileRows = 16;
 constexpr int kStepCols = 16;
 
-using TensorFormat = WeightFormat;
-
-constexpr int StepsPerUnit(TensorFormat format) { return format == TensorFormat::kInt4 ? 4 : 2; }
-constexpr int PartsPerUnit(TensorFormat format) {
-  return format == TensorFormat::kF32 ? 4 : IsQuantized(format) ? 1 : 2;
+constexpr int StepsPerUnit(WeightFormat format) { return format == WeightFormat::kInt4 ? 4 : 2; }
+constexpr int PartsPerUnit(WeightFormat format) {
+  return format == WeightFormat::kF32 ? 4 : IsQuantized(format) ? 1 : 2;
 }
-constexpr int UnitBytes(TensorFormat format) { return PartsPerUnit(format) * 512; }
-constexpr int Limbs(TensorFormat format) {
-  return format == TensorFormat::kF32 ? 3 : format == TensorFormat::kF16 ? 2 : 1;
+constexpr int UnitBytes(WeightFormat format) { return PartsPerUnit(format) * 512; }
+constexpr int Limbs(WeightFormat format) {
+  return format == WeightFormat::kF32 ? 3 : format == WeightFormat::kF16 ? 2 : 1;
 }
 constexpr int kLimbsMax = 3;
 
@@ -105,7 +103,7 @@ template <typename Int>
 constexpr Int UnitIndex(Int tile, Int unit, Int units) {
   return (tile / kBlockTiles * units + unit) * kBlockTiles + tile % kBlockTiles;
 }
-constexpr int64_t UnitOffset(TensorFormat format, int64_t tile, int64_t unit, int64_t units) {
+constexpr int64_t UnitOffset(WeightFormat format, int64_t tile, int64_t unit, int64_t units) {
   return UnitIndex(tile, unit, units) * UnitBytes(format);
 }
 

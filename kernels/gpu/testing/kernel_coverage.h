@@ -16,22 +16,14 @@ struct KernelOwner {
   std::string_view program;  // kernels/gpu/PROGRAM.cc
 };
 inline constexpr KernelOwner kKernelOwners[] = {
-    {"stream_", "products_test"},
-    {"tile_", "products_test"},
-    {"mma_tile_", "products_test"},
-    {"prepare", "products_test"},
-    {"set_sums", "products_test"},
-    {"sum_tree", "products_test"},
-    {"attend_", "attention_test"},
-    {"store_kv", "attention_test"},
-    {"norm", "rows_test"},
-    {"activate", "rows_test"},
-    {"add", "rows_test"},
-    {"pick_rows", "rows_test"},
-    {"largest", "rows_test"},
-    {"embed", "rows_test"},
-    {"fill_random", "rows_test"},
-    {"tensor_core_", "tensor_core_test"},
+    {"stream_", "products_test"},   {"tile_", "products_test"},
+    {"mma_tile_", "products_test"}, {"prepare", "products_test"},
+    {"set_sums", "products_test"},  {"sum_tree", "products_test"},
+    {"attend_", "attention_test"},  {"store_kv", "attention_test"},
+    {"norm", "rows_test"},          {"activate", "rows_test"},
+    {"add", "rows_test"},           {"pick_rows", "rows_test"},
+    {"largest", "rows_test"},       {"embed", "rows_test"},
+    {"fill_random", "rows_test"},   {"tensor_core_", "tensor_core_test"},
 };
 
 inline std::string_view OwnerOf(std::string_view kernel) {
