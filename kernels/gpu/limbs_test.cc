@@ -9,8 +9,8 @@
 #include "common/dtype.h"
 #include "gtest/gtest.h"
 #include "kernels/gpu/operand.h"
-#include "kernels/gpu/stream_matmul.h"
 #include "kernels/gpu/testing/random_matrix.h"
+#include "kernels/gpu/unpack.h"
 
 namespace bellwether::gpu {
 namespace {

@@ -13,8 +13,8 @@
 
 #include "kernels/gpu/operand.h"
 #include "kernels/gpu/simt.h"
-#include "kernels/gpu/stream_matmul.h"
 #include "kernels/gpu/tile_matmul.h"
+#include "kernels/gpu/unpack.h"
 #include "kernels/gpu/weights.h"
 
 namespace bellwether::gpu {

@@ -86,6 +86,7 @@ struct WeightTable {
 };
 
 constexpr int kBlockTiles = 8;
+constexpr int kProductsMax = 3;  // matrices in one launch
 
 struct WeightView {
   WeightTable table;
