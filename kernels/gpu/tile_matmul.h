@@ -301,54 +301,84 @@ struct TileMatmulBlock {
     AddSums(sum, rest);
   }
 
-  BW_DEVICE void EndSet(int group, int set, const float (&dot)[kValues], float (&sum)[kValues]) const {
+  // What a set's dot products, and the sums of its x, are multiplied by for this lane's rows, as it is
+  // stored.
+  struct Factors {
+    Words2 scale, offset;
+  };
+  BW_DEVICE Factors LoadFactors(const char* scale_at) const {
     const WeightView& weights = output.weights;
-    const int tile = block * kBlockTiles + group * 4 + Warp() % 4;
-    const int safe_tile = tile < weights.tiles ? tile : weights.tiles - 1;
-    const int64_t at = ((static_cast<int64_t>(safe_tile) * weights.table.sets + set) * 8 + Lane() / 4) *
-                       (weights.half_scales ? 4 : 8);
-    const RowPair scale = Value(
-        LoadRowPair(static_cast<const char*>(weights.scales) + at, weights.half_scales), weights.half_scales);
+    Factors factors{LoadRowPair(scale_at, weights.half_scales), {}};
+    if (weights.offsets == nullptr) return factors;
+    const int64_t to_offset =
+        static_cast<const char*>(weights.offsets) - static_cast<const char*>(weights.scales);
+    factors.offset = LoadRowPair(scale_at + to_offset, weights.half_scales);
+    return factors;
+  }
+
+  BW_DEVICE void EndSet(int set, const Factors& factors, const float (&dot)[kValues],
+                        float (&sum)[kValues]) const {
+    const WeightView& weights = output.weights;
+    const RowPair scale = Value(factors.scale, weights.half_scales);
     BW_UNROLL
     for (int i = 0; i < kValues; ++i) sum[i] = Fma(i % 4 < 2 ? scale.low : scale.high, dot[i], sum[i]);
     if (weights.offsets == nullptr) return;
-    const RowPair offset =
-        Value(LoadRowPair(static_cast<const char*>(weights.offsets) + at, weights.half_scales),
-              weights.half_scales);
+    const RowPair offset = Value(factors.offset, weights.half_scales);
     BW_UNROLL
-    for (int i = 0; i < kValues; ++i) {
-      const int row_block = first_row / 8 + i / 4;
-      if (row_block * 8 >= args.rows) continue;
-      const float* x_sums = args.set_sums + (static_cast<int64_t>(row_block) * weights.table.sets + set) * 8;
-      sum[i] = Fma(i % 4 < 2 ? offset.low : offset.high, Load(x_sums + 2 * (Lane() % 4) + i % 2), sum[i]);
+    for (int n = 0; n < kRows / 8; ++n) {
+      const int row_block = first_row / 8 + n;
+      if (row_block * 8 >= args.rows) break;
+      const float* const x_sums =
+          args.set_sums + (static_cast<int64_t>(row_block) * weights.table.sets + set) * 8;
+      const Words2 x = Load(reinterpret_cast<const Words2*>(x_sums + 2 * (Lane() % 4)));
+      BW_UNROLL
+      for (int c = 0; c < 4; ++c) {
+        sum[n * 4 + c] =
+            Fma(c < 2 ? offset.low : offset.high, BitsFloat(c % 2 == 0 ? x.x : x.y), sum[n * 4 + c]);
+      }
     }
   }
 
   // The same for quantised weights: the dot product of each set is finished before its scale is applied.
+  // Scales come from memory two sets ahead, as a set takes less time than that.
   BW_DEVICE void SumQuantized(int group, int begin, int end, int set, int& round,
                               float (&sum)[kValues]) const {
-    const uint32_t zero_point = ZeroPoint(output.weights);
+    const WeightView& weights = output.weights;
+    const uint32_t zero_point = ZeroPoint(weights);
+    const int tile = block * kBlockTiles + group * 4 + Warp() % 4;
+    const int safe_tile = tile < weights.tiles ? tile : weights.tiles - 1;
+    const int row_bytes = weights.half_scales ? 4 : 8, set_bytes = 8 * row_bytes;
+    const char* next = static_cast<const char*>(weights.scales) +
+                       (static_cast<int64_t>(safe_tile) * weights.table.sets + set) * set_bytes +
+                       Lane() / 4 * row_bytes;
+    Factors factors{}, following{};
+    if (begin < end) {  // else there may be no scales at all
+      factors = LoadFactors(next);
+      following = LoadFactors(next += set_bytes);
+    }
     float dot[kValues];
     Zero(sum);
     bool fresh = true;
     for (int unit = begin; unit < end; unit += kUnitsPerStage, ++round) {
-      UnitWords weights[kUnitsPerStage];
-      TakeWeights(group, round, weights);
+      UnitWords unit_words[kUnitsPerStage];
+      TakeWeights(group, round, unit_words);
       BW_UNROLL
       for (int u = 0; u < kUnitsPerStage; ++u) {
         if (unit + u >= end) break;
-        const uint32_t ends = Load(output.weights.table.set_ends + unit + u);
+        const uint32_t ends = Load(weights.table.set_ends + unit + u);
         BW_UNROLL
         for (int s = 0; s < kStepsPerUnit; ++s) {
           uint32_t a[4];
-          UnpackStep<kFormat>(weights[u], s, args.magic, zero_point, a);
+          UnpackStep<kFormat>(unit_words[u], s, args.magic, zero_point, a);
           WgmmaFence();
           Wgmma<kRows>(dot, a, StepOperand(round, u * kStepsPerUnit + s), !fresh);
           WgmmaCommit();
           fresh = false;
           if (ends >> s & 1) {
             WgmmaWait<0>();
-            EndSet(group, set++, dot, sum);
+            EndSet(set++, factors, dot, sum);
+            factors = following;
+            following = LoadFactors(next += set_bytes);
             fresh = true;
           }
         }
