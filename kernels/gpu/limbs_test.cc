@@ -42,6 +42,14 @@ TEST(LimbsTest, ThreeHoldFp32AndTwoSixteenBitsOfIt) {
   EXPECT_EQ(Rest(0x1.234567p-126f, 3), 0x1.234567p-126f - 0x1.24p-126f);
 }
 
+// An infinity that was multiplied is no number in the end, where one chain of additions would have kept it.
+TEST(LimbsTest, InfinityLeavesNaN) {
+  for (const float value : {HUGE_VALF, -HUGE_VALF, 0x1.fffffep127f, 0x1.ffp127f}) {
+    EXPECT_TRUE(std::isnan(Rest(value, 2))) << value;
+  }
+  EXPECT_EQ(Rest(0x1.fefffep127f, 3), 0.0f) << "the largest below";
+}
+
 TEST(LimbsTest, UnpackingSplitsWhatTheFragmentHolds) {
   const float values[8] = {1.0f, 0x1.ffcp0f, -0x1.554p-3f, 0x1p-24f, 65504.0f, -0.0f, 0x1.ffcp-15f, 3.14f};
   uint16_t halves[2][8];  // of a step each
