@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What nvcc made of kernels/gpu/kernels.cu: the kernels of kernel_list.h and no others, and none that spills registers.
+"""What nvcc made of kernels/gpu/kernels.cu: the kernels of kernel_list.h and no others, none that spills registers, and no warnings.
 
 Usage: cuda_object_test.py ROOT OBJECT TARGET... Skipped (77) where OBJECT was not built. OBJECT.log holds what ptxas -v said of
 every kernel and target.
@@ -90,6 +90,11 @@ def check_spills(listed, log, targets=TARGETS):
         yield f"{kernel}: may spill, but is no kernel (SPILLS_ALLOWED)"
 
 
+def check_warnings(log):
+    """Of the compiler, and of ptxas where wgmma waits after every step (C7510)."""
+    yield from sorted({line.strip() for line in log.splitlines() if "warning #" in line or "warning :" in line or "(C7510)" in line})
+
+
 def main():
     root, built = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     if not built.exists():
@@ -98,7 +103,7 @@ def main():
     log = built.with_name(built.name + ".log").read_text()
     listed = listed_kernels(root)
     chosen = [target for target in TARGETS if target in sys.argv[3:]]  # who builds for others has chosen them
-    failures = [*check_names(root, built), *check_spills(listed, log, chosen)]
+    failures = [*check_names(root, built), *check_spills(listed, log, chosen), *check_warnings(log)]
     elapsed = ELAPSED.search(log)
     seconds = f", compiled in {float(elapsed.group(1)):.0f} s" if elapsed else ""
     print("\n".join(failures) or f"{len(listed)} kernels for {', '.join(chosen)}{seconds}")

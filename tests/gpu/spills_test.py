@@ -58,6 +58,13 @@ class SpillsTest(unittest.TestCase):
         )
         self.assertEqual(len(failures("")), len(cuda_object_test.TARGETS))
 
+    def test_warnings_fail_once_each_and_remarks_do_not(self):
+        warning = "stream_matmul.h(283): warning #186-D: pointless comparison of unsigned integer with zero"
+        slow = "ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized due to ..."
+        remark = "ptxas info    : (C7519) warpgroup.arrive is injected in around line 9 by compiler"
+        self.assertEqual(list(cuda_object_test.check_warnings("\n".join([warning, remark, slow, warning]))), [slow, warning])
+        self.assertEqual(list(cuda_object_test.check_warnings(log())), [])
+
 
 if __name__ == "__main__":
     unittest.main()
