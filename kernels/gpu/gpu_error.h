@@ -9,8 +9,8 @@
 namespace bellwether::gpu {
 
 // Beside the errors that CUDA has a name for.
-inline constexpr char kNoDriver[] = "no driver";      // CUDA calls that a driver too old
-inline constexpr char kPinnedMemory[] = "no pinned";  // no host memory that copies are fast with
+inline constexpr absl::string_view kNoDriver = "no driver";      // CUDA calls that a driver too old
+inline constexpr absl::string_view kPinnedMemory = "no pinned";  // no host memory that copies are fast with
 
 // `error` is CUDA's name of it ("cudaErrorNoDevice") or one of ours, `text` what CUDA says, `what` who and
 // where. Unavailable: no GPU can be used here as things are; ResourceExhausted: memory; FailedPrecondition:

@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 struct Expected {
-  const char* error;
+  absl::string_view error;
   absl::StatusCode code;
   const char* what_to_do;
 };

@@ -22,7 +22,8 @@ bool HasDriver() {
 absl::Status StatusOf(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return absl::OkStatus();
   const bool no_driver = error == cudaErrorInsufficientDriver && !HasDriver();
-  return GpuError(what, no_driver ? kNoDriver : cudaGetErrorName(error), cudaGetErrorString(error));
+  const absl::string_view name = no_driver ? kNoDriver : cudaGetErrorName(error);
+  return GpuError(what, name, cudaGetErrorString(error));
 }
 
 std::string Uuid(const cudaUUID_t& uuid) {
