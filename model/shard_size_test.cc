@@ -116,6 +116,32 @@ TEST(ShardSizeTest, KvBlocksCountTheHeadsOfTheRank) {
   EXPECT_EQ(KvBlockBytes(config, DType::kF32, layout.stages[0], 2), 2 * 1 * 2 * 32 * 8 * 4);
 }
 
+// GPTQ's layers, one of them left in fp32, and a head in fp16.
+class MixedFormats : public TensorFormats {
+ public:
+  TensorFormat FormatOf(const TensorKey& key) const override {
+    if (key.role == TensorRole::kHead || key.role == TensorRole::kEmbedding)
+      return {.format = WeightFormat::kF16};
+    if (key.role == TensorRole::kDown && key.layer == 3) return {};
+    return QuantizeFormat(WeightFormat::kInt4);
+  }
+};
+
+TEST(ShardSizeTest, LimbsOfAStageAreThoseOfItsMostPreciseProduct) {
+  ModelConfig config = *ParseShape("llama?layers=6");
+  const auto limbs = [&](Range layers, bool last_stage, Quantize quantize = Quantize::kNone) {
+    return MostGpuLimbs(config, MixedFormats(), quantize, layers, last_stage);
+  };
+  EXPECT_EQ(limbs({0, 3}, false), 1)
+      << "rows of an embedding are copied, norms are not multiplied by matrices";
+  EXPECT_EQ(limbs({2, 4}, false), 3);
+  EXPECT_EQ(limbs({4, 6}, false), 1);
+  EXPECT_EQ(limbs({4, 6}, true), 2);
+  EXPECT_EQ(limbs({2, 6}, true, Quantize::kInt8), 1);
+  config.tied_head = true;
+  EXPECT_EQ(limbs({4, 6}, true), 2) << "the embedding is the head";
+}
+
 TEST(ShardSizeTest, CheckpointFormatsAreThoseOfItsTable) {
   auto checkpoint = Checkpoint::Open("random:llama:int4");
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();

@@ -315,7 +315,7 @@ struct MmaTileBlock {
 template <WeightFormat kFormat, int kStackDepth>
 BW_DEVICE void MmaTileMatmul(const TileMatmulArgs& args) {
   int block = BlockY();
-  const TileMatmulArgs::Output& output = TileOutput(args, block);
+  const TileMatmulArgs::Output& output = OutputOf(args, kBlockTiles, block);
   LetNextKernelStart();
   WaitForPreviousKernel();
   MmaTileBlock<kFormat, kStackDepth>(args, output, block).Run();

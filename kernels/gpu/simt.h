@@ -26,7 +26,8 @@
 //             Mma(c, a, b)                 tensor core step m16n8k16, bf16 -> fp32, on fragments (below)
 // Global:     Load(p) Store(p, value)      4-, 8- or 16-byte types and smaller; aligned as their type
 //             LoadStream(p)                16 bytes that are read once: not kept in the L1 cache
-//             Prefetch64(p)                asks for the 64 bytes that p is in, as far as the second level cache
+//             Prefetch64(p)                asks for the 64 bytes that p is in, as far as the second level cache: a
+//                                          hint, of which a card takes as much as it likes
 //             Words2, Words4               8 and 16 bytes as uint32_t x, y(, z, w)
 // Shared:     SharedMemory()               the block's dynamic shared memory, aligned to 1024; read and written
 //                                          plainly

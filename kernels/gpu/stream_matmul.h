@@ -503,14 +503,8 @@ BW_DEVICE void SumSegments(const StreamMatmulArgs& args, const WeightView& weigh
 // Grid: a block for each kTilesM tiles of each output. Shared memory: StreamMatmulSharedBytes.
 template <WeightFormat kFormat, SetEnds kSetEnds, int kTilesM, int kTilesN>
 BW_DEVICE void StreamMatmul(const StreamMatmulArgs& args) {
-  int block = BlockX(), index = 0;
-  while (index + 1 < args.output_count) {
-    const int blocks = (args.outputs[index].weights.tiles + kTilesM - 1) / kTilesM;
-    if (block < blocks) break;
-    block -= blocks;
-    ++index;
-  }
-  const StreamMatmulArgs::Output& output = args.outputs[index];
+  int block = BlockX();
+  const StreamMatmulArgs::Output& output = OutputOf(args, kTilesM, block);
   const WeightView& weights = output.weights;
   const int first_tile = block * kTilesM;
   auto* sums = reinterpret_cast<float*>(SharedMemory());

@@ -8,8 +8,9 @@
 // (quantised ones become bf16 there, exactly) and are the register operand of wgmma.
 //
 // Registers hold few sums of that size at once, so a block computes one *part*: a run of segments whose sums
-// add up with a stack of one, or of two (bf16 only: quantised formats need room for a set's dot products). A
-// matrix with more than one part writes the sums of parts to a workspace, and SumParts (rows.h) adds them up.
+// add up with a stack of one, or of two (bf16 only: others need the room for a set's dot products, or for
+// those of further limbs). A matrix with more than one part writes the sums of parts to a workspace, and
+// SumTree (rows.h) adds them up.
 
 #include "kernels/gpu/operand.h"
 #include "kernels/gpu/simt.h"
@@ -61,18 +62,6 @@ constexpr int StageCount(WeightFormat format, int rows) {
 }
 constexpr int TileMatmulSharedBytes(WeightFormat format, int rows) {
   return StageCount(format, rows) * (StageWeightBytes(format) + StageOperandBytes(format, rows) + 16);
-}
-
-// Which output a block is of; `block` becomes its place in it, counted in blocks of 128 outputs.
-BW_DEVICE const TileMatmulArgs::Output& TileOutput(const TileMatmulArgs& args, int& block) {
-  int index = 0;
-  while (index + 1 < args.output_count) {
-    const int blocks = (args.outputs[index].weights.tiles + kBlockTiles - 1) / kBlockTiles;
-    if (block < blocks) break;
-    block -= blocks;
-    ++index;
-  }
-  return args.outputs[index];
 }
 
 template <int kValues>
@@ -413,7 +402,7 @@ struct TileMatmulBlock {
 template <WeightFormat kFormat, int kRows, int kStackDepth>
 BW_DEVICE void TileMatmul(const TileMatmulArgs& args) {
   int block_index = BlockY();
-  const TileMatmulArgs::Output& output = TileOutput(args, block_index);
+  const TileMatmulArgs::Output& output = OutputOf(args, kBlockTiles, block_index);
   const TileMatmulBlock<kFormat, kRows, kStackDepth> block(args, output, block_index);
   if (ThreadIndex() == 0) {
     for (int stage = 0; stage < block.kStages; ++stage) {

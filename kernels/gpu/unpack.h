@@ -1,6 +1,7 @@
 #pragma once
 
-// From the bytes of weights.h to what tensor cores take: fragments of bf16, exactly, and scales.
+// What the kernels for products share: from the bytes of weights.h to what tensor cores take, fragments of
+// bf16, exactly, and scales; and where in their tables a block and a segment are.
 
 #include "kernels/gpu/operand.h"
 #include "kernels/gpu/simt.h"
@@ -86,6 +87,20 @@ BW_DEVICE RowPair Value(const Words2& words, bool half) {
   const float low = HalfToFloat(static_cast<uint16_t>(words.x & 0xffffu));
   const float high = HalfToFloat(static_cast<uint16_t>(words.y >> 16));
   return {half ? low : BitsFloat(words.x), half ? high : BitsFloat(words.y)};
+}
+
+// Which output of the arguments `block` is of, if each block has so many tiles; `block` becomes its place
+// there.
+template <typename Args>
+BW_DEVICE const auto& OutputOf(const Args& args, int tiles, int& block) {
+  int index = 0;
+  while (index + 1 < args.output_count) {
+    const int blocks = (args.outputs[index].weights.tiles + tiles - 1) / tiles;
+    if (block < blocks) break;
+    block -= blocks;
+    ++index;
+  }
+  return args.outputs[index];
 }
 
 BW_DEVICE int FirstUnit(const WeightTable& table, int segment) {

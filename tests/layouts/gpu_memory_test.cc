@@ -169,7 +169,6 @@ TEST(GpuMemory, ThePlannerCountsWhatWorkersTake) {
       ExpectCounted({absl::StrCat(shape, ":bf16"), Quantize::kInt8}, stages, ranks);
       ExpectCounted({absl::StrCat(shape, ":fp16"), Quantize::kInt4, DType::kF16}, stages, ranks);
       ExpectCounted({absl::StrCat(shape, ":fp16")}, stages, ranks);
-      ExpectCounted({absl::StrCat(shape, ":int4")}, stages, ranks);  // the head is more precise
     }
   }
 }

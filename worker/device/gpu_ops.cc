@@ -255,14 +255,14 @@ gpu::OperandOut GpuOps::OperandFor(MutableRows rows, int64_t cols) {
   prepared_ = {};
   if (cols % 32 != 0) return {};
   prepared_ = {.data = rows.data, .rows = rows.rows, .cols = cols};
-  return OperandOf(rows.rows, cols);
+  return OperandOf(rows.rows, cols, limbs_);
 }
-gpu::OperandOut GpuOps::OperandOf(int64_t rows, int64_t cols) const {
+gpu::OperandOut GpuOps::OperandOf(int64_t rows, int64_t cols, int limbs) const {
   return {.words = reinterpret_cast<uint32_t*>(operand_.data()),
           .k_count = cols,
           .order = OrderFor(rows),
-          .limbs = limbs_,
-          .limb_stride = operand_.bytes() / limbs_ / 4};
+          .limbs = limbs,
+          .limb_stride = limb_bytes() / 4};
 }
 
 void GpuOps::Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) {

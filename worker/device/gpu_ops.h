@@ -132,7 +132,8 @@ class GpuOps : public DeviceOps {
 
   bool ByTiles(int64_t rows, WeightFormat format) const;
   gpu::OperandOrder OrderFor(int64_t rows) const;
-  gpu::OperandOut OperandOf(int64_t rows, int64_t cols) const;
+  int64_t limb_bytes() const { return operand_.bytes() / limbs_; }
+  gpu::OperandOut OperandOf(int64_t rows, int64_t cols, int limbs) const;
   gpu::OperandOut OperandFor(MutableRows rows, int64_t cols);
   const AttentionWork& WorkFor(Range rows);
   void AddItems(Range rows, bool prompts, AttentionWork& work);

@@ -81,8 +81,9 @@ void GpuOps::MultiplyAlike(ConstRows x, absl::Span<const Product> products) {
 void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix) {
   const gpu::DeviceForm& form = matrix.form();
   const int64_t packed = form.packed_cols();
-  if (gpu::Limbs(form.format) > limbs_) return Fail("a product of more limbs than was reckoned with");
-  if (RoundUp(x.rows, gpu::kPieceRows) * packed * 2 * limbs_ > operand_.bytes() ||
+  const int limbs = gpu::Limbs(form.format);
+  if (limbs > limbs_) return Fail("a product of more limbs than was reckoned with");
+  if (RoundUp(x.rows, gpu::kPieceRows) * packed * 2 > limb_bytes() ||
       RoundUp(x.rows, 8) * form.sets * 4 > set_sums_.bytes()) {
     return Fail("a product of wider rows than was reckoned with");
   }
@@ -96,7 +97,7 @@ void GpuOps::Prepare(ConstRows x, const GpuMatrix& matrix) {
                                    .rows = static_cast<int32_t>(x.rows),
                                    .cols = static_cast<int32_t>(form.cols),
                                    .steps = form.packed_columns_are_columns ? nullptr : matrix.steps(),
-                                   .out = OperandOf(x.rows, packed)});
+                                   .out = OperandOf(x.rows, packed, limbs)});
   }
   if (form.has_offset) {
     LaunchColumns(Kernel::set_sums, form.sets, x.rows,
@@ -133,7 +134,7 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
         .rows = static_cast<int32_t>(std::min<int64_t>(rows - row, 8 * tiles_n)),
         .warp_segments = static_cast<int32_t>(Blocks(segments, warps)),
         .x = reinterpret_cast<const gpu::Words4*>(operand_.data()) + row / 8 * form.packed_cols(),
-        .limb_stride = operand_.bytes() / limbs_ / static_cast<int64_t>(sizeof(gpu::Words4)),
+        .limb_stride = limb_bytes() / static_cast<int64_t>(sizeof(gpu::Words4)),
         .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
     int64_t grid = 0;
     for (size_t i = 0; i < products.size(); ++i) {
@@ -168,7 +169,7 @@ void GpuOps::Tile(int64_t rows, const GpuMatrix& first, absl::Span<const Product
                            .rows = static_cast<int32_t>(rows),
                            .parts = first.parts(depth),
                            .x = operand_.data(),
-                           .limb_stride = operand_.bytes() / limbs_,
+                           .limb_stride = limb_bytes(),
                            .set_sums = reinterpret_cast<const float*>(set_sums_.data())};
   int64_t grid = 0;
   for (size_t i = 0; i < products.size(); ++i) {
@@ -198,7 +199,7 @@ void GpuOps::TileParts(int64_t row, int64_t rows, const GpuMatrix& matrix, const
                            .rows = static_cast<int32_t>(rows),
                            .parts = matrix.parts(depth),
                            .x = operand_.data() + row * form.packed_cols() * 2,
-                           .limb_stride = operand_.bytes() / limbs_,
+                           .limb_stride = limb_bytes(),
                            .set_sums = reinterpret_cast<const float*>(set_sums_.data()) + row * form.sets};
   args.outputs[0] = {
       .weights = matrix.view(), .y = partial, .part_stride = rows * form.rows, .stride = form.rows};
