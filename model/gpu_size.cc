@@ -18,8 +18,8 @@ constexpr int64_t kPartRowsMax = 1024;
 constexpr int64_t kImageAlignment = 256;
 constexpr int64_t kStagingBytes = int64_t{64} << 20;
 constexpr int64_t kLargestChunk = 8192, kLargestMax = 64, kLargestValueBytes = 8;
-// Tables that say where columns lie: a step or a set takes 8 bytes, a segment 16 and its parts 16, a unit 1.
-constexpr int64_t kTableBytes = 256, kStepTableBytes = 10, kSetTableBytes = 8, kSegmentTableBytes = 48;
+// Tables that say where columns lie: a step or a set takes 8 bytes, a segment 12 and its parts 16.
+constexpr int64_t kTableBytes = 256, kStepTableBytes = 8, kSetTableBytes = 8, kSegmentTableBytes = 44;
 
 int64_t CeilDiv(int64_t value, int64_t by) { return (value + by - 1) / by; }
 
@@ -30,20 +30,15 @@ struct Columns {
 
 void AddSegment(const TensorFormat& format, int64_t begin, int64_t end, int64_t unit_steps,
                 Columns* columns) {
-  int64_t steps = 0;
+  int64_t steps = CeilDiv(end - begin, kStepColumns);
   if (IsQuantized(format.format)) {
-    for (int64_t col = begin; col < end;) {
-      const int64_t set_end = std::min((col / format.group + 1) * format.group, end);
-      steps += CeilDiv(set_end - col, kStepColumns);
-      ++columns->sets;
-      col = set_end;
-    }
-  } else {
-    steps = CeilDiv(end - begin, kStepColumns);
+    // A set is filled up to a whole group, and a unit to whole sets.
+    const int64_t groups = begin == end ? 0 : CeilDiv(end, format.group) - begin / format.group;
+    const int64_t set_steps = format.group / kStepColumns;
+    const int64_t sets = RoundUp(groups, std::max<int64_t>(unit_steps / set_steps, 1));
+    columns->sets += sets;
+    steps = sets * set_steps;
   }
-  // Where two sets fill a unit, the half of one that is left over counts as a set.
-  const bool halves = format.format == WeightFormat::kInt4 && format.group == 2 * kStepColumns;
-  if (halves && steps % unit_steps == 2) ++columns->sets;
   columns->units += CeilDiv(steps, unit_steps);
   ++columns->segments;
 }
@@ -83,7 +78,7 @@ MatrixBytes BytesOf(const TensorFormat& format, int64_t rows, const std::vector<
 }
 
 // The widest row of activations once it is prepared for a product.
-int64_t PreparedColumns(int64_t columns) { return RoundUp(2 * columns, 64) + 2048; }
+int64_t PreparedColumns(int64_t columns) { return RoundUp(2 * columns, 64) + 4096; }
 
 // On either side.
 int64_t BatchBytes(int64_t heads, int64_t kv_heads, const GpuStepLimits& limits) {

@@ -21,7 +21,9 @@ using kernels::PackedMatrix;
 class FormBuilder {
  public:
   FormBuilder(const MatrixSpec& spec, DeviceForm& form)
-      : spec_(spec), form_(form), unit_steps_(StepsPerUnit(form.format)) {}
+      : spec_(spec), form_(form), unit_steps_(StepsPerUnit(form.format)) {
+    if (IsQuantized(spec.format)) form.set_steps = spec.group / kStepCols;
+  }
 
   void Build() {
     if (spec_.slices_total == 1) {
@@ -31,7 +33,7 @@ class FormBuilder {
       AddSlices();
     }
     form_.units = Units();
-    FindSetEnds();
+    form_.sets = static_cast<int32_t>(form_.set_columns.size());
     form_.packed_columns_are_columns = PackedColumnsAreColumns();
   }
 
@@ -73,22 +75,10 @@ class FormBuilder {
   }
 
   void AddSegment(int64_t begin, int64_t end) {
-    Segment segment{.unit_begin = Units(), .set_begin = static_cast<int32_t>(form_.set_columns.size())};
+    Segment segment{.unit_begin = Units()};
     IsQuantized(spec_.format) ? AddSets(begin, end) : AddSteps(begin, end);
-    Fill(end);
     segment.unit_end = Units();
     form_.segments.push_back(segment);
-  }
-
-  // Fills up the last unit. Where sets are halves of units the empty half is a set of its own, without
-  // columns: kernels then find the same in every unit.
-  void Fill(int64_t end) {
-    const bool half =
-        form_.format == WeightFormat::kInt4 && spec_.group == 2 * kStepCols && form_.steps.size() % 4 == 2;
-    while (form_.steps.size() % unit_steps_ != 0) AddStep({static_cast<int32_t>(end), 0});
-    if (!half) return;
-    form_.set_columns.push_back({static_cast<int32_t>(end), 0});
-    ends_.back() = true;
   }
 
   // Weight groups count from the row's start, of which this shard holds the columns from first_col on.
@@ -96,53 +86,27 @@ class FormBuilder {
     for (int64_t col = begin; col < end;) {
       const int64_t group_end = ((spec_.first_col + col) / spec_.group + 1) * spec_.group - spec_.first_col;
       const int64_t set_end = std::min(group_end, end);
-      form_.set_columns.push_back({static_cast<int32_t>(col), static_cast<int32_t>(set_end - col)});
-      AddSteps(col, set_end);
-      ends_.back() = true;
+      AddSet(col, set_end);
       col = set_end;
     }
+    while (form_.steps.size() % unit_steps_ != 0) AddSet(end, end);
+  }
+  void AddSet(int64_t begin, int64_t end) {
+    form_.set_columns.push_back(Columns(begin, end));
+    const size_t set_end = form_.steps.size() + form_.set_steps;
+    for (int64_t col = begin; form_.steps.size() < set_end; col += kStepCols) AddStep(col, end);
   }
   void AddSteps(int64_t begin, int64_t end) {
-    for (int64_t col = begin; col < end; col += kStepCols) {
-      AddStep({static_cast<int32_t>(col), static_cast<int32_t>(std::min<int64_t>(kStepCols, end - col))});
-    }
+    for (int64_t col = begin; col < end || form_.steps.size() % unit_steps_ != 0; col += kStepCols)
+      AddStep(col, end);
   }
-  void AddStep(ColumnStep step) {
-    form_.steps.push_back(step);
-    ends_.push_back(false);
+  // Of the columns from `col` to `end` those that there is room for, or none.
+  void AddStep(int64_t col, int64_t end) {
+    const int64_t begin = std::min(col, end);
+    form_.steps.push_back(Columns(begin, std::min(begin + kStepCols, end)));
   }
-
-  void FindSetEnds() {
-    if (!IsQuantized(spec_.format)) return;
-    form_.sets = static_cast<int32_t>(form_.set_columns.size());
-    form_.set_ends.assign(form_.units, 0);
-    for (size_t step = 0; step < ends_.size(); ++step) {
-      if (ends_[step]) form_.set_ends[step / unit_steps_] |= static_cast<uint8_t>(1u << step % unit_steps_);
-    }
-    const int64_t group_steps = spec_.group / kStepCols;
-    if (group_steps % unit_steps_ == 0 && SetsAreUnits(group_steps / unit_steps_)) {
-      form_.set_ends_at = group_steps == unit_steps_ ? SetEnds::kEach : SetEnds::kUnits;
-      form_.set_units = static_cast<int32_t>(group_steps / unit_steps_);
-    } else if (unit_steps_ == 4 && group_steps == 2 &&
-               std::all_of(form_.set_ends.begin(), form_.set_ends.end(),
-                           [](uint8_t ends) { return ends == 0b1010; })) {
-      form_.set_ends_at = SetEnds::kHalves;
-    }
-  }
-  // Whether every set is `set_units` units.
-  bool SetsAreUnits(int64_t set_units) const {
-    for (const Segment& segment : form_.segments) {
-      if ((segment.unit_end - segment.unit_begin) % set_units != 0) return false;
-      for (int32_t unit = segment.unit_begin; unit < segment.unit_end; ++unit) {
-        const bool last = unit + 1 == segment.unit_end;
-        const bool ends = (unit - segment.unit_begin + 1) % set_units == 0;
-        // In a segment's last unit a set ends with the last step that has columns; before it, with the unit.
-        const uint8_t whole = static_cast<uint8_t>(1u << (unit_steps_ - 1));
-        if (!last && form_.set_ends[unit] != (ends ? whole : 0)) return false;
-        if (last && !std::has_single_bit(form_.set_ends[unit])) return false;
-      }
-    }
-    return true;
+  static ColumnStep Columns(int64_t begin, int64_t end) {
+    return {static_cast<int32_t>(begin), static_cast<int32_t>(end - begin)};
   }
   bool PackedColumnsAreColumns() const {
     if (static_cast<int64_t>(form_.steps.size()) * kStepCols != spec_.cols) return false;
@@ -155,7 +119,6 @@ class FormBuilder {
   const MatrixSpec& spec_;
   DeviceForm& form_;
   const int64_t unit_steps_;
-  std::vector<bool> ends_;  // [steps]: a set ends with it
 };
 
 // Cuts roots into nodes of the tree whose sums need at most `depth` places on the stack.

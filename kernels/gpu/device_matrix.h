@@ -16,6 +16,11 @@
 // columns, which add up from left to right; a slice is a segment, or several of 1024 columns if it is longer,
 // which add up from left to right too; slices add up by the tree (common/slice_tree.h). So 256 columns are
 // enough work for a warp at decode, and a prompt's kernel stops for a sum every 256 columns only.
+//
+// Where weights are quantised a segment is cut into sets where weight groups end, which are counted from the
+// row's start whoever holds it: a slice of 672 columns may begin with the last 96 of a group of 128. Such a
+// set is filled up with zeros, which moves no bit. A 7B LLaMA's down projection in groups of 128 is 14 %
+// larger for it; in return every kernel knows where sets end, and no matrix needs one of its own.
 
 namespace bellwether::gpu {
 
@@ -23,7 +28,7 @@ inline constexpr int64_t kSegmentColumns = 256;
 inline constexpr int64_t kSliceSegmentColumns = 1024;
 
 // Of the form below, which files may hold: what reads an older one as something else has another.
-inline constexpr int kDeviceFormVersion = 2;
+inline constexpr int kDeviceFormVersion = 3;
 
 // How a matrix of one shape lies on a GPU, the same for all its tiles.
 struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that copies `parts`
@@ -37,11 +42,9 @@ struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that 
   std::vector<Root> roots;
   int32_t units = 0;  // of a tile
   int32_t sets = 0;
-  std::vector<ColumnStep> steps;        // [packed columns / 16]: which columns they are
-  std::vector<ColumnStep> set_columns;  // [sets]
-  std::vector<uint8_t> set_ends;        // [units]
-  SetEnds set_ends_at = SetEnds::kAnywhere;
-  int32_t set_units = 1;
+  std::vector<ColumnStep> steps;            // [packed columns / 16]: which columns they are
+  std::vector<ColumnStep> set_columns;      // [sets]
+  int32_t set_steps = 1;                    // of each set
   bool packed_columns_are_columns = false;  // and there is no padding
 
   // For tile_matmul with a stack of one and of two sums: the parts, and how their sums add up to the roots.

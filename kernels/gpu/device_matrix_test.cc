@@ -221,51 +221,30 @@ void ExpectSegmentsFollowTheRule(const MatrixSpec& spec, const DeviceForm& form)
   EXPECT_EQ(unit, form.units);
 }
 
-// A set ends with the last step of its columns, and the short ways of saying so agree with the long one.
-void ExpectSetEndsAgree(const MatrixSpec& spec, const DeviceForm& form) {
+// Sets take as many steps each: their columns, one after the other, and no others.
+void ExpectSetsFollowTheRule(const MatrixSpec& spec, const DeviceForm& form) {
+  ASSERT_EQ(form.set_columns.size(), static_cast<size_t>(form.sets));
   if (!IsQuantized(spec.format)) {
     EXPECT_EQ(form.sets, 0);
     return;
   }
-  const int unit_steps = StepsPerUnit(form.format);
-  ASSERT_EQ(form.set_ends.size(), static_cast<size_t>(form.units));
-  ASSERT_EQ(form.set_columns.size(), static_cast<size_t>(form.sets));
-  size_t set = 0, next_segment = 0;
-  int32_t units_of_set = 0;
-  for (int32_t unit = 0; unit < form.units; ++unit) {
-    while (next_segment < form.segments.size() && form.segments[next_segment].unit_begin == unit) {
-      EXPECT_EQ(form.segments[next_segment].set_begin, static_cast<int32_t>(set));
-      units_of_set = 0;
-      ++next_segment;
+  EXPECT_EQ(form.set_steps * kStepCols, spec.group);
+  ASSERT_EQ(form.steps.size(), static_cast<size_t>(form.sets) * form.set_steps);
+  for (const Segment& segment : form.segments)
+    EXPECT_EQ(segment.unit_begin * StepsPerUnit(form.format) % form.set_steps, 0) << "begins within a set";
+  for (int32_t set = 0; set < form.sets; ++set) {
+    const ColumnStep& columns = form.set_columns[set];
+    int32_t col = columns.begin;
+    for (int32_t i = 0; i < form.set_steps; ++i) {
+      const ColumnStep& step = form.steps[set * form.set_steps + i];
+      EXPECT_EQ(step.begin, col) << "set " << set;
+      col += step.count;
     }
-    ++units_of_set;
-    if (form.set_ends_at == SetEnds::kHalves) {
-      EXPECT_EQ(form.set_ends[unit], 0b1010);
-    }
-    bool ended = false;
-    for (int i = 0; i < unit_steps; ++i) {
-      const ColumnStep step = form.steps[unit * unit_steps + i];
-      const bool ends = form.set_ends[unit] >> i & 1;
-      const int64_t set_end =
-          set < form.set_columns.size() ? form.set_columns[set].begin + form.set_columns[set].count : -1;
-      // A set without columns fills up a unit of halves.
-      const bool empty = set_end >= 0 && form.set_columns[set].count == 0;
-      EXPECT_EQ(ends, empty ? i == unit_steps - 1 : step.count > 0 && step.begin + step.count == set_end)
-          << "unit " << unit << " step " << i;
-      ended |= ends;
-      if (ends) ++set;
-    }
-    if (form.set_ends_at == SetEnds::kUnits || form.set_ends_at == SetEnds::kEach) {
-      EXPECT_EQ(form.set_units == 1, form.set_ends_at == SetEnds::kEach);
-      // As kernels count: so many units from a segment's start, or the segment's end.
-      const bool last = next_segment == form.segments.size()
-                            ? unit + 1 == form.units
-                            : form.segments[next_segment].unit_begin == unit + 1;
-      EXPECT_EQ(ended, units_of_set == form.set_units || last) << "unit " << unit;
-      if (ended) units_of_set = 0;
-    }
+    EXPECT_EQ(col, columns.begin + columns.count) << "set " << set;
+    // Of one group, counted from the row's start.
+    if (columns.count == 0) continue;
+    EXPECT_EQ((spec.first_col + columns.begin) / spec.group, (spec.first_col + col - 1) / spec.group);
   }
-  EXPECT_EQ(set, static_cast<size_t>(form.sets));
 }
 
 // A sum as text shows in which order it was formed.
@@ -382,7 +361,7 @@ TEST(DeviceMatrixTest, SegmentsAndSetsFollowTheRule) {
       const auto form = DeviceFormOf(spec);
       ASSERT_TRUE(form.ok()) << form.status();
       ExpectSegmentsFollowTheRule(spec, *form);
-      ExpectSetEndsAgree(spec, *form);
+      ExpectSetsFollowTheRule(spec, *form);
       ExpectPartsAddUp(spec, *form);
     }
   }
@@ -428,28 +407,40 @@ TEST(DeviceMatrixTest, SegmentsOfASliceDoNotDependOnTheRank) {
   EXPECT_EQ(segment, whole.segments.size());
 }
 
-// The usual shapes have the forms that kernels are fast with.
+// Activations need no order of their own for the usual shapes, and segments add up the fast way.
 TEST(DeviceMatrixTest, UsualShapesAreTheFastOnes) {
-  for (const auto& [format, group, expected] : {std::tuple{WeightFormat::kInt8, 32, SetEnds::kEach},
-                                                {WeightFormat::kInt8, 64, SetEnds::kUnits},
-                                                {WeightFormat::kInt8, 128, SetEnds::kUnits},
-                                                {WeightFormat::kInt8, 16, SetEnds::kAnywhere},
-                                                {WeightFormat::kInt4, 32, SetEnds::kHalves},
-                                                {WeightFormat::kInt4, 64, SetEnds::kEach},
-                                                {WeightFormat::kInt4, 128, SetEnds::kUnits},
-                                                {WeightFormat::kInt4, 16, SetEnds::kAnywhere}}) {
-    const MatrixSpec whole{.rows = 64, .cols = 4096, .format = format, .group = group};
-    const MatrixSpec sliced = WithSlices(whole, {0, 16}, 16, EvenBounds(16, 256));
-    for (const MatrixSpec& spec : {whole, sliced}) {
-      SCOPED_TRACE(Describe(spec));
-      const DeviceForm form = *DeviceFormOf(spec);
-      EXPECT_EQ(form.set_ends_at, expected);
-      EXPECT_TRUE(form.packed_columns_are_columns);
-      EXPECT_EQ(form.roots[0].order, spec.slices_total == 1 ? Root::kFold : Root::kBalanced);
+  for (const WeightFormat format : {WeightFormat::kInt8, WeightFormat::kInt4}) {
+    for (const int group : {16, 32, 64, 128}) {
+      const MatrixSpec whole{.rows = 64, .cols = 4096, .format = format, .group = group};
+      const MatrixSpec sliced = WithSlices(whole, {0, 16}, 16, EvenBounds(16, 256));
+      for (const MatrixSpec& spec : {whole, sliced}) {
+        SCOPED_TRACE(Describe(spec));
+        const DeviceForm form = *DeviceFormOf(spec);
+        EXPECT_TRUE(form.packed_columns_are_columns);
+        EXPECT_EQ(form.sets * group, 4096);
+        EXPECT_EQ(form.roots[0].order, spec.slices_total == 1 ? Root::kFold : Root::kBalanced);
+      }
     }
   }
   EXPECT_FALSE(
       DeviceFormOf({.rows = 1, .cols = 41, .format = WeightFormat::kBF16})->packed_columns_are_columns);
+}
+
+// The down projection of a 7B LLaMA, whose slices are 672 or 704 columns: groups of 32 are never cut, of
+// longer ones those at three of four borders, or half of them.
+TEST(DeviceMatrixTest, CutGroupsAreFilledUp) {
+  std::vector<int64_t> bounds;
+  for (int i = 0; i <= 16; ++i) bounds.push_back(344 * i / 16 * 32);
+  for (const auto& [format, group, packed] : {std::tuple{WeightFormat::kInt8, 32, 11008},
+                                              {WeightFormat::kInt8, 64, 11520},
+                                              {WeightFormat::kInt8, 128, 12544},
+                                              {WeightFormat::kInt4, 32, 11264},
+                                              {WeightFormat::kInt4, 64, 11520},
+                                              {WeightFormat::kInt4, 128, 12544}}) {
+    const MatrixSpec spec = WithSlices({.rows = 64, .format = format, .group = group}, {0, 16}, 16, bounds);
+    SCOPED_TRACE(Describe(spec));
+    EXPECT_EQ(DeviceFormOf(spec)->packed_cols(), packed);
+  }
 }
 
 TEST(DeviceMatrixTest, RefusesASpecThatContradictsItself) {

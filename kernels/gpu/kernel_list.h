@@ -30,7 +30,7 @@
   KERNEL(stream_int8_units_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kUnits, 2, 1>), 256, 2)   \
   KERNEL(stream_int8_each_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kEach, 1, 2>), 256, 2)    \
   KERNEL(stream_int8_units_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kUnits, 1, 2>), 256, 2)   \
-  KERNEL(stream_int8_any_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
+  KERNEL(stream_int8_halves_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt8, SetEnds::kHalves, 1, 1>), 256, 3)  \
   KERNEL(stream_int4_each_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kEach, 1, 1>), 256, 3)    \
   KERNEL(stream_int4_units_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kUnits, 1, 1>), 256, 3)   \
   KERNEL(stream_int4_each_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kEach, 2, 1>), 256, 2)    \
@@ -40,7 +40,7 @@
   KERNEL(stream_int4_halves_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kHalves, 1, 1>), 256, 3) \
   KERNEL(stream_int4_halves_2x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kHalves, 2, 1>), 256, 2) \
   KERNEL(stream_int4_halves_1x2, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kHalves, 1, 2>), 256, 2) \
-  KERNEL(stream_int4_any_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kAnywhere, 1, 1>), 256, 3)  \
+  KERNEL(stream_int4_quarters_1x1, StreamMatmulArgs, (StreamMatmul<WeightFormat::kInt4, SetEnds::kQuarters, 1, 1>), 256, 3)  \
   KERNEL(mma_tile_bf16_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kBF16, 1>), kMmaTileThreads, 2)                  \
   KERNEL(mma_tile_bf16_2, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kBF16, 2>), kMmaTileThreads, 2)                  \
   KERNEL(mma_tile_fp16_1, TileMatmulArgs, (MmaTileMatmul<WeightFormat::kF16, 1>), kMmaTileThreads, 2)                   \

@@ -89,7 +89,7 @@ struct MmaTileBlock {
   BW_DEVICE static int first_row() { return BlockX() * kMmaTileRows; }
   BW_DEVICE void BeginScales() {
     const WeightView& weights = output.weights;
-    set = Load(&weights.table.segments[part.segment_begin].set_begin);
+    set = FirstSet<kFormat>(weights.table, unit);
     // Past the last tile the last one's are read, and its sums are not written.
     const int last = weights.tiles - 1, tile = first_tile < last ? first_tile : last;
     scale_at = static_cast<const char*>(weights.scales) + Lane() / 4 * (half ? 4 : 8) +
@@ -241,8 +241,8 @@ struct MmaTileBlock {
     }
   }
 
-  // The steps of a unit of one limb, of which sets end with those that `ends` has.
-  BW_DEVICE void MultiplySteps(const Words4* weights, const Words4* x, uint32_t ends, float (&dot)[kValues],
+  // The steps of a unit of one limb, the first of which is step `step` of the matrix.
+  BW_DEVICE void MultiplySteps(const Words4* weights, const Words4* x, int step, float (&dot)[kValues],
                                float (&sum)[kValues]) {
     for (int pair = 0; pair < kPairs; ++pair) {
       Words4 packed[kTilesM][kParts];
@@ -256,15 +256,14 @@ struct MmaTileBlock {
         }
       }
       if constexpr (kQuantized) {
-        if (ends & 1) {
+        if (EndsSet(output.weights.table, step + 2 * pair)) {
           Multiply<0, 1>(packed, x, pair, dot);
           EndSet(dot, sum);
           Multiply<1, 2>(packed, x, pair, dot);
         } else {
           Multiply<0, 2>(packed, x, pair, dot);
         }
-        if (ends & 2) EndSet(dot, sum);
-        ends >>= 2;
+        if (EndsSet(output.weights.table, step + 2 * pair + 1)) EndSet(dot, sum);
       } else {
         Multiply<0, 2>(packed, x, pair, sum);
       }
@@ -273,20 +272,18 @@ struct MmaTileBlock {
 
   // `dot` is that of the set at hand, or what MultiplyLimbs calls rest.
   BW_DEVICE void MultiplyUnit(float (&dot)[kValues], float (&sum)[kValues]) {
-    uint32_t ends = 0;
-    if constexpr (kQuantized) ends = Load(output.weights.table.set_ends + unit);
     CopyAsyncWait<kStages - 2>();
     SyncBlock();  // the unit is there, and nobody reads the one before any more
     CopyUnit(kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
     const Words4* const weights = Stage(stage) + Warp() * kTilesM * kParts * 32 + Lane();
     const Words4* const x = Stage(stage) + kWeightWords + Lane();
     stage = stage + 1 == kStages ? 0 : stage + 1;
-    ++unit;
     if constexpr (kLimbs > 1) {
       MultiplyLimbs(weights, x, sum, dot);
     } else {
-      MultiplySteps(weights, x, ends, dot, sum);
+      MultiplySteps(weights, x, unit * StepsPerUnit(kFormat), dot, sum);
     }
+    ++unit;
   }
 
   BW_DEVICE void SumSegment(int segment, float (&sum)[kValues]) {

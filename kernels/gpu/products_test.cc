@@ -26,7 +26,6 @@ using kernels::MatrixSpec;
 struct Shape {
   std::string name;
   MatrixSpec spec;
-  SetEnds set_ends = SetEnds::kAnywhere;  // what it is an example of
   bool bias = false;
 };
 void PrintTo(const Shape& shape, std::ostream* out) { *out << shape.name; }
@@ -58,39 +57,44 @@ MatrixSpec Odd(MatrixSpec spec) {
   spec.first_col = 133;
   return Sliced(spec, {3, 9}, 11, {0, 20, 20, 60, 61, 100, 133});
 }
+// Two slices of a 7B LLaMA's down projection, which cut groups of 128.
+MatrixSpec Cut(MatrixSpec spec) {
+  spec.first_col = 672;
+  return Sliced(spec, {1, 3}, 16, {0, 704, 1376});
+}
 // Slices of several segments: sums on a stack.
 MatrixSpec Long(MatrixSpec spec) { return Sliced(spec, {0, 3}, 4, {0, 1040, 1056, 1320}); }
 
 std::vector<Shape> Shapes() {
   constexpr WeightFormat kBF16 = WeightFormat::kBF16, kInt8 = WeightFormat::kInt8,
                          kInt4 = WeightFormat::kInt4;
-  std::vector<Shape> shapes = {
-      {"bf16", Whole(150, 600, kBF16), SetEnds::kAnywhere, true},
-      {"bf16_narrow", Whole(5, 41, kBF16)},
-      {"bf16_even", Even(Whole(37, 0, kBF16), 32), SetEnds::kAnywhere, true},
-      {"bf16_odd", Odd(Whole(150, 0, kBF16))},
-      {"bf16_long", Long(Whole(20, 0, kBF16))},
-      {"int8_each", Grouped(Whole(150, 600, kInt8), 32), SetEnds::kEach, true},
-      {"int8_units", Grouped(Whole(150, 632, kInt8), 64), SetEnds::kUnits, true},
-      {"int8_units_of_four", Grouped(Whole(37, 632, kInt8), 128, true, true), SetEnds::kUnits, true},
-      {"int8_units_even", Grouped(Even(Whole(20, 0, kInt8), 64), 64, false, true), SetEnds::kUnits},
-      {"int8_any", Grouped(Whole(37, 300, kInt8), 16, true), SetEnds::kAnywhere, true},
-      {"int8_any_odd", Grouped(Odd(Whole(150, 0, kInt8)), 64, true, true)},
-      {"int8_each_long", Grouped(Long(Whole(20, 0, kInt8)), 32, true), SetEnds::kEach},
-      {"int8_empty", Grouped(Sliced(Whole(20, 0, kInt8), {0, 2}, 4, {0, 0, 0}), 32), SetEnds::kEach},
-      {"int8_any_long", Grouped(Long(Whole(20, 0, kInt8)), 16)},
-      {"int8_any_short_set", Grouped(Whole(20, 600, kInt8), 64, false, true)},
-      {"int4_each", Grouped(Whole(150, 600, kInt4), 64), SetEnds::kEach, true},
-      {"int4_units_of_two", Grouped(Whole(37, 632, kInt4), 128, true, true), SetEnds::kUnits, true},
-      {"int4_each_even", Grouped(Even(Whole(20, 0, kInt4), 64), 64, false, true), SetEnds::kEach},
-      {"int4_halves", Grouped(Whole(150, 600, kInt4), 32), SetEnds::kHalves, true},
-      {"int4_halves_even", Grouped(Even(Whole(20, 0, kInt4), 64), 32, true, true), SetEnds::kHalves},
-      {"int4_any", Grouped(Whole(37, 300, kInt4), 16, true), SetEnds::kAnywhere, true},
-      {"int4_any_odd", Grouped(Odd(Whole(150, 0, kInt4)), 32, true)},
-      {"int4_any_long", Grouped(Long(Whole(20, 0, kInt4)), 128)}};
+  std::vector<Shape> shapes = {{"bf16", Whole(150, 600, kBF16), true},
+                               {"bf16_narrow", Whole(5, 41, kBF16)},
+                               {"bf16_even", Even(Whole(37, 0, kBF16), 32), true},
+                               {"bf16_odd", Odd(Whole(150, 0, kBF16))},
+                               {"bf16_long", Long(Whole(20, 0, kBF16))},
+                               {"int8_each", Grouped(Whole(150, 600, kInt8), 32), true},
+                               {"int8_units", Grouped(Whole(150, 632, kInt8), 64), true},
+                               {"int8_units_of_four", Grouped(Whole(37, 632, kInt8), 128, true, true), true},
+                               {"int8_units_even", Grouped(Even(Whole(20, 0, kInt8), 64), 64, false, true)},
+                               {"int8_halves", Grouped(Whole(37, 300, kInt8), 16, true), true},
+                               {"int8_units_odd", Grouped(Odd(Whole(150, 0, kInt8)), 64, true, true)},
+                               {"int8_each_long", Grouped(Long(Whole(20, 0, kInt8)), 32, true)},
+                               {"int8_empty", Grouped(Sliced(Whole(20, 0, kInt8), {0, 2}, 4, {0, 0, 0}), 32)},
+                               {"int8_halves_long", Grouped(Long(Whole(20, 0, kInt8)), 16)},
+                               {"int8_units_short_set", Grouped(Whole(20, 600, kInt8), 64, false, true)},
+                               {"int4_each", Grouped(Whole(150, 600, kInt4), 64), true},
+                               {"int4_units_of_two", Grouped(Whole(37, 632, kInt4), 128, true, true), true},
+                               {"int4_each_even", Grouped(Even(Whole(20, 0, kInt4), 64), 64, false, true)},
+                               {"int4_halves", Grouped(Whole(150, 600, kInt4), 32), true},
+                               {"int4_halves_even", Grouped(Even(Whole(20, 0, kInt4), 64), 32, true, true)},
+                               {"int4_quarters", Grouped(Whole(37, 300, kInt4), 16, true), true},
+                               {"int4_halves_odd", Grouped(Odd(Whole(150, 0, kInt4)), 32, true)},
+                               {"int4_units_cut", Grouped(Cut(Whole(20, 0, kInt4)), 128, true, true)},
+                               {"int4_units_long", Grouped(Long(Whole(20, 0, kInt4)), 128)}};
   for (const WeightFormat format : {WeightFormat::kF32, WeightFormat::kF16}) {
     const std::string name(Name(format));
-    shapes.push_back({name, Whole(150, 600, format), SetEnds::kAnywhere, true});
+    shapes.push_back({name, Whole(150, 600, format), true});
     shapes.push_back({name + "_even", Even(Whole(20, 0, format), 32)});
     shapes.push_back({name + "_odd", Odd(Whole(37, 0, format))});
     shapes.push_back({name + "_long", Long(Whole(20, 0, format))});
@@ -205,24 +209,24 @@ class ProductTest : public ::testing::TestWithParam<Shape> {
 std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tiles_n) {
   struct Row {
     WeightFormat format;
-    SetEnds set_ends;
+    SetEnds set_ends;  // of a quantised format
     int tiles_m, tiles_n;
     Kernel kernel;
   };
   constexpr Row kRows[] = {
-      {WeightFormat::kBF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_bf16_1x1},
-      {WeightFormat::kBF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_bf16_1x2},
-      {WeightFormat::kF16, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp16_1x1},
-      {WeightFormat::kF16, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp16_1x2},
-      {WeightFormat::kF32, SetEnds::kAnywhere, 1, 1, Kernel::stream_fp32_1x1},
-      {WeightFormat::kF32, SetEnds::kAnywhere, 1, 2, Kernel::stream_fp32_1x2},
+      {WeightFormat::kBF16, SetEnds::kUnits, 1, 1, Kernel::stream_bf16_1x1},
+      {WeightFormat::kBF16, SetEnds::kUnits, 1, 2, Kernel::stream_bf16_1x2},
+      {WeightFormat::kF16, SetEnds::kUnits, 1, 1, Kernel::stream_fp16_1x1},
+      {WeightFormat::kF16, SetEnds::kUnits, 1, 2, Kernel::stream_fp16_1x2},
+      {WeightFormat::kF32, SetEnds::kUnits, 1, 1, Kernel::stream_fp32_1x1},
+      {WeightFormat::kF32, SetEnds::kUnits, 1, 2, Kernel::stream_fp32_1x2},
       {WeightFormat::kInt8, SetEnds::kEach, 1, 1, Kernel::stream_int8_each_1x1},
       {WeightFormat::kInt8, SetEnds::kEach, 2, 1, Kernel::stream_int8_each_2x1},
       {WeightFormat::kInt8, SetEnds::kEach, 1, 2, Kernel::stream_int8_each_1x2},
       {WeightFormat::kInt8, SetEnds::kUnits, 1, 1, Kernel::stream_int8_units_1x1},
       {WeightFormat::kInt8, SetEnds::kUnits, 2, 1, Kernel::stream_int8_units_2x1},
       {WeightFormat::kInt8, SetEnds::kUnits, 1, 2, Kernel::stream_int8_units_1x2},
-      {WeightFormat::kInt8, SetEnds::kAnywhere, 1, 1, Kernel::stream_int8_any_1x1},
+      {WeightFormat::kInt8, SetEnds::kHalves, 1, 1, Kernel::stream_int8_halves_1x1},
       {WeightFormat::kInt4, SetEnds::kEach, 1, 1, Kernel::stream_int4_each_1x1},
       {WeightFormat::kInt4, SetEnds::kEach, 2, 1, Kernel::stream_int4_each_2x1},
       {WeightFormat::kInt4, SetEnds::kEach, 1, 2, Kernel::stream_int4_each_1x2},
@@ -232,10 +236,11 @@ std::optional<Kernel> StreamKernel(const DeviceForm& form, int tiles_m, int tile
       {WeightFormat::kInt4, SetEnds::kHalves, 1, 1, Kernel::stream_int4_halves_1x1},
       {WeightFormat::kInt4, SetEnds::kHalves, 2, 1, Kernel::stream_int4_halves_2x1},
       {WeightFormat::kInt4, SetEnds::kHalves, 1, 2, Kernel::stream_int4_halves_1x2},
-      {WeightFormat::kInt4, SetEnds::kAnywhere, 1, 1, Kernel::stream_int4_any_1x1},
+      {WeightFormat::kInt4, SetEnds::kQuarters, 1, 1, Kernel::stream_int4_quarters_1x1},
   };
   for (const Row& row : kRows) {
-    if (row.format != form.format || row.set_ends != form.set_ends_at) continue;
+    if (row.format != form.format) continue;
+    if (IsQuantized(form.format) && row.set_ends != SetEndsOf(form.format, form.set_steps)) continue;
     if (row.tiles_m != tiles_m || row.tiles_n != tiles_n) continue;
     return row.kernel;
   }
@@ -314,7 +319,6 @@ void ProductTest::Tile(const Prepared& prepared, int rows, const TileKernel& til
 }
 
 TEST_P(ProductTest, StreamFollowsTheContract) {
-  ASSERT_EQ(weights_.form.set_ends_at, GetParam().set_ends);
   for (const int rows : {1, 7, 8, 9, 16, 17}) {
     const Prepared prepared = Prepare(rows, OperandOrder::kFragments);
     for (const auto& [tiles_m, tiles_n] : {std::pair{1, 1}, {2, 1}, {1, 2}}) {

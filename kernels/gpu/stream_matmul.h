@@ -51,13 +51,14 @@ struct WarpStream {
   static constexpr int kPairs = kSteps / 2;                     // of steps: what a lane loads of x at once
   static constexpr int kUnitWords = kBlockTiles * kParts * 32;  // from a unit of a tile to its next
   static constexpr int kScaleStep = kHalfScales ? 32 : 64;      // bytes from set to set
-  // Sets that end in a unit whichever it is. Their scales and offsets travel with the unit; others are one or
-  // two sets ahead.
-  static constexpr int kSetsPerUnit = kSetEnds == SetEnds::kEach ? 1 : kSetEnds == SetEnds::kHalves ? 2 : 0;
+  // Where a unit has whole sets, their scales and offsets travel with it; others are one or two sets ahead.
+  static constexpr int kSetsPerUnit = kSetEnds == SetEnds::kEach       ? 1
+                                      : kSetEnds == SetEnds::kHalves   ? 2
+                                      : kSetEnds == SetEnds::kQuarters ? 4
+                                                                       : 0;
   // Units of weights in flight: 2 to 4 KB a warp, which covers the latency of device memory, or half of that
   // where registers are needed for scales; and of x, which is nearer.
-  static constexpr int kScaleWords = (kSetEnds == SetEnds::kAnywhere ? 2 : kSetsPerUnit) * kTilesM *
-                                     (kHalfScales ? 1 : 2) * (kOffsets ? 2 : 1);
+  static constexpr int kScaleWords = kSetsPerUnit * kTilesM * (kHalfScales ? 1 : 2) * (kOffsets ? 2 : 1);
   static constexpr int kDepth = kFormat == WeightFormat::kF16 || (kQuantized && kScaleWords <= 2) ? 4 : 2;
   static constexpr int kDepthX = 2;
   static constexpr int kScales = kSetsPerUnit > 0 ? kDepth* kSetsPerUnit : 2;
@@ -74,7 +75,7 @@ struct WarpStream {
   const Words4* next_x[kTilesN];
   const char* next_scale[kTilesM] = {};
   bool row_there[kTilesN];  // whether this lane's row of x is
-  int set = 0;              // the round's first, or where units do not say which set, the one at hand
+  int set = 0;              // the round's first, or where sets are several units, the one at hand
 
   float sum[kTilesM][kTilesN][4];
   // Of the set at hand. NOLINTNEXTLINE(bugprone-branch-clone): kTilesM may be 1.
@@ -290,9 +291,7 @@ struct WarpStream {
       }
     }
   }
-  BW_DEVICE void MultiplyUnit(int slot, int unit) {
-    [[maybe_unused]] uint32_t ends = 0;
-    if constexpr (kQuantized && kSetEnds == SetEnds::kAnywhere) ends = Load(weights.table.set_ends + unit);
+  BW_DEVICE void MultiplyUnit(int slot) {
     BW_UNROLL
     for (int step = 0; step < kSteps; ++step) {
       if constexpr (kLimbs > 1) {
@@ -304,22 +303,14 @@ struct WarpStream {
         constexpr int kSetSteps = kSteps / kSetsPerUnit;
         const int i = slot * kSetsPerUnit + step / kSetSteps;
         if (step % kSetSteps == kSetSteps - 1) EndSet(i, set + i);
-      } else if constexpr (kQuantized && kSetEnds == SetEnds::kAnywhere) {
-        if ((ends >> step & 1) == 0) continue;
-        EndSet(0, set++);
-        BW_UNROLL
-        for (int m = 0; m < kTilesM; ++m) {
-          scale_ring[0][m] = scale_ring[1][m];
-          if constexpr (kOffsets) offset_ring[0][m] = offset_ring[1][m];
-        }
-        LoadNextScale(1);
       }
     }
   }
-  // Whether a set of whole units, two or four, ends with unit `slot` of a round.
+  // Of sets of several units: whether they are four, and whether one ends with unit `slot` of a round.
+  BW_DEVICE bool SetsOfFour() const { return weights.table.set_steps == 4 * kSteps; }
   BW_DEVICE bool SetEndsWith(int slot) const {
     static_assert(kDepth == 4 || !kQuantized || kSetEnds != SetEnds::kUnits);
-    return slot == 3 || (slot == 1 && weights.table.set_units == 2);
+    return slot == 3 || (slot == 1 && !SetsOfFour());
   }
 
   // To shared memory: sums[column * kSumStride + row], of which this lane's first is at `to`.
@@ -332,10 +323,10 @@ struct WarpStream {
   }
 
   // The weights of the first units and their scales: they do not wait for the kernel before.
-  BW_DEVICE void Begin(int segment, int begin, int units) {
+  BW_DEVICE void Begin(int begin, int units) {
     if constexpr (kQuantized) {
       if (units == 0) return;
-      set = kSetsPerUnit > 0 ? begin * kSetsPerUnit : Load(&weights.table.segments[segment].set_begin);
+      set = kSetsPerUnit > 0 ? begin * kSetsPerUnit : begin >> (SetsOfFour() ? 2 : 1);
       BW_UNROLL
       for (int m = 0; m < kTilesM; ++m) next_scale[m] = Scale(m, set);
     }
@@ -348,7 +339,7 @@ struct WarpStream {
       // Of sets that are whole units, the one that ends with a round's second unit and the one that ends with
       // its last; if they have four units there is only the latter.
       LoadNextScale(0);
-      if (kSetEnds == SetEnds::kUnits && weights.table.set_units > 2) {
+      if (SetsOfFour()) {
         BW_UNROLL
         for (int m = 0; m < kTilesM; ++m) next_scale[m] -= kScaleStep;
       }
@@ -384,7 +375,7 @@ struct WarpStream {
     for (;;) {
       BW_UNROLL
       for (int i = 0; i < kDepth; ++i) {
-        MultiplyUnit(i, unit + i);
+        MultiplyUnit(i);
         if (i + kDepth < units) LoadUnit(i);
         LoadX(i + kDepthX, i + kDepthX < units);
         if constexpr (kQuantized && kSetEnds == SetEnds::kUnits) {
@@ -489,7 +480,7 @@ BW_DEVICE void SumSegments(const StreamMatmulArgs& args, const WeightView& weigh
 
   WarpStream<kFormat, kSetEnds, kHalfScales, kOffsets, kTilesM, kTilesN> stream(args, weights, first_tile,
                                                                                 begin);
-  stream.Begin(segment_begin, begin, end - begin);
+  stream.Begin(begin, end - begin);
   WaitForPreviousKernel();
   if (segment_begin == segment_end) return;
   float* to = sums + segment_begin * kStep + 2 * (thread % 4) * kSumStride + thread % 32 / 4;

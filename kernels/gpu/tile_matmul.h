@@ -330,9 +330,9 @@ struct TileMatmulBlock {
 
   // The same for quantised weights: the dot product of each set is finished before its scale is applied.
   // Scales come from memory two sets ahead, as a set takes less time than that.
-  BW_DEVICE void SumQuantized(int group, int begin, int end, int set, int& round,
-                              float (&sum)[kValues]) const {
+  BW_DEVICE void SumQuantized(int group, int begin, int end, int& round, float (&sum)[kValues]) const {
     const WeightView& weights = output.weights;
+    int set = FirstSet<kFormat>(weights.table, begin);
     const uint32_t zero_point = ZeroPoint(weights);
     const int tile = block * kBlockTiles + group * 4 + Warp() % 4;
     const int safe_tile = tile < weights.tiles ? tile : weights.tiles - 1;
@@ -354,7 +354,6 @@ struct TileMatmulBlock {
       BW_UNROLL
       for (int u = 0; u < kUnitsPerStage; ++u) {
         if (unit + u >= end) break;
-        const uint32_t ends = Load(weights.table.set_ends + unit + u);
         BW_UNROLL
         for (int s = 0; s < kStepsPerUnit; ++s) {
           uint32_t a[4];
@@ -363,7 +362,7 @@ struct TileMatmulBlock {
           Wgmma<kRows>(dot, a, StepOperand(round, u * kStepsPerUnit + s), !fresh);
           WgmmaCommit();
           fresh = false;
-          if (ends >> s & 1) {
+          if (EndsSet(weights.table, (unit + u) * kStepsPerUnit + s)) {
             WgmmaWait<0>();
             EndSet(set++, factors, dot, sum);
             factors = following;
@@ -381,7 +380,7 @@ struct TileMatmulBlock {
     const WeightTable& table = output.weights.table;
     const int begin = FirstUnit(table, segment), end = FirstUnit(table, segment + 1);
     if constexpr (IsQuantized(kFormat)) {
-      SumQuantized(group, begin, end, Load(&table.segments[segment].set_begin), round, sum);
+      SumQuantized(group, begin, end, round, sum);
     } else if constexpr (kLimbs > 1) {
       SumLimbs(group, begin, end, round, sum);
     } else {

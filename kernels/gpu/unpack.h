@@ -103,6 +103,16 @@ BW_DEVICE const auto& OutputOf(const Args& args, int tiles, int& block) {
   return args.outputs[index];
 }
 
+// The first set of a segment that begins with `unit`. All have as many steps.
+template <WeightFormat kFormat>
+BW_DEVICE int FirstSet(const WeightTable& table, int unit) {
+  return static_cast<uint32_t>(unit * StepsPerUnit(kFormat)) / static_cast<uint32_t>(table.set_steps);
+}
+// Whether a set ends with step `step` of the matrix.
+BW_DEVICE bool EndsSet(const WeightTable& table, int step) {
+  return ((step + 1) & (table.set_steps - 1)) == 0;
+}
+
 BW_DEVICE int FirstUnit(const WeightTable& table, int segment) {
   if (segment <= WeightTable::kInline) return table.unit_bounds[segment];
   return segment < table.segment_count ? Load(&table.segments[segment].unit_begin) : table.units;

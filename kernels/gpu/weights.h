@@ -4,8 +4,9 @@
 // steps of 16.
 //
 // Columns. A matrix is cut into segments, each summed on its own from 0. A segment's columns are cut into
-// steps of at most 16 that share a weight group, ascending; a step that is shorter, and the steps that fill
-// up a segment to a whole unit, are zeros. The packed column of step s is 16 s. device_matrix.h has the rule.
+// steps of at most 16 that share a weight group, ascending; what a step has fewer, and the steps that fill up
+// a set to those of a whole group or a segment to a whole unit, are zeros. The packed column of step s is
+// 16 s. device_matrix.h has the rule.
 //
 // A unit is what a warp takes at once: 2 steps, or 4 of int4.
 //   values  [tiles / 8][unit][8 tiles][part][lane][16 bytes]; each step is an A fragment (simt.h), and
@@ -16,7 +17,9 @@
 //           the order low half of the first, low of the second, high of the first, high of the second
 //     int4: one word a step, nibble i + 4 h = half h of a[i], nibble = q - lowest
 //   scales  [tile][set][8]{row g, row g + 8}: fp32 or fp16; offsets likewise. A set is the columns of one
-//           weight group in one segment.
+//           weight group in one segment. All sets take as many steps, so that kernels know where they end: a
+//           group that a slice cuts is a set on either side, filled up; so is the unit at a segment's end,
+//           by sets without columns.
 //
 // Limbs. Tensor cores multiply bf16. A value of a more precise format is the sum of limbs, each the bf16
 // that is nearest to what the ones before it leave: two of fp16, three of fp32, which is exact (but for fp32
@@ -43,7 +46,6 @@ constexpr int kLimbsMax = 3;
 
 struct Segment {
   int32_t unit_begin = 0, unit_end = 0;
-  int32_t set_begin = 0;  // quantised formats
   // After this segment's sum is pushed on a stack: add the two topmost sums this many times.
   int32_t additions = 0;
 };
@@ -60,29 +62,35 @@ struct Root {
 };
 constexpr int kSumsMax = 12;  // on the stack at once
 
-// How the sets of a quantised matrix lie in its units: kernels are faster where it is not the last one.
+// How the sets of a quantised matrix lie in its units.
 enum class SetEnds : int32_t {
-  kUnits,     // every set is set_units whole units: 2, or 4 of int8
+  kUnits,     // a set is several units: 2, or 4 of int8
   kEach,      // every unit is a set
-  kHalves,    // int4: a set is half a unit
-  kAnywhere,  // as set_ends says
+  kHalves,    // a set is half a unit
+  kQuarters,  // a set is a quarter of a unit of int4
 };
+// `set_steps`: of a set.
+constexpr SetEnds SetEndsOf(WeightFormat format, int set_steps) {
+  const int unit_steps = StepsPerUnit(format);
+  if (set_steps > unit_steps) return SetEnds::kUnits;
+  if (set_steps == unit_steps) return SetEnds::kEach;
+  return 2 * set_steps == unit_steps ? SetEnds::kHalves : SetEnds::kQuarters;
+}
 
 // What is the same for every tile of a matrix.
 struct WeightTable {
   const Segment* segments = nullptr;
   const Root* roots = nullptr;
-  const uint8_t* set_ends = nullptr;  // [units]: bit i: a set ends with step i of the unit
   int32_t segment_count = 0, root_count = 0;
-  int32_t units = 0;  // of a tile
-  int32_t sets = 0;   // of a tile
-  SetEnds set_ends_at = SetEnds::kAnywhere;
-  int32_t set_units = 1;
+  int32_t units = 0;      // of a tile
+  int32_t sets = 0;       // of a tile
+  int32_t set_steps = 1;  // of a set: 1, 2, 4 or 8
   // Copies of what short tables say, which a kernel then has at once: the first 32 segments' first units (and
   // one more bound), and the only root's order.
   static constexpr int kInline = 32;
   int32_t unit_bounds[kInline + 1] = {};
   Root::Order order = Root::kStack;
+  int32_t unused = 0;
 };
 
 constexpr int kBlockTiles = 8;

@@ -26,9 +26,9 @@ constexpr size_t kGraphsMax = 64;
 constexpr size_t kGraphLaunchesMin = 8;
 constexpr int kTensorHeadDimMax = 256;
 
-// The widest row of activations when packed: every 16 columns of a group cost at most a step, every slice a
-// unit.
-int64_t PackedColsMax(int64_t cols) { return RoundUp(2 * cols, 64) + 64 * kernels::kMatrixSlicesMax / 8; }
+// The widest row of activations when packed: a segment may begin and end within a set of 128 columns, and
+// there is one for each of 16 slices and for every 1024 columns.
+int64_t PackedColsMax(int64_t cols) { return RoundUp(2 * cols, 64) + 2 * 128 * 16; }
 
 gpu::StoreKvArgs::Type CacheType(DType type) {
   return type == DType::kBF16  ? gpu::StoreKvArgs::kBF16

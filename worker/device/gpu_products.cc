@@ -22,7 +22,7 @@ Kernel StreamKernel(const gpu::DeviceForm& form, int tiles_m, int tiles_n) {
   if (form.format == WeightFormat::kF32)
     return tiles_n == 1 ? Kernel::stream_fp32_1x1 : Kernel::stream_fp32_1x2;
   const bool int8 = form.format == WeightFormat::kInt8;
-  switch (form.set_ends_at) {
+  switch (gpu::SetEndsOf(form.format, form.set_steps)) {
     case SetEnds::kUnits:
       if (tiles_n == 2) return int8 ? Kernel::stream_int8_units_1x2 : Kernel::stream_int4_units_1x2;
       if (tiles_m == 2) return int8 ? Kernel::stream_int8_units_2x1 : Kernel::stream_int4_units_2x1;
@@ -32,12 +32,13 @@ Kernel StreamKernel(const gpu::DeviceForm& form, int tiles_m, int tiles_n) {
       if (tiles_m == 2) return int8 ? Kernel::stream_int8_each_2x1 : Kernel::stream_int4_each_2x1;
       return int8 ? Kernel::stream_int8_each_1x1 : Kernel::stream_int4_each_1x1;
     case SetEnds::kHalves:
+      if (int8) return Kernel::stream_int8_halves_1x1;
       if (tiles_n == 2) return Kernel::stream_int4_halves_1x2;
       return tiles_m == 2 ? Kernel::stream_int4_halves_2x1 : Kernel::stream_int4_halves_1x1;
-    case SetEnds::kAnywhere:
+    case SetEnds::kQuarters:
       break;
   }
-  return int8 ? Kernel::stream_int8_any_1x1 : Kernel::stream_int4_any_1x1;
+  return Kernel::stream_int4_quarters_1x1;
 }
 
 // Whether the sums of 2, 4 or 8 parts are added halves first.
@@ -116,7 +117,7 @@ void GpuOps::Stream(int64_t rows, const GpuMatrix& first, absl::Span<const Produ
   int64_t tiles = 0;
   for (const Product& product : products) tiles += Of(*product.weights).form().tiles;
   if (tiles == 0) return;
-  const bool wide = form.set_ends_at != SetEnds::kAnywhere || !IsQuantized(form.format);
+  const bool wide = form.set_steps > 1 || !IsQuantized(form.format);  // groups of 16 are rare
   const bool two_fit = gpu::StreamMatmulSharedBytes(segments, 2, 1) <= runtime_->info().shared_bytes;
   const int tiles_n = rows > 8 && wide && two_fit ? 2 : 1;
   // Two tiles share what a warp does for x, where there are enough of them to keep every multiprocessor at

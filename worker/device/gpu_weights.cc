@@ -144,8 +144,7 @@ absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::CreateRandom(
 absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime) {
   TableWriter writer;
   const int64_t segments = writer.Add(form_.segments), roots = writer.Add(form_.roots),
-                ends = writer.Add(form_.set_ends), steps = writer.Add(form_.steps),
-                sets = writer.Add(form_.set_columns);
+                steps = writer.Add(form_.steps), sets = writer.Add(form_.set_columns);
   const int64_t parts[2] = {writer.Add(form_.parts[0].parts), writer.Add(form_.parts[1].parts)};
   BW_ASSIGN_OR_RETURN(tables_, GpuMemory::Allocate(runtime, static_cast<int64_t>(writer.bytes().size())));
   runtime->CopyToDevice(tables_.data(), writer.bytes().data(), tables_.bytes());
@@ -157,7 +156,6 @@ absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime)
   gpu::WeightTable& table = view_.table;
   table.segments = at(segments, form_.segments);
   table.roots = at(roots, form_.roots);
-  table.set_ends = at(ends, form_.set_ends);
   steps_ = at(steps, form_.steps);
   set_columns_ = at(sets, form_.set_columns);
   for (int i = 0; i < 2; ++i) parts_[i] = at(parts[i], form_.parts[i].parts);
@@ -165,8 +163,7 @@ absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime)
   table.root_count = static_cast<int32_t>(form_.roots.size());
   table.units = form_.units;
   table.sets = form_.sets;
-  table.set_ends_at = form_.set_ends_at;
-  table.set_units = form_.set_units;
+  table.set_steps = form_.set_steps;
   for (int i = 0; i <= gpu::WeightTable::kInline; ++i) {
     table.unit_bounds[i] = i < table.segment_count ? form_.segments[i].unit_begin : form_.units;
   }

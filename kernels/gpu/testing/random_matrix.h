@@ -204,13 +204,11 @@ struct DeviceWeights {
     WeightTable& table = view.table;
     table.segments = gpu.Put(form.segments);
     table.roots = gpu.Put(form.roots);
-    table.set_ends = gpu.Put(form.set_ends);
     table.segment_count = static_cast<int32_t>(form.segments.size());
     table.root_count = static_cast<int32_t>(form.roots.size());
     table.units = form.units;
     table.sets = form.sets;
-    table.set_ends_at = form.set_ends_at;
-    table.set_units = form.set_units;
+    table.set_steps = form.set_steps;
     for (int i = 0; i <= WeightTable::kInline; ++i)
       table.unit_bounds[i] = i < table.segment_count ? form.segments[i].unit_begin : form.units;
     if (table.root_count == 1) table.order = form.roots[0].order;
