@@ -15,8 +15,10 @@ namespace {
 constexpr absl::Duration kAwake = absl::Microseconds(500);
 constexpr absl::Duration kNap = absl::Microseconds(50);
 
+}  // namespace
+
 // Calls `on_late` unless it is gone within `limit`: for calls that may hang where nothing can wake them.
-class Watchdog {
+class NcclCommunicator::Watchdog {
  public:
   Watchdog(absl::Duration limit, std::function<void()> on_late)
       : thread_([this, limit, late = std::move(on_late)] {
@@ -41,8 +43,6 @@ class Watchdog {
   std::thread thread_;
 };
 
-}  // namespace
-
 NcclCommunicator::NcclCommunicator(Options options) : options_(std::move(options)) {
   BW_CHECK(options_.library != nullptr && options_.ops != nullptr);
   BW_CHECK(0 <= options_.rank && options_.rank < options_.size);
@@ -52,6 +52,12 @@ NcclCommunicator::NcclCommunicator(Options options) : options_(std::move(options
 // would wait for everybody.
 NcclCommunicator::~NcclCommunicator() {
   options_.ops->WaitBy(nullptr);
+  std::unique_ptr<Watchdog> owner_watched;
+  {
+    MutexLock lock(&mutex_);
+    owner_watched = std::move(owner_watched_);
+  }
+  owner_watched.reset();
   if (communicator_ == nullptr) return;
   const Watchdog watchdog(options_.abort_limit, options_.on_stuck);
   (void)options_.library->call().comm_abort(communicator_);
@@ -184,6 +190,7 @@ void NcclCommunicator::Abort(const absl::Status& reason) {
   if (!abort_reason_.ok()) return;
   abort_reason_ = reason;
   aborted_.store(true, std::memory_order_release);
+  owner_watched_ = std::make_unique<Watchdog>(options_.abort_limit, options_.on_stuck);
 }
 
 }  // namespace bellwether

@@ -34,8 +34,9 @@ class NcclCommunicator {
     absl::Duration wait_limit = absl::Seconds(30);
     // Called at the beginning and at the end of waits that others may be the reason of.
     std::function<void(bool waits)> waiting = [](bool) {};
-    // NCCL or the driver have not ended an abort within abort_limit, and will not: the process has to end.
-    // Called once, from a thread of this's, while the destructor hangs.
+    // The owner has not begun to destroy this within abort_limit of Abort, as where a launch waits for a
+    // place in the driver's queue behind work that waits for a peer; or NCCL or the driver have not ended the
+    // abort within it. Neither will: the process has to end. Called from a thread of this's.
     absl::Duration abort_limit = absl::Seconds(10);
     std::function<void()> on_stuck = [] {};
     const Clock* clock = Clock::Real();
@@ -66,10 +67,12 @@ class NcclCommunicator {
   // peers do the opposite. May return before it is done. An error is the end of this communicator.
   absl::Status Exchange(absl::Span<const Transfer> transfers);
 
-  // From any thread: what waits, and all that follows, fails with `reason`.
+  // From any thread: what waits, and all that follows, fails with `reason`. This is to be destroyed then.
   void Abort(const absl::Status& reason);
 
  private:
+  class Watchdog;
+
   absl::Status Start(const nccl::UniqueId& id);
   absl::Status TryExchange(absl::Span<const Transfer> transfers);
   absl::Status Enqueue(absl::Span<const Transfer> transfers);
@@ -92,6 +95,7 @@ class NcclCommunicator {
   std::atomic<bool> aborted_{false};
   Mutex mutex_;
   absl::Status abort_reason_ ABSL_GUARDED_BY(mutex_);
+  std::unique_ptr<Watchdog> owner_watched_ ABSL_GUARDED_BY(mutex_);  // from Abort on
 };
 
 }  // namespace bellwether

@@ -107,6 +107,7 @@ class Rank {
                                                                      .on_stuck =
                                                                          [this] {
                                                                            stuck = true;
+                                                                           stuck.notify_all();
                                                                            Fake().Set("abort_hangs", 0);
                                                                          },
                                                                      .clock = limits.clock});
@@ -509,9 +510,20 @@ TEST_F(NcclFaults, AnAbortThatHangsIsReportedInTime) {
   EXPECT_TRUE(ranks[0].stuck);
 }
 
+// A launch waits for a place in the driver's queue, behind work that waits for a peer who is gone: the owner
+// looks at nothing any more.
+TEST_F(NcclFaults, AnOwnerWhoDoesNotComeToTheAbortIsReportedInTime) {
+  Ranks ranks(kTwoRanks, {.abort = absl::Milliseconds(20)});
+  ranks.Connect();
+  ranks.thread(0).Begin([&] { ranks[0].stuck.wait(false); });
+  ranks[0].communicator().Abort(absl::AbortedError("epoch 7 has ended"));
+  ranks.On(0, [] {});
+}
+
 TEST_F(NcclFaults, AnAbortThatEndsIsNotReported) {
   Ranks ranks(kTwoRanks);
   ranks.Connect();
+  ranks[0].communicator().Abort(absl::AbortedError("epoch 7 has ended"));
   ranks.On(0, [&] { ranks[0].DropCommunicator(); });
   EXPECT_FALSE(ranks[0].stuck);
 }
