@@ -1,11 +1,13 @@
 // What a card computes against what is written: its tensor cores against tensor_core.h, and whole steps of
-// small models against the emulator, to the bit. tools/gpu_check.sh runs it. `gpu_check emulated` shows the
-// program itself without a card, `gpu_check planted` what it says of one that is not as it should be.
+// small models against the emulator, to the bit; and whether NCCL is as it is declared. tools/gpu_check.sh
+// runs it. `gpu_check emulated` shows the program itself without a card, `gpu_check planted` what it says of
+// one that is not as it should be.
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -16,8 +18,10 @@
 #include "common/dtype.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "kernels/gpu/testing/forwarding_runtime.h"
 #include "kernels/gpu/testing/tensor_core_cases.h"
 #include "kernels/gpu/testing/test_runtime.h"
+#include "tests/gpu/nccl_alone.h"
 #include "tests/layouts/engine_driver.h"
 #include "worker/device/gpu_device.h"
 #include "worker/device/gpu_weights.h"
@@ -235,6 +239,18 @@ absl::Status CheckTensorCores(const std::shared_ptr<gpu::Runtime>& runtime, cons
   return absl::OkStatus();
 }
 
+// Tells whether steps came to be graphs.
+class GraphCounter : public gpu::ForwardingRuntime {
+ public:
+  using gpu::ForwardingRuntime::ForwardingRuntime;
+  using gpu::ForwardingRuntime::Run;
+  void Run(gpu::Graph& graph) override {
+    ++graph_runs;
+    gpu::ForwardingRuntime::Run(graph);
+  }
+  int64_t graph_runs = 0;
+};
+
 // Answers of a small model: prompts of many lengths together, so that all kinds of kernels run.
 absl::StatusOr<std::vector<Answer>> AnswersOn(const Checkpoint& checkpoint, const std::string& kernel_level,
                                               DType kv_type, Quantize quantize,
@@ -249,7 +265,7 @@ absl::StatusOr<std::vector<Answer>> AnswersOn(const Checkpoint& checkpoint, cons
                        .device_of = [&](size_t) { return device; }}));
   std::vector<EngineRequest> requests;
   for (const int length : {70, 3, 9, 35, 1, 2}) {
-    EngineRequest request{.id = RequestId{requests.size() + 1}, .max_tokens = 3};
+    EngineRequest request{.id = RequestId{requests.size() + 1}, .max_tokens = 6};
     for (int i = 0; i < length; ++i) request.prompt.push_back((i * 31 + length) % checkpoint.config().vocab);
     request.sampling.temperature = 0;
     request.sampling.logprobs = 5;
@@ -282,8 +298,9 @@ absl::Status CheckAgainstEmulator(const std::shared_ptr<gpu::Runtime>& runtime, 
                                          {"BLOOM, bf16", kBloom, DType::kBF16, Quantize::kNone}};
   for (const Subject& subject : absl::MakeSpan(subjects).first(models)) {
     BW_ASSIGN_OR_RETURN(const auto checkpoint, Checkpoint::Open(subject.checkpoint));
+    const auto counter = std::make_shared<GraphCounter>(runtime);
     BW_ASSIGN_OR_RETURN(const auto card, AnswersOn(*checkpoint, level, subject.kv_type, subject.quantize,
-                                                   std::make_shared<GpuDevice>(runtime, 4)));
+                                                   std::make_shared<GpuDevice>(counter, 4)));
     BW_ASSIGN_OR_RETURN(const auto emulated,
                         AnswersOn(*checkpoint, level, subject.kv_type, subject.quantize,
                                   std::make_shared<GpuDevice>(
@@ -295,11 +312,25 @@ absl::Status CheckAgainstEmulator(const std::shared_ptr<gpu::Runtime>& runtime, 
       values += static_cast<int64_t>(card[i].logprobs.size());
       different += card[i] == emulated[i] ? 0 : 1;
     }
-    Row(std::string("card against emulator, ") + subject.name, different == 0,
+    Row(std::string("card against emulator, ") + subject.name, different == 0 && counter->graph_runs > 0,
         absl::StrCat(card.size(), " answers, ", values, " log-probabilities, ", different,
-                     " answers differ"));
+                     " answers differ, ", counter->graph_runs, " graphs run"));
   }
   return absl::OkStatus();
+}
+
+void CheckNccl(const std::shared_ptr<gpu::Runtime>& runtime) {
+  const char* const named = std::getenv("BELLWETHER_NCCL_LIBRARY");
+  if (named == nullptr && runtime->stream() == nullptr) return;  // NCCL knows nothing of the emulator
+  const std::string what = "NCCL with one rank";
+  const auto library = NcclLibrary::Load(named == nullptr ? NcclLibrary::kDefaultName : named);
+  if (!library.ok()) return Row(what, named == nullptr, std::string(library.status().message()));
+  const absl::StatusOr<NcclAlone> alone = NcclAloneTrial(runtime, *library).Run();
+  if (!alone.ok()) return Row(what, false, alone.status().ToString());
+  Row(what, alone->equal,
+      absl::StrFormat("version %s, a group of copies takes the host %.1f us (%.1f where it may block)",
+                      NcclVersionText((*library)->version()), alone->group_seconds * 1e6,
+                      alone->blocking_group_seconds * 1e6));
 }
 
 absl::Status Main(const std::string& mode) {
@@ -315,7 +346,9 @@ absl::Status Main(const std::string& mode) {
   if (mode == "planted") return CheckTensorCores(runtime, gpu::kAmpereTensorCore, 1);
   BW_RETURN_IF_ERROR(
       CheckTensorCores(runtime, gpu::TensorCoreOf(info.numeric_class), mode.empty() ? 2560 : 2));
-  return CheckAgainstEmulator(runtime, mode.empty() ? 6 : 1);
+  BW_RETURN_IF_ERROR(CheckAgainstEmulator(runtime, mode.empty() ? 6 : 1));
+  CheckNccl(runtime);
+  return absl::OkStatus();
 }
 
 }  // namespace

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """gpu_check on the emulator: it finds nothing, and a card that computes otherwise is said to, with the least that shows it.
 
-Usage: gpu_check_test.py GPU_CHECK. Run in the project's root.
+Usage: gpu_check_test.py GPU_CHECK NCCL, a double of it. Run in the project's root.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import unittest
 
 
 def check(mode):
-    ran = subprocess.run([PROGRAM, mode], capture_output=True, text=True)
+    ran = subprocess.run([PROGRAM, mode], capture_output=True, text=True, env={**os.environ, "BELLWETHER_NCCL_LIBRARY": NCCL})
     return ran.returncode, ran.stdout, ran.stderr
 
 
@@ -22,6 +23,8 @@ class GpuCheckTest(unittest.TestCase):
         self.assertNotIn("FAILED", out)
         for row in ("mma.sync, cancelling", "wgmma, any bits", "card against emulator, LLaMA, bf16"):
             self.assertIn(row, out)
+        self.assertRegex(out, r"LLaMA, bf16 +ok .* 0 answers differ, [1-9]\d* graphs run")
+        self.assertRegex(out, r"NCCL with one rank +ok +version 2\.28\.9, a group of copies takes the host [\d.]+ us")
 
     def test_a_card_of_other_bits_is_shown_by_its_smallest_case(self):
         code, out, err = check("planted")
@@ -38,5 +41,5 @@ class GpuCheckTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    PROGRAM = sys.argv.pop(1)
+    PROGRAM, NCCL = sys.argv.pop(1), sys.argv.pop(1)
     unittest.main()
