@@ -312,6 +312,8 @@ struct Amounts {
   int32_t context = 128;  // of sequences that decode
   int steps = 20;         // and a fifth of them before, that do not count
   int prompt_times = 3;
+  std::vector<int> streamed_batches = {1, 16};
+  int64_t host_bytes = int64_t{512} << 20;  // of the sample of the host's rate
 };
 struct Weights {
   WeightFormat format;
@@ -437,31 +439,30 @@ absl::Status BenchLoad(const Bench& bench, const Shape& shape, const std::string
 }
 
 // Bytes a second that come from pinned memory of the host when nothing else is done.
-absl::StatusOr<double> HostRate(const std::shared_ptr<gpu::Runtime>& runtime) {
-  constexpr int64_t kBytes = int64_t{512} << 20;
-  BW_ASSIGN_OR_RETURN(PinnedMemory from, PinnedMemory::Allocate(runtime, kBytes));
-  BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, kBytes));
+absl::StatusOr<double> HostRate(const std::shared_ptr<gpu::Runtime>& runtime, int64_t bytes) {
+  BW_ASSIGN_OR_RETURN(PinnedMemory from, PinnedMemory::Allocate(runtime, bytes));
+  BW_ASSIGN_OR_RETURN(GpuMemory to, GpuMemory::Allocate(runtime, bytes));
   std::vector<double> seconds;
   for (int i = 0; i < 6; ++i) {
     BW_RETURN_IF_ERROR(runtime->Synchronize());
     const Clock::time_point start = Clock::now();
-    for (int j = 0; j < 4; ++j) runtime->CopyToDevice(to.data(), from.data(), kBytes);
+    for (int j = 0; j < 4; ++j) runtime->CopyToDevice(to.data(), from.data(), bytes);
     BW_RETURN_IF_ERROR(runtime->Synchronize());
     seconds.push_back(SecondsSince(start) / 4);
   }
-  return kBytes / Median(seconds);
+  return static_cast<double>(bytes) / Median(seconds);
 }
 
 // All layers from the host's memory, as where the card holds little more than two of them.
 absl::Status BenchStreamed(const Bench& bench, const Shape& shape) {
   const ModelConfig config = ConfigOf(shape);
-  BW_ASSIGN_OR_RETURN(const double host_rate, HostRate(bench.runtime));
+  BW_ASSIGN_OR_RETURN(const double host_rate, HostRate(bench.runtime, bench.amounts.host_bytes));
   RandomShard random(bench.runtime, config, WeightFormat::kBF16, 32, false, /*streamed=*/true);
   ExecutorProgress progress;
   BW_ASSIGN_OR_RETURN(auto executor, StartExecutor(bench.runtime, config, random,
                                                    {.context_tokens = 512, .step_tokens = 512}, &progress));
   uint64_t next = 0;
-  for (const int batch : {1, 16}) {  // each prompt before them is a step that streams
+  for (const int batch : bench.amounts.streamed_batches) {  // each prompt before them is a step that streams
     Runner runner(*executor, *bench.runtime, config.vocab, batch, 32, next);
     BW_RETURN_IF_ERROR(runner.Prefill());
     Runner::Times times;
@@ -502,9 +503,20 @@ absl::Status Run(const Options& options) {
   std::vector<Shape> shapes(std::begin(kShapes), std::end(kShapes));
   if (options.emulated) {
     shapes = {kTinyShape};
-    bench.amounts = {.batches = {1, 2}, .prompts = {9}, .context = 3, .steps = 1, .prompt_times = 1};
+    bench.amounts = {.batches = {1, 2},
+                     .prompts = {9},
+                     .context = 3,
+                     .steps = 1,
+                     .prompt_times = 1,
+                     .streamed_batches = {1},
+                     .host_bytes = 1 << 20};
   }
-  const auto asked = [&](const std::string& what) { return what.find(options.only) != std::string::npos; };
+  bool any = false;
+  const auto asked = [&](const std::string& what) {
+    const bool is = what.find(options.only) != std::string::npos;
+    any |= is;
+    return is;
+  };
   for (const Shape& shape : shapes) {
     for (const Weights& weights : {Weights{WeightFormat::kBF16, 32, false, "bf16"},
                                    {WeightFormat::kInt8, 32, true, "int8 g32"},
@@ -519,12 +531,17 @@ absl::Status Run(const Options& options) {
     }
   }
   for (const Shape& shape : shapes) {
-    const std::string what = absl::StrCat(shape.name, " bf16 streamed");
-    if (options.only.empty() ? absl::string_view(shape.name) == "13B" : asked(what))
+    const std::string resident = absl::StrCat(shape.name, " bf16"), what = resident + " streamed";
+    // Who asks for a model need not wait until it has been streamed too.
+    if (options.only.empty() ? absl::string_view(shape.name) == "13B" : !asked(resident) && asked(what))
       BW_RETURN_IF_ERROR(Annotate(BenchStreamed(bench, shape), what));
   }
   if (!options.load.empty() && asked("load"))
     BW_RETURN_IF_ERROR(Annotate(BenchLoad(bench, shapes[0], options.load), "load"));
+  if (!any) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "nothing is called \"", options.only, "\": a model and its weights, such as \"7B bf16\", or load"));
+  }
   table.Print();
   return absl::OkStatus();
 }
@@ -535,7 +552,7 @@ absl::Status Run(const Options& options) {
 int main(int argc, char** argv) {
   bellwether::Options options;
   CLI::App app("How fast this machine's first GPU runs whole steps");
-  app.add_option("--only", options.only, "Part of a row's name, such as \"7B bf16\"");
+  app.add_option("--only", options.only, "Part of a model's and its weights' name, such as \"7B bf16\"");
   app.add_option("--load", options.load,
                  "A directory for a file of weights, to time how long it takes to the card");
   app.add_option("--transformers", options.transformers, "What tools/bench_transformers.py wrote");

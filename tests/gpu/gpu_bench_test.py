@@ -40,6 +40,21 @@ class GpuBenchTest(unittest.TestCase):
         self.assertIn("tiny int8 g32, decode, batch 1", table)
         self.assertIn("transformers: skipped, no PyTorch with CUDA here", table)
 
+    def test_only_streams_where_that_is_said(self):
+        code, out, table, err = bench("--only", "tiny bf16")
+        self.assertEqual(code, 0, out + err)
+        self.assertIn("tiny bf16, decode, batch 1", table)
+        self.assertNotIn("streamed", table)
+        code, out, table, err = bench("--only", "streamed")
+        self.assertEqual(code, 0, out + err)
+        self.assertIn("tiny bf16 streamed, decode, batch 1", table)
+        self.assertNotIn("tiny bf16, decode", table)
+
+    def test_only_something_that_there_is_not_is_an_error(self):
+        code, _, _, err = bench("--only", "decode")
+        self.assertEqual(code, 1)
+        self.assertIn("nothing is called \"decode\"", err)
+
 
 if __name__ == "__main__":
     GPU_BENCH = sys.argv.pop(1)
