@@ -10,6 +10,13 @@
 #include "worker/device/gpu_weights.h"
 
 namespace bellwether {
+namespace {
+
+// A card that had nothing to do has a slow clock, an H200 345 MHz of its 1,980. How long it takes to the full
+// one nobody has measured here.
+constexpr absl::Duration kFullClockAfter = absl::Milliseconds(100);
+
+}  // namespace
 
 absl::StatusOr<double> MeasureProductRate(const std::shared_ptr<gpu::Runtime>& runtime,
                                           const ProductSample& sample) {
@@ -47,11 +54,16 @@ absl::StatusOr<double> MeasureProductRate(const std::shared_ptr<gpu::Runtime>& r
   const Product product = {.weights = matrix.get(), .y = y, .stride = width};
   ops->Multiply({x, rows, width}, {&product, 1});
   BW_RETURN_IF_ERROR(ops->Finish());
-  const absl::Duration begin = Clock::Real()->Now();
-  for (int i = 0; i < sample.times; ++i) ops->Multiply({x, rows, width}, {&product, 1});
-  BW_RETURN_IF_ERROR(ops->Finish());
-  const double seconds = absl::ToDoubleSeconds(Clock::Real()->Now() - begin);
-  return 2.0 * sample.times * static_cast<double>(rows * width * width) / std::max(seconds, 1e-9);
+  absl::Duration best = absl::InfiniteDuration();
+  const absl::Duration first = Clock::Real()->Now();
+  for (absl::Duration begin = first, end = first; end - first < kFullClockAfter; begin = end) {
+    for (int i = 0; i < sample.times; ++i) ops->Multiply({x, rows, width}, {&product, 1});
+    BW_RETURN_IF_ERROR(ops->Finish());
+    end = Clock::Real()->Now();
+    best = std::min(best, end - begin);
+  }
+  const double seconds = std::max(absl::ToDoubleSeconds(best), 1e-9);
+  return 2.0 * sample.times * static_cast<double>(rows * width * width) / seconds;
 }
 
 }  // namespace bellwether
