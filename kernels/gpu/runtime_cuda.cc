@@ -222,7 +222,7 @@ class CudaRuntime : public Runtime {
   }
   void Copy(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
     Bind();
-    if (status_.ok()) Keep(cudaMemcpyAsync(to, from, bytes, kind, stream_), "a copy");
+    if (bytes > 0 && status_.ok()) Keep(cudaMemcpyAsync(to, from, bytes, kind, stream_), "a copy");
   }
   // A kernel may begin while the one before ends, if it waits itself before it reads (simt.h,
   // WaitForPreviousKernel). That says the code that the card was given, not the card: later ones than were

@@ -161,6 +161,11 @@ class EmulatedRuntime : public Runtime {
     const KernelInfo& kernel = kKernels[static_cast<int>(launch.kernel)];
     if (kernel.hopper_only && !info_.hopper)
       return Keep(absl::InternalError(absl::StrCat(kernel.name, " is compiled for Hopper only")));
+    if (launch.shape.threads > kernel.threads_max) {
+      return Keep(
+          absl::InternalError(absl::StrCat(kernel.name, " is compiled for blocks of ", kernel.threads_max,
+                                           " threads, not ", launch.shape.threads)));
+    }
     const auto run = [&](uint64_t seed, BarrierTrial* barriers) {
       return EmulateLaunch({.grid_x = launch.shape.grid_x,
                             .grid_y = launch.shape.grid_y,

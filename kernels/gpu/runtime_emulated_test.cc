@@ -208,5 +208,16 @@ TEST(EmulatedRuntimeTest, AGraphThatGoesWhileItRunsIsFoundOut) {
   EXPECT_GE(told, kSeeds / 4);
 }
 
+// A card refuses blocks of more threads than a kernel is compiled for.
+TEST(EmulatedRuntimeTest, BlocksOfMoreThreadsThanAKernelHasRegistersForAreFoundOut) {
+  Machine machine(1);
+  float* const device = machine.OnDevice();
+  LaunchList list;
+  list.Add(Kernel::add, {.threads = 288},
+           AddArgs{.before = device, .sum = device, .out = device, .rows = 1, .cols = kFloats});
+  machine.runtime().Run(list);
+  EXPECT_EQ(machine.runtime().Synchronize().message(), "add is compiled for blocks of 256 threads, not 288");
+}
+
 }  // namespace
 }  // namespace bellwether::gpu
