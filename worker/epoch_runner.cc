@@ -139,7 +139,9 @@ void EpochRunner::SetState(WorkerState state) {
 }
 
 void EpochRunner::Run() {
-  if (!options_.cpus.empty()) PinCurrentThread(options_.cpus[0]);  // it is thread 0 of the executor's pool
+  // It is thread 0 of the executor's pool. But NCCL's threads, of which every group of copies starts one, may
+  // run where the thread that calls it may: they would wait for a CPU that it spins on.
+  if (!options_.cpus.empty() && options_.nccl.library == nullptr) PinCurrentThread(options_.cpus[0]);
   const auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const bool over = executor_ != nullptr && executor_epoch_ != wanted_;
     const bool steps = executor_ != nullptr && !steps_.empty();

@@ -22,6 +22,7 @@
 #include "model/checkpoint/testing_files.h"
 #include "worker/device/cpu_device.h"
 #include "worker/device/gpu_device.h"
+#include "worker/inventory.h"
 #include "worker/link/shm_connector.h"
 #include "worker/link/testing/fake_nccl.h"
 
@@ -79,11 +80,12 @@ using Report = Reports::Report;
 // One worker of a process: everything but the session.
 struct Worker {
   Worker() : Worker(std::make_shared<CpuDevice>(/*threads=*/1), {}) {}
-  Worker(std::shared_ptr<Device> device, NcclUse nccl)
+  Worker(std::shared_ptr<Device> device, NcclUse nccl, std::vector<int> cpus = {})
       : links(*LinkListener::Start({})),
         runner({.models = &models,
                 .links = links.get(),
                 .device = std::move(device),
+                .cpus = std::move(cpus),
                 .nccl = std::move(nccl),
                 .events = reports.Events()}) {}
   ModelSource models{kModel, ""};
@@ -380,6 +382,19 @@ TEST(EpochRunner, NcclHasEndedWhenAFailureIsReported) {
   ASSERT_TRUE(a.runner.Add(step));
   EXPECT_EQ(a.reports.Next().kind, Report::kFailed);
   EXPECT_EQ(fake.Get("foreign_calls"), 0) << "a thread that is not the executor's calls NCCL";
+}
+
+// Its threads take the mask of the one that calls it, which was one CPU where workers share out a machine.
+TEST(EpochRunner, NcclsThreadsMayRunOnAllCpusOfTheWorker) {
+  const FakeNccl fake(FAKE_NCCL);
+  const NcclUse nccl{.library = fake.library(), .required = true};
+  const std::vector<int> cpus = AllowedCpus();
+  Worker a(EmulatedGpu(), nccl, cpus), b(EmulatedGpu(), nccl, cpus);
+  a.runner.Begin(GpuTask(1, 2, 0, {&a, &b}));
+  b.runner.Begin(GpuTask(1, 2, 1, {&a, &b}));
+  ASSERT_EQ(a.reports.Next().kind, Report::kReady);
+  ASSERT_EQ(b.reports.Next().kind, Report::kReady);
+  EXPECT_EQ(fake.Get("cpus"), static_cast<int>(cpus.size()));
 }
 
 // A GPU that stops when it is to run something, once it is told to.

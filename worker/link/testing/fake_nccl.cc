@@ -11,7 +11,10 @@
 // and fake_nccl_get tells besides those:
 //   "live"           communicators that have not been aborted
 //   "copies"         made so far
+//   "cpus"           that the last thread to join may run on
 //   "foreign_calls"  made for a communicator by another thread than the one that made it, which are refused
+
+#include <sched.h>
 
 #include <atomic>
 #include <cstdio>
@@ -174,6 +177,8 @@ int ncclCommInitRankConfig(ncclComm** comm, int size, ncclUniqueId id, int rank,
     return kInvalidArgument;
   ++world.joined;
   ++library.live;
+  cpu_set_t cpus;
+  if (sched_getaffinity(0, sizeof(cpus), &cpus) == 0) library.settings["cpus"] = CPU_COUNT(&cpus);
   if (library.settings["abort_hangs"] != 0)
     std::fprintf(stderr, "fake NCCL: rank %d of %d joins and will not be aborted\n", rank, size);
   *comm = world.ranks[rank] = new ncclComm{.world = &world, .rank = rank};
