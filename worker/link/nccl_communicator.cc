@@ -11,8 +11,9 @@
 namespace bellwether {
 namespace {
 
-// A collective between GPUs takes some ten microseconds: waits stay awake longer than that.
-constexpr absl::Duration kAwake = absl::Microseconds(500);
+// A decode step takes some milliseconds, and to wake from a nap a tenth of one: waits stay awake as long, as
+// those of the driver's do.
+constexpr absl::Duration kAwake = absl::Milliseconds(10);
 constexpr absl::Duration kNap = absl::Microseconds(50);
 
 }  // namespace
