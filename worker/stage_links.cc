@@ -197,7 +197,8 @@ absl::Status StageLinks::ReceiveResidual(MessageTag tag, MutableRows residual) {
   }
   if (host_buffer_ == nullptr) return links_[index]->Receive(tag, absl::MakeSpan(residual.data, floats));
   BW_RETURN_IF_ERROR(links_[index]->Receive(tag, absl::MakeSpan(host_buffer_, floats)));
-  return ops_.Write(absl::MakeConstSpan(host_buffer_, floats), residual.data);
+  // Until the buffer is used again this step has ended, or its residual has been read.
+  return ops_.WriteLater(absl::MakeConstSpan(host_buffer_, floats), residual.data);
 }
 
 absl::Status StageLinks::SendResidual(MessageTag tag, MutableRows residual) {

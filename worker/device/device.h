@@ -180,6 +180,8 @@ class DeviceOps {
   // operation that failed.
   virtual absl::Status Read(const float* from, absl::Span<float> to) = 0;
   virtual absl::Status Write(absl::Span<const float> from, float* to) = 0;
+  // The same, in order with operations and perhaps later: `from` stays as it is until somebody has waited.
+  virtual absl::Status WriteLater(absl::Span<const float> from, float* to) { return Write(from, to); }
   // Waits until all that was asked for is done.
   virtual absl::Status Finish() = 0;
   // `data`, where the host works on the device's memory itself and operations are done when they return; null

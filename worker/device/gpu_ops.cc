@@ -533,10 +533,14 @@ absl::Status GpuOps::Read(const float* from, absl::Span<float> to) {
 }
 
 absl::Status GpuOps::Write(absl::Span<const float> from, float* to) {
-  prepared_ = {};
+  BW_RETURN_IF_ERROR(WriteLater(from, to));
+  return Finish();
+}
+
+absl::Status GpuOps::WriteLater(absl::Span<const float> from, float* to) {
   Submit();
   runtime_->CopyToDevice(to, from.data(), static_cast<int64_t>(from.size() * sizeof(float)));
-  return Finish();
+  return status_;
 }
 
 }  // namespace bellwether

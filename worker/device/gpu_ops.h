@@ -52,6 +52,7 @@ class GpuOps : public DeviceOps {
 
   absl::Status Read(const float* from, absl::Span<float> to) override;
   absl::Status Write(absl::Span<const float> from, float* to) override;
+  absl::Status WriteLater(absl::Span<const float> from, float* to) override;
   absl::Status Finish() override;
   float* HostView(float*) override { return nullptr; }
   void OnHost(int64_t items, absl::FunctionRef<void(int64_t, int64_t)> body) override {

@@ -30,13 +30,13 @@ absl::Status StagedGroup::AllReduce(MessageTag tag, absl::Span<const float> root
   BW_ASSIGN_OR_RETURN(const absl::Span<float> host_roots, Fetch(roots));
   const absl::Span<float> host_out(buffer_ + roots.size(), out.size());
   BW_RETURN_IF_ERROR(host_.AllReduce(tag, host_roots, host_out));
-  return ops_.Write(host_out, out.data());
+  return ops_.WriteLater(host_out, out.data());
 }
 
 absl::Status StagedGroup::ShareRows(MessageTag tag, absl::Span<const int> owner, absl::Span<float> rows) {
   BW_ASSIGN_OR_RETURN(const absl::Span<float> host_rows, Fetch(rows));
   BW_RETURN_IF_ERROR(host_.ShareRows(tag, owner, host_rows));
-  return ops_.Write(host_rows, rows.data());
+  return ops_.WriteLater(host_rows, rows.data());
 }
 
 absl::Status StagedGroup::GatherColumns(MessageTag tag, absl::Span<const int64_t> column_bounds,
@@ -44,7 +44,7 @@ absl::Status StagedGroup::GatherColumns(MessageTag tag, absl::Span<const int64_t
   BW_ASSIGN_OR_RETURN(const absl::Span<float> host_data, Fetch(data));
   BW_RETURN_IF_ERROR(host_.GatherColumns(tag, column_bounds, host_data));
   if (rank() > 0) return absl::OkStatus();  // it has sent, not received
-  return ops_.Write(host_data, data.data());
+  return ops_.WriteLater(host_data, data.data());
 }
 
 }  // namespace bellwether

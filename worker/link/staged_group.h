@@ -36,7 +36,8 @@ class StagedGroup : public TensorParallelGroup {
  private:
   StagedGroup(HostGroup::Options options, int64_t buffer_floats, float* buffer, DeviceOps* ops)
       : host_(std::move(options)), buffer_floats_(buffer_floats), buffer_(buffer), ops_(*ops) {}
-  // The first of the buffer's floats, with the device's `data` in them.
+  // The first of the buffer's floats, with the device's `data` in them. What the device was to be given of
+  // the buffer it has then.
   absl::StatusOr<absl::Span<float>> Fetch(absl::Span<const float> data);
 
   HostGroup host_;

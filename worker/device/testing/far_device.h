@@ -144,6 +144,10 @@ class FarOps : public DeviceOps {
     Later([this, to, copy = std::move(copy)] { (void)cpu_->Write(copy, FarDevice::Near(to)); });
     return absl::OkStatus();
   }
+  absl::Status WriteLater(absl::Span<const float> from, float* to) override {
+    Later([=, this] { (void)cpu_->Write(from, FarDevice::Near(to)); });
+    return absl::OkStatus();
+  }
   absl::Status Finish() override {
     for (; !later_.empty() && left_ != 0; later_.pop_front()) {
       later_.front()();
