@@ -10,7 +10,10 @@ ShownTokens::ShownTokens(const Tokenizer* tokenizer, Special special)
 
 std::vector<ShownToken> ShownTokens::Push(const TokenChunk& chunk) {
   for (const StepOutput& output : chunk.logprobs) Add(output);
-  if (chunk.finish && !group_.empty()) CloseGroup(group_text_ + detokenizer_.Flush());
+  if (chunk.finish) {
+    if (!group_.empty()) BreakGroup(detokenizer_.Flush());
+    Settle(group_.size());
+  }
   text_bytes_ += chunk.text.size();
   std::vector<ShownToken> shown;
   while (NextIsCertain(chunk.finish.has_value())) {
@@ -32,25 +35,31 @@ bool ShownTokens::NextIsCertain(bool finished) const {
 }
 
 void ShownTokens::Add(const StepOutput& output) {
-  const std::string_view bytes = tokenizer_->TokenBytes(output.token);
-  if (bytes.empty() && special_ == Special::kLeftOut) return;
-  group_.push_back({output, std::string(bytes)});
-  group_bytes_ += bytes;
-  group_text_ += detokenizer_.Push(output.token);
-  // As long as the text is only short of bytes, they may become a character.
-  const bool whole = group_text_ == group_bytes_;
-  if (whole || !group_bytes_.starts_with(group_text_)) CloseGroup(std::string(group_text_));
+  const std::string_view own_bytes = tokenizer_->TokenBytes(output.token);
+  if (own_bytes.empty() && special_ == Special::kLeftOut) return;
+  group_.push_back({{output, std::string(own_bytes)}, detokenizer_.Push(output.token)});
+  const std::string_view held = detokenizer_.held();
+  std::string bytes, text;
+  for (const Member& member : group_) {
+    bytes += member.token.bytes;
+    text += member.text;
+  }
+  const bool broken = bytes != text.append(held);
+  if (broken) BreakGroup(held);
+  // Whoever has bytes of an unfinished character stays.
+  Settle(held.empty() ? group_.size() : broken ? group_.size() - 1 : 0);
 }
 
-void ShownTokens::CloseGroup(const std::string& text) {
-  if (text != group_bytes_) {
-    for (ShownToken& token : group_) token.bytes.clear();
-    group_.back().bytes = text;
-  }
-  for (ShownToken& token : group_) waiting_.push_back(std::move(token));
-  group_.clear();
-  group_bytes_.clear();
-  group_text_.clear();
+void ShownTokens::BreakGroup(std::string_view rest) {
+  const auto has_bytes = [](const Member& member) { return !member.token.bytes.empty(); };
+  const auto last = std::find_if(group_.rbegin(), group_.rend(), has_bytes);
+  for (Member& member : group_) member.token.bytes = member.text;
+  last->token.bytes += rest;
+}
+
+void ShownTokens::Settle(size_t members) {
+  for (size_t i = 0; i < members; ++i) waiting_.push_back(std::move(group_[i].token));
+  group_.erase(group_.begin(), group_.begin() + members);
 }
 
 }  // namespace bellwether

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "common/step.h"
@@ -33,17 +34,21 @@ class ShownTokens {
   std::vector<ShownToken> Push(const TokenChunk& chunk);
 
  private:
+  struct Member {
+    ShownToken token;  // its bytes are those it has if they become a character
+    std::string text;  // what came of it, and of broken bytes before it, for certain
+  };
   void Add(const StepOutput& output);
-  // The tokens in group_ have `text`, and those that come have no part in it.
-  void CloseGroup(const std::string& text);
+  // The members' bytes become no character: they have their text instead, and the last one `rest`.
+  void BreakGroup(std::string_view rest);
+  // What comes has no part in what the first so many members have.
+  void Settle(size_t members);
   bool NextIsCertain(bool finished) const;
 
   const Tokenizer* const tokenizer_;
   const Special special_;
   IncrementalDetokenizer detokenizer_;
-  // Tokens in the middle of a character, their own bytes, and what of them has become text.
-  std::vector<ShownToken> group_;
-  std::string group_bytes_, group_text_;
+  std::vector<Member> group_;       // tokens in the middle of a character
   std::deque<ShownToken> waiting_;  // for their text
   size_t text_bytes_ = 0;           // that came and that no token in front of waiting_ accounts for
 };

@@ -69,6 +69,26 @@ TEST_F(ShownTokensTest, BrokenBytesCountForTheLastTokenOfThem) {
   EXPECT_THAT(Push({4}, "\uFFFD", FinishReason::kLength), ElementsAre("\uFFFD")) << "an unfinished character";
 }
 
+// A token that makes U+FFFD of the bytes before it may itself end in the middle of a character. What became
+// of its own bytes when the answer ended there was no token's: the text had one U+FFFD more than the tokens.
+TEST_F(ShownTokensTest, BrokenBytesMayFollowEachOtherToTheEnd) {
+  EXPECT_THAT(Push({4, 4}, "\uFFFD"), ElementsAre(""));
+  EXPECT_THAT(Push({4}, "\uFFFD"), ElementsAre("\uFFFD"));
+  EXPECT_THAT(Push({4}, "\uFFFD\uFFFD", FinishReason::kLength), ElementsAre("\uFFFD", "\uFFFD\uFFFD"));
+}
+
+TEST_F(ShownTokensTest, BrokenBytesMayComeBeforeACharacter) {
+  EXPECT_THAT(Push({4, 4}, "\uFFFD"), ElementsAre(""));
+  EXPECT_THAT(Push({5}, "é"), ElementsAre("\uFFFD\xC3", "\xA9"));
+  EXPECT_THAT(Push({6}, "x"), ElementsAre());
+  EXPECT_THAT(Push({1}, "\uFFFDone"), ElementsAre("x", "\uFFFDone"));
+}
+
+TEST_F(ShownTokensTest, BrokenBytesAreNotThoseOfTheEndingToken) {
+  shown_.emplace(&tokenizer_, ShownTokens::Special::kListed);
+  EXPECT_THAT(Push({4, 0}, "\uFFFD", FinishReason::kStop), ElementsAre("\uFFFD", ""));
+}
+
 TEST_F(ShownTokensTest, TokensThatNeverShowAreNotListed) {
   EXPECT_THAT(Push({1, 2, 3}, "", FinishReason::kStop), ElementsAre());
 }

@@ -28,6 +28,8 @@ class IncrementalDetokenizer {
   std::string Push(TokenId id);
   // Ends the text: U+FFFD when an unfinished character was held back, else "".
   std::string Flush();
+  // The unfinished character.
+  std::string_view held() const { return held_; }
 
  private:
   const Tokenizer* tokenizer_;
