@@ -301,6 +301,7 @@ void Engine::State::TakeToken(Request* request, Choice* choice, const StepOutput
   StopChecker::Verdict verdict = choice->checker.Push(output.token);
   chunk.text = std::move(verdict.text);
   chunk.finish = verdict.finish;
+  chunk.ending_token = verdict.ending_token;
   actions.push_back(EmitTokens{request->asked.id, std::move(chunk)});
   if (!verdict.finish) {
     scheduler.Append(choice->sequence, output.token);

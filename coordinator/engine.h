@@ -49,6 +49,7 @@ struct TokenChunk {
   std::string text;                    // valid UTF-8
   std::vector<StepOutput> logprobs;    // one a token if asked for, else empty
   std::optional<FinishReason> finish;  // on the choice's last chunk
+  bool ending_token = false;           // the last of `tokens` ends the choice: its text is not in `text`
 };
 
 struct Usage {

@@ -9,7 +9,8 @@ ShownTokens::ShownTokens(const Tokenizer* tokenizer, Special special)
     : tokenizer_(tokenizer), special_(special), detokenizer_(tokenizer, IncrementalDetokenizer::Options{}) {}
 
 std::vector<ShownToken> ShownTokens::Push(const TokenChunk& chunk) {
-  for (const StepOutput& output : chunk.logprobs) Add(output);
+  for (const StepOutput& output : chunk.logprobs)
+    Add(output, /*has_text=*/!chunk.ending_token || &output != &chunk.logprobs.back());
   if (chunk.finish) {
     if (!group_.empty()) BreakGroup(detokenizer_.Flush());
     Settle(group_.size());
@@ -34,10 +35,10 @@ bool ShownTokens::NextIsCertain(bool finished) const {
   return finished || bytes.size() <= text_bytes_;
 }
 
-void ShownTokens::Add(const StepOutput& output) {
-  const std::string_view own_bytes = tokenizer_->TokenBytes(output.token);
+void ShownTokens::Add(const StepOutput& output, bool has_text) {
+  const std::string_view own_bytes = has_text ? tokenizer_->TokenBytes(output.token) : "";
   if (own_bytes.empty() && special_ == Special::kLeftOut) return;
-  group_.push_back({{output, std::string(own_bytes)}, detokenizer_.Push(output.token)});
+  group_.push_back({{output, std::string(own_bytes)}, has_text ? detokenizer_.Push(output.token) : ""});
   const std::string_view held = detokenizer_.held();
   std::string bytes, text;
   for (const Member& member : group_) {

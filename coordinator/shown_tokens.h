@@ -26,7 +26,7 @@ struct ShownToken {
 // those that make U+FFFD out of them.
 class ShownTokens {
  public:
-  // Special tokens, which add nothing to the text, are left out or listed without bytes.
+  // Special and ending tokens, which add nothing to the text, are left out or listed without bytes.
   enum class Special : uint8_t { kLeftOut, kListed };
   ShownTokens(const Tokenizer* tokenizer, Special special);  // the tokenizer outlives it
 
@@ -38,7 +38,7 @@ class ShownTokens {
     ShownToken token;  // its bytes are those it has if they become a character
     std::string text;  // what came of it, and of broken bytes before it, for certain
   };
-  void Add(const StepOutput& output);
+  void Add(const StepOutput& output, bool has_text);
   // The members' bytes become no character: they have their text instead, and the last one `rest`.
   void BreakGroup(std::string_view rest);
   // What comes has no part in what the first so many members have.

@@ -22,8 +22,9 @@ std::vector<std::string> Texts(const std::vector<ShownToken>& tokens) {
 class ShownTokensTest : public ::testing::Test {
  protected:
   std::vector<std::string> Push(std::vector<TokenId> ids, const std::string& text,
-                                std::optional<FinishReason> finish = std::nullopt) {
-    TokenChunk chunk{.tokens = ids, .text = text, .finish = finish};
+                                std::optional<FinishReason> finish = std::nullopt,
+                                bool ending_token = false) {
+    TokenChunk chunk{.tokens = ids, .text = text, .finish = finish, .ending_token = ending_token};
     for (const TokenId id : ids) chunk.logprobs.push_back({.token = id});
     return Texts(shown_->Push(chunk));
   }
@@ -87,6 +88,17 @@ TEST_F(ShownTokensTest, BrokenBytesMayComeBeforeACharacter) {
 TEST_F(ShownTokensTest, BrokenBytesAreNotThoseOfTheEndingToken) {
   shown_.emplace(&tokenizer_, ShownTokens::Special::kListed);
   EXPECT_THAT(Push({4, 0}, "\uFFFD", FinishReason::kStop), ElementsAre("\uFFFD", ""));
+}
+
+// stop_token_ids may name any token. One whose bytes make a character of those before it was shown with them,
+// and the text had U+FFFD; where ending tokens are listed one that is not special was not.
+TEST_F(ShownTokensTest, AnEndingTokenHasNoTextWhateverItsBytes) {
+  EXPECT_THAT(Push({4}, ""), ElementsAre());
+  EXPECT_THAT(Push({5}, "\uFFFD", FinishReason::kStop, /*ending_token=*/true), ElementsAre("\uFFFD"));
+
+  shown_.emplace(&tokenizer_, ShownTokens::Special::kListed);
+  EXPECT_THAT(Push({1}, "one"), ElementsAre("one"));
+  EXPECT_THAT(Push({3}, "", FinishReason::kStop, /*ending_token=*/true), ElementsAre(""));
 }
 
 TEST_F(ShownTokensTest, TokensThatNeverShowAreNotListed) {

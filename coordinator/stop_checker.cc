@@ -59,7 +59,8 @@ StopChecker::Verdict StopChecker::Push(TokenId token) {
   BW_CHECK_LT(tokens_, options_.tokens_max);
   ++tokens_;
   const std::vector<TokenId>& ending = options_.ending_tokens;
-  if (std::find(ending.begin(), ending.end(), token) != ending.end()) return End(FinishReason::kStop, "");
+  if (std::find(ending.begin(), ending.end(), token) != ending.end())
+    return {.text = Flush(), .finish = FinishReason::kStop, .ending_token = true};
   std::string certain;
   if (detokenizer_) {
     const std::string text = detokenizer_->Push(token);
@@ -69,12 +70,8 @@ StopChecker::Verdict StopChecker::Push(TokenId token) {
       return {std::move(certain), FinishReason::kStop};
     }
   }
-  if (tokens_ == options_.tokens_max) return End(FinishReason::kLength, std::move(certain));
+  if (tokens_ == options_.tokens_max) return {std::move(certain) + Flush(), FinishReason::kLength};
   return {std::move(certain), std::nullopt};
-}
-
-StopChecker::Verdict StopChecker::End(FinishReason reason, std::string text) {
-  return {std::move(text) + Flush(), reason};
 }
 
 std::string StopChecker::Flush() {

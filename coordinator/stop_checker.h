@@ -50,6 +50,7 @@ class StopChecker {
   struct Verdict {
     std::string text;  // valid UTF-8
     std::optional<FinishReason> finish;
+    bool ending_token = false;  // the token is one of those, and the text none of its
   };
 
   // `tokenizer` may be null: all text is empty and stop strings are never found. It outlives this object.
@@ -63,8 +64,6 @@ class StopChecker {
   int32_t tokens() const { return tokens_; }
 
  private:
-  Verdict End(FinishReason reason, std::string text);
-
   Options options_;
   std::optional<IncrementalDetokenizer> detokenizer_;
   StopMatcher matcher_;

@@ -83,10 +83,13 @@ FakeTokenizer Words() { return FakeTokenizer({"", "ab", "c", "\xE4", "\xBD", "\x
 TEST(StopCheckerTest, AnEndingTokenEndsWithoutItsText) {
   const FakeTokenizer tokenizer = Words();
   StopChecker checker(&tokenizer, {.ending_tokens = {0, 2}, .tokens_max = 10});
-  EXPECT_EQ(checker.Push(1).text, "ab");
+  const StopChecker::Verdict before = checker.Push(1);
+  EXPECT_EQ(before.text, "ab");
+  EXPECT_FALSE(before.ending_token);
   const StopChecker::Verdict verdict = checker.Push(2);
   EXPECT_EQ(verdict.text, "");
   EXPECT_EQ(verdict.finish, FinishReason::kStop);
+  EXPECT_TRUE(verdict.ending_token);
   EXPECT_EQ(checker.tokens(), 2);
 }
 

@@ -84,6 +84,7 @@ void TokenStream::Append(TokenChunk chunk) {
     MoveToEnd(chunk.logprobs, &before.logprobs);
     before.text += chunk.text;
     before.finish = chunk.finish;
+    before.ending_token = chunk.ending_token;
     return;
   }
   pending_.push_back({.chunk = std::move(chunk)});
