@@ -12,6 +12,7 @@
 #include "CLI/CLI.hpp"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "common/config.h"
 #include "common/host_port.h"
@@ -246,6 +247,12 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
     app->parse(std::move(arguments));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return PrintAndEnd(app->help());
+    // CLI11 says first what is missing, though it may be what these are a slip of.
+    if (const std::vector<std::string> unknown = app->remaining(/*recurse=*/true); !unknown.empty()) {
+      std::fprintf(stderr, "Arguments that were not expected: %s\nRun with --help for what there is.\n",
+                   absl::StrJoin(unknown, " ").c_str());
+      return 2;
+    }
     // Settings may be incomplete where they are only looked at.
     if (!print_config || error.get_exit_code() != static_cast<int>(CLI::ExitCodes::RequiredError)) {
       std::fprintf(stderr, "%s\nRun with --help for what there is.\n", error.what());

@@ -267,9 +267,12 @@ absl::StatusOr<std::vector<int>> Planner::StageSizes() const {
   const int slices = SliceCount(config_);
   if (options_.ranks < 0 || options_.ranks > slices || options_.stages < 0 ||
       options_.stages > config_.layers) {
-    return absl::InvalidArgumentError(absl::StrFormat(
-        "%d tensor-parallel ranks and %d stages asked for: this model takes 1-%d ranks and 1-%d stages",
-        options_.ranks, options_.stages, slices, config_.layers));
+    std::vector<std::string> asked;
+    if (options_.ranks != 0) asked.push_back(absl::StrCat(options_.ranks, " tensor-parallel ranks"));
+    if (options_.stages != 0) asked.push_back(absl::StrCat(options_.stages, " stages"));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("%s asked for: this model takes 1-%d ranks and 1-%d stages",
+                        absl::StrJoin(asked, " and "), slices, config_.layers));
   }
   if (options_.ranks > 0) {
     int stages = options_.stages;

@@ -143,8 +143,10 @@ TEST(PlannerTest, ForcedDegreesAndLayouts) {
 
   EXPECT_EQ(MakePlan(config, kBF16, workers, {.stages = 3, .ranks = 2}).status().code(),
             absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(MakePlan(config, kBF16, workers, {.ranks = 17}).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakePlan(config, kBF16, workers, {.ranks = 17}).status(),
+            absl::InvalidArgumentError(
+                "17 tensor-parallel ranks asked for: this model takes 1-16 ranks and 1-22 stages"))
+      << "not of 0 stages, which nobody asked for";
   EXPECT_EQ(MakePlan(config, kBF16, workers, {.stages = 6}).status().code(),
             absl::StatusCode::kFailedPrecondition);
   layout.stages[1].layers = {4, 22};

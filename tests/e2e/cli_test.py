@@ -396,6 +396,10 @@ class Cli(unittest.TestCase):
         self.assert_fails("1-4 ranks", "generate", "--model", MODEL, "--tensor-parallel", 5, "--threads", 1,
                           "--prompt-ids", "1")
         self.assert_fails("--no-such-flag", "generate", "--model", MODEL, "--prompt-ids", "1", "--no-such-flag")
+        # Before it is said what is missing, which may be what was meant; and in the order in which they were written.
+        self.assert_fails("not expected: --modle MODEL", "up", "--modle", "MODEL")
+        self.assert_fails("not expected: --modle MODEL", "up", "--modle", "MODEL", "--print-config")
+        self.assert_fails("not expected: genrate", "genrate", "--model", MODEL)
         with tempfile.TemporaryDirectory() as directory:
             self.assert_fails("config.json", "inspect", directory)
 
