@@ -22,4 +22,8 @@ int ToBlame(const std::vector<WaitingWorker>& workers) {
   return workers[at].progress.waiting_for_some_peer ? -1 : at;
 }
 
+EpochEnd WhatAPeerNoticed(const absl::Status& reason) {
+  return absl::IsDeadlineExceeded(reason) ? EpochEnd::kWorkerStuck : EpochEnd::kWorkerLost;
+}
+
 }  // namespace bellwether

@@ -63,8 +63,24 @@ TEST_F(ClusterSnapshotTest, CountsWhyEpochsEnd) {
 
 TEST_F(ClusterSnapshotTest, CountsAFailedStep) {
   Serve();
-  Send(WorkerFailed{{1}, epoch_, absl::UnavailableError("a link broke"), "b"});
+  Send(WorkerFailed{{1}, epoch_, absl::InternalError("a damaged weight"), ""});
   EXPECT_EQ(Ended(EpochEnd::kWorkerFailed), 1u);
+  EXPECT_EQ(EndedInAll(), 1u);
+}
+
+// A peer may notice before the coordinator does. It used to count as a failure of a worker, in whose log
+// there is nothing of it.
+TEST_F(ClusterSnapshotTest, CountsWhatAPeerNoticedForWhatItIs) {
+  Serve();
+  Send(WorkerFailed{{1}, epoch_, absl::DeadlineExceededError("nothing moved for 30s"), "b"});
+  EXPECT_EQ(Ended(EpochEnd::kWorkerStuck), 1u);
+  EXPECT_EQ(EndedInAll(), 1u);
+}
+
+TEST_F(ClusterSnapshotTest, CountsALinkThatBroke) {
+  Serve();
+  Send(WorkerFailed{{1}, epoch_, absl::UnavailableError("link closed"), "b"});
+  EXPECT_EQ(Ended(EpochEnd::kWorkerLost), 1u);
   EXPECT_EQ(EndedInAll(), 1u);
 }
 

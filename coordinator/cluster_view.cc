@@ -292,7 +292,8 @@ void ClusterView::On(const WorkerFailed& event) {
                                       : absl::StrCat("; it is tried again after ",
                                                      Seconds(workers_.at(culprit).not_before - now_)));
   }
-  EndEpoch(absl::UnavailableError(reason), EpochEnd::kWorkerFailed, refused);
+  EndEpoch(absl::UnavailableError(reason),
+           by_itself ? EpochEnd::kWorkerFailed : WhatAPeerNoticed(event.reason), refused);
 }
 
 void ClusterView::SendToEndOfLine(WorkerId id) {
