@@ -40,8 +40,10 @@ absl::Status ValidateRows(const std::vector<RankLayout>& ranks, Range RankLayout
       return absl::InvalidArgumentError(
           absl::StrCat(what, " ", rows.begin, "-", rows.end, " lie outside the vocabulary of ", vocab));
     }
-    if (rows.size() == 0) continue;
-    if (!wanted) return absl::InvalidArgumentError(absl::StrCat(what, " in a stage that needs none"));
+    if (!wanted) {
+      if (rows.size() == 0) continue;
+      return absl::InvalidArgumentError(absl::StrCat(what, " in a stage that needs none"));
+    }
     if (rows.begin != next) {
       return absl::InvalidArgumentError(
           absl::StrCat(what, " continue at ", rows.begin, " but the ranks before end at ", next));

@@ -26,8 +26,8 @@ enum class Quantize : uint8_t { kNone, kInt8, kInt4 };
 // What one tensor-parallel rank of a stage holds.
 struct RankLayout {
   SliceRange slices;     // of attention and MLP; never empty
-  Range embedding_rows;  // first stage only; may be empty
-  Range head_rows;       // last stage only; may be empty
+  Range embedding_rows;  // first stage only; may be empty, but where those of the ranks before end
+  Range head_rows;       // last stage only; likewise
   friend bool operator==(const RankLayout&, const RankLayout&) = default;
 };
 

@@ -105,11 +105,25 @@ TEST(LayoutTest, GapsOverlapsAndEmptyPartsAreRefused) {
   EXPECT_TRUE(refused([](Layout& l) { l.stages[1].ranks[1].embedding_rows = {0, 32}; }));
 }
 
+// Where a rank's columns of the logits go is read off their ends: with {0, 0} for the last rank there was no
+// room for any.
+TEST(LayoutTest, EmptyVocabularyRangesLieWhereTheOnesBeforeEnd) {
+  const ModelConfig config = Config(4, 4, 4, 64, 32);
+  Layout layout = *EvenLayout(config, 1, 2);
+  layout.stages[0].ranks[0].head_rows = {0, 32};
+  layout.stages[0].ranks[1].head_rows = {32, 32};
+  EXPECT_TRUE(Validate(layout, config).ok());
+  layout.stages[0].ranks[1].head_rows = {0, 0};
+  EXPECT_EQ(
+      Validate(layout, config),
+      absl::InvalidArgumentError("layout, stage 0: head rows continue at 0 but the ranks before end at 32"));
+}
+
 TEST(LayoutTest, UnevenLayoutsWithEmptyVocabularyRangesAreValid) {
   const ModelConfig config = Config(4, 4, 2, 64, 32);
   Layout layout;
   layout.stages.resize(2);
-  layout.stages[0] = {{0, 3}, {{{0, 1}, {0, 32}, {}}, {{1, 4}, {}, {}}}};
+  layout.stages[0] = {{0, 3}, {{{0, 1}, {0, 32}, {}}, {{1, 4}, {32, 32}, {}}}};
   layout.stages[1] = {{3, 4}, {{{0, 4}, {}, {0, 32}}}};
   EXPECT_TRUE(Validate(layout, config).ok()) << Validate(layout, config);
   EXPECT_EQ(Describe(layout), "2 stages: layers 0-2 x 2 ranks, layers 3-3 x 1 rank");
