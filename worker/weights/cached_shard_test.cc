@@ -484,6 +484,15 @@ TEST_F(StreamedEndsShard, PiecesAreKeptAndPackedAgainWhereTheyAreLost) {
       absl::IsFailedPrecondition(LoadShard(*checkpoint_, assignment_, device_, {}, nullptr).status()));
 }
 
+// Its rows of the embedding, which the host of a GPU keeps for it, were taken for those of such a host.
+TEST_F(StreamedEndsShard, ACpuHasNoHostToStreamFrom) {
+  ASSERT_TRUE(Load(kLargeVocabulary, {.embedding = true}).ok());
+  assignment_.stream_home = WeightHome::kHost;
+  const absl::Status refused = LoadShard(*checkpoint_, assignment_, device_, {}, nullptr).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_NE(std::string(refused.message()).find("embedding rows 0-4096: "), std::string::npos) << refused;
+}
+
 // Of a GPU the head's pieces are in the form of its kernels and the embedding's in that of its host, where
 // one matrix is two sets of files; in the host's memory, none.
 TEST_F(StreamedEndsShard, OneMatrixOfAGpuIsStreamedInTwoForms) {

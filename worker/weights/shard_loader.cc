@@ -365,7 +365,7 @@ absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightS
   for (const Section::Matrix& matrix : section.matrices) {
     BW_ASSIGN_OR_RETURN(specs.emplace_back(), SpecOf(matrix.part));
   }
-  auto made = section.packed
+  auto made = section.packed && !device_.keeps_packed_images()
                   ? NewPackedStore(specs)
                   : device_.NewWeightStore(specs, section.home, /*with_image=*/options_.cache != nullptr);
   if (!made.ok()) return Annotate(made.status(), section.name);
