@@ -38,7 +38,10 @@ class GrpcConnection : public LoadConnection {
     } else {
       status = client_->Generate({.token_ids = request.token_ids}, options, call, on_chunk);
     }
-    if (!status.ok()) answer.error = absl::StatusCodeToString(status.code());
+    if (!status.ok()) {
+      answer.error = absl::StatusCodeToString(status.code());
+      answer.why = std::string(status.message());
+    }
     if (status.ok() && finish_reason != "stop" && finish_reason != "length")
       answer.error = absl::StrCat("finished as \"", finish_reason, "\"");
     return answer;

@@ -128,6 +128,7 @@ LoadAnswer HttpConnection::Outcome(CURLcode code, const Transfer& transfer) cons
     answer.error = curl_easy_strerror(code);
   } else if (http != 200) {
     answer.error = absl::StrCat("HTTP ", http, " ", OpenAiErrorKind(transfer.error_body));
+    answer.why = OpenAiErrorMessage(transfer.error_body);
   } else if (!transfer.stream.error().empty()) {
     answer.error = transfer.stream.error();
   } else if (!transfer.stream.done()) {

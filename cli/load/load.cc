@@ -146,8 +146,8 @@ absl::Status RunOn(const LoadOptions& options, LoadTarget& target) {
   BW_RETURN_IF_ERROR(Tell(options, target, reports));
   for (const LoadReport& report : reports) {
     if (report.answered == 0 && report.requests > 0)
-      return absl::UnavailableError(absl::StrCat(report.name, ": no request was answered, ", report.requests,
-                                                 " failed: ", report.errors.begin()->first));
+      return absl::UnavailableError(
+          absl::StrCat(report.name, ": no request was answered, ", ErrorLines(report).front()));
   }
   return absl::OkStatus();
 }

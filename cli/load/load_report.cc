@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/quote.h"
 
 namespace bellwether {
 namespace {
@@ -62,6 +63,7 @@ LoadReport MakeLoadReport(absl::Span<const LoadResult> results, const LoadObject
     late.push_back(absl::ToDoubleSeconds(result.sent - result.due));
     if (!result.error.empty()) {
       ++report.errors[result.error];
+      if (!result.why.empty()) report.why.emplace(result.error, result.why);
       continue;
     }
     ++report.answered;
@@ -107,14 +109,24 @@ Json ToJson(const LoadReport& report) {
   return json;
 }
 
+std::vector<std::string> ErrorLines(const LoadReport& report) {
+  std::vector<std::string> lines;
+  for (const auto& [kind, count] : report.errors) {
+    std::string line = absl::StrCat(count, " failed: ", kind);
+    if (const auto why = report.why.find(kind); why != report.why.end())
+      absl::StrAppend(&line, ", the first: ", Printable(why->second));
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 std::string ToText(const LoadReport& report) {
   std::string text = absl::StrFormat(
       "%s: %d requests in %.1f s, %d answered; %.2f requests/s, %.1f tokens/s generated (%d of them, "
       "after %d of prompts)\n",
       report.name, report.requests, report.seconds, report.answered, report.RequestsPerSecond(),
       report.TokensPerSecond(), report.generated_tokens, report.prompt_tokens);
-  for (const auto& [kind, count] : report.errors)
-    absl::StrAppend(&text, "  ", count, " failed: ", kind, "\n");
+  for (const std::string& line : ErrorLines(report)) absl::StrAppend(&text, "  ", line, "\n");
   if (report.answered > 0) {
     absl::StrAppend(
         &text, absl::StrFormat("%-24s %9s %9s %9s %9s %9s\n", "seconds", "mean", "p50", "p90", "p99", "max"),

@@ -23,8 +23,9 @@ LoadQuantiles QuantilesOf(std::vector<double> values);
 struct LoadReport {
   std::string name;  // of the load: "8 at once", "2.5/s"
   int64_t requests = 0, answered = 0;
-  std::map<std::string, int64_t> errors;  // by kind
-  double seconds = 0;                     // from the first request's begin to the last one's end
+  std::map<std::string, int64_t> errors;   // by kind
+  std::map<std::string, std::string> why;  // what a server said of the first of a kind
+  double seconds = 0;                      // from the first request's begin to the last one's end
   int64_t prompt_tokens = 0, generated_tokens = 0;
   LoadQuantiles time_to_first_token, between_tokens, time_per_output_token, end_to_end;
   // Answered within the objectives, if there are any; errors are not.
@@ -41,6 +42,8 @@ struct LoadReport {
 LoadReport MakeLoadReport(absl::Span<const LoadResult> results, const LoadObjectives& objectives);
 
 Json ToJson(const LoadReport& report);
+// "3 failed: INVALID_ARGUMENT, the first: max_tokens is 0 …" for each kind of error.
+std::vector<std::string> ErrorLines(const LoadReport& report);
 // Several lines for a person.
 std::string ToText(const LoadReport& report);
 

@@ -44,6 +44,7 @@ TEST(LoadReport, CountsFromWhenARequestWasDueSoThatLatenessOfTheLoadIsNotHidden)
 TEST(LoadReport, ErrorsAreCountedByKindAndAreNoAnswers) {
   LoadResult refused{.due = At(0), .sent = At(0), .first = At(0), .end = At(0.1)};
   refused.error = "HTTP 429";
+  refused.why = "256 requests wait already";
   const LoadReport report =
       MakeLoadReport({Answered(0, 0, 1, 2, 11), refused, refused}, {.time_to_first_token = 5});
   EXPECT_EQ(report.requests, 3);
@@ -52,7 +53,7 @@ TEST(LoadReport, ErrorsAreCountedByKindAndAreNoAnswers) {
   EXPECT_EQ(report.generated_tokens, 11);
   EXPECT_EQ(report.time_to_first_token.most, 1);
   EXPECT_EQ(report.within, 1);
-  EXPECT_THAT(ToText(report), HasSubstr("2 failed: HTTP 429"));
+  EXPECT_THAT(ToText(report), HasSubstr("2 failed: HTTP 429, the first: 256 requests wait already\n"));
   EXPECT_EQ(ToJson(report)["errors"]["HTTP 429"].get<int>(), 2);
 }
 

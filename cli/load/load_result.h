@@ -18,6 +18,7 @@ struct LoadResult {
   int64_t pieces = 0;
   int64_t prompt_tokens = 0, generated_tokens = 0;  // as the server counts
   std::string error;                                // its kind; empty: none
+  std::string why;                                  // what the server says of it, if it does
 
   // A wait that the load's own lateness caused is the server's: a user would have waited as well.
   absl::Duration TimeToFirstToken() const { return first - due; }

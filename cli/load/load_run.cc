@@ -35,6 +35,7 @@ LoadResult SendOne(LoadConnection& connection, const LoadRequest& request, absl:
   result.end = clock.Now();
   if (result.pieces == 0) result.first = result.end;
   result.error = answer.error;
+  result.why = answer.why;
   result.prompt_tokens = answer.prompt_tokens;
   result.generated_tokens = answer.generated_tokens;
   return result;

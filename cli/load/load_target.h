@@ -26,6 +26,7 @@ struct LoadRequest {
 // What a server says of an answer.
 struct LoadAnswer {
   std::string error;  // its kind, in few words that many requests share; empty: none
+  std::string why;    // what the server says of it, if it does
   int64_t prompt_tokens = 0, generated_tokens = 0;
 };
 

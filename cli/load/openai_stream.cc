@@ -70,4 +70,9 @@ std::string OpenAiErrorKind(std::string_view body) {
   return json.ok() ? KindOf((*json)["error"]) : "";
 }
 
+std::string OpenAiErrorMessage(std::string_view body) {
+  const absl::StatusOr<Json> json = ParseJson(body);
+  return json.ok() ? (*json)["error"]["message"].text() : "";
+}
+
 }  // namespace bellwether

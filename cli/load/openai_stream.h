@@ -39,5 +39,7 @@ class OpenAiStream {
 // The kind of an error in OpenAI's form, {"error": {"code", "type", "message"}}: its code, else its type,
 // else "".
 std::string OpenAiErrorKind(std::string_view body);
+// Its message, else "".
+std::string OpenAiErrorMessage(std::string_view body);
 
 }  // namespace bellwether
