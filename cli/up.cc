@@ -6,11 +6,17 @@
 #include "cli/terminal.h"
 #include "common/service_notify.h"
 #include "common/status.h"
+#include "common/tls_options.h"
 
 namespace bellwether {
 
 absl::Status RunUp(const ClusterOptions& options) {
   WatchStopSignals();
+  if (!options.insecure) {  // the coordinator would ask for flags that `up` has not
+    BW_RETURN_IF_ERROR(CheckPlaintext("--listen", options.listen, kTlsForUp));
+    BW_RETURN_IF_ERROR(CheckPlaintext("--worker-listen", options.worker_listen, kTlsForUp));
+    BW_RETURN_IF_ERROR(CheckPlaintext("--http-listen", options.http_listen, kTlsForUp));
+  }
   StatusLine line;
   BW_ASSIGN_OR_RETURN(const auto cluster,
                       ManagedCluster::Start(options, [&](const std::string& text) { line.Show(text); }));

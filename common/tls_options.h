@@ -35,6 +35,7 @@ inline bool OthersCanReach(const std::string& address) {
 // The flags by which connections are encrypted, for messages.
 inline constexpr char kTlsListenerFlags[] = "--tls-certificate and --tls-key";
 inline constexpr char kTlsClientFlags[] = "--tls-authority (or --tls, for one that the system trusts)";
+inline constexpr char kTlsForUp[] = "certificates to a coordinator and a worker that you start yourself";
 inline constexpr char kTlsClusterFlags[] =
     "--cluster-tls-certificate, --cluster-tls-key and --cluster-tls-authority";
 

@@ -258,6 +258,12 @@ class Refusals(Certificates):
             done = run("bellwether-worker", "--model", MODEL, *flags)
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(f"{flags[0]} {flags[1]} is not this machine alone", done.stdout + done.stderr)
+        # `up` has no flags of TLS, so it asks for none.
+        for flag in ("--listen", "--worker-listen", "--http-listen"):
+            done = run("bellwether", "up", "--model", MODEL, flag, "0.0.0.0:0")
+            self.assertEqual(done.returncode, 2)
+            self.assertIn(f"{flag} 0.0.0.0:0 is not this machine alone", done.stderr)
+            self.assertNotIn("--tls", done.stderr)
         done = run("bellwether", "generate", "--prompt-ids", "1", "--connect", "192.0.2.1:7400")
         self.assertIn("--connect 192.0.2.1:7400 is not this machine alone", done.stderr)
         for allowed in (["--insecure"], self.files("server", "localhost")):
