@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -77,7 +78,8 @@ inline CLI::Validator Address(AddressRules rules) {
 inline CLI::Validator NameList() {
   const auto check = [](const std::string& text) {
     for (const absl::string_view name : absl::StrSplit(text, ',')) {
-      if (name.empty() && !text.empty()) return absl::StrCat("Value ", text, " has an empty name in it");
+      if (absl::StripAsciiWhitespace(name).empty() && !text.empty())
+        return absl::StrCat("Value ", text, " has an empty name in it");
     }
     return std::string();
   };

@@ -1,9 +1,9 @@
 #include "coordinator/coordinator_server.h"
 
 #include <algorithm>
-#include <filesystem>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -29,6 +29,7 @@
 #include "model/context_tokens.h"
 #include "model/generation_defaults.h"
 #include "model/layout_text.h"
+#include "model/model_names.h"
 #include "model/option_names.h"
 #include "proto/grpc_server.h"
 
@@ -250,13 +251,11 @@ ClusterService::Options CoordinatorServer::ClusterOptions() {
   return options;
 }
 
-std::string CoordinatorServer::ModelName() const {
-  const std::filesystem::path path(options_.model);
-  return Printable(path.has_filename() ? path.filename().string() : path.parent_path().filename().string());
-}
+std::string CoordinatorServer::ModelName() const { return Printable(OwnName(options_.model)); }
 
 std::vector<std::string> CoordinatorServer::ServedNames() const {
-  std::vector<std::string> names = absl::StrSplit(options_.served_model_name, ',', absl::SkipEmpty());
+  std::vector<std::string> names = absl::StrSplit(options_.served_model_name, ',', absl::SkipWhitespace());
+  for (std::string& name : names) absl::StripAsciiWhitespace(&name);
   if (names.empty()) names = {ModelName()};
   return names;
 }

@@ -33,6 +33,7 @@ absl::StatusOr<OriginRules> OriginRules::Parse(std::string_view allowed, bool lo
   if (allowed.empty()) return OriginRules({}, loopback);
   std::vector<std::string> origins = absl::StrSplit(absl::string_view(allowed.data(), allowed.size()), ',');
   for (std::string& origin : origins) {
+    absl::StripAsciiWhitespace(&origin);
     absl::AsciiStrToLower(&origin);  // as browsers do
     const size_t scheme = origin.find("://");
     const bool whole = scheme != std::string::npos && scheme > 0 && scheme + 3 < origin.size() &&

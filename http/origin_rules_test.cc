@@ -53,7 +53,7 @@ TEST(OriginRulesTest, OnlyAllowedPagesAreToldThatTheyMayRead) {
 }
 
 TEST(OriginRulesTest, AListIsReadAsPeopleWriteIt) {
-  const auto rules = OriginRules::Parse("https://Chat.example.com,http://a:8080", kOnLoopback);
+  const auto rules = OriginRules::Parse("https://Chat.example.com, http://a:8080", kOnLoopback);
   ASSERT_TRUE(rules.ok()) << rules.status();
   EXPECT_TRUE(rules->Allows("https://chat.example.com", "127.0.0.1:7480"));
   EXPECT_TRUE(rules->Allows("http://a:8080", "127.0.0.1:7480"));

@@ -20,8 +20,19 @@ std::string HubName(const std::string& directory) {
   return directory.substr(border + kBorder.size());
 }
 
+// Without "." and "..".
+fs::path Plain(const std::string& path) {
+  std::error_code error;
+  const fs::path absolute = fs::absolute(path, error);
+  return error ? fs::path(path).lexically_normal() : absolute.lexically_normal();
+}
+
+fs::path LastOf(const fs::path& path) {
+  return path.has_filename() ? path.filename() : path.parent_path().filename();
+}
+
 void AddNames(const fs::path& path, std::vector<std::string>& names) {
-  const fs::path last = path.has_filename() ? path.filename() : path.parent_path().filename();
+  const fs::path last = LastOf(path);
   names.push_back(last.extension() == ".gguf" ? last.stem().string() : last.string());
   for (const fs::path& part : path) {
     if (const std::string name = HubName(part.string()); !name.empty()) names.push_back(name);
@@ -32,11 +43,12 @@ unsigned char Byte(char c) { return static_cast<unsigned char>(c); }
 
 }  // namespace
 
+std::string OwnName(const std::string& path) { return LastOf(Plain(path)).string(); }
+
 std::vector<std::string> ModelNames(const std::string& path) {
   std::vector<std::string> names;
   std::error_code error;
-  const fs::path absolute = fs::absolute(path, error);
-  AddNames(error ? fs::path(path).lexically_normal() : absolute.lexically_normal(), names);
+  AddNames(Plain(path), names);
   const fs::path real = fs::canonical(path, error);
   if (!error) AddNames(real, names);
   return names;

@@ -7,6 +7,9 @@
 
 namespace bellwether {
 
+// The own name of a directory or file, also where the path ends in "/", "." or "..".
+std::string OwnName(const std::string& path);
+
 // What a checkpoint at `path` is called, the likeliest name first: its directory's or file's own name, that
 // of the model whose snapshot of the Hugging Face hub it lies in (models--ORG--NAME/snapshots/HASH), and the
 // same of where symbolic links lead. Directories above it are nobody's name.

@@ -231,6 +231,10 @@ TEST(ModelNamesTest, AreThoseOfTheModelAlone) {
   EXPECT_THAT(ModelNames("/home/belle/models/tiny/"), Each(AllOf(Not(HasSubstr("belle")), Not("models"))));
   EXPECT_EQ(ModelNames("/m/Belle.Q4_0.gguf").front(), "Belle.Q4_0");
   EXPECT_EQ(ModelNames("/m/a/../b/.").front(), "b");
+  EXPECT_EQ(OwnName("/m/Belle.Q4_0.gguf"), "Belle.Q4_0.gguf");
+  EXPECT_EQ(OwnName("belle-7b/"), "belle-7b");
+  // Whoever serves a model from within its directory had clients ask for the model ".".
+  EXPECT_EQ(OwnName("."), std::filesystem::current_path().filename().string());
   EXPECT_THAT(ModelNames("/hub/models--Org--BiLLa-7B-SFT/snapshots/0f"), ElementsAre("0f", "BiLLa-7B-SFT"));
   EXPECT_THAT(ModelNames("/hub/models--gpt2/snapshots/0f/x.gguf"), ElementsAre("x", "gpt2"));
 }

@@ -389,7 +389,7 @@ class Limits(unittest.TestCase):
     def setUpClass(cls):
         cls.model = a_model(cls, positions=60000)
         cls.cluster = processes.Cluster(cls.model, coordinator_flags=[
-            "--context-tokens", "60000", "--sequences-max", "1", "--requests-waiting-max", "0", "--served-model-name", "a,b"])
+            "--context-tokens", "60000", "--sequences-max", "1", "--requests-waiting-max", "0", "--served-model-name", "a, b"])
         cls.addClassCleanup(cls.cluster.close)
         cls.door = Door(cls.cluster.http_address)
         cls.door.wait_until_serving()
