@@ -63,6 +63,9 @@ std::string CheckDevices(const std::string& list) {
   return "";
 }
 
+constexpr char kLayoutHelp[] =
+    "the layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6";
+
 constexpr char kOffloadHelp[] =
     "layers that do not fit in memory: nvme reads them from the drive in every step, host keeps those of "
     "GPUs in the host's memory, auto takes that where it has room, off refuses the model";
@@ -81,8 +84,7 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   Add(app, "--pipeline-parallel", options.pipeline_parallel,
       "stages of consecutive layers (default: the planner decides)")
       ->check(CLI::Range(0, kLocalWorkersMax));
-  Add(app, "--layout", options.layout,
-      "the layout itself instead: stages LAYERSxRANKS or LAYERSxSLICES+SLICES, such as 16x2,16x10+6");
+  Add(app, "--layout", options.layout, kLayoutHelp);
   Add(app, "--devices", options.devices,
       "a worker on each: cuda:0,cuda:1 or cpu (as bellwether devices lists them); GPUs and cpu together are "
       "stages of one pipeline, and answers then depend on which computes what")
@@ -317,6 +319,7 @@ void AddPlan(CLI::App& app, CommandLine& line) {
       ->check(CLI::Range(0, kWorkersMax));
   Add(*plan, "--pipeline-parallel", line.plan.pipeline_parallel, "stages (default: decide)")
       ->check(CLI::Range(0, kWorkersMax));
+  Add(*plan, "--layout", line.plan.layout, kLayoutHelp);
   Add(*plan, "--quantize", line.plan.quantize, "round float weights at load")
       ->check(CLI::IsMember({"none", "int8", "int4"}));
   Add(*plan, "--kv-type", line.plan.kv_type, "KV cache")

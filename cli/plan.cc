@@ -19,6 +19,7 @@
 #include "common/step_tokens.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/context_tokens.h"
+#include "model/layout_text.h"
 #include "model/option_names.h"
 #include "model/shard_size.h"
 #include "worker/inventory.h"
@@ -219,13 +220,24 @@ absl::Status RunPlan(const PlanOptions& options) {
   }
   BW_ASSIGN_OR_RETURN(planner.context_tokens, ContextTokens(checkpoint->config(), options.context_tokens));
 
+  int wanted = std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
+  if (!options.workers.empty() && options.local_workers > 0) {
+    return absl::InvalidArgumentError("--workers is of this machine: leave it out where --worker says more");
+  }
+  if (!options.layout.empty()) {
+    if (options.tensor_parallel > 0 || options.pipeline_parallel > 0) {
+      return absl::InvalidArgumentError(
+          "--layout says it all: leave out --tensor-parallel and --pipeline-parallel");
+    }
+    BW_ASSIGN_OR_RETURN(planner.layout, ParseLayout(checkpoint->config(), options.layout));
+    wanted = planner.layout->workers();
+  }
   std::vector<WorkerInventory> workers;
   for (const std::string& text : options.workers) {
     BW_ASSIGN_OR_RETURN(WorkerInventory worker, ParseWorker(text, static_cast<int>(workers.size())));
     workers.push_back(std::move(worker));
   }
   if (workers.empty()) {
-    const int wanted = std::max(1, options.tensor_parallel) * std::max(1, options.pipeline_parallel);
     BW_ASSIGN_OR_RETURN(workers, LocalInventory(std::max(options.local_workers, wanted)));
   }
   BW_ASSIGN_OR_RETURN(const Plan plan, MakePlan(checkpoint->config(), formats, workers, planner));

@@ -19,6 +19,7 @@ struct PlanOptions {
   std::string kv_type = "auto";
   std::string kernel_level;
   int tensor_parallel = 0, pipeline_parallel = 0;
+  std::string layout;  // instead, as ParseLayout has it
   int context_tokens = 0;
   std::string offload = "auto";
   int plan_for_batch = kDefaultPlanForBatch;

@@ -459,7 +459,7 @@ std::string Planner::StreamingAdvice() const {
   for (const WorkerInventory& worker : workers_) {
     if (worker.drive_bytes_per_second == 0)
       return absl::StrCat(", or let worker ", worker.name,
-                          " stream layers from a drive: give it a --shard-cache");
+                          " stream layers from a drive: give it a --shard-cache (in a plan: drive=)");
   }
   return "";
 }

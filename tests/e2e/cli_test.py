@@ -423,6 +423,9 @@ class Cli(unittest.TestCase):
                                  (["generate", *ids, "--tensor-parallel", 8, "--pipeline-parallel", 9], ["72", "64"]),
                                  (["plan", "--workers", -3], ["--workers", "0 to 1024"]),
                                  (["plan", "--quantize", "int5"], ["--quantize", "int4"]),
+                                 (["plan", "--worker", "memory=1GB", "--workers", 2], ["--worker", "--workers"]),
+                                 (["plan", "--layout", "1x1", "--tensor-parallel", 2], ["--layout", "--tensor-parallel"]),
+                                 (["plan", "--layout", "99x1"], ["covers 99 layers"]),
                                  (["up", "--drain-seconds", "nan"], ["--drain-seconds", "0 to 86400"]),
                                  (["bench", "--layouts", "1x1t-5"], ["1x1t-5"]),
                                  (["bench", "--layouts", "1x1,64x2"], ["64x2", "128", "64"]),
@@ -477,6 +480,8 @@ class Cli(unittest.TestCase):
         answers = [self.json_of("generate", *flags, *layout, *ask)["token_ids"]
                    for layout in ([], ["--layout", f"{layers}x3+1"], ["--layout", f"1x1,{layers - 1}x2"])]
         self.assertEqual(answers[1:], answers[:1] * 2)
+        plan = self.json_of("plan", "--model", MODEL, "--layout", f"1x1,{layers - 1}x3+1")
+        self.assertEqual([(worker["stage"], worker["rank"]) for worker in plan["workers"]], [(0, 0), (1, 0), (1, 1)])
         self.assert_fails("--tensor-parallel", "generate", *flags, "--layout", f"{layers}x2", "--tensor-parallel", 2, *ask)
         self.assert_fails("layers", "generate", *flags, "--layout", "99x1", *ask)
 
