@@ -44,6 +44,7 @@ std::string DevicesText(const Devices& devices) {
                           absl::StrCat("cuda:", gpu.index), gpu.name, use,
                           FormatBytes(static_cast<double>(gpu.free_bytes)),
                           FormatBytes(static_cast<double>(gpu.memory_bytes)), gpu.multiprocessors, gpu.uuid);
+    if (!gpu.problem.empty()) absl::StrAppend(&text, "          ", gpu.problem, "\n");
   }
   text += CpuLine();
   if (!devices.problem.empty()) absl::StrAppend(&text, "no GPU: ", devices.problem, "\n");
@@ -58,6 +59,7 @@ std::string DevicesJson(const Devices& devices) {
                                  {"uuid", gpu.uuid},
                                  {"kernel_level", gpu.numeric_class},
                                  {"supported", gpu::IsSupported(gpu)},
+                                 {"problem", gpu.problem},
                                  {"memory_bytes", gpu.memory_bytes},
                                  {"free_bytes", gpu.free_bytes},
                                  {"multiprocessors", gpu.multiprocessors}}));

@@ -27,6 +27,16 @@ TEST(DevicesTest, SaysWhichCardsAreOfUse) {
   EXPECT_THAT(DevicesJson(kTwo), AllOf(HasSubstr("\"supported\": true"), HasSubstr("\"supported\": false")));
 }
 
+// A card that another process holds for itself hid all others.
+TEST(DevicesTest, SaysWhyACardCannotBeUsed) {
+  Devices devices = kTwo;
+  devices.gpus[1].problem = "cuda:1: all CUDA-capable devices are busy";
+  EXPECT_THAT(DevicesText(devices),
+              AllOf(HasSubstr("cuda:0    NVIDIA H200: kernel level cuda_sm90"),
+                    HasSubstr("\n          cuda:1: all CUDA-capable devices are busy\n")));
+  EXPECT_THAT(DevicesJson(devices), HasSubstr("\"problem\": \"cuda:1: all CUDA-capable devices are busy\""));
+}
+
 TEST(DevicesTest, SaysWhyThereIsNone) {
   EXPECT_THAT(DevicesText({.problem = "no driver"}), HasSubstr("\nno GPU: no driver\n"));
 }

@@ -67,7 +67,6 @@ class LaunchList {
   const char* args(const Launch& launch) const { return args_.data() + launch.args_at; }
   // Equal lists do the same.
   friend bool operator==(const LaunchList&, const LaunchList&) = default;
-  uint64_t Hash() const;
 
  private:
   std::vector<Launch> launches_;
@@ -107,6 +106,7 @@ struct DeviceInfo {
   int64_t memory_bytes = 0;
   int64_t free_bytes = 0;
   bool hopper = false;  // has wgmma
+  std::string problem;  // of ListCudaDevices: why this process cannot tell what is free, nor use the card
 };
 
 // The class of bits that a card of a compute capability computes (docs/architecture.md, Numbers).

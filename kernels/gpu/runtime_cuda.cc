@@ -303,8 +303,10 @@ absl::StatusOr<std::vector<DeviceInfo>> ListCudaDevices() {
   for (int index = 0; index < count; ++index) {
     BW_ASSIGN_OR_RETURN(DeviceInfo info, InfoOf(index));
     size_t free = 0, total = 0;
-    BW_RETURN_IF_ERROR(StatusOf(cudaSetDevice(index), absl::StrCat("cuda:", index)));
-    BW_RETURN_IF_ERROR(StatusOf(cudaMemGetInfo(&free, &total), absl::StrCat("cuda:", index)));
+    cudaError_t told = cudaSetDevice(index);
+    if (told == cudaSuccess) told = cudaMemGetInfo(&free, &total);
+    // One that another process holds for itself must not hide those that are of use.
+    info.problem = std::string(StatusOf(told, absl::StrCat("cuda:", index)).message());
     info.free_bytes = static_cast<int64_t>(free);
     devices.push_back(std::move(info));
   }

@@ -470,36 +470,28 @@ void GpuOps::Submit() {
   if (list_.empty()) return;
   // Lists about slots come again with other addresses, and in pieces: more than there are graphs for. Who
   // waits for weights has the time for launches.
-  if (lane_ != nullptr) {
-    runtime_->Run(list_);
-    return list_.Clear();
-  }
-  const uint64_t hash = list_.Hash();
-  const auto found = graphs_by_hash_.find(hash);
-  if (list_.launches().size() < kGraphLaunchesMin) {
-    runtime_->Run(list_);
-  } else if (found == graphs_by_hash_.end()) {
-    runtime_->Run(list_);
-    graphs_.push_front({list_, nullptr});
-    graphs_by_hash_[hash] = graphs_.begin();
-    if (graphs_.size() > kGraphsMax) {
-      if (graphs_.back().graph != nullptr) Wait();  // one that runs must not go
-      if (status_.ok()) {
-        graphs_by_hash_.erase(graphs_.back().list.Hash());
-        graphs_.pop_back();
-      }
-    }
-  } else {
-    CachedGraph& cached = *found->second;
-    graphs_.splice(graphs_.begin(), graphs_, found->second);
-    if (cached.graph == nullptr && cached.list == list_ && room_for_graphs_) MakeGraph(cached);
-    if (cached.graph != nullptr && cached.list == list_) {
-      runtime_->Run(*cached.graph);
-    } else {
-      runtime_->Run(list_);
-    }
-  }
+  const bool repeats = lane_ == nullptr && list_.launches().size() >= kGraphLaunchesMin;
+  gpu::Graph* const graph = repeats ? GraphOfList() : nullptr;
+  graph != nullptr ? runtime_->Run(*graph) : runtime_->Run(list_);
   list_.Clear();
+}
+
+// Null if the list comes for the first time: it is remembered. A step is mostly like the one before it, which
+// is seen at once, and lists that differ do so early.
+gpu::Graph* GpuOps::GraphOfList() {
+  const auto found = std::find_if(graphs_.begin(), graphs_.end(),
+                                  [this](const CachedGraph& cached) { return cached.list == list_; });
+  if (found != graphs_.end()) {
+    graphs_.splice(graphs_.begin(), graphs_, found);
+    if (found->graph == nullptr && room_for_graphs_) MakeGraph(*found);
+    return found->graph.get();
+  }
+  graphs_.push_front({list_, nullptr});
+  if (graphs_.size() > kGraphsMax) {
+    if (graphs_.back().graph != nullptr) Wait();  // one that runs must not go
+    if (status_.ok()) graphs_.pop_back();
+  }
+  return nullptr;
 }
 
 // Nothing but speed hangs on it: without memory for more, lists are run as lists.

@@ -5,7 +5,6 @@
 #include <list>
 #include <memory>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "kernels/gpu/runtime.h"
@@ -142,6 +141,7 @@ class GpuOps : public DeviceOps {
   gpu::AttentionArgs AttentionOf(int64_t layer, const AttentionWork& work, ConstRows query,
                                  MutableRows out) const;
   void Fail(const std::string& what);
+  gpu::Graph* GraphOfList();
   void MakeGraph(CachedGraph& cached);
   // Until the GPU is done; status_ says how that went.
   void Wait();
@@ -203,7 +203,6 @@ class GpuOps : public DeviceOps {
 
   gpu::LaunchList list_;
   std::list<CachedGraph> graphs_;  // most recently used first
-  std::unordered_map<uint64_t, std::list<CachedGraph>::iterator> graphs_by_hash_;
   bool room_for_graphs_ = true;
   std::function<absl::Status()> wait_;
   absl::Status status_;
