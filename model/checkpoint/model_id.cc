@@ -4,6 +4,7 @@
 #include "model/checkpoint/contents.h"
 #include "model/checkpoint/expected_tensors.h"
 #include "model/checkpoint/sha256.h"
+#include "model/checkpoint/stored_tensor.h"
 #include "model/checkpoint/tensor_samples.h"
 
 namespace bellwether {
@@ -27,6 +28,8 @@ absl::StatusOr<std::string> Checkpoint::ModelId() const {
                               StorageText(tensor), " ", std::string(Name(tensor.info.format.format))));
     AddSamples(tensor, hash);
   }
+  // With a sample's page the system maps what its cache has around it: up to megabytes, of other tensors too.
+  for (const auto& [key, tensor] : contents_->tensors) DropStored(tensor);
   return hash.HexDigest();
 }
 

@@ -1,7 +1,9 @@
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <string>
 
 #include "model/checkpoint/checkpoint.h"
 #include "model/checkpoint/testing_files.h"
@@ -47,6 +49,26 @@ TEST_F(ModelIdTest, OtherWeightsOrConfigOtherId) {
   auto other_config = Checkpoint::Open(dir_.path());
   ASSERT_TRUE(other_config.ok()) << other_config.status();
   EXPECT_NE(*(*other_config)->ModelId(), changed_id);
+}
+
+// Coordinators, and workers of what they had no part in, kept half a model mapped for samples of 4 KiB a
+// tensor.
+TEST_F(ModelIdTest, LeavesNothingOfTheTensorsInMemory) {
+  auto checkpoint = Checkpoint::Open(dir_.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  ASSERT_TRUE((*checkpoint)->ModelId().ok());
+  uint64_t header = 0;
+  std::ifstream(weights(), std::ios::binary).read(reinterpret_cast<char*>(&header), sizeof(header));
+  bool mapped = false;
+  std::ifstream maps("/proc/self/smaps");
+  for (std::string line; std::getline(maps, line);) {
+    if (line.ends_with(".safetensors")) mapped = true;
+    if (!mapped || !line.starts_with("Rss:")) continue;
+    const uint64_t kib = std::stoull(line.substr(line.find_first_of("0123456789")));
+    EXPECT_LE(kib << 10, header + sizeof(header) + 4096) << "the header's pages";
+    return;
+  }
+  FAIL() << "the weights are not mapped";
 }
 
 }  // namespace
