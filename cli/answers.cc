@@ -227,9 +227,16 @@ absl::Status Converse(Session& session, std::vector<ChatMessage> messages, const
       continue;
     }
     messages.push_back({"user", line});
-    BW_ASSIGN_OR_RETURN(const Answer answer, Ask(session, messages, options));
-    PrintSpeed(answer);
-    if (!answer.choices.empty()) messages.push_back({"assistant", answer.choices.begin()->second.text});
+    const absl::StatusOr<Answer> answer = Ask(session, messages, options);
+    // A person may write another line; whoever pipes lines wants to know.
+    if (terminal && absl::IsInvalidArgument(answer.status())) {
+      std::fprintf(stderr, "%s\n", std::string(answer.status().message()).c_str());
+      messages.pop_back();
+      continue;
+    }
+    BW_RETURN_IF_ERROR(answer.status());
+    PrintSpeed(*answer);
+    if (!answer->choices.empty()) messages.push_back({"assistant", answer->choices.begin()->second.text});
   }
   return lines.status();
 }

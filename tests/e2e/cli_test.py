@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pty
 import re
 import shutil
 import signal
@@ -120,6 +121,24 @@ class Cli(unittest.TestCase):
                     self.assertTrue(line)
                 chat.send_signal(signal.SIGINT)  # while it waits for the next line
                 self.assertEqual(chat.wait(processes.PATIENCE), 0)
+
+    def test_a_line_that_is_refused_does_not_end_a_conversation(self):
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model)
+            command = [processes.BIN / "bellwether", "chat", "--model", model, "--threads", "1", "--max-tokens", "4", "--context-tokens", "64"]
+            lines = f"hello\n{'too long ' * 50}\nhello\n\n".encode()
+            person, terminal = pty.openpty()
+            with open(person, "wb", buffering=0) as person, subprocess.Popen(
+                    command, stdin=terminal, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as chat:
+                os.close(terminal)
+                person.write(lines)
+                _, said = chat.communicate(timeout=processes.PATIENCE)
+            self.assertEqual(chat.returncode, 0, said)
+            self.assertEqual(said.count(b"tokens/s"), 2)
+            self.assertIn(b"the context holds 64", said)
+            piped = subprocess.run(command, input=lines, capture_output=True, timeout=processes.PATIENCE)
+            self.assertEqual(piped.returncode, 2)
+            self.assertEqual(piped.stderr.count(b"tokens/s"), 1)
 
     def test_inspect_and_plan(self):
         inspected = self.json_of("inspect", GOLDEN, "--tensors")
