@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <iterator>
 #include <optional>
 #include <type_traits>
@@ -516,10 +517,12 @@ void AddDevices(CLI::App& app, CommandLine& line) {
 
 }  // namespace
 
-bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) {
+bool ParseCommandLine(int argc, char** argv, std::function<std::string()> version, CommandLine& line,
+                      int& exit_code) {
   CLI::App app("Serves large language models with a flock of small machines.", "bellwether");
   app.require_subcommand(1);
-  if (const std::string first = argc > 1 ? argv[1] : ""; first.starts_with("--") && first != "--help") {
+  if (const std::string first = argc > 1 ? argv[1] : "";
+      first.starts_with("--") && first != "--help" && first != "--version") {
     std::fputs("the command comes first: bellwether generate --config FILE\n", stderr);
     exit_code = 2;
     return false;
@@ -537,6 +540,7 @@ bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code) 
   AddBench(app, line);
   AddLoad(app, line);
   for (CLI::App* command : app.get_subcommands(nullptr)) AddConfigFlags(command, &print_config);
+  AddVersionFlag(&app, std::move(version));
   exit_code = ParseFlags(argc, argv, print_config, &app, AllDisplacements(*app.get_subcommand("generate")));
   if (exit_code >= 0) return false;
   CLI::App& command = *app.get_subcommands().front();

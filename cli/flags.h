@@ -1,5 +1,8 @@
 #pragma once
 
+#include <functional>
+#include <string>
+
 #include "cli/answers.h"
 #include "cli/batch/batch.h"
 #include "cli/bench.h"
@@ -35,7 +38,9 @@ struct CommandLine {
 };
 
 // Fills `line`; flag > BELLWETHER_* environment > --config file > default. False if the program should end
-// with `exit_code` at once (--help, or an error that has been explained on stderr).
-bool ParseCommandLine(int argc, char** argv, CommandLine& line, int& exit_code);
+// with `exit_code` at once (--help, --version, which prints what `version` makes, or an error that has been
+// explained on stderr).
+bool ParseCommandLine(int argc, char** argv, std::function<std::string()> version, CommandLine& line,
+                      int& exit_code);
 
 }  // namespace bellwether

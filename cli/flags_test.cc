@@ -21,7 +21,7 @@ CommandLine Parse(std::vector<std::string> arguments) {
   for (std::string& argument : arguments) argv.push_back(argument.data());
   CommandLine line;
   int exit_code = -1;
-  EXPECT_TRUE(ParseCommandLine(static_cast<int>(argv.size()), argv.data(), line, exit_code)) << exit_code;
+  EXPECT_TRUE(ParseCommandLine(static_cast<int>(argv.size()), argv.data(), {}, line, exit_code)) << exit_code;
   return line;
 }
 

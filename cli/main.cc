@@ -1,7 +1,5 @@
-#include <string_view>
+#include <string>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "cli/flags.h"
 #include "cli/terminal.h"
 #include "cli/up.h"
@@ -9,7 +7,6 @@
 #include "common/descriptors.h"
 #include "common/log.h"
 #include "common/memory.h"
-#include "common/output.h"
 #include "common/stop_signal.h"
 #include "worker/inventory.h"
 
@@ -36,13 +33,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   return RunBench(line.bench);
 }
 
-// What a report of a fault should say of the programs and the machine.
-absl::Status PrintVersion() {
-  return bellwether::WriteOutput(absl::StrCat("bellwether ", bellwether::BuildId(), "\n",
-                                              bellwether::CpuName(), ", ", bellwether::AllowedCpus().size(),
-                                              " cores, kernel levels ",
-                                              absl::StrJoin(bellwether::KernelLevelNames(), ", "), "\n"));
-}
+std::string Version() { return bellwether::VersionLine("bellwether") + bellwether::MachineLine(); }
 
 }  // namespace
 
@@ -51,9 +42,8 @@ int main(int argc, char** argv) {
   bellwether::SayWhatWasShort();
   bellwether::IgnoreBrokenPipes();  // an answer that nobody reads is an error, told like others
   bellwether::InitLogging("bellwether", {.level = "warning"});
-  if (argc == 2 && std::string_view(argv[1]) == "--version") return bellwether::ReportError(PrintVersion());
   bellwether::CommandLine line;
   int exit_code = 0;
-  if (!bellwether::ParseCommandLine(argc, argv, line, exit_code)) return exit_code;
+  if (!bellwether::ParseCommandLine(argc, argv, Version, line, exit_code)) return exit_code;
   return bellwether::ReportError(Run(line));
 }

@@ -9,4 +9,7 @@ namespace bellwether {
 // it).
 std::string BuildId();
 
+// The first line of what --version prints.
+inline std::string VersionLine(const std::string& program) { return program + " " + BuildId() + "\n"; }
+
 }  // namespace bellwether

@@ -4,9 +4,11 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <limits>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "CLI/CLI.hpp"
@@ -163,6 +165,11 @@ inline void AddConfigFlags(CLI::App* app, bool* print_config) {
   }
 }
 
+// `version` makes what is printed: what a report of a fault should say of the program.
+inline void AddVersionFlag(CLI::App* app, std::function<std::string()> version) {
+  app->set_version_flag("--version", std::move(version), "Print what the program was built from and end");
+}
+
 // Those that are not set and have no default are shown without a value.
 inline std::string SettingsText(const std::vector<CLI::Option*>& settings) {
   std::string text;
@@ -218,8 +225,8 @@ inline Displacements SharedDisplacements() {
 }
 
 // Parses flags, variables and the file; of a program with subcommands, those of the one that the first
-// argument names. Returns -1 to go on, else the exit status: --help and --print-config have been printed, or
-// the error has.
+// argument names. Returns -1 to go on, else the exit status: --help, --version and --print-config have been
+// printed, or the error has.
 inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App* app,
                       const Displacements& displacements = SharedDisplacements()) {
   std::vector<std::string> arguments(argv + 1, argv + argc);
@@ -247,6 +254,8 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
   std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants it
   try {
     app->parse(std::move(arguments));
+  } catch (const CLI::CallForVersion& version) {
+    return PrintAndEnd(version.what());
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return PrintAndEnd(app->help());
     // CLI11 says first what is missing, though it may be what these are a slip of.

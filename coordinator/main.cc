@@ -158,6 +158,7 @@ int Main(int argc, char** argv) {
   Flags flags;
   AddFlags(&app, &flags);
   AddConfigFlags(&app, &flags.print_config);
+  AddVersionFlag(&app, [&app] { return VersionLine(app.get_name()); });
   if (const int status = ParseFlags(argc, argv, flags.print_config, &app); status >= 0) return status;
   InitLogging("coordinator", flags.log);
   TakeOverGrpcLog();

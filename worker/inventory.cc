@@ -212,4 +212,9 @@ std::vector<std::string> KernelLevelNames() {
   return names;
 }
 
+std::string MachineLine() {
+  return absl::StrCat(CpuName(), ", ", AllowedCpus().size(), " cores, kernel levels ",
+                      absl::StrJoin(KernelLevelNames(), ", "), "\n");
+}
+
 }  // namespace bellwether

@@ -52,4 +52,7 @@ std::string DefaultWorkerName();
 // Kernel levels of this CPU, ascending, by name.
 std::vector<std::string> KernelLevelNames();
 
+// The line of --version on the machine: its processor, the cores that this process may use, kernel levels.
+std::string MachineLine();
+
 }  // namespace bellwether

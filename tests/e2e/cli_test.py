@@ -191,6 +191,25 @@ class Cli(unittest.TestCase):
         self.assertIn("cpu  ", text)
         self.assertEqual("no GPU: " in text, devices["gpus"] == [])
 
+    def test_each_program_says_what_it_was_built_from(self):
+        machines, ids = {}, set()
+        for program in "bellwether", "bellwether-coordinator", "bellwether-worker":
+            for flags in ["--version"], ["--help"]:
+                done = subprocess.run([processes.BIN / program, *flags], capture_output=True, text=True,
+                                      timeout=processes.PATIENCE)
+                self.assertEqual((done.returncode, done.stderr), (0, ""))
+                if flags == ["--help"]:
+                    self.assertIn("--version", done.stdout)
+                    continue
+                first, *machines[program] = done.stdout.splitlines()
+                name, build_id = first.split(" ")
+                self.assertEqual(name, program)
+                ids.add(build_id)
+        self.assertEqual(len(ids), 1, "a cluster is of one build")
+        self.assertIn("kernel levels", machines["bellwether-worker"][0])
+        self.assertEqual(machines["bellwether-worker"], machines["bellwether"])
+        self.assertEqual(machines["bellwether-coordinator"], [])
+
     def test_generate_on_devices(self):
         model = "random:llama?hidden=64,layers=2,heads=4,kv_heads=2,head_dim=16,ffn=96,vocab=101:bf16"
         flags = ["--model", model, "--threads", 1, "--context-tokens", 64, "--prompt-ids", "1,2,3", "--max-tokens", 2,
