@@ -35,12 +35,14 @@ bool IsDigest(const std::string& text) {
          std::all_of(text.begin(), text.end(), [](char c) { return absl::ascii_isxdigit(c); });
 }
 
-// The key of "Bearer KEY", whose first word is of any case; empty if there is none.
+// The key of "Bearer KEY", whose first word is of any case, with one space or more between them, as RFC 9110
+// has it; empty if there is none.
 std::string_view KeyIn(std::string_view authorization) {
   constexpr absl::string_view kBearer = "Bearer ";
   if (!absl::StartsWithIgnoreCase(absl::string_view(authorization.data(), authorization.size()), kBearer))
     return {};
-  return authorization.substr(kBearer.size());
+  authorization.remove_prefix(kBearer.size());
+  return authorization.substr(std::min(authorization.find_first_not_of(' '), authorization.size()));
 }
 
 }  // namespace

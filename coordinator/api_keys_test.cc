@@ -37,7 +37,9 @@ TEST_F(ApiKeysTest, KnowsWhoseKeyItIs) {
   ASSERT_TRUE(keys.ok()) << keys.status();
   EXPECT_EQ(NameOf(**keys, "Bearer sheep"), "a");
   EXPECT_EQ(NameOf(**keys, "bearer goat"), "b");
-  for (const char* stranger : {"", "Bearer ", "Bearer sheep ", "Bearer wolf", "Basic sheep", "sheep"}) {
+  EXPECT_EQ(NameOf(**keys, "BEARER   sheep"), "a") << "any number of spaces stands between the two";
+  for (const char* stranger : {"", "Bearer", "Bearer ", "Bearer  ", "Bearersheep", "Bearer\tsheep",
+                               "Bearer sheep ", "Bearer wolf", "Basic sheep", "sheep"}) {
     EXPECT_EQ(NameOf(**keys, stranger), "") << stranger;
   }
 }

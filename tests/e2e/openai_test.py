@@ -364,6 +364,7 @@ class Keys(unittest.TestCase):
             self.assertEqual((code, answer["error"]["code"], headers["WWW-Authenticate"]), (401, "invalid_api_key", "Bearer"))
             self.assertEqual(ask("another-key", method, path)[0], 401)
             self.assertEqual(ask("first-key", method, path)[0], 200)
+        self.assertEqual(ask("  first-key")[0], 200, "any number of spaces stands before a key")
         if grpc is not None:
             with grpc.insecure_channel(cluster.address, [("grpc.enable_http_proxy", 0)]) as channel:
                 stub = inference_pb2_grpc.InferenceStub(channel)
@@ -373,7 +374,8 @@ class Keys(unittest.TestCase):
                     with self.assertRaises(grpc.RpcError) as caught:
                         refused()
                     self.assertEqual(caught.exception.code(), grpc.StatusCode.UNAUTHENTICATED)
-                self.assertTrue(stub.Tokenize(request, metadata=[("authorization", "Bearer first-key")]).token_ids)
+                for said in "Bearer first-key", "bearer   first-key":
+                    self.assertTrue(stub.Tokenize(request, metadata=[("authorization", said)]).token_ids)
         write("second-key")
         wait_for(lambda: ask("first-key")[0] == 401)
         self.assertEqual(ask("second-key")[0], 200)
