@@ -236,9 +236,11 @@ absl::Status GrpcSession::device_status() const {
 void GrpcSession::LogJoinFailure(const std::string& reason) {
   const absl::Duration now = Clock::Real()->Now();
   if (!failures_.IsDue(now, reason)) return;
-  const absl::Duration since = absl::Trunc(failures_.age(now), absl::Seconds(1));
-  LogWarning("no coordinator at ", options_.coordinator, " for ", absl::FormatDuration(since), " (", reason,
-             TlsAdvice(reason, options_.tls), "): joining again and again until there is one");
+  const absl::Duration age = absl::Trunc(failures_.age(now), absl::Seconds(1));
+  const std::string since =
+      age > absl::ZeroDuration() ? absl::StrCat(" for ", absl::FormatDuration(age)) : "";
+  LogWarning("no coordinator at ", options_.coordinator, since, " (", reason, TlsAdvice(reason, options_.tls),
+             "): joining again and again until there is one");
 }
 
 bool GrpcSession::WaitForStop(absl::Duration limit) const {
