@@ -250,7 +250,7 @@ void HttpCompletion::SendNews(size_t prompt) {
 void HttpCompletion::SendPiece(Choice* choice, std::optional<uint64_t> seed) {
   OpenAiChoice& shown = choice->shown;
   SendEvent(answer_->Piece(shown, seed));
-  for (const ShownToken& token : shown.tokens) shown.text_offset += Characters(token.bytes);
+  shown.text_offset = TextOffsets(shown.tokens, shown.text_offset).back();
   shown.text.clear();
   shown.tokens.clear();
   shown.first = false;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/json.h"
 #include "common/quote.h"
+#include "common/utf8.h"
 
 namespace bellwether {
 namespace {
@@ -34,9 +35,20 @@ Json TokenJson(std::string_view bytes, float logprob) {
 
 }  // namespace
 
-size_t Characters(std::string_view text) {
-  return static_cast<size_t>(std::count_if(text.begin(), text.end(),
-                                           [](char c) { return (static_cast<uint8_t>(c) & 0xC0) != 0x80; }));
+std::vector<size_t> TextOffsets(const std::vector<ShownToken>& tokens, size_t offset) {
+  std::string text;
+  for (const ShownToken& token : tokens) text += token.bytes;
+  const auto completes = [](char c) { return (static_cast<uint8_t>(c) & 0xC0) == 0x80; };
+  size_t at = offset == 0 ? 0 : std::find_if_not(text.begin(), text.end(), completes) - text.begin();
+  std::vector<size_t> offsets;
+  offsets.reserve(tokens.size() + 1);
+  size_t begin = 0;
+  for (size_t i = 0; i <= tokens.size(); ++i) {
+    for (; at < begin; ++offset) at += ReadUtf8(std::string_view(text).substr(at)).length;
+    offsets.push_back(offset);
+    if (i < tokens.size()) begin += tokens[i].bytes.size();
+  }
+  return offsets;
 }
 
 OpenAiAnswer::OpenAiAnswer(const Tokenizer* tokenizer, Options options)
@@ -115,7 +127,7 @@ Json OpenAiAnswer::ChatLogprobs(const std::vector<ShownToken>& tokens) const {
 }
 
 Json OpenAiAnswer::CompletionLogprobs(const std::vector<ShownToken>& tokens, size_t offset) const {
-  Json texts = Json::array(), logprobs = texts, tops = texts, offsets = texts;
+  Json texts = Json::array(), logprobs = texts, tops = texts;
   for (const ShownToken& token : tokens) {
     const std::string shown = Printable(token.bytes);
     texts.push_back(shown);
@@ -128,9 +140,9 @@ Json OpenAiAnswer::CompletionLogprobs(const std::vector<ShownToken>& tokens, siz
     if (!top.contains(shown)) top[shown] = token.output.logprob;
     // Of a prompt's first token nothing is known.
     tops.push_back(std::isnan(token.output.logprob) ? Json() : std::move(top));
-    offsets.push_back(offset);
-    offset += Characters(token.bytes);
   }
+  std::vector<size_t> offsets = TextOffsets(tokens, offset);
+  offsets.pop_back();
   return Json::object({{"text_offset", std::move(offsets)},
                        {"token_logprobs", std::move(logprobs)},
                        {"tokens", std::move(texts)},

@@ -58,7 +58,9 @@ class OpenAiAnswer {
   std::string head_;  // of every object: what does not change
 };
 
-// Of UTF-8 text, of which the last character may lack bytes.
-size_t Characters(std::string_view text);
+// Where in the text that the tokens make up each of them begins, and the next one would, counted in
+// characters: of a prompt's bytes that are no UTF-8 the text has U+FFFD. `offset`: of the first one, which
+// may complete a character that has been counted.
+std::vector<size_t> TextOffsets(const std::vector<ShownToken>& tokens, size_t offset);
 
 }  // namespace bellwether

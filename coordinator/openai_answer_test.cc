@@ -1,6 +1,8 @@
 #include "coordinator/openai_answer.h"
 
 #include <limits>
+#include <string>
+#include <vector>
 
 #include "coordinator/testing/fake_tokenizer.h"
 #include "gmock/gmock.h"
@@ -97,9 +99,24 @@ TEST_F(OpenAiAnswerTest, EndsThatAreErrorsAreNoFinishReason) {
                   .is_null());
 }
 
-TEST(OpenAiAnswer, CountsCharacters) {
-  EXPECT_EQ(Characters("a\u00E9\u4F60"), 3u);
-  EXPECT_EQ(Characters("\xA9"), 0u) << "the rest of one that has been counted";
+std::vector<size_t> Offsets(const std::vector<std::string>& tokens, size_t offset = 0) {
+  std::vector<ShownToken> shown;
+  for (const std::string& bytes : tokens) shown.push_back({.output = {}, .bytes = bytes});
+  return TextOffsets(shown, offset);
+}
+
+TEST(OpenAiAnswer, CountsTheCharactersBeforeEachToken) {
+  EXPECT_THAT(Offsets({"a\u00E9", "\u4F60", "", "b"}), ::testing::ElementsAre(0, 2, 3, 3, 4));
+  EXPECT_THAT(Offsets({"\xE4\xBD", "\xA0", "b"}), ::testing::ElementsAre(0, 1, 1, 2));
+  EXPECT_THAT(Offsets({"\xA0", "b"}, 7), ::testing::ElementsAre(7, 7, 8))
+      << "the rest of one that has been counted";
+}
+
+// Tokens that are given by id may be any: the rest of a character alone was none, though the text shows it.
+TEST(OpenAiAnswer, CountsBrokenBytesOfAPromptAsTheTextShowsThem) {
+  EXPECT_THAT(Offsets({"\xA9", "\xA9", "a", "\xFF\xFF", "b"}), ::testing::ElementsAre(0, 1, 2, 3, 5, 6));
+  EXPECT_THAT(Offsets({"\xE4\xBD", "a", "\xE4", "\xFF"}), ::testing::ElementsAre(0, 1, 2, 3, 4));
+  EXPECT_THAT(Offsets({"\xE4", "\xBD", "\uFFFD"}), ::testing::ElementsAre(0, 1, 1, 2)) << "an answer follows";
 }
 
 }  // namespace

@@ -285,6 +285,13 @@ class OpenAi(unittest.TestCase):
                     self.assertEqual(top[token], logprob)
                     self.assertGreaterEqual(max(top.values()), logprob)
                     self.assertEqual(choice["text"][offset:offset + len(token)], token)
+        rest = self.door.post("/tokenize", prompt="\U00012345", add_special_tokens=False)["tokens"][-2:]  # of a character
+        (choice,) = self.complete(prompt=rest + prompt, echo=True, logprobs=1, max_tokens=0)["choices"]
+        logprobs = choice["logprobs"]
+        self.assertEqual(choice["text"], "\ufffd\ufffdOne sheep, two")
+        self.assertEqual(logprobs["text_offset"][:3], [0, 1, 2])
+        for token, offset in list(zip(logprobs["tokens"], logprobs["text_offset"]))[2:]:
+            self.assertEqual(choice["text"][offset:offset + len(token)], token)
         self.assertEqual(self.refusal("/v1/completions", {"model": "sheep-1b", "prompt": "a", "echo": True, "logprobs": 1,
                                                           "stream": True})[2]["param"], "stream")
 
