@@ -17,7 +17,7 @@ struct AddedToken {
   bool special = true;       // recognised only where special tokens are allowed
   bool lstrip = false;       // takes the whitespace on its left with it
   bool rstrip = false;       // ... on its right
-  bool single_word = false;  // only where no letter or digit adjoins
+  bool single_word = false;  // only where no character of a word adjoins
 };
 
 class AddedTokens {
@@ -30,7 +30,7 @@ class AddedTokens {
   size_t token_bytes_max() const { return token_bytes_max_; }
 
   struct Found {
-    size_t begin;  // with the whitespace that belongs to it
+    size_t begin;
     size_t end;
     TokenId id;
   };
@@ -48,14 +48,15 @@ class AddedTokens {
         if (!accept(token, at, at + m.length)) return false;
         return !token.single_word || StandsAlone(text, at, at + m.length);
       });
-      if (match) return WithWhitespace(text, from, Found{at, at + match->length, match->id});
+      if (match) return Found{at, at + match->length, match->id};
     }
     return std::nullopt;
   }
+  // A token that was found, with the whitespace that it takes with it; none that stands before `done`.
+  Found WithWhitespace(std::string_view text, size_t done, Found found) const;
 
  private:
   static bool StandsAlone(std::string_view text, size_t begin, size_t end);
-  Found WithWhitespace(std::string_view text, size_t from, Found found) const;
 
   LongestMatch words_;
   size_t token_bytes_max_ = 1;

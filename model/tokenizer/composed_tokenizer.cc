@@ -128,35 +128,38 @@ class ComposedTokenizer final : public Tokenizer {
                           EncodeProgress* out) const {
     const std::string_view text = joined.text();
     const AddedTokens marks = AddMarks(mark_ids);
-    const auto find_mark = [&](size_t from) {
-      return marks.FindNext(text, from, [&](const AddedToken&, size_t begin, size_t end) {
+    size_t done = 0;    // the text before it has its tokens
+    size_t sought = 0;  // from there on added tokens are yet to be found: also whitespace that one has taken
+    const auto find_mark = [&] {
+      return marks.FindNext(text, sought, [&](const AddedToken&, size_t begin, size_t end) {
         return joined.AllowsSpecial(begin, end);
       });
     };
-    const auto find_added = [&](size_t from) {
-      return parts_.added.FindNext(text, from, [&](const AddedToken& token, size_t begin, size_t end) {
+    const auto find_added = [&] {
+      return parts_.added.FindNext(text, sought, [&](const AddedToken& token, size_t begin, size_t end) {
         return !marks.Contains(token.id) && (!token.special || joined.AllowsSpecial(begin, end));
       });
     };
-    size_t done = 0;
     std::optional<AddedTokens::Found> mark, added;
-    if (!marks.empty()) mark = find_mark(0);
-    if (!parts_.added.empty()) added = find_added(0);
-    while (done < text.size()) {
-      BW_RETURN_IF_ERROR(out->Advance(1));
-      // Each is looked for again only when the text before it is done.
-      if (mark && mark->begin < done) mark = find_mark(done);
-      if (added && added->begin < done) added = find_added(done);
-      const std::optional<AddedTokens::Found>& next =
-          !mark || (added && Precedes(*added, *mark)) ? added : mark;
-      const size_t plain_end = next ? next->begin : text.size();
-      if (plain_end > done) {
-        BW_RETURN_IF_ERROR(parts_.encoder->Encode(text.substr(done, plain_end - done), /*at_start=*/done == 0,
-                                                  mark_ids, out));
+    if (!marks.empty()) mark = find_mark();
+    if (!parts_.added.empty()) added = find_added();
+    while (sought < text.size()) {
+      // Each is looked for again only when it has been passed.
+      if (mark && mark->begin < sought) mark = find_mark();
+      if (added && added->begin < sought) added = find_added();
+      const bool is_mark = mark && !(added && Precedes(*added, *mark));
+      const std::optional<AddedTokens::Found>& next = is_mark ? mark : added;
+      AddedTokens::Found taken{text.size(), text.size(), -1};
+      if (next) taken = (is_mark ? marks : parts_.added).WithWhitespace(text, done, *next);
+      BW_RETURN_IF_ERROR(out->Advance(1 + taken.end - taken.begin));
+      if (taken.begin > done) {
+        BW_RETURN_IF_ERROR(parts_.encoder->Encode(text.substr(done, taken.begin - done),
+                                                  /*at_start=*/done == 0, mark_ids, out));
       }
       if (!next) break;
       out->Push(next->id);
-      done = next->end;
+      done = taken.end;
+      sought = next->end;
     }
     return absl::OkStatus();
   }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "nlohmann/json.hpp"
 
@@ -92,6 +93,60 @@ TEST(TokenizerJsonTest, MarksAreSpecialWhateverTheVocabularyCallsThem) {
   // A piece that plain text becomes by merging.
   EXPECT_THAT(encode({{"ab", false, {&joined, 1}}}), ElementsAre(0, 1));
   EXPECT_THAT(encode({{"ab", true, {&joined, 1}}, {"ab", false}}), ElementsAre(2, 0, 1));
+}
+
+// Tokens 5 on, plain ones, with flags of all kinds. What is expected of them is what tokenizers 0.21.4 gives.
+json WithPlainTokens() {
+  json file = Minimal();
+  const auto add = [&](const char* content, json flags) {
+    flags.update({{"id", file["added_tokens"].size() + 4}, {"content", content}, {"special", false}});
+    file["added_tokens"].push_back(std::move(flags));
+  };
+  add("<r>", {{"rstrip", true}});
+  add("\n", json::object());
+  add("  ", json::object());
+  add("<l>", {{"lstrip", true}});
+  add("word", {{"single_word", true}});
+  add("<b>", {{"lstrip", true}, {"rstrip", true}});
+  add(" x", json::object());
+  return file;
+}
+
+// Whitespace went with the token before it alone, though it was a token of its own.
+TEST(TokenizerJsonTest, WhitespaceThatATokenTakesMayBeAnother) {
+  const json file = WithPlainTokens();
+  EXPECT_THAT(MustEncode(file, "a<r>\nb"), ElementsAre(0, 5, 6, 1));
+  EXPECT_THAT(MustEncode(file, "<r>\n"), ElementsAre(5, 6));
+  EXPECT_THAT(MustEncode(file, "<r> \n b"), ElementsAre(5, 6, 3, 1));
+  EXPECT_THAT(MustEncode(file, "<r>\n\n b"), ElementsAre(5, 6, 6, 3, 1));
+  EXPECT_THAT(MustEncode(file, "a<r>   b"), ElementsAre(0, 5, 7, 3, 1));
+  EXPECT_THAT(MustEncode(file, "<r>   <l>"), ElementsAre(5, 7, 8));
+  EXPECT_THAT(MustEncode(file, "<r> <l>a"), ElementsAre(5, 8, 0));
+  EXPECT_THAT(MustEncode(file, "a   <l>"), ElementsAre(0, 7, 8));
+  EXPECT_THAT(MustEncode(file, "<b>\n<b>"), ElementsAre(10, 6, 10));
+  EXPECT_THAT(MustEncode(file, "a <b> a"), ElementsAre(0, 10, 0));
+  EXPECT_THAT(MustEncode(file, "<r> x"), ElementsAre(5, 11));
+  EXPECT_THAT(MustEncode(file, "<r>    x"), ElementsAre(5, 7, 7));
+  auto parts = ParseTokenizerJson(file.dump());
+  ASSERT_TRUE(parts.ok());
+  const TokenId mark = 8;  // "<l>"
+  const TextPiece piece{"<r> \n<l>", true, {&mark, 1}};
+  EXPECT_THAT(*ComposeTokenizer(*std::move(parts))->EncodePieces({&piece, 1}, false, {}),
+              ElementsAre(5, 6, 8));
+}
+
+// All that is not ASCII counted as a letter: Chinese punctuation and emoji, too.
+TEST(TokenizerJsonTest, ASingleWordHasNoCharacterOfAWordBesideIt) {
+  const json file = WithPlainTokens();
+  for (const char* text : {"word", "\u3002word", "word\u3002", "\U0001F642word\U0001F642", "word\u00BD",
+                           "word\u00B2", "-word-", "word\xE4", "\xA0word", "word\uFFFD"}) {
+    EXPECT_THAT(MustEncode(file, text), ElementsAre(9)) << text;
+  }
+  EXPECT_THAT(MustEncode(file, "word word"), ElementsAre(9, 3, 9));
+  for (const char* text : {"word\u00E9", "\u4F60word", "word\u4F60", "word\u203F", "word\u24D0", "word\u2167",
+                           "word\u0663", "word\u200D", "\u0301word", "_word", "word1"}) {
+    EXPECT_THAT(MustEncode(file, text), ElementsAre()) << text;
+  }
 }
 
 TEST(TokenizerJsonTest, LoadsWhatTheLibraryLoads) {
