@@ -259,9 +259,9 @@ inline int ParseFlags(int argc, char** argv, const bool& print_config, CLI::App*
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return PrintAndEnd(app->help());
     // CLI11 says first what is missing, though it may be what these are a slip of.
-    if (const std::vector<std::string> unknown = app->remaining(/*recurse=*/true); !unknown.empty()) {
+    if (app->remaining_size(/*recurse=*/true) > 0) {  // "--" is none
       std::fprintf(stderr, "Arguments that were not expected: %s\nRun with --help for what there is.\n",
-                   absl::StrJoin(unknown, " ").c_str());
+                   absl::StrJoin(app->remaining(/*recurse=*/true), " ").c_str());
       return 2;
     }
     // Settings may be incomplete where they are only looked at.

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "cli/load/load_prompts.h"
 #include "cli/load/load_report.h"
 #include "cli/load/load_run.h"
@@ -147,7 +148,7 @@ absl::Status RunOn(const LoadOptions& options, LoadTarget& target) {
   for (const LoadReport& report : reports) {
     if (report.answered == 0 && report.requests > 0)
       return absl::UnavailableError(
-          absl::StrCat(report.name, ": no request was answered, ", ErrorLines(report).front()));
+          absl::StrCat(report.name, ": no request was answered, ", absl::StrJoin(ErrorLines(report), "; ")));
   }
   return absl::OkStatus();
 }

@@ -438,6 +438,7 @@ class Cli(unittest.TestCase):
         self.assert_fails("not expected: --modle MODEL", "up", "--modle", "MODEL")
         self.assert_fails("not expected: --modle MODEL", "up", "--modle", "MODEL", "--print-config")
         self.assert_fails("not expected: genrate", "genrate", "--model", MODEL)
+        self.assert_fails("--model is required", "inspect", "--")  # and "--" is always expected
         with tempfile.TemporaryDirectory() as directory:
             self.assert_fails("config.json", "inspect", directory)
 
