@@ -2,6 +2,7 @@
 // formulas in model/, which may not ask those who take it. Here they are held against each other.
 
 #include <memory>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -9,6 +10,7 @@
 #include "coordinator/memory_pool.h"
 #include "coordinator/offload.h"
 #include "gtest/gtest.h"
+#include "kernels/gpu/device_matrix.h"
 #include "kernels/gpu/testing/counting_runtime.h"
 #include "kernels/gpu/unpack.h"
 #include "model/checkpoint/checkpoint.h"
@@ -16,6 +18,7 @@
 #include "model/gpu_size.h"
 #include "tests/layouts/local_cluster.h"
 #include "worker/device/gpu_device.h"
+#include "worker/device/gpu_weights.h"
 #include "worker/link/testing/fake_nccl.h"
 #include "worker/weights/shard_cache.h"
 
@@ -96,6 +99,37 @@ TEST(GpuMemory, LimbsAreCountedAsKernelsHaveThem) {
   int products = 0;
   gpu::ForLimbProducts<gpu::Limbs(WeightFormat::kF32)>([&](int, int) { ++products; });
   EXPECT_EQ(GpuLimbProducts(WeightFormat::kF32), products);
+}
+
+// Models cut groups here and there only; formulas and forms must agree wherever slices begin and end.
+TEST(GpuMemory, CutGroupsAreCountedAsFormsFillThemUp) {
+  std::mt19937 random(1);
+  const auto pick = [&](int64_t first, int64_t last) {
+    return std::uniform_int_distribution<int64_t>(first, last)(random);
+  };
+  for (int i = 0; i < 2000; ++i) {
+    kernels::MatrixSpec spec{.rows = pick(1, 300),
+                             .format = pick(0, 1) == 0 ? WeightFormat::kInt8 : WeightFormat::kInt4,
+                             .group = static_cast<int32_t>(16 << pick(0, 3)),
+                             .has_offset = pick(0, 1) == 0,
+                             .half_scales = pick(0, 1) == 0,
+                             .first_col = pick(0, 300)};
+    spec.slices_total = static_cast<int32_t>(pick(2, 16));
+    spec.slices = {0, spec.slices_total};
+    std::vector<int64_t> of_row = {spec.first_col};  // the bounds, from the row's first column on
+    for (int slice = 0; slice < spec.slices_total; ++slice)
+      of_row.push_back(of_row.back() + (pick(0, 4) == 0 ? 0 : pick(1, i % 2 == 0 ? 100 : 2500)));
+    for (const int64_t bound : of_row) spec.slice_bounds.push_back(bound - spec.first_col);
+    spec.cols = spec.slice_bounds.back();
+    const TensorFormat format = {.format = spec.format,
+                                 .group = spec.group,
+                                 .has_offset = spec.has_offset,
+                                 .half_scales = spec.half_scales};
+    const auto taken = GpuMatrix::ImageBytes(spec);
+    ASSERT_TRUE(taken.ok()) << taken.status();
+    EXPECT_EQ(GpuMatrixImageBytes(format, spec.rows, of_row, gpu::kSliceSegmentColumns), *taken)
+        << "matrix " << i << ", " << spec.cols << " columns in groups of " << spec.group;
+  }
 }
 
 void ExpectCounted(const Model& model, int stages, int ranks) {
