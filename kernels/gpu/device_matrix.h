@@ -19,8 +19,9 @@
 //
 // Where weights are quantised a segment is cut into sets where weight groups end, which are counted from the
 // row's start whoever holds it: a slice of 672 columns may begin with the last 96 of a group of 128. Such a
-// set is filled up with zeros, which moves no bit. A 7B LLaMA's down projection in groups of 128 is 14 %
-// larger for it; in return every kernel knows where sets end, and no matrix needs one of its own.
+// set is filled up with zeros, which moves no bit (but the sign of a zero). A 7B LLaMA's down projection in
+// groups of 128 is 14 % larger for it; in return every kernel knows where sets end, and no matrix needs one
+// of its own.
 
 namespace bellwether::gpu {
 

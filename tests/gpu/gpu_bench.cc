@@ -536,7 +536,7 @@ absl::Status Run(const Options& options) {
     if (options.only.empty() ? absl::string_view(shape.name) == "13B" : !asked(resident) && asked(what))
       BW_RETURN_IF_ERROR(Annotate(BenchStreamed(bench, shape), what));
   }
-  if (!options.load.empty() && asked("load"))
+  if (asked("load") && !options.load.empty())
     BW_RETURN_IF_ERROR(Annotate(BenchLoad(bench, shapes[0], options.load), "load"));
   if (!any) {
     return absl::InvalidArgumentError(absl::StrCat(

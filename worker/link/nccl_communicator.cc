@@ -86,6 +86,11 @@ absl::Status NcclCommunicator::Start(const nccl::UniqueId& id) {
   BW_CHECK(communicator_ == nullptr);
   // Also makes the device the current one of this thread, which is the one that NCCL takes.
   BW_RETURN_IF_ERROR(options_.ops->runtime().Done().status());
+  {
+    MutexLock lock(&mutex_);
+    if (!abort_reason_.ok()) return abort_reason_;
+    joins_ = true;
+  }
   nccl::Config config;
   const std::string what = absl::StrCat("joining as rank ", options_.rank, " of ", options_.size);
   const int result = options_.library->call().comm_init_rank_config(&communicator_, options_.size, id,
@@ -191,7 +196,7 @@ void NcclCommunicator::Abort(const absl::Status& reason) {
   if (!abort_reason_.ok()) return;
   abort_reason_ = reason;
   aborted_.store(true, std::memory_order_release);
-  owner_watched_ = std::make_unique<Watchdog>(options_.abort_limit, options_.on_stuck);
+  if (joins_) owner_watched_ = std::make_unique<Watchdog>(options_.abort_limit, options_.on_stuck);
 }
 
 }  // namespace bellwether

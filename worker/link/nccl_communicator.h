@@ -95,6 +95,7 @@ class NcclCommunicator {
   std::atomic<bool> aborted_{false};
   Mutex mutex_;
   absl::Status abort_reason_ ABSL_GUARDED_BY(mutex_);
+  bool joins_ ABSL_GUARDED_BY(mutex_) = false;                       // there is something of NCCL's to abort
   std::unique_ptr<Watchdog> owner_watched_ ABSL_GUARDED_BY(mutex_);  // from Abort on
 };
 

@@ -520,6 +520,15 @@ TEST_F(NcclFaults, AnOwnerWhoDoesNotComeToTheAbortIsReportedInTime) {
   ranks.On(0, [] {});
 }
 
+// The workers may have agreed to go without NCCL: then an owner who takes long does something else.
+TEST_F(NcclFaults, WithoutACommunicatorNobodyIsWatched) {
+  Ranks ranks(kTwoRanks, {.abort = absl::ZeroDuration()});
+  ranks[0].communicator().Abort(absl::AbortedError("epoch 7 has ended"));
+  ranks.On(0, [&] { EXPECT_EQ(ranks[0].Connect().message(), "epoch 7 has ended"); });
+  ranks.On(0, [&] { ranks[0].DropCommunicator(); });
+  EXPECT_FALSE(ranks[0].stuck);
+}
+
 TEST_F(NcclFaults, AnAbortThatEndsIsNotReported) {
   Ranks ranks(kTwoRanks);
   ranks.Connect();
