@@ -47,10 +47,9 @@ class EpochRunner {
     ModelSource* models = nullptr;  // outlive the runner
     LinkListener* links = nullptr;
     std::shared_ptr<Device> device;
-    int threads = 1;  // that load
-    std::vector<int>
-        cpus;      // of the runner's thread (the first, unless it calls NCCL), and of those that load
-    NcclUse nccl;  // between GPUs
+    int threads = 1;        // that load
+    std::vector<int> cpus;  // of those that load, and of the runner's thread: the first, unless it calls NCCL
+    NcclUse nccl;           // between GPUs
     // Of packed layers; outlives the runner. Null: none, and then no layer can be streamed.
     const ShardCache* cache = nullptr;
     bool cache_all = false;      // also of shards that are in memory whole

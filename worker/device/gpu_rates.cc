@@ -12,8 +12,7 @@
 namespace bellwether {
 namespace {
 
-// A card that had nothing to do has a slow clock, an H200 345 MHz of its 1,980. How long it takes to the full
-// one nobody has measured here.
+// A card that had nothing to do has a slow clock. How long it takes to the full one nobody has measured here.
 constexpr absl::Duration kFullClockAfter = absl::Milliseconds(100);
 
 }  // namespace

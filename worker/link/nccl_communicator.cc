@@ -11,8 +11,8 @@
 namespace bellwether {
 namespace {
 
-// A decode step takes some milliseconds, and to wake from a nap a tenth of one: waits stay awake as long, as
-// those of the driver's do.
+// A decode step takes some milliseconds: waits stay awake for as long, as a nap may end late. What either
+// costs nobody has measured.
 constexpr absl::Duration kAwake = absl::Milliseconds(10);
 constexpr absl::Duration kNap = absl::Microseconds(50);
 
