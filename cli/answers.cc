@@ -39,7 +39,8 @@ Json ToJson(const AnswerUsage& usage) {
                        {"generated_tokens", usage.generated_tokens},
                        {"queue_seconds", usage.queue_seconds},
                        {"time_to_first_token_seconds", usage.time_to_first_token_seconds},
-                       {"total_seconds", usage.total_seconds}});
+                       {"total_seconds", usage.total_seconds},
+                       {"interruptions", usage.interruptions}});
 }
 
 // Everything that came for one choice.
@@ -86,7 +87,7 @@ struct Answer {
   std::string request_id;
 
   void Add(const AnswerChunk& chunk) {
-    choices[chunk.choice].Add(chunk);
+    if (chunk.interruption.empty()) choices[chunk.choice].Add(chunk);
     if (!chunk.request_id.empty()) {
       request_id = chunk.request_id;
       prompt_tokens = chunk.prompt_tokens;
@@ -187,6 +188,10 @@ absl::StatusOr<Answer> Collect(Session& session,
   const absl::Status status = call([&](const AnswerChunk& chunk) {
     notice.End();
     answer.Add(chunk);
+    if (!chunk.interruption.empty()) {
+      std::fprintf(stderr, "\n[%s; the answer goes on when service is back]\n", chunk.interruption.c_str());
+      return true;
+    }
     shown = show(chunk);
     return shown.ok();
   });

@@ -307,6 +307,9 @@ void AddUp(CLI::App& app, CommandLine& line) {
       ->check(Address({.any_port = true, .empty = true}));
   Add(*up, "--drain-seconds", line.drain_seconds, "how long running answers may take at the end")
       ->check(SecondsRange());
+  Add(*up, "--resume-seconds", line.resume_seconds,
+      "how long answers wait for a lost worker to be back, to go on then; 0: they end at once")
+      ->check(SecondsRange());
   up->get_option("--model")->required();
 }
 

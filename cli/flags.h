@@ -14,6 +14,7 @@
 #include "cli/managed_cluster.h"
 #include "cli/perplexity.h"
 #include "cli/plan.h"
+#include "common/defaults.h"
 
 namespace bellwether {
 
@@ -21,7 +22,8 @@ namespace bellwether {
 struct CommandLine {
   std::string command;  // "up", "generate" ...
   ClusterOptions up;
-  double drain_seconds = 30;
+  double drain_seconds = absl::ToDoubleSeconds(kDefaultDrain);
+  double resume_seconds = absl::ToDoubleSeconds(kDefaultResumeWait);
   GenerateOptions generate;
   ScoreOptions score;
   ChatOptions chat;

@@ -41,7 +41,8 @@ AnswerUsage FromProto(const v1::Usage& usage) {
           .generated_tokens = usage.generated_tokens(),
           .queue_seconds = usage.queue_seconds(),
           .time_to_first_token_seconds = usage.time_to_first_token_seconds(),
-          .total_seconds = usage.total_seconds()};
+          .total_seconds = usage.total_seconds(),
+          .interruptions = usage.interruptions()};
 }
 
 AnswerLogprob FromProto(const v1::TokenLogprob& logprob) {
@@ -49,7 +50,8 @@ AnswerLogprob FromProto(const v1::TokenLogprob& logprob) {
 }
 
 AnswerChunk FromProto(const v1::GenerateResponse& message) {
-  AnswerChunk chunk{.choice = message.choice(),
+  AnswerChunk chunk{.interruption = message.interruption(),
+                    .choice = message.choice(),
                     .index = message.index(),
                     .tokens = {message.token_ids().begin(), message.token_ids().end()},
                     .text = message.text(),

@@ -35,10 +35,14 @@ struct AnswerUsage {
   double queue_seconds = 0;
   double time_to_first_token_seconds = 0;
   double total_seconds = 0;
+  int32_t interruptions = 0;  // workers that were lost meanwhile, or left
 };
 
 // One message of a stream.
 struct AnswerChunk {
+  // A worker was lost, as this says: nothing comes until service is back, then the answer goes on. Not empty:
+  // the message is no part of a choice.
+  std::string interruption;
   int32_t choice = 0;
   int32_t index = 0;  // of tokens[0] among the choice's tokens
   std::vector<TokenId> tokens;

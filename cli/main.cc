@@ -17,6 +17,7 @@ absl::Status Run(const bellwether::CommandLine& line) {
   if (line.command == "up") {
     ClusterOptions cluster = line.up;
     cluster.drain = absl::Seconds(line.drain_seconds);
+    cluster.resume_wait = absl::Seconds(line.resume_seconds);
     return RunUp(cluster);
   }
   if (line.command == "generate") return RunGenerate(line.generate);

@@ -127,6 +127,7 @@ absl::Status ManagedCluster::StartCoordinator() {
       "--port-file",      directory_.path() + "/ports",
       "--workers",        std::to_string(workers()),
       "--drain-seconds",  absl::StrCat(absl::ToDoubleSeconds(options_.drain)),
+      "--resume-seconds", absl::StrCat(absl::ToDoubleSeconds(options_.resume_wait)),
       "--log-level",      options_.log.level,
       "--log-format",     options_.log.format};
   AppendTo(arguments, FlagsOf(options_.read));

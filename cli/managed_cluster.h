@@ -51,6 +51,8 @@ struct ClusterOptions {
   bool insecure = false;                      // these may be other than this machine's own
   std::string metrics_listen;                 // monitoring, of all of them; empty: none
   absl::Duration drain;                       // how long running answers may take once Stop is called
+  // How long answers wait for a lost worker to be back, which only Supervise brings; zero: they end.
+  absl::Duration resume_wait;
   LogOptions log{.level = "warning"};
   bool log_to_stderr = false;  // else into files that are shown if something fails
   // Longest wait for the model to come nearer to being served; a load that gets on may take any time.

@@ -479,7 +479,8 @@ void ClusterService::Impl::Do(const StartServing& action) {
                          .kv_blocks = layout.plan.kv_blocks,
                          .stages = layout.plan.StepsInFlight(),
                          .step_tokens = layout.plan.step_tokens,
-                         .reporter = std::move(reporter)});
+                         .reporter = std::move(reporter),
+                         .other_bits = layout.other_bits});
   options_.serving_changed(true);
 }
 
@@ -503,7 +504,7 @@ void ClusterService::Impl::Do(const StopServing& action) {
   }
   LogError("epoch ", action.epoch.value, " has ended: ", action.reason.message());
   options_.serving_changed(false);
-  options_.post(LayoutDown{action.epoch, action.reason});
+  options_.post(LayoutDown{action.epoch, action.reason, action.planned});
 }
 
 void ClusterService::Impl::Do(const EndWorkerEpoch& action) {

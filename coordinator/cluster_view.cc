@@ -254,15 +254,15 @@ void ClusterView::RememberLevels(const Plan& plan) {
   layer_levels_ = LevelsByLayer(plan);
 }
 
-void ClusterView::CompareLevels(const Plan& plan) {
+bool ClusterView::ComputesOtherBits(const Plan& plan) {
   const std::vector<std::string> levels = LevelsByLayer(plan);
-  for (size_t layer = 0; layer < std::min(levels.size(), layer_levels_.size()); ++layer) {
-    if (levels[layer] == layer_levels_[layer]) continue;
-    actions_.push_back(Warn{absl::StrCat(
-        "answers may differ from earlier ones in their last bits: kernel level ", levels[layer],
-        " computes layer ", layer, " from now on, where ", layer_levels_[layer], " did before")});
-    return;
-  }
+  const auto [level, before] =
+      std::mismatch(levels.begin(), levels.end(), layer_levels_.begin(), layer_levels_.end());
+  if (level == levels.end() || before == layer_levels_.end()) return false;
+  actions_.push_back(Warn{absl::StrCat(
+      "answers may differ from earlier ones in their last bits: kernel level ", *level, " computes layer ",
+      level - levels.begin(), " from now on, where ", *before, " did before")});
+  return true;
 }
 
 void ClusterView::On(const WorkerFailed& event) {
@@ -442,7 +442,7 @@ void ClusterView::EndEpoch(const absl::Status& reason, EpochEnd why, bool refuse
     actions_.push_back(EndWorkerEpoch{member.id, ended->epoch, std::string(reason.message())});
   }
   if (was_serving) {
-    actions_.push_back(StopServing{ended->epoch, reason});
+    actions_.push_back(StopServing{ended->epoch, reason, why == EpochEnd::kWorkerLeft});
   } else {
     plan_delay_ = std::clamp(2 * plan_delay_, kPlanDelayFirst, kPlanDelayMax);
   }
@@ -556,12 +556,12 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
     member.worker.inventory.held.reset();  // or layouts would keep each other
     layout->members.push_back(std::move(member));
   }
+  for (const std::string& warning : plan.warnings) actions_.push_back(Warn{warning});
+  layout->other_bits = ComputesOtherBits(plan);
   layout->plan = std::move(plan);
   layout_ = last_layout_ = std::move(layout);
   phase_ = Phase::kLoading;
   loaded_percent_ = 0;
-  for (const std::string& warning : layout_->plan.warnings) actions_.push_back(Warn{warning});
-  CompareLevels(layout_->plan);
   TellApart();
   actions_.push_back(AssignLayout{layout_});
   Report(absl::StrCat("workers are loading the model (epoch ", last_epoch_, ")"));

@@ -55,6 +55,7 @@ struct ClusterLayout {
   Epoch epoch;
   Plan plan;
   std::vector<Member> members;  // in the layout's flat order, as plan.workers
+  bool other_bits = false;      // than the layout that served last: another kernel level computes a layer
   absl::Duration step_deadline;
 };
 
@@ -138,7 +139,8 @@ struct CloseLayout {
 struct StopServing {
   Epoch epoch;
   absl::Status reason;
-};  // of a layout that was up
+  bool planned = false;  // a worker has left as it was told to
+};                       // of a layout that was up
 struct EndWorkerEpoch {
   WorkerId id;
   Epoch epoch;
@@ -247,8 +249,8 @@ class ClusterView {
   void SetHeld(const ClusterLayout::Member& member);
   void StartIfAllReady();
   void RememberLevels(const Plan& plan);
-  // Warns where layers are computed otherwise than when they last served.
-  void CompareLevels(const Plan& plan);
+  // Whether layers are computed otherwise than when they last served, with a warning.
+  bool ComputesOtherBits(const Plan& plan);
   // How much of the model the workers have loaded, every now and then.
   void ReportLoading();
   // Ends the epoch for everyone; `reason` names who is to blame. `refused` as in ReportWaiting.

@@ -77,12 +77,14 @@ TEST_F(ClusterViewDevicesTest, WhereClassesMixAWarningTellsWhenAnotherOneCompute
   Send(WorkerLost{{2}, absl::UnavailableError("gone")});
   ASSERT_TRUE(Has<AssignLayout>());
   EXPECT_FALSE(Has<Warn>());
+  EXPECT_FALSE(All<AssignLayout>()[0].layout->other_bits);
   Send(WorkerReady{{1}, {2}});
   Send(WorkerReady{{3}, {2}});
   Send(WorkerJoined{{4}, Joining("d")});
   Send(WorkerLost{{3}, absl::UnavailableError("gone")});
   ASSERT_EQ(All<Warn>().size(), 1u);
   EXPECT_THAT(All<Warn>()[0].text, HasSubstr("answers may differ from earlier ones"));
+  EXPECT_TRUE(All<AssignLayout>()[0].layout->other_bits);
   EXPECT_THAT(All<Warn>()[0].text,
               HasSubstr("kernel level avx2 computes layer 1 from now on, where cuda_sm90"));
 }

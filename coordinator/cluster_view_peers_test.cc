@@ -90,7 +90,8 @@ TEST_F(ClusterViewTest, AWorkerThatLeavesIsLetGoWhenNothingRuns) {
   After(absl::Seconds(1), ClusterTick{.idle = false, .last_step_change = now_});
   EXPECT_FALSE(Has<ReleaseWorker>());
   After(absl::Seconds(1), ClusterTick{.idle = true, .last_step_change = now_});
-  EXPECT_TRUE(Has<StopServing>());
+  ASSERT_TRUE(Has<StopServing>());
+  EXPECT_TRUE(All<StopServing>()[0].planned);
   ASSERT_TRUE(Has<ReleaseWorker>());
   EXPECT_EQ(All<ReleaseWorker>()[0].id.value, 2u);
   EXPECT_EQ(view_->workers_joined(), 1);

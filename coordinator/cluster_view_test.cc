@@ -132,7 +132,8 @@ TEST_F(ClusterViewTest, ASpareTakesOverAtOnce) {
   Join(3, "spare");
   EXPECT_FALSE(Has<AssignLayout>());
   Send(WorkerLost{{1}, absl::UnavailableError("gone")});
-  EXPECT_TRUE(Has<StopServing>());
+  ASSERT_TRUE(Has<StopServing>());
+  EXPECT_FALSE(All<StopServing>()[0].planned);
   ASSERT_TRUE(Has<AssignLayout>());
   EXPECT_EQ(All<AssignLayout>()[0].layout->members[1].worker.inventory.name, "spare");
 }

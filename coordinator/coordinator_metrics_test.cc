@@ -129,6 +129,7 @@ TEST_F(CoordinatorMetricsTest, RequestsMakeNoSeries) {
   class Nobody : public RequestObserver {
     void OnAccepted() override {}
     void OnTokens(TokenChunk) override {}
+    void OnInterrupted(const std::string&) override {}
     void OnScores(std::vector<float>, std::vector<TokenLogprob>) override {}
     void OnDone(const absl::Status&, const Usage&, uint64_t) override {}
   };

@@ -288,7 +288,8 @@ void CoordinatorServer::StartEngine() {
                        .requests_waiting_max = options_.requests_waiting_max,
                        .context_tokens_max = options_.context_tokens,
                        .eos = checkpoint_->config().eos,
-                       .seed = options_.seed != 0 ? options_.seed : SystemSeed()};
+                       .seed = options_.seed != 0 ? options_.seed : SystemSeed(),
+                       .resume_wait = options_.resume_wait};
   if (tokenizer_ != nullptr) {
     const std::vector<TokenId>& more = tokenizer_->eos_ids();
     engine.eos.insert(engine.eos.end(), more.begin(), more.end());

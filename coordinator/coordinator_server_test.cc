@@ -10,19 +10,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "coordinator/testing/fake_worker.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "http/testing/raw_client.h"
-#include "proto/bellwether/v1/cluster.grpc.pb.h"
 #include "proto/bellwether/v1/inference.grpc.pb.h"
-#include "proto/grpc_channel.h"
 #include "proto/grpc_deadline.h"
-#include "proto/step_codec.h"
 
-// The whole coordinator over real gRPC, with workers that speak the protocol and make up the tokens: the one
-// after position p of choice c is (7 p + c) mod 90, so every answer is known.
+// The whole coordinator over real gRPC, with workers that make up the tokens.
 namespace bellwether {
 namespace {
 
@@ -33,162 +30,15 @@ using ::testing::Not;
 using ::testing::StartsWith;
 
 constexpr char kModel[] = "tests/goldens/models/llama-mha";
-constexpr char kBuild[] = "test-build";
-
-TokenId TokenAfter(int position, int choice) { return (7 * position + choice) % 90; }
-
-std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  return MakeChannel(address, Proxy::kNever, arguments);
-}
-
-class FakeWorker {
- public:
-  FakeWorker(const std::string& address, const std::string& name, const std::string& build = kBuild,
-             const std::string& kernel_level = "portable")
-      : stub_(v1::Cluster::NewStub(Connect(address))), stream_(stub_->Join(&context_)) {
-    v1::WorkerMessage message;
-    v1::JoinRequest* join = message.mutable_join();
-    join->set_protocol_version(kClusterProtocolVersion);
-    join->set_build_id(build);
-    join->set_name(name);
-    join->set_host_id("here");
-    join->set_memory_bytes(int64_t{1} << 30);
-    join->set_threads(1);
-    join->set_read_bytes_per_second(1e10);
-    join->add_kernel_levels(kernel_level);
-    stream_->Write(message);
-    thread_ = std::thread([this] { Run(); });
-  }
-  ~FakeWorker() {
-    {
-      absl::MutexLock lock(&mutex_);
-      hold_ = false;
-    }
-    Disappear();
-    thread_.join();
-  }
-  // As kill -9 looks from outside.
-  void Disappear() { context_.TryCancel(); }
-  void HoldSteps(bool hold) {
-    absl::MutexLock lock(&mutex_);
-    hold_ = hold;
-  }
-  std::string WaitForRefusal() {
-    absl::MutexLock lock(&mutex_);
-    const auto refused = [this] { return !refusal_.empty(); };
-    mutex_.Await(absl::Condition(&refused));
-    return refusal_;
-  }
-  void WaitForSteps(int count) {
-    absl::MutexLock lock(&mutex_);
-    const auto enough = [this, count] { return steps_ >= count; };
-    mutex_.Await(absl::Condition(&enough));
-  }
-  // The next result names a step that was never sent.
-  void Misbehave() { misbehave_ = true; }
-  // So do its results from now on: a token that no vocabulary has, or no output at all.
-  void MakeUpTokens() { made_up_tokens_ = true; }
-  void LeaveOutOutputs() { no_outputs_ = true; }
-  // The next step fails with this message.
-  void FailStep(const std::string& message) {
-    absl::MutexLock lock(&mutex_);
-    failure_ = message;
-  }
-
- private:
-  struct Sequence {
-    std::vector<TokenId> tokens;
-    int choice = 0;
-    bool score = false;
-  };
-
-  void Run() {
-    v1::CoordinatorMessage message;
-    while (stream_->Read(&message)) {
-      if (message.has_refusal()) {
-        absl::MutexLock lock(&mutex_);
-        refusal_ = message.refusal().reason();
-      }
-      if (message.has_assignment()) Ready(message.assignment());
-      if (message.has_step()) Answer(*Decode(message.step()));
-    }
-    stream_->Finish();
-  }
-  void Ready(const v1::Assignment& assignment) {
-    reports_ = assignment.rank() == 0;
-    sequences_.clear();
-    epoch_ = Epoch{assignment.epoch()};
-    v1::WorkerMessage message;
-    message.mutable_ready()->set_epoch(assignment.epoch());
-    stream_->Write(message);
-  }
-  void Answer(const Step& step) {
-    // One that was on its way when its epoch ended may come behind the next assignment.
-    if (step.epoch != epoch_) return;
-    for (const SequenceId id : step.retired) sequences_.erase(id);
-    for (const Admission& it : step.admissions) sequences_[it.sequence] = {it.tokens, it.choice, it.score};
-    StepResult result{.epoch = step.epoch, .id = {step.id.value + (misbehave_ ? 1 : 0)}};
-    for (const StepEntry& entry : step.entries) {
-      Sequence& sequence = sequences_.at(entry.sequence);
-      sequence.tokens.insert(sequence.tokens.end(), entry.new_tokens.begin(), entry.new_tokens.end());
-      const int end = entry.position + entry.count;
-      if (sequence.score) {
-        StepOutput& output = result.outputs.emplace_back(StepOutput{.sequence = entry.sequence});
-        for (int p = entry.position + 1; p <= end && p < static_cast<int>(sequence.tokens.size()); ++p) {
-          output.scores.push_back(-static_cast<float>(p));
-        }
-      } else if (entry.sample) {
-        result.outputs.push_back(
-            {.sequence = entry.sequence, .token = TokenAfter(end - 1, sequence.choice), .logprob = -0.5f});
-      }
-    }
-    {
-      absl::MutexLock lock(&mutex_);
-      ++steps_;
-      const auto go = [this] { return !hold_; };
-      mutex_.Await(absl::Condition(&go));
-    }
-    if (no_outputs_) result.outputs.clear();
-    if (made_up_tokens_ && !result.outputs.empty()) result.outputs[0].token = 1 << 20;
-    v1::WorkerMessage message;
-    if (std::string failure = Failure(); !failure.empty()) {
-      message.mutable_failure()->set_epoch(step.epoch.value);
-      message.mutable_failure()->set_message(std::move(failure));
-      stream_->Write(message);
-      return;
-    }
-    if (!reports_) return;
-    Encode(result, message.mutable_step_result());
-    stream_->Write(message);
-  }
-
-  std::string Failure() {
-    absl::MutexLock lock(&mutex_);
-    return std::exchange(failure_, "");
-  }
-
-  grpc::ClientContext context_;
-  std::unique_ptr<v1::Cluster::Stub> stub_;
-  std::unique_ptr<grpc::ClientReaderWriter<v1::WorkerMessage, v1::CoordinatorMessage>> stream_;
-  std::map<SequenceId, Sequence> sequences_;
-  Epoch epoch_;
-  bool reports_ = false;
-  std::atomic<bool> misbehave_{false}, made_up_tokens_{false}, no_outputs_{false};
-  absl::Mutex mutex_;
-  bool hold_ = false;
-  std::string refusal_;
-  std::string failure_;
-  int steps_ = 0;
-  std::thread thread_;
-};
 
 class CoordinatorServerTest : public ::testing::Test {
  protected:
   explicit CoordinatorServerTest(int32_t sequences_max = kDefaultSequences,
-                                 int32_t requests_waiting_max = kDefaultQueuedRequests)
-      : sequences_max_(sequences_max), requests_waiting_max_(requests_waiting_max) {}
+                                 int32_t requests_waiting_max = kDefaultQueuedRequests,
+                                 absl::Duration resume_wait = kDefaultResumeWait)
+      : sequences_max_(sequences_max),
+        requests_waiting_max_(requests_waiting_max),
+        resume_wait_(resume_wait) {}
   void SetUp() override {
     CoordinatorOptions options{.model = kModel,
                                .build_id = kBuild,
@@ -200,7 +50,8 @@ class CoordinatorServerTest : public ::testing::Test {
                                .tensor_parallel = 2,
                                .sequences_max = sequences_max_,
                                .requests_waiting_max = requests_waiting_max_,
-                               .seed = 1};
+                               .seed = 1,
+                               .resume_wait = resume_wait_};
     auto server = CoordinatorServer::Start(std::move(options));
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
@@ -238,8 +89,16 @@ class CoordinatorServerTest : public ::testing::Test {
   }
 
   const int32_t sequences_max_, requests_waiting_max_;
+  const absl::Duration resume_wait_;
   std::unique_ptr<CoordinatorServer> server_;
   std::unique_ptr<v1::Inference::Stub> stub_;
+};
+
+// One whose streams end with their layout, so that each says at once what a worker has done.
+class ImpatientServerTest : public CoordinatorServerTest {
+ protected:
+  ImpatientServerTest()
+      : CoordinatorServerTest(kDefaultSequences, kDefaultQueuedRequests, absl::ZeroDuration()) {}
 };
 
 // A server that takes one request at a time, so that one is only taken when the last has left.
@@ -392,7 +251,34 @@ TEST_F(OneRequestTest, TheClientsDeadlineEndsTheRequest) {
   EXPECT_TRUE(WaitUntilTheRequestHasLeft());
 }
 
-TEST_F(CoordinatorServerTest, ALostWorkerEndsItsStreamsAndAnotherTakesItsPlace) {
+TEST_F(CoordinatorServerTest, AStreamGoesOnWhenAnotherTakesThePlaceOfALostWorker) {
+  const auto a = Worker("a");
+  auto b = Worker("b");
+  WaitUntilServing();
+  a->HoldSteps(true);
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status;
+  std::thread client([&] { status = Generate(Request(3, 40), &responses); });
+  b->WaitForSteps(1);
+  b->Disappear();
+  WaitUntilServing(false);
+  a->HoldSteps(false);
+  const auto c = Worker("c");
+  client.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  std::vector<TokenId> got, expected;
+  std::vector<std::string> interruptions;
+  for (const v1::GenerateResponse& response : responses) {
+    got.insert(got.end(), response.token_ids().begin(), response.token_ids().end());
+    if (!response.interruption().empty()) interruptions.push_back(response.interruption());
+  }
+  for (int p = 2; p < 42; ++p) expected.push_back(TokenAfter(p, 0));
+  EXPECT_EQ(got, expected);
+  EXPECT_THAT(interruptions, ElementsAre(HasSubstr("worker b (stage 0, rank 1) is lost")));
+  EXPECT_EQ(responses.back().usage().interruptions(), 1);
+}
+
+TEST_F(ImpatientServerTest, ALostWorkerEndsItsStreamsAndAnotherTakesItsPlace) {
   const auto a = Worker("a");
   auto b = Worker("b");
   WaitUntilServing();
@@ -413,7 +299,7 @@ TEST_F(CoordinatorServerTest, ALostWorkerEndsItsStreamsAndAnotherTakesItsPlace) 
   EXPECT_TRUE(Generate(Request(3, 4), &responses).ok());
 }
 
-TEST_F(CoordinatorServerTest, AWorkerThatBreaksTheProtocolIsNamed) {
+TEST_F(ImpatientServerTest, AWorkerThatBreaksTheProtocolIsNamed) {
   const auto a = Worker("a"), b = Worker("b");
   WaitUntilServing();
   a->Misbehave();
@@ -426,7 +312,7 @@ TEST_F(CoordinatorServerTest, AWorkerThatBreaksTheProtocolIsNamed) {
 }
 
 // It reached the client, and was taken for the index of a piece.
-TEST_F(CoordinatorServerTest, ATokenBeyondTheVocabularyFailsWithItsWorker) {
+TEST_F(ImpatientServerTest, ATokenBeyondTheVocabularyFailsWithItsWorker) {
   const auto a = Worker("a"), b = Worker("b");
   WaitUntilServing();
   a->MakeUpTokens();
@@ -450,7 +336,7 @@ TEST_F(CoordinatorServerTest, AResultThatFitsNoStepNamesItsWorker) {
   EXPECT_THAT(status.error_message(), HasSubstr("(stage 0, rank 0): step 1 gave 0 outputs"));
 }
 
-TEST_F(CoordinatorServerTest, WhatAWorkerSaysIsCut) {
+TEST_F(ImpatientServerTest, WhatAWorkerSaysIsCut) {
   FakeWorker wordy(server_->worker_address(), "wordy", kBuild, std::string(1 << 20, 'z'));
   EXPECT_THAT(wordy.WaitForRefusal(), HasSubstr("has 1048576 bytes, allowed are 512"));
   const auto a = Worker("a");

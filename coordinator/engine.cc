@@ -23,6 +23,9 @@ namespace {
 // What AdmissionBytesMax counts on.
 static_assert(kVocabMax <= 1 << (7 * kTokenBytesMax));
 
+// A request that has run in so many epochs in a row, without getting on in any, may be what ends them.
+constexpr int32_t kFruitlessEpochsMax = 3;
+
 struct Choice {
   SequenceId sequence;
   StopChecker checker;
@@ -39,6 +42,14 @@ struct Request {
   std::vector<float> scores;       // of prompt[i + 1]
   std::vector<TokenLogprob> best;  // likewise, where asked for
   int32_t scored = 0;              // scores that have come
+  int32_t interruptions = 0;
+  int32_t fruitless_epochs = 0;  // in which it ran, since it last got on
+};
+
+// There was a layout, and there is none.
+struct Outage {
+  absl::Duration since;
+  std::string reason;
 };
 
 }  // namespace
@@ -69,6 +80,10 @@ struct Engine::State {
   void EndAll(const absl::Status& status);
   void End(Request* request, const absl::Status& status);
   void ExpireDeadlines();
+  void Interrupt(Request* request, bool planned);
+  void EndBegun();
+  absl::Duration PatienceEnds() const;
+  void EndImpatient();
   void Schedule();
   void FailTooLarge(SequenceId sequence);
   Usage UsageOf(const Request& request) const;
@@ -79,6 +94,7 @@ struct Engine::State {
   bool serving = false;
   bool draining = false;
   std::string closing;  // why no request is taken in this epoch any more; empty: they are
+  std::optional<Outage> outage;
   Epoch epoch;
   std::string reporter;  // of the epoch's results
   absl::Duration now;
@@ -86,6 +102,7 @@ struct Engine::State {
   std::map<RequestId, Request> requests;
   int32_t requests_started = 0;  // those of `requests` that have been in a step
   uint64_t requests_admitted = 0;
+  uint64_t interruptions = 0;
   absl::flat_hash_map<SequenceId, std::pair<Request*, int32_t>> choice_of;  // request and index of its choice
   std::set<std::pair<absl::Duration, RequestId>> deadlines;
   uint64_t last_sequence = 0;
@@ -102,6 +119,7 @@ std::vector<Action> Engine::Handle(Event event, absl::Duration now) {
   state_->now = now;
   std::visit([this]<typename E>(E&& e) { state_->On(std::forward<E>(e)); }, std::move(event));
   state_->ExpireDeadlines();
+  state_->EndImpatient();
   state_->Schedule();
   return std::exchange(state_->actions, {});
 }
@@ -117,13 +135,16 @@ EngineSnapshot Engine::snapshot() const {
           .kv_blocks_total = scheduler.ledger().total(),
           .kv_blocks_used = scheduler.ledger().used(),
           .steps_in_flight = scheduler.steps_in_flight(),
-          .preemptions = scheduler.preemptions()};
+          .preemptions = scheduler.preemptions(),
+          .interruptions = state_->interruptions};
 }
 
 bool Engine::idle() const { return state_->requests.empty(); }
 
 absl::Duration Engine::next_tick() const {
-  return state_->deadlines.empty() ? absl::InfiniteDuration() : state_->deadlines.begin()->first;
+  const std::set<std::pair<absl::Duration, RequestId>>& deadlines = state_->deadlines;
+  return std::min(deadlines.empty() ? absl::InfiniteDuration() : deadlines.begin()->first,
+                  state_->PatienceEnds());
 }
 
 // -- Arrival
@@ -278,11 +299,16 @@ void Engine::State::On(const StepFinished& event) {
 }
 
 void Engine::State::TakeScores(Request* request, int32_t position, const StepOutput& output) {
-  // After a preemption chunks come again, with the same values.
+  // After a preemption or an outage chunks come again: with the same values, unless other bits are computed,
+  // and then all of them do.
   std::copy(output.scores.begin(), output.scores.end(), request->scores.begin() + position);
   std::copy(output.top.begin(), output.top.end(),
             request->best.begin() + (request->best.empty() ? 0 : position));
-  request->scored = std::max(request->scored, position + static_cast<int32_t>(output.scores.size()));
+  const int32_t scored = position + static_cast<int32_t>(output.scores.size());
+  if (scored > request->scored) {
+    request->scored = scored;
+    request->fruitless_epochs = 0;
+  }
   if (request->scored < static_cast<int32_t>(request->scores.size())) return;
   scheduler.Remove(request->choices[0].sequence);
   request->choices[0].finished = true;
@@ -293,6 +319,7 @@ void Engine::State::TakeScores(Request* request, int32_t position, const StepOut
 
 void Engine::State::TakeToken(Request* request, Choice* choice, const StepOutput& output) {
   if (!request->first_token) request->first_token = now;
+  request->fruitless_epochs = 0;
   TokenChunk chunk;
   chunk.choice = static_cast<int32_t>(choice - request->choices.data());
   chunk.index = choice->checker.tokens();
@@ -364,6 +391,7 @@ Usage Engine::State::UsageOf(const Request& request) const {
   usage.admitted = true;
   usage.prompt_tokens = static_cast<int32_t>(request.asked.prompt.size());
   for (const Choice& choice : request.choices) usage.generated_tokens += choice.checker.tokens();
+  usage.interruptions = request.interruptions;
   usage.queued = request.first_step.value_or(now) - request.arrived;
   if (request.first_token) usage.time_to_first_token = *request.first_token - request.arrived;
   usage.total = now - request.arrived;
@@ -377,13 +405,61 @@ void Engine::State::On(LayoutUp event) {
   reporter = std::move(event.reporter);
   closing.clear();
   serving = true;
+  if (event.other_bits) EndBegun();
+  outage.reset();
   // Requests that are here are prefilled again from their tokens.
   scheduler.Start(event.epoch, event.kv_blocks, event.stages, event.step_tokens);
 }
 
 void Engine::State::On(const LayoutDown& event) {
   if (!serving || event.epoch != epoch) return;
-  EndAll(absl::UnavailableError(event.reason.message()));
+  if (options.resume_wait <= absl::ZeroDuration()) {
+    return EndAll(absl::UnavailableError(event.reason.message()));
+  }
+  serving = false;
+  closing.clear();
+  outage = Outage{now, std::string(event.reason.message())};
+  for (auto at = requests.begin(); at != requests.end();) Interrupt(&(at++)->second, event.planned);
+  scheduler.Stop();
+}
+
+// The scheduler still knows who runs.
+void Engine::State::Interrupt(Request* request, bool planned) {
+  ++interruptions;
+  ++request->interruptions;
+  const bool runs = std::any_of(request->choices.begin(), request->choices.end(),
+                                [this](const Choice& choice) { return scheduler.runs(choice.sequence); });
+  if (runs && !planned) ++request->fruitless_epochs;
+  if (request->fruitless_epochs < kFruitlessEpochsMax) {
+    actions.push_back(Interrupted{request->asked.id, outage->reason});
+    return;
+  }
+  EndEarly(request, FinishReason::kError,
+           absl::UnavailableError(absl::StrFormat("%s; the request has run in %d epochs in a row without "
+                                                  "getting on, and is not tried again",
+                                                  outage->reason, kFruitlessEpochsMax)));
+}
+
+// The others begin in the new bits. Scores have not begun until all are there.
+void Engine::State::EndBegun() {
+  const std::string before = outage ? absl::StrCat(outage->reason, "; ") : "";
+  const absl::Status status = absl::UnavailableError(absl::StrCat(
+      before, "the workers that serve now compute other bits: an answer that has begun cannot go on"));
+  for (auto at = requests.begin(); at != requests.end();) {
+    Request& request = (at++)->second;
+    if (request.first_token) EndEarly(&request, FinishReason::kError, status);
+  }
+}
+
+// Infinite while there is nobody who waits for a layout.
+absl::Duration Engine::State::PatienceEnds() const {
+  return outage && !requests.empty() ? outage->since + options.resume_wait : absl::InfiniteDuration();
+}
+
+void Engine::State::EndImpatient() {
+  if (now < PatienceEnds()) return;
+  EndAll(absl::UnavailableError(absl::StrCat(outage->reason, "; service was not back within ",
+                                             absl::FormatDuration(options.resume_wait))));
 }
 
 void Engine::State::On(LayoutClosing event) {
@@ -393,6 +469,7 @@ void Engine::State::On(LayoutClosing event) {
 void Engine::State::EndAll(const absl::Status& status) {
   serving = false;
   closing.clear();
+  outage.reset();
   while (!requests.empty()) EndEarly(&requests.begin()->second, FinishReason::kError, status);
   scheduler.Stop();
 }

@@ -56,6 +56,7 @@ struct Usage {
   bool admitted = false;  // else it was rejected, and what follows but the prompt is 0
   int32_t prompt_tokens = 0;
   int32_t generated_tokens = 0;        // over all choices
+  int32_t interruptions = 0;           // epochs that ended while it was here
   absl::Duration queued;               // arrival to the first step
   absl::Duration time_to_first_token;  // arrival to the first sampled token
   absl::Duration total;
@@ -79,11 +80,15 @@ struct LayoutUp {
   int32_t stages = 1;                    // steps kept in flight
   int32_t step_tokens = 0;               // of a step, at most; 0: as the engine's options have it
   std::string reporter = "the workers";  // who sends the results, for errors
+  // Than the layout before: what has begun cannot go on as the same answer, and ends.
+  bool other_bits = false;
 };
-// The epoch is over: a worker is lost or stuck. `reason` names it.
+// The epoch is over: a worker is lost or stuck, which `reason` names, or has left as it was told to. Requests
+// wait for the next layout, which computes them again from their tokens; then they go on where they were.
 struct LayoutDown {
   Epoch epoch;
   absl::Status reason;
+  bool planned = false;  // no request can have been the cause
 };
 // The epoch will end on purpose: refuse new requests, with `reason`, and finish those that are here.
 struct LayoutClosing {
@@ -112,8 +117,13 @@ struct EmitScores {
   std::vector<float> logprobs;
   std::vector<TokenLogprob> best;  // the most likely token of each place, if sampling.logprobs > 0
 };
-// A result does not fit the step it answers: no stream can be trusted, so the engine has ended them as
-// LayoutDown does and waits for a LayoutUp of another epoch.
+// The request is not over, but has to wait until there is a layout again; `reason` says what has happened.
+struct Interrupted {
+  RequestId request;
+  std::string reason;
+};
+// A result does not fit the step it answers: no stream can be trusted, so the engine has ended them and waits
+// for a LayoutUp of another epoch.
 struct FailEpoch {
   Epoch epoch;
   absl::Status reason;
@@ -127,7 +137,7 @@ struct RequestDone {
   Usage usage;
   uint64_t seed = 0;
 };
-using Action = std::variant<SendStep, EmitTokens, EmitScores, RequestDone, FailEpoch>;
+using Action = std::variant<SendStep, EmitTokens, EmitScores, Interrupted, RequestDone, FailEpoch>;
 
 struct EngineOptions {
   int32_t step_tokens_max = 512;       // token budget of a step: decoding sequences first, the rest prefill
@@ -137,6 +147,8 @@ struct EngineOptions {
   int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step
   std::vector<TokenId> eos;                          // end a generation unless the request ignores them
   uint64_t seed = 0;  // seeds drawn for requests that bring none come from here
+  // How long requests wait for a layout when theirs is gone; zero: they end with it.
+  absl::Duration resume_wait = kDefaultResumeWait;
 };
 
 // The engine from outside, for metrics and for the tests that drive it.
@@ -148,6 +160,7 @@ struct EngineSnapshot {
   int32_t kv_blocks_total = 0, kv_blocks_used = 0;
   int32_t steps_in_flight = 0;
   uint64_t preemptions = 0;
+  uint64_t interruptions = 0;  // of requests: each of them counts when an epoch ends
 };
 
 class Engine {
@@ -163,7 +176,7 @@ class Engine {
 
   EngineSnapshot snapshot() const;
   bool idle() const;  // no request is here
-  // When Tick is due at the latest (the earliest deadline of a request).
+  // When Tick is due at the latest: the earliest deadline of a request, or the end of their patience.
   absl::Duration next_tick() const;
 
  private:

@@ -112,6 +112,8 @@ void EngineLoop::Carry(Action action) {
     observers_.at(tokens->request)->OnTokens(std::move(tokens->chunk));
   } else if (auto* scores = std::get_if<EmitScores>(&action)) {
     observers_.at(scores->request)->OnScores(std::move(scores->logprobs), std::move(scores->best));
+  } else if (const auto* interrupted = std::get_if<Interrupted>(&action)) {
+    observers_.at(interrupted->request)->OnInterrupted(interrupted->reason);
   } else if (const auto* done = std::get_if<RequestDone>(&action)) {
     const auto observer = observers_.extract(done->request);
     observer.mapped()->OnDone(done->status, done->usage, done->seed);

@@ -23,6 +23,7 @@ class Answer : public RequestObserver {
     tokens_ += static_cast<int>(chunk.tokens.size());
     begun_ = true;
   }
+  void OnInterrupted(const std::string&) override {}
   void OnScores(std::vector<float>, std::vector<TokenLogprob>) override {}
   void OnDone(const absl::Status& status, const Usage&, uint64_t) override {
     MutexLock lock(&mutex_);

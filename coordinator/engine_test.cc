@@ -38,6 +38,7 @@ class EngineTest : public ::testing::Test {
         scores_ = std::move(scores->logprobs);
         best_ = std::move(scores->best);
       }
+      if (auto* interrupted = std::get_if<Interrupted>(&action)) interrupted_.push_back(*interrupted);
       if (auto* done = std::get_if<RequestDone>(&action)) done_.push_back(std::move(*done));
       if (auto* fail = std::get_if<FailEpoch>(&action)) failed_ = fail->reason;
     }
@@ -72,6 +73,7 @@ class EngineTest : public ::testing::Test {
   std::vector<Step> steps_;
   std::vector<TokenChunk> chunks_;
   std::vector<RequestDone> done_;
+  std::vector<Interrupted> interrupted_;
   std::optional<std::vector<float>> scores_;
   std::vector<TokenLogprob> best_;
   std::optional<absl::Status> failed_;
@@ -315,13 +317,116 @@ TEST_F(EngineTest, DeadlinesPassWithTime) {
   EXPECT_EQ(engine_->next_tick(), absl::InfiniteDuration());
 }
 
-TEST_F(EngineTest, ALostLayoutEndsEveryStreamAndANewOneServesAgain) {
+TEST_F(EngineTest, AStreamSurvivesItsLayoutAndGoesOnInTheNext) {
+  Handle(RequestArrived{Request(1)});
+  Report(1);
+  Report(2);
+  Handle(RequestArrived{Request(2)});
+  EXPECT_EQ(engine_->snapshot().requests_waiting, 1);
+  const size_t sent = steps_.size();
+  Handle(LayoutDown{Epoch{1}, absl::AbortedError("worker 3 is lost")});
+  EXPECT_THAT(done_, IsEmpty());
+  ASSERT_EQ(interrupted_.size(), 2);
+  EXPECT_EQ(interrupted_[1].request, RequestId{2});
+  EXPECT_EQ(interrupted_[1].reason, "worker 3 is lost");
+  EXPECT_EQ(Refusal(Request(3)).code(), absl::StatusCode::kUnavailable);
+  done_.clear();
+  Report(3);  // what was under way comes too late, and is computed again
+  EXPECT_EQ(steps_.size(), sent);
+  EXPECT_EQ(chunks_.size(), 2);
+
+  Handle(LayoutUp{Epoch{2}, 8, 1});
+  ASSERT_EQ(steps_.size(), sent + 1);
+  EXPECT_EQ(steps_.back().epoch, Epoch{2});
+  ASSERT_EQ(steps_.back().admissions.size(), 2);
+  EXPECT_THAT(steps_.back().admissions[0].tokens, ElementsAre(1, 1, 1, 1, 2))
+      << "the prompt and what was answered";
+  EXPECT_EQ(steps_.back().admissions[0].prompt_length, 3);
+  Report(3);
+  EXPECT_EQ(chunks_[2].index, 2) << "no token is lost, none comes twice";
+  Report(3);
+  Report(3);
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_TRUE(done_[0].status.ok());
+  EXPECT_EQ(done_[0].usage.generated_tokens, 5);
+  EXPECT_EQ(done_[0].usage.interruptions, 1);
+  EXPECT_EQ(engine_->snapshot().interruptions, 2);
+}
+
+TEST_F(EngineTest, AStreamWaitsForALayoutAsLongAsItIsToldTo) {
+  Make({.resume_wait = absl::Seconds(20)});
+  EngineRequest hasty = Request(1);
+  hasty.deadline = now_ + absl::Seconds(5);
+  Handle(RequestArrived{hasty});
+  Handle(RequestArrived{Request(2)});
+  Handle(RequestArrived{Request(3)});
+  Handle(LayoutDown{Epoch{1}, absl::UnavailableError("worker 3 is lost")});
+  Handle(RequestCancelled{RequestId{3}});
+  EXPECT_EQ(done_.at(0).status.code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(engine_->next_tick(), hasty.deadline);
+  now_ += absl::Seconds(5);
+  Handle(Tick{});
+  EXPECT_EQ(done_.at(1).status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(engine_->next_tick(), now_ + absl::Seconds(15));
+  now_ += absl::Seconds(15);
+  Handle(Tick{});
+  EXPECT_EQ(done_.at(2).status, absl::UnavailableError("worker 3 is lost; service was not back within 20s"));
+  EXPECT_EQ(engine_->next_tick(), absl::InfiniteDuration());
+}
+
+// It may be what ends them: a prompt that no worker survives must not take the cluster down for ever.
+TEST_F(EngineTest, ARequestThatRunsInThreeEpochsWithoutGettingOnIsNotTriedAgain) {
+  Make({.sequences_max = 1});
+  Handle(RequestArrived{Request(1)});
+  Handle(RequestArrived{Request(2)});  // which waits
+  Report(1);
+  uint64_t epoch = 1;
+  const auto lose = [&](bool planned = false) {
+    Handle(LayoutDown{Epoch{epoch}, absl::UnavailableError("worker 3 is lost"), planned});
+    Handle(LayoutUp{Epoch{++epoch}, 8, 1});
+  };
+  lose();
+  lose();
+  Report(1);  // it gets on
+  lose();
+  lose(/*planned=*/true);
+  lose();
+  EXPECT_THAT(done_, IsEmpty());
+  lose();
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_EQ(done_[0].request, RequestId{1});
+  EXPECT_EQ(done_[0].status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(done_[0].status.message(),
+              HasSubstr("worker 3 is lost; the request has run in 3 epochs in a row"));
+  while (!engine_->idle()) Report(2);
+  EXPECT_TRUE(done_.at(1).status.ok());
+  EXPECT_EQ(done_[1].usage.interruptions, 6);
+}
+
+// The rest would not be the rest of that answer.
+TEST_F(EngineTest, WhatHasBegunDoesNotGoOnInOtherBits) {
+  Handle(RequestArrived{Request(1)});
+  Report(1);
+  Handle(RequestArrived{Request(2)});
+  Handle(LayoutDown{Epoch{1}, absl::UnavailableError("worker 3 is lost")});
+  Handle(LayoutUp{.epoch = Epoch{2}, .kv_blocks = 8, .stages = 1, .other_bits = true});
+  ASSERT_EQ(done_.size(), 1);
+  EXPECT_EQ(done_[0].request, RequestId{1});
+  EXPECT_THAT(done_[0].status.message(),
+              HasSubstr("worker 3 is lost; the workers that serve now compute other bits"));
+  while (!engine_->idle()) Report(kEos);
+  EXPECT_TRUE(done_.at(1).status.ok());
+}
+
+TEST_F(EngineTest, WithoutAnyPatienceALostLayoutEndsEveryStream) {
+  Make({.resume_wait = absl::ZeroDuration()});
   Handle(RequestArrived{Request(1)});
   Handle(RequestArrived{Request(2)});
   EXPECT_EQ(engine_->snapshot().requests_waiting, 1);
   Handle(LayoutDown{Epoch{7}, absl::UnavailableError("another epoch")});
   EXPECT_THAT(done_, IsEmpty());
   Handle(LayoutDown{Epoch{1}, absl::AbortedError("worker 3 is lost")});
+  EXPECT_THAT(interrupted_, IsEmpty());
   ASSERT_EQ(done_.size(), 2);
   EXPECT_EQ(done_[1].status, absl::UnavailableError("worker 3 is lost"));
   EXPECT_EQ(Refusal(Request(3)).code(), absl::StatusCode::kUnavailable);

@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
+#include "common/quote.h"
 #include "common/status.h"
 #include "coordinator/http_error.h"
 
@@ -24,6 +26,7 @@ class HttpCompletion::Observer : public RequestObserver {
       : call_(std::move(call)), prompt_(prompt), score_(score) {}
   void OnAccepted() override { call_->OnAccepted(); }
   void OnTokens(TokenChunk chunk) override { call_->OnTokens(prompt_, chunk); }
+  void OnInterrupted(const std::string& reason) override { call_->OnInterrupted(reason); }
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
     call_->OnScores(prompt_, logprobs, best);
   }
@@ -156,6 +159,14 @@ void HttpCompletion::OnTokens(size_t prompt, const TokenChunk& chunk) {
   if (chunk.finish) --prompts_[prompt].unfinished;
   choice.news = choice.news || !shown.text.empty() || !shown.tokens.empty() || chunk.finish;
   if (streaming_) SendNews(prompt);
+}
+
+// A comment of the stream, on one line whatever a worker has said: for people who look, and a sign of life.
+void HttpCompletion::OnInterrupted(const std::string& reason) {
+  const std::string line = absl::StrReplaceAll(Printable(reason), {{"\n", " "}, {"\r", " "}});
+  MutexLock lock(&mutex_);
+  if (!streaming_ || failed_) return;
+  (void)exchange().Write(absl::StrCat(": ", line, "; the answer goes on when service is back\n\n"));
 }
 
 void HttpCompletion::OnScores(size_t prompt, const std::vector<float>& logprobs,

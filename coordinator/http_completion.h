@@ -51,6 +51,7 @@ class HttpCompletion : public HttpCall {
   // What the engine says of the request for a prompt.
   void OnAccepted();
   void OnTokens(size_t prompt, const TokenChunk& chunk);
+  void OnInterrupted(const std::string& reason);
   void OnScores(size_t prompt, const std::vector<float>& logprobs, const std::vector<TokenLogprob>& best);
   void OnDone(size_t prompt, bool score, const absl::Status& status, const Usage& usage, uint64_t seed);
   void AllDone();

@@ -43,6 +43,7 @@ void ToProto(const Usage& usage, v1::Usage* out) {
   out->set_queue_seconds(absl::ToDoubleSeconds(usage.queued));
   out->set_time_to_first_token_seconds(absl::ToDoubleSeconds(usage.time_to_first_token));
   out->set_total_seconds(absl::ToDoubleSeconds(usage.total));
+  out->set_interruptions(usage.interruptions);
 }
 
 void ToProto(TokenId token, float logprob, const Tokenizer* tokenizer, v1::TokenLogprob* out) {
@@ -191,6 +192,7 @@ class InferenceService::Impl::GenerateCall : public grpc::ServerWriteReactor<v1:
   void WriteMessage(const TokenStream::Message& message) {
     response_.Clear();
     ToProto(message.chunk, service().tokenizer(), &response_);
+    response_.set_interruption(Printable(message.notice));
     if (message.first) {
       response_.mutable_prompt_token_ids()->Add(prompt_.begin(), prompt_.end());
       response_.set_request_id(request_id());
@@ -240,6 +242,7 @@ class InferenceService::Impl::ScoreCall : public grpc::ServerUnaryReactor, publi
     explicit Observer(ScoreCall* call_in) : call(call_in) {}
     void OnAccepted() override {}
     void OnTokens(TokenChunk) override {}
+    void OnInterrupted(const std::string&) override {}
     void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob>) override {
       call->response_->mutable_logprobs()->Add(logprobs.begin(), logprobs.end());
     }

@@ -24,6 +24,7 @@ struct Flags {
   CoordinatorOptions options;
   double step_deadline_seconds = 0;
   double drain_seconds = absl::ToDoubleSeconds(kDefaultDrain);
+  double resume_seconds = absl::ToDoubleSeconds(kDefaultResumeWait);
   LogOptions log;
   bool print_config = false;
 };
@@ -113,6 +114,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
   AddFlag(app, "--drain-seconds", flags->drain_seconds,
           "How long SIGTERM, here or of a worker, lets running requests go on")
       ->check(SecondsRange());
+  AddFlag(
+      app, "--resume-seconds", flags->resume_seconds,
+      "How long answers wait for a lost worker, or another in its place, to go on then; 0: they end at once")
+      ->check(SecondsRange());
   AddLogFlags(app, &flags->log);
   app->add_flag("--log-prompts", options.log_prompts,
                 "Write prompts and answers into the log, which holds none otherwise");
@@ -127,6 +132,7 @@ int Serve(const Flags& flags) {
   options.build_id = BuildId();
   options.step_deadline = absl::Seconds(flags.step_deadline_seconds);
   options.drain = absl::Seconds(flags.drain_seconds);
+  options.resume_wait = absl::Seconds(flags.resume_seconds);
   const auto server = CoordinatorServer::Start(std::move(options));
   if (!server.ok()) {
     LogError(server.status().message());

@@ -43,6 +43,7 @@ class PromptLog : public RequestObserver {
     next_->OnTokens(std::move(chunk));
   }
 
+  void OnInterrupted(const std::string& reason) override { next_->OnInterrupted(reason); }
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
     next_->OnScores(std::move(logprobs), std::move(best));
   }

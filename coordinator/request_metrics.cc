@@ -123,6 +123,8 @@ class RequestMetrics::Observer : public RequestObserver {
     next_->OnTokens(std::move(chunk));
   }
 
+  void OnInterrupted(const std::string& reason) override { next_->OnInterrupted(reason); }
+
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override {
     CountPrefill();
     next_->OnScores(std::move(logprobs), std::move(best));

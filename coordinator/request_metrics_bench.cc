@@ -15,6 +15,7 @@ class Nobody : public RequestObserver {
  public:
   void OnAccepted() override {}
   void OnTokens(TokenChunk) override {}
+  void OnInterrupted(const std::string&) override {}
   void OnScores(std::vector<float>, std::vector<TokenLogprob>) override {}
   void OnDone(const absl::Status&, const Usage&, uint64_t) override {}
 };

@@ -18,6 +18,7 @@ class Recorder : public RequestObserver {
  public:
   void OnAccepted() override { ++accepted; }
   void OnTokens(TokenChunk chunk) override { chunks.push_back(std::move(chunk)); }
+  void OnInterrupted(const std::string& reason) override { interruptions.push_back(reason); }
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob>) override {
     scores = std::move(logprobs);
   }
@@ -27,6 +28,7 @@ class Recorder : public RequestObserver {
 
   int accepted = 0;
   std::vector<TokenChunk> chunks;
+  std::vector<std::string> interruptions;
   std::vector<float> scores;
   std::vector<std::pair<absl::Status, uint64_t>> ends;
 };

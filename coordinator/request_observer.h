@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,6 +17,8 @@ class RequestObserver {
   // where it is refused or done at once.
   virtual void OnAccepted() = 0;
   virtual void OnTokens(TokenChunk chunk) = 0;
+  // Nothing comes until the workers are back; `reason` names the one that was lost. May happen again.
+  virtual void OnInterrupted(const std::string& reason) = 0;
   // As EmitScores has it.
   virtual void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) = 0;
   // The last call.

@@ -90,6 +90,7 @@ class Scheduler {
   const KvLedger& ledger() const { return ledger_; }
   int32_t sequences() const { return static_cast<int32_t>(sequences_.size()); }
   int32_t running() const { return static_cast<int32_t>(running_.size()); }
+  bool runs(SequenceId id) const { return running_.contains(id); }
   int32_t steps_in_flight() const { return static_cast<int32_t>(in_flight_.size()); }
   uint64_t preemptions() const { return preemptions_; }
 

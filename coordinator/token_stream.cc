@@ -43,6 +43,16 @@ void TokenStream::OnTokens(TokenChunk chunk) {
   Pump();
 }
 
+void TokenStream::OnInterrupted(const std::string& reason) {
+  {
+    MutexLock lock(&mutex_);
+    if (end_) return;
+    std::erase_if(pending_, [](const Message& message) { return !message.notice.empty(); });
+    pending_.push_back({.notice = reason});
+  }
+  Pump();
+}
+
 void TokenStream::OnScores(std::vector<float>, std::vector<TokenLogprob>) {}
 
 void TokenStream::OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) {
@@ -79,7 +89,8 @@ void TokenStream::Append(TokenChunk chunk) {
   pending_bytes_ += BytesOf(chunk);
   for (Message& message : pending_) {
     TokenChunk& before = message.chunk;
-    if (before.choice != chunk.choice) continue;  // at most one message of each choice is pending
+    if (!message.notice.empty() || before.choice != chunk.choice) continue;
+    // At most one message of each choice is pending.
     MoveToEnd(chunk.tokens, &before.tokens);
     MoveToEnd(chunk.logprobs, &before.logprobs);
     before.text += chunk.text;

@@ -4,6 +4,7 @@
 #include <deque>
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "common/mutex.h"
@@ -17,11 +18,12 @@ namespace bellwether {
 //
 // At most one message is with the writer at a time. Chunks that come meanwhile are joined, one message a
 // choice, so a slow client gets fewer and longer messages; one that falls behind by more than the limit is
-// cut off.
+// cut off. Of notices it gets the last one.
 class TokenStream : public RequestObserver {
  public:
   struct Message {
-    TokenChunk chunk;
+    TokenChunk chunk;            // holds nothing beside a notice
+    std::string notice;          // why nothing comes for a while; empty: this is a part of the answer
     bool first = false;          // of the stream
     std::optional<Usage> usage;  // on the last message
     uint64_t seed = 0;           // likewise
@@ -47,6 +49,7 @@ class TokenStream : public RequestObserver {
 
   void OnAccepted() override {}
   void OnTokens(TokenChunk chunk) override;
+  void OnInterrupted(const std::string& reason) override;
   void OnScores(std::vector<float> logprobs, std::vector<TokenLogprob> best) override;
   void OnDone(const absl::Status& status, const Usage& usage, uint64_t seed) override;
 

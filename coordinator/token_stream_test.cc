@@ -103,6 +103,42 @@ TEST_F(TokenStreamTest, ChunksThatWaitAreJoinedPerChoice) {
   EXPECT_FALSE(writer_.finished);
 }
 
+TEST_F(TokenStreamTest, OfNoticesASlowClientGetsTheLast) {
+  Emit(0, 0, {1}, "a");
+  Emit(0, 1, {2}, "b");
+  stream_.OnInterrupted("worker x is lost");
+  stream_.OnInterrupted("worker y is lost");
+  Emit(0, 2, {3}, "c");
+  ClientReads();
+  ASSERT_EQ(writer_.written.size(), 2u);
+  EXPECT_THAT(writer_.written[1].chunk.tokens, ElementsAre(2, 3));
+  EXPECT_EQ(writer_.written[1].notice, "");
+  ClientReads();
+  ASSERT_EQ(writer_.written.size(), 3u);
+  EXPECT_EQ(writer_.written[2].notice, "worker y is lost");
+  EXPECT_THAT(writer_.written[2].chunk.tokens, ElementsAre());
+  Emit(0, 3, {4}, "d", FinishReason::kStop);
+  stream_.OnDone(absl::OkStatus(), {.generated_tokens = 4}, 0);
+  stream_.OnInterrupted("worker z is lost");  // nobody's any more
+  ClientReads();
+  ASSERT_EQ(writer_.written.size(), 4u);
+  EXPECT_EQ(writer_.written[3].chunk.index, 3);
+  ClientReads();
+  EXPECT_TRUE(writer_.finished);
+}
+
+TEST_F(TokenStreamTest, ANoticeMayComeBeforeAnyToken) {
+  writer_.stream = &stream_;
+  stream_.OnInterrupted("worker x is lost");
+  Emit(0, 0, {1}, "a", FinishReason::kStop);
+  stream_.OnDone(absl::OkStatus(), {.generated_tokens = 1}, 0);
+  ASSERT_EQ(writer_.written.size(), 2u);
+  EXPECT_TRUE(writer_.written[0].first);
+  EXPECT_EQ(writer_.written[0].notice, "worker x is lost");
+  EXPECT_FALSE(writer_.written[1].first);
+  EXPECT_EQ(writer_.written[1].usage->generated_tokens, 1);
+}
+
 TEST_F(TokenStreamTest, AClientThatDoesNotReadIsCutOff) {
   Emit(0, 0, {1}, "a");
   for (int i = 0; i < 30; ++i) Emit(0, 1 + i, {2}, "b");

@@ -372,7 +372,9 @@ absl::Status RunBatch(const BatchOptions& options) {
   BW_ASSIGN_OR_RETURN(const std::unique_ptr<BatchOutput> output, BatchOutput::Open(options.output, order));
   if (input.IsSameFile(output->fd()))
     return absl::InvalidArgumentError("--input and --output are the same file");
-  BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
+  SessionOptions opening = options.session;
+  opening.cluster.resume_wait = kDefaultResumeWait;  // a private one is supervised
+  BW_ASSIGN_OR_RETURN(Session session, Session::Open(opening));
   BW_RETURN_IF_ERROR(CheckGeneration(session, options.generation));
   BW_RETURN_IF_ERROR(Batch(options, session, std::move(input), *output).Run());
   return session.Close();

@@ -23,6 +23,7 @@ enum class Metric : uint8_t {
   kRequestsRejected,
   kRequestsFinished,
   kPreemptions,
+  kInterruptions,
   kHttpResponses,
 
   kClientRequests,
@@ -194,6 +195,9 @@ inline constexpr MetricSpec kRows[] = {
     {Metric::kPreemptions, kCoordinator, kCounter, "bellwether_preemptions_total", "sequences", kByModel,
      "Sequences that gave up their KV blocks for others and are computed again.",
      "vllm:num_preemptions_total"},
+    {Metric::kInterruptions, kCoordinator, kCounter, "bellwether_interruptions_total", "requests", kByModel,
+     "Requests whose workers were lost, or left: they are computed again and go on when others serve. Each "
+     "counts each time."},
     {Metric::kHttpResponses, kCoordinator, kCounter, "bellwether_http_responses_total", "responses",
      kByModelCode,
      "Answers of the HTTP door by status. 499: the client had gone before it had all of the answer."},

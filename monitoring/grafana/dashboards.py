@@ -110,6 +110,8 @@ SERVING = dashboard("Serving", "What users feel: is there service, how long do t
               ((f"instance:bellwether_requests_failed:ratio_rate5m{{{MODEL}}}", "{{model_name}}"),), least=0),
         Panel("Preemptions", "Sequences a second that gave up their KV blocks for others and are computed again: work done twice.",
               "ops", ((rate("bellwether_preemptions_total", MODEL, "job"), "preempted"),), least=0),
+        Panel("Interruptions", "Requests a second whose workers were lost, or left: they are computed again, and go on when others serve.",
+              "ops", ((rate("bellwether_interruptions_total", MODEL, "job"), "interrupted"),), least=0),
     )),
 ))
 

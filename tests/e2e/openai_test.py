@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import http.client
+import itertools
 import json
 import pathlib
 import struct
@@ -46,6 +47,7 @@ class Door:
     def __init__(self, address):
         self.host, port = address.rsplit(":", 1)
         self.port = int(port)
+        self.notices = []  # that came in streams
 
     def open(self, method, path, body=None, headers=()):
         connection = http.client.HTTPConnection(self.host, self.port, timeout=processes.PATIENCE)
@@ -82,6 +84,8 @@ class Door:
             for line in response:
                 if line.startswith(b"data: "):
                     yield line[6:].decode().rstrip("\n")
+                elif line.endswith(b"the answer goes on when service is back\n"):
+                    self.notices.append(line[2:].decode().rstrip("\n"))
                 else:
                     assert line in (b"\n", b": still here\n"), line
 
@@ -432,31 +436,45 @@ class Limits(unittest.TestCase):
         *_, last = self.door.events("/v1/completions", timeout, **self.LONG)
         self.assertEqual(json.loads(last)["error"]["type"], "timeout_error", "an event, and no [DONE]")
 
-    def test_a_lost_worker_is_an_error_in_the_stream(self):
-        events = self.door.events("/v1/completions", **self.LONG)
-        next(events)
-        self.cluster.processes[1].kill()
-        *_, last = events
-        self.assertIn("sheep-0", json.loads(last)["error"]["message"])
-        status, _, answer = self.door.get("/health")
+    def test_a_stream_survives_a_lost_worker(self):
+        asked = self.LONG | {"max_tokens": 4000, "seed": 7, "temperature": 1}
+        undisturbed, _ = joined(self.door.events("/v1/completions", **asked))
+        events = self.door.events("/v1/completions", **asked)
+        first = next(events)
+        self.cluster.processes[-1].kill()
+        wait_for(lambda: self.door.get("/health")[0] == 503)
+        status, _, answer = self.door.ask("POST", "/v1/completions", self.LONG)
         self.assertEqual((status, answer["error"]["type"]), (503, "service_unavailable_error"))
         self.cluster.start_worker("--model", self.model, "--name", "sheep-0")
-        self.door.wait_until_serving()
+        survived, _ = joined(itertools.chain([first], events))
+        self.assertEqual(survived, undisturbed)
+        [notice] = self.door.notices
+        self.assertRegex(notice, r"^worker sheep-0 \(stage 0, rank 0\) is lost: .*; the answer goes on when service is back$")
+        self.assertEqual(self.cluster.metric("bellwether_interruptions_total"), 1)
 
 
 class Ends(unittest.TestCase):
-    """What clients hear when the coordinator is told to stop."""
+    """What clients hear when the coordinator is told to stop, or does not wait for its workers."""
 
-    def serve(self, drain_seconds):
+    def serve(self, **seconds):
+        flags = [word for what, value in seconds.items() for word in (f"--{what}-seconds", str(value))]
         cluster = processes.Cluster(a_model(type(self), positions=60000), coordinator_flags=[
-            "--context-tokens", "60000", "--drain-seconds", str(drain_seconds), "--served-model-name", "m"])
+            "--context-tokens", "60000", "--served-model-name", "m", *flags])
         self.addCleanup(cluster.close)
         door = Door(cluster.http_address)
         door.wait_until_serving()
-        return cluster.processes[0], door
+        return *cluster.processes, door
+
+    def test_a_lost_worker_is_an_error_in_the_stream_of_a_server_without_patience(self):
+        _, worker, door = self.serve(resume=0)
+        events = door.events("/v1/completions", model="m", prompt=[5], max_tokens=59000, ignore_eos=True)
+        next(events)
+        worker.kill()
+        *_, last = events
+        self.assertIn("sheep-0", json.loads(last)["error"]["message"])
 
     def test_a_drain_takes_nothing_new_and_its_end_is_an_error_in_the_stream(self):
-        coordinator, door = self.serve(drain_seconds=3)
+        coordinator, _, door = self.serve(drain=3)
         events = door.events("/v1/completions", model="m", prompt=[5], max_tokens=59000, ignore_eos=True)
         next(events)
         coordinator.terminate()
@@ -470,7 +488,7 @@ class Ends(unittest.TestCase):
 
     # Reading it takes longer than the stop: it once went on with what was no longer there.
     def test_a_body_that_is_being_read(self):
-        coordinator, door = self.serve(drain_seconds=0)
+        coordinator, _, door = self.serve(drain=0)
         body = json.dumps({"model": "m", "prompt": [5], "more": [0] * 5_000_000})
         connection = http.client.HTTPConnection(door.host, door.port, timeout=processes.PATIENCE)
         with contextlib.closing(connection):

@@ -224,8 +224,8 @@ TEST(Server, SigtermOfAWorkerLetsRunningRequestsEnd) {
 }
 
 TEST(Server, ASecondSigtermEndsAWorkerAtOnce) {
-  auto cluster =
-      TestCluster::Start({.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000"}});
+  auto cluster = TestCluster::Start(
+      {.model = kLongAnswers, .coordinator_flags = {"--context-tokens", "60000", "--resume-seconds", "0"}});
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   RunningAnswer running((*cluster)->address(), {.max_tokens = 59000, .temperature = 0, .ignore_eos = true});
   (*cluster)->worker(0).Signal(SIGTERM);

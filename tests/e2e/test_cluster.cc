@@ -192,21 +192,27 @@ void CollectedAnswer::Add(const AnswerChunk& chunk) {
     require(chunk.request_id.empty() && chunk.prompt_tokens.empty(),
             "only the first message brings the prompt");
   }
+  require(usage.total_seconds == 0, "nothing follows usage");
+  if (chunk.usage.has_value()) {
+    usage = *chunk.usage;
+    seed = chunk.seed;
+  }
+  if (!chunk.interruption.empty()) {
+    interruptions.push_back(chunk.interruption);
+    require(chunk.tokens.empty() && chunk.text.empty() && chunk.finish_reason.empty(),
+            "a notice is no part of a choice");
+    return;
+  }
   if (chunk.choice >= static_cast<int>(choices.size())) choices.resize(static_cast<size_t>(chunk.choice) + 1);
   Choice& choice = choices[chunk.choice];
   require(choice.finish_reason.empty(), "nothing follows a choice's finish reason");
   require(chunk.index == static_cast<int>(choice.tokens.size()),
           "index is that of the message's first token");
   require(ValidUtf8Prefix(chunk.text) == chunk.text.size(), "text is valid UTF-8");
-  require(usage.total_seconds == 0, "nothing follows usage");
   choice.tokens.insert(choice.tokens.end(), chunk.tokens.begin(), chunk.tokens.end());
   choice.text += chunk.text;
   choice.logprobs.insert(choice.logprobs.end(), chunk.logprobs.begin(), chunk.logprobs.end());
   choice.finish_reason = chunk.finish_reason;
-  if (chunk.usage.has_value()) {
-    usage = *chunk.usage;
-    seed = chunk.seed;
-  }
 }
 
 void CollectedAnswer::CheckEnd() {

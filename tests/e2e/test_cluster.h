@@ -89,6 +89,7 @@ struct CollectedAnswer {
   uint64_t seed = 0;
   std::string request_id;
   int messages = 0;
+  std::vector<std::string> interruptions;  // what notices have said
   std::string broken_rule;  // what inference.proto promises of a stream and this one did not keep; empty if
                             // all is well
 

@@ -1,6 +1,6 @@
-// A worker is killed or stopped in the middle of answers: every stream ends with UNAVAILABLE that names it,
-// soon; health says so; and when a worker is there again the same coordinator serves again, with the same
-// answers.
+// A worker is killed or stopped in the middle of answers: every stream hears of it, soon, and by name; health
+// says so; and when a worker is there again the same coordinator serves again: the streams go on where they
+// were, and their answers are as if nothing had happened.
 
 #include <signal.h>
 #include <stdlib.h>
@@ -55,37 +55,70 @@ constexpr Loss kLosses[] = {
 };
 void PrintTo(const Loss& loss, std::ostream* out) { *out << loss.name; }
 
-const GenerationOptions kEndless{.max_tokens = 59000, .temperature = 0, .ignore_eos = true};
+PromptInput StreamPrompt(int stream) { return Ids(SomeTokens(10, stream, kVocab)); }
 
-// Streams that do not end by themselves, not while anybody has patience.
+// Sampled, so that a seed or a position that is off shows.
+GenerationOptions StreamOptions(int stream, int tokens) {
+  return {.max_tokens = tokens, .temperature = 1, .seed = 100 + stream, .ignore_eos = true, .logprobs = 1};
+}
+
+// Streams that do not end by themselves, not while anybody has patience: each takes `tokens_after` tokens
+// after it was interrupted, then hangs up.
 class EndlessStreams {
  public:
-  explicit EndlessStreams(TestCluster& cluster) : begun_(kStreams), statuses_(kStreams) {
+  explicit EndlessStreams(TestCluster& cluster, int tokens_after = 20)
+      : begun_(kStreams), noticed_(kStreams), answers_(kStreams) {
     for (int i = 0; i < kStreams; ++i) {
-      threads_.emplace_back([this, &cluster, i] {
-        int messages = 0;
-        statuses_[i] = cluster.client().Generate(Ids(SomeTokens(10, i, kVocab)), kEndless,
-                                                 {.timeout = kPatience}, [&](const AnswerChunk&) {
-                                                   if (++messages == 2) begun_.DecrementCount();
-                                                   return true;
-                                                 });
-        if (messages < 2) begun_.DecrementCount();
+      threads_.emplace_back([this, &cluster, i, tokens_after] {
+        CollectedAnswer& answer = answers_[i];
+        int after = 0;
+        const auto on_chunk = [&](const AnswerChunk& chunk) {
+          answer.Add(chunk);
+          if (answer.messages == 2) begun_.DecrementCount();
+          if (!chunk.interruption.empty() && answer.interruptions.size() == 1) noticed_.DecrementCount();
+          if (!answer.interruptions.empty()) after += static_cast<int>(chunk.tokens.size());
+          return after < tokens_after;
+        };
+        answer.status = cluster.client().Generate(StreamPrompt(i), StreamOptions(i, 59000),
+                                                  {.timeout = kPatience}, on_chunk);
+        if (answer.messages < 2) begun_.DecrementCount();
+        if (answer.interruptions.empty()) noticed_.DecrementCount();
       });
     }
     begun_.Wait();
   }
-  // How they ended.
-  std::vector<absl::Status> Wait() {
+  // Until all have been told that their workers are lost, or have ended.
+  void WaitForNotices() { noticed_.Wait(); }
+  std::vector<CollectedAnswer> Wait() {
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
-    return statuses_;
+    return answers_;
   }
 
  private:
-  absl::BlockingCounter begun_;
-  std::vector<absl::Status> statuses_;
+  absl::BlockingCounter begun_, noticed_;
+  std::vector<CollectedAnswer> answers_;
   std::vector<std::thread> threads_;
 };
+
+// They went on after they lost that worker, and are what the cluster that serves now answers in one go.
+void ExpectSurvived(const std::vector<CollectedAnswer>& streams, int victim, TestCluster& cluster) {
+  for (size_t i = 0; i < streams.size(); ++i) {
+    const CollectedAnswer& stream = streams[i];
+    SCOPED_TRACE(testing::Message() << "stream " << i);
+    EXPECT_EQ(stream.status.code(), absl::StatusCode::kCancelled) << stream.status << cluster.Logs();
+    EXPECT_EQ(stream.broken_rule, "");
+    ASSERT_FALSE(stream.interruptions.empty());
+    EXPECT_THAT(stream.interruptions[0], HasSubstr(TestCluster::WorkerName(victim)));
+    ASSERT_EQ(stream.choices.size(), 1);
+    const int tokens = static_cast<int>(stream.choices[0].tokens.size());
+    CollectedAnswer whole = Generate(cluster.client(), StreamPrompt(static_cast<int>(i)),
+                                     StreamOptions(static_cast<int>(i), tokens));
+    ASSERT_TRUE(whole.status.ok()) << whole.status << cluster.Logs();
+    whole.choices[0].finish_reason.clear();  // the stream had not finished
+    EXPECT_EQ(whole.choices, stream.choices);
+  }
+}
 
 CollectedAnswer Ask(TestCluster& cluster, int tokens = 40) {
   return Generate(cluster.client(), Ids(SomeTokens(tokens + 10, 7, kVocab)),
@@ -102,7 +135,7 @@ bool HealthBecomes(const std::string& address, const std::string& wanted) {
 
 class WorkerLoss : public ::testing::TestWithParam<Loss> {};
 
-TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
+TEST_P(WorkerLoss, StreamsSurvive) {
   const Loss& loss = GetParam();
   const bool gpu = std::string(loss.device) != "cpu";
   const int asked = gpu ? 5 : 40;  // emulated ones take milliseconds a token
@@ -117,17 +150,13 @@ TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
   const CollectedAnswer before = Ask(cluster, asked);
   ASSERT_TRUE(before.status.ok()) << before.status;
 
-  EndlessStreams streams(cluster);
+  EndlessStreams streams(cluster, /*tokens_after=*/gpu ? 5 : 20);
   const absl::Duration start = Clock::Real()->Now();
   cluster.worker(loss.victim).Signal(loss.signal);
-  const std::vector<absl::Status> statuses = streams.Wait();
+  streams.WaitForNotices();
   const absl::Duration took = Clock::Real()->Now() - start;
   EXPECT_LE(took, kPromise);
   RecordProperty("seconds", absl::StrCat(absl::ToDoubleSeconds(took)));
-  for (const absl::Status& status : statuses) {
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(TestCluster::WorkerName(loss.victim)));
-  }
   if (HasFailure()) printf("%s\n", cluster.Logs().c_str());
   EXPECT_EQ(HealthOf(cluster.address()), "NOT_SERVING");
   const CollectedAnswer refused = Ask(cluster, asked);
@@ -137,6 +166,7 @@ TEST_P(WorkerLoss, EndsStreamsAndIsMended) {
   const auto model = cluster.WaitUntilServing();
   ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
   EXPECT_EQ(HealthOf(cluster.address()), "SERVING");
+  ExpectSurvived(streams.Wait(), loss.victim, cluster);
   const CollectedAnswer after = Ask(cluster, asked);
   EXPECT_TRUE(after.status.ok()) << after.status << cluster.Logs();
   EXPECT_EQ(after.choices, before.choices);
@@ -177,12 +207,25 @@ TEST(WorkerLossWithASpare, TheSpareTakesOver) {
   ASSERT_TRUE(spare.ok()) << spare.status();
   EndlessStreams streams(cluster);
   cluster.worker(0).Signal(SIGKILL);
-  for (const absl::Status& status : streams.Wait()) {
-    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
-  }
-  const auto model = cluster.WaitUntilServing();
-  ASSERT_TRUE(model.ok()) << model.status() << cluster.Logs();
+  ExpectSurvived(streams.Wait(), 0, cluster);
   EXPECT_EQ(Ask(cluster).choices, before.choices);
+}
+
+// Patience is the server's to choose: none, or a second.
+TEST(WorkerLossWithoutPatience, EndsStreamsAndNamesTheWorker) {
+  for (const char* seconds : {"0", "1"}) {
+    SCOPED_TRACE(seconds);
+    auto started = TestCluster::Start(
+        {.model = kModel, .pipeline_parallel = 2, .coordinator_flags = {"--resume-seconds", seconds}});
+    ASSERT_TRUE(started.ok()) << started.status();
+    TestCluster& cluster = **started;
+    EndlessStreams streams(cluster);
+    cluster.worker(1).Signal(SIGKILL);
+    for (const CollectedAnswer& stream : streams.Wait()) {
+      EXPECT_EQ(stream.status.code(), absl::StatusCode::kUnavailable) << stream.status;
+      EXPECT_THAT(std::string(stream.status.message()), HasSubstr(TestCluster::WorkerName(1)));
+    }
+  }
 }
 
 // It has the model's id, which rests on samples, but not all of its values.
@@ -254,8 +297,8 @@ TEST(CoordinatorLoss, WorkersJoinARestartedCoordinator) {
   {
     EndlessStreams streams(cluster);
     cluster.coordinator().Signal(SIGKILL);
-    for (const absl::Status& status : streams.Wait())
-      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+    for (const CollectedAnswer& stream : streams.Wait())
+      EXPECT_EQ(stream.status.code(), absl::StatusCode::kUnavailable) << stream.status;
   }
   ASSERT_TRUE(cluster.coordinator().WaitFor(kPatience));
   ASSERT_TRUE(cluster.StartCoordinator().ok());

@@ -218,7 +218,7 @@ class Live(unittest.TestCase):
         self.assertEqual([rule["name"] for rule in rules if rule["health"] != "ok"], [])
 
     def test_the_kill_is_seen(self):
-        for expression in ("bellwether_worker_up == 0", "bellwether_serving == 0", 'bellwether_requests_finished_total{reason="unavailable"} > 0',
+        for expression in ("bellwether_worker_up == 0", "bellwether_serving == 0", "bellwether_interruptions_total > 0",
                            'bellwether_regroups_total{cause="worker_lost"} > 0'):
             self.assertTrue(self.prometheus.range(expression, self.prometheus.started, time.time()), expression)
 

@@ -1,6 +1,6 @@
 // The engine and fake workers in one thread, from a seed: random arrivals, lengths, choices, cancels,
-// deadlines, lost layouts, with so few KV blocks that preemption is common. A failure prints the seed; run it
-// again with
+// deadlines, lost layouts, with so few KV blocks that preemption is common. Whatever happens, an answer is as
+// if nothing had. A failure prints the seed; run it again with
 // --gtest_filter=*Seeds* and BELLWETHER_SIMULATION_SEED.
 
 #include <algorithm>
@@ -46,6 +46,7 @@ struct Client {
   std::vector<Answer> answers;
   std::optional<std::vector<float>> scores;
   std::vector<TokenLogprob> best;
+  int interruptions = 0;
   std::optional<RequestDone> done;
 };
 
@@ -54,6 +55,7 @@ struct Coverage {
   int64_t preemptions = 0, forks = 0, layouts_lost = 0, too_large = 0, too_long = 0, cancelled = 0,
           deadlines = 0, stopped = 0, failed = 0;
   int64_t finished = 0, scored = 0, readmissions = 0, layouts_replaced = 0, deepest = 0;
+  int64_t resumed = 0, fruitless = 0, impatient = 0, other_bits = 0, ended_at_once = 0;
 };
 
 // Where a stop string is complete first; the longest one of those complete there. npos if none is.
@@ -83,6 +85,7 @@ class Simulation {
     options_.step_bytes_max = AllButAdmissions() + Draw(500, 3000);
     options_.eos = {kEos};
     options_.seed = seed;
+    if (Draw(0, 2) == 0) options_.resume_wait = absl::Milliseconds(Draw(0, 4));
     arrivals_ = Draw(5, 100);
     losses_ = std::max(0, Draw(-3, 4));
     kv_blocks_ = Draw(3, 14);
@@ -121,6 +124,11 @@ class Simulation {
       Cancel();
     } else if (is(losses_)) {
       Lose();
+      // A cluster that ends whenever it runs; what it runs cannot go on for ever.
+      for (int again = Draw(0, 3) == 0 ? Draw(1, 4) : 0; again > 0 && !failed(); --again) {
+        Ready();
+        Lose();
+      }
     } else if (is(losses_)) {
       Replace();
     } else if (is(30)) {
@@ -143,7 +151,12 @@ class Simulation {
     cluster_.emplace(epoch_, limits_);
     results_.clear();
     serving_ = true;
-    Handle(LayoutUp{epoch_, limits_.kv_blocks, limits_.stages});
+    other_bits_ = Draw(0, 7) == 0;  // so it says; the model stays the same
+    Handle(LayoutUp{.epoch = epoch_,
+                    .kv_blocks = limits_.kv_blocks,
+                    .stages = limits_.stages,
+                    .other_bits = other_bits_});
+    other_bits_ = false;
   }
 
   // A new epoch while requests are here: they go on.
@@ -160,10 +173,11 @@ class Simulation {
     serving_ = false;
     stale_.insert(stale_.end(), results_.begin(), results_.end());
     results_.clear();
-    Handle(LayoutDown{epoch_, absl::UnavailableError("worker 2 is lost")});
-    EXPECT_TRUE(engine_->idle());
+    Handle(LayoutDown{epoch_, absl::UnavailableError("worker 2 is lost"), /*planned=*/Draw(0, 3) == 0});
+    EXPECT_TRUE(engine_->idle() || options_.resume_wait > absl::ZeroDuration());
     EXPECT_FALSE(engine_->snapshot().serving);
     EXPECT_EQ(engine_->snapshot().kv_blocks_used, 0);
+    EXPECT_EQ(engine_->snapshot().sequences_running, 0);
   }
 
   void Deliver() {
@@ -273,6 +287,14 @@ class Simulation {
     client.best = std::move(action.best);
   }
 
+  void Take(Interrupted& action) {
+    EXPECT_FALSE(serving_);
+    Client& client = clients_.at(action.request.value);
+    ASSERT_FALSE(client.done.has_value());
+    EXPECT_EQ(action.reason, "worker 2 is lost");
+    ++client.interruptions;
+  }
+
   void Take(FailEpoch& action) { ADD_FAILURE() << action.reason; }
 
   void Take(RequestDone& action) {
@@ -313,7 +335,9 @@ class Simulation {
     switch (client.done->status.code()) {
       case absl::StatusCode::kOk:
         EXPECT_TRUE(all_finished);
+        EXPECT_EQ(client.done->usage.interruptions, client.interruptions);
         ++coverage_->finished;
+        if (client.interruptions > 0) ++coverage_->resumed;
         return;
       case absl::StatusCode::kCancelled:
         ++coverage_->cancelled;
@@ -323,7 +347,7 @@ class Simulation {
         ++coverage_->deadlines;
         break;
       case absl::StatusCode::kUnavailable:
-        EXPECT_FALSE(serving_);
+        CheckUnavailable(client);
         break;
       case absl::StatusCode::kResourceExhausted: {
         size_t longest = 0;
@@ -349,8 +373,34 @@ class Simulation {
     EXPECT_FALSE(all_finished);
   }
 
+  // Of a request that was taken, and ended because of its workers: why it could not go on.
+  void CheckUnavailable(const Client& client) {
+    const std::string reason(client.done->status.message());
+    const auto says = [&reason](const char* words) { return reason.find(words) != std::string::npos; };
+    if (says("compute other bits")) {
+      EXPECT_TRUE(other_bits_);
+      EXPECT_TRUE(std::any_of(client.answers.begin(), client.answers.end(),
+                              [](const Answer& answer) { return !answer.tokens.empty(); }));
+      ++coverage_->other_bits;
+      return;
+    }
+    EXPECT_FALSE(serving_);
+    EXPECT_TRUE(reason.starts_with("worker 2 is lost"));
+    if (says("3 epochs in a row")) {
+      EXPECT_GE(client.interruptions, 2);
+      ++coverage_->fruitless;
+    } else if (says("was not back within")) {
+      EXPECT_GT(client.interruptions, 0);
+      ++coverage_->impatient;
+    } else {
+      EXPECT_EQ(options_.resume_wait, absl::ZeroDuration());
+      ++coverage_->ended_at_once;
+    }
+  }
+
   void CheckScores(const Client& client) {
     EXPECT_EQ(client.scores.has_value(), client.done->status.ok());
+    if (absl::IsUnavailable(client.done->status)) CheckUnavailable(client);
     if (!client.scores) return;
     const std::vector<TokenId>& prompt = client.asked.prompt;
     ASSERT_EQ(client.scores->size(), prompt.size() - 1);
@@ -434,6 +484,7 @@ class Simulation {
   std::optional<FakeCluster> cluster_;
   Epoch epoch_;
   bool serving_ = false;
+  bool other_bits_ = false;  // while a layout comes up that says so
   absl::Duration now_ = absl::Seconds(1);
   uint64_t last_request_ = 0;
   int32_t live_ = 0;  // requests that have not ended
@@ -459,6 +510,11 @@ TEST(ClusterSimulationTest, HundredsOfSeeds) {
                                       {"shared blocks", coverage.forks},
                                       {"layouts lost", coverage.layouts_lost},
                                       {"layouts replaced", coverage.layouts_replaced},
+                                      {"resumed", coverage.resumed},
+                                      {"ended as fruitless", coverage.fruitless},
+                                      {"ended as service was away too long", coverage.impatient},
+                                      {"ended by other bits", coverage.other_bits},
+                                      {"ended with their layout", coverage.ended_at_once},
                                       {"too large", coverage.too_large},
                                       {"too long for a message", coverage.too_long},
                                       {"failed samples", coverage.failed},

@@ -25,7 +25,7 @@ ROOMS = {
 }
 # Files in which gRPC and generated types may appear; everywhere else our own structs rule.
 EDGES = re.compile(
-    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|worker_messages|main)\.(h|cc)|coordinator/.*_test\.cc"
+    r"^(proto/.*|coordinator/(\w*_service|\w*_server|\w*_client|worker_stream|worker_messages|main)\.(h|cc)|coordinator/.*_test\.cc|coordinator/testing/.*"
     r"|worker/(session\w*|main)\.(h|cc)|worker/link/grpc\w*\.(h|cc)|worker/link/\w*_test\.cc|worker/session\w*_test\.cc"
     r"|cli/\w*client\w*\.(h|cc)|tests/.*|examples/.*)$")
 # Files that may know Prometheus: what makes the numbers does not.
