@@ -34,6 +34,8 @@ int main(int argc, char** argv) {
   const auto stream = stub->Chat(&context, request);
   for (v1::GenerateResponse response; stream->Read(&response);) {
     std::cout << response.text() << std::flush;
+    // A worker was lost; the answer goes on when others serve in its place.
+    if (!response.interruption().empty()) std::cerr << "\n[" << response.interruption() << "]\n";
     if (response.has_usage()) std::cout << "\n[" << response.usage().generated_tokens() << " tokens]\n";
   }
   const grpc::Status status = stream->Finish();

@@ -29,6 +29,8 @@ def main():
         try:
             for response in stream:
                 print(response.text, end="", flush=True)
+                if response.interruption:  # a worker was lost; the answer goes on when others serve in its place
+                    print(f"\n[{response.interruption}]", file=sys.stderr)
                 if response.HasField("usage"):
                     print(f"\n[{response.usage.generated_tokens} tokens]")
         except grpc.RpcError as error:

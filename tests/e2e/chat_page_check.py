@@ -118,7 +118,7 @@ class ChatPage(unittest.TestCase):
         self.ask(QUESTION, 50000)
         self.page.wait_for(f"{LAST_ANSWER}.textContent")
         self.cluster.processes[1].kill()
-        self.page.wait_for("document.querySelector('.notice')")
+        self.page.wait_for("document.querySelector('.notice')?.textContent")
         [notice] = self.texts("notice")
         self.assertRegex(notice, "^worker sheep-0 .* is lost: .*; the answer goes on when service is back$")
         length = self.page.wait_for(f"{LAST_ANSWER}.textContent.length")
