@@ -6,6 +6,7 @@
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "common/log.h"
 
 namespace bellwether {
 namespace {
@@ -102,7 +103,12 @@ std::vector<EngineLoop::Item> EngineLoop::NextItems() {
 }
 
 void EngineLoop::Handle(Event event) {
-  for (Action& action : engine_.Handle(std::move(event), options_.clock->Now())) Carry(std::move(action));
+  int interrupted = 0;
+  for (Action& action : engine_.Handle(std::move(event), options_.clock->Now())) {
+    interrupted += std::holds_alternative<Interrupted>(action) ? 1 : 0;
+    Carry(std::move(action));
+  }
+  if (interrupted > 0) LogInfo("requests that wait for workers, to go on then: ", interrupted);
 }
 
 void EngineLoop::Carry(Action action) {
