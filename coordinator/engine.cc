@@ -178,7 +178,10 @@ absl::Status Engine::State::Admissible(const EngineRequest& request) const {
   const int32_t context = options.context_tokens_max;
   if (draining) return absl::UnavailableError("the server is shutting down");
   if (!closing.empty()) return absl::UnavailableError(closing);
-  if (!serving) return absl::UnavailableError("not serving: the workers are not ready");
+  if (!serving) {
+    return absl::UnavailableError(
+        absl::StrCat("not serving: ", outage ? outage->reason : "the workers are not ready"));
+  }
   if (static_cast<int64_t>(requests.size()) >=
       int64_t{options.sequences_max} + options.requests_waiting_max) {
     return absl::ResourceExhaustedError(absl::StrFormat(

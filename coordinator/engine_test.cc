@@ -329,7 +329,7 @@ TEST_F(EngineTest, AStreamSurvivesItsLayoutAndGoesOnInTheNext) {
   ASSERT_EQ(interrupted_.size(), 2);
   EXPECT_EQ(interrupted_[1].request, RequestId{2});
   EXPECT_EQ(interrupted_[1].reason, "worker 3 is lost");
-  EXPECT_EQ(Refusal(Request(3)).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Refusal(Request(3)), absl::UnavailableError("not serving: worker 3 is lost"));
   done_.clear();
   Report(3);  // what was under way comes too late, and is computed again
   EXPECT_EQ(steps_.size(), sent);
