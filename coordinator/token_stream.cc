@@ -87,10 +87,10 @@ void TokenStream::WriteDone(bool ok) {
 
 void TokenStream::Append(TokenChunk chunk) {
   pending_bytes_ += BytesOf(chunk);
-  for (Message& message : pending_) {
-    TokenChunk& before = message.chunk;
-    if (!message.notice.empty() || before.choice != chunk.choice) continue;
-    // At most one message of each choice is pending.
+  // A notice stays where it is in the answer: with what came before it, it would speak of what is over.
+  for (auto message = pending_.rbegin(); message != pending_.rend() && message->notice.empty(); ++message) {
+    TokenChunk& before = message->chunk;
+    if (before.choice != chunk.choice) continue;
     MoveToEnd(chunk.tokens, &before.tokens);
     MoveToEnd(chunk.logprobs, &before.logprobs);
     before.text += chunk.text;

@@ -18,7 +18,7 @@ namespace bellwether {
 //
 // At most one message is with the writer at a time. Chunks that come meanwhile are joined, one message a
 // choice, so a slow client gets fewer and longer messages; one that falls behind by more than the limit is
-// cut off. Of notices it gets the last one.
+// cut off. Of notices it gets the last one, between what came before and what came after.
 class TokenStream : public RequestObserver {
  public:
   struct Message {

@@ -108,23 +108,40 @@ TEST_F(TokenStreamTest, OfNoticesASlowClientGetsTheLast) {
   Emit(0, 1, {2}, "b");
   stream_.OnInterrupted("worker x is lost");
   stream_.OnInterrupted("worker y is lost");
-  Emit(0, 2, {3}, "c");
   ClientReads();
   ASSERT_EQ(writer_.written.size(), 2u);
-  EXPECT_THAT(writer_.written[1].chunk.tokens, ElementsAre(2, 3));
+  EXPECT_THAT(writer_.written[1].chunk.tokens, ElementsAre(2));
   EXPECT_EQ(writer_.written[1].notice, "");
   ClientReads();
   ASSERT_EQ(writer_.written.size(), 3u);
   EXPECT_EQ(writer_.written[2].notice, "worker y is lost");
   EXPECT_THAT(writer_.written[2].chunk.tokens, ElementsAre());
-  Emit(0, 3, {4}, "d", FinishReason::kStop);
-  stream_.OnDone(absl::OkStatus(), {.generated_tokens = 4}, 0);
+  Emit(0, 2, {3}, "c", FinishReason::kStop);
+  stream_.OnDone(absl::OkStatus(), {.generated_tokens = 3}, 0);
   stream_.OnInterrupted("worker z is lost");  // nobody's any more
   ClientReads();
   ASSERT_EQ(writer_.written.size(), 4u);
-  EXPECT_EQ(writer_.written[3].chunk.index, 3);
+  EXPECT_EQ(writer_.written[3].chunk.index, 2);
   ClientReads();
   EXPECT_TRUE(writer_.finished);
+}
+
+// What came after a notice was once joined to what came before: the last word of an answer that was whole
+// could be that it would go on.
+TEST_F(TokenStreamTest, ANoticeKeepsItsPlaceInTheAnswer) {
+  Emit(0, 0, {1}, "a");
+  Emit(0, 1, {2}, "b");
+  stream_.OnInterrupted("worker x is lost");
+  Emit(0, 2, {3}, "c");
+  Emit(0, 3, {4}, "d", FinishReason::kStop);
+  stream_.OnDone(absl::OkStatus(), {.generated_tokens = 4}, 0);
+  while (!writer_.finished) ClientReads();
+  ASSERT_EQ(writer_.written.size(), 4u);
+  EXPECT_THAT(writer_.written[1].chunk.tokens, ElementsAre(2));
+  EXPECT_EQ(writer_.written[2].notice, "worker x is lost");
+  EXPECT_FALSE(writer_.written[2].usage);
+  EXPECT_THAT(writer_.written[3].chunk.tokens, ElementsAre(3, 4));
+  EXPECT_EQ(writer_.written[3].usage->generated_tokens, 4);
 }
 
 TEST_F(TokenStreamTest, ANoticeMayComeBeforeAnyToken) {
