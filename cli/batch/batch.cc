@@ -373,7 +373,8 @@ absl::Status RunBatch(const BatchOptions& options) {
   if (input.IsSameFile(output->fd()))
     return absl::InvalidArgumentError("--input and --output are the same file");
   SessionOptions opening = options.session;
-  opening.cluster.resume_wait = kDefaultResumeWait;  // a private one is supervised
+  // A private one is supervised: answers have as much patience with it as the batch.
+  opening.cluster.resume_wait = absl::Seconds(opening.cluster.give_up_seconds);
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(opening));
   BW_RETURN_IF_ERROR(CheckGeneration(session, options.generation));
   BW_RETURN_IF_ERROR(Batch(options, session, std::move(input), *output).Run());

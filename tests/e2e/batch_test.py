@@ -39,6 +39,17 @@ class Batch(unittest.TestCase):
         return subprocess.run(self.command(source, output, *arguments), capture_output=True, text=True,
                               stdin=subprocess.DEVNULL, timeout=processes.PATIENCE)
 
+    def wait_for_output(self, batch, output):
+        end = time.monotonic() + processes.PATIENCE
+        while not output.exists() or output.stat().st_size < 1000:
+            self.assertIsNone(batch.poll(), "it was to be disturbed in its middle")
+            self.assertLess(time.monotonic(), end)
+
+    def worker_of(self, batch):
+        children = pathlib.Path(f"/proc/{batch.pid}/task/{batch.pid}/children").read_text().split()
+        names = {int(pid): pathlib.Path(f"/proc/{pid}/comm").read_text() for pid in children}
+        return next(pid for pid, name in names.items() if name.startswith("bellwether-work"))
+
     def some_lines(self, count):
         kinds = [lambda text: {"text": text}, lambda text: {"prompt": text},
                  lambda text: {"instruction": text, "input": "x"}, lambda text: {"turns": [text, "and then?"]},
@@ -77,10 +88,7 @@ class Batch(unittest.TestCase):
         whole, output = self.path / "whole", self.path / "killed"
         self.assertEqual(self.run_batch(source, whole, *arguments[:-1], 32).returncode, 0)
         with subprocess.Popen(self.command(source, output, *arguments), stderr=subprocess.DEVNULL) as killed:
-            end = time.monotonic() + processes.PATIENCE
-            while not output.exists() or output.stat().st_size < 1000:
-                self.assertIsNone(killed.poll(), "it was to be killed in its middle")
-                self.assertLess(time.monotonic(), end)
+            self.wait_for_output(killed, output)
             killed.send_signal(signal.SIGKILL)
         with open(output, "r+b") as file:  # as if the kill had come in the middle of a line
             file.truncate(output.stat().st_size - 7)
@@ -103,16 +111,26 @@ class Batch(unittest.TestCase):
         whole, output = self.path / "whole.2", self.path / "bled"
         self.assertEqual(self.run_batch(source, whole, *arguments).returncode, 0)
         with subprocess.Popen(self.command(source, output, *arguments), stderr=subprocess.PIPE, text=True) as batch:
-            end = time.monotonic() + processes.PATIENCE
-            while not output.exists() or output.stat().st_size < 1000:
-                self.assertIsNone(batch.poll(), "its worker was to be killed in its middle")
-                self.assertLess(time.monotonic(), end)
-            children = pathlib.Path(f"/proc/{batch.pid}/task/{batch.pid}/children").read_text().split()
-            names = {int(pid): pathlib.Path(f"/proc/{pid}/comm").read_text() for pid in children}
-            os.kill(next(pid for pid, name in names.items() if name.startswith("bellwether-work")), signal.SIGKILL)
+            self.wait_for_output(batch, output)
+            os.kill(self.worker_of(batch), signal.SIGKILL)
             self.assertIn("200 lines answered, 0 before, 0 refused", batch.stderr.read())
             self.assertEqual(batch.wait(), 0)
         self.assertEqual(sorted(output.read_text().splitlines()), sorted(whole.read_text().splitlines()))
+
+    # Answers once waited five minutes for a worker that could not come back, whatever the command had been told.
+    def test_it_gives_up_when_it_is_told_to(self):
+        source, output = self.write_input(self.some_lines(200), "lost.jsonl"), self.path / "lost"
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model)
+            command = self.command(source, output, "--model", model, "--max-tokens", 400, "--give-up-seconds", 1)
+            batch = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+            self.addCleanup(lambda: batch.poll() is None and batch.kill())
+            self.wait_for_output(batch, output)
+            (pathlib.Path(model) / "config.json").unlink()
+            os.kill(self.worker_of(batch), signal.SIGKILL)
+            _, said = batch.communicate(timeout=processes.PATIENCE)
+        self.assertEqual(batch.returncode, 1)
+        self.assertIn("the same command goes on where this one ends", said)
 
     def test_files_of_others_are_left_alone(self):
         source = self.write_input([{"text": "a"}], "same.jsonl")
