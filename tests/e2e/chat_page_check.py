@@ -116,9 +116,11 @@ class ChatPage(unittest.TestCase):
         self.ask(QUESTION, 0)
         self.wait_for_end()
         self.ask(QUESTION, 50000)
-        self.page.wait_for(f"{LAST_ANSWER}.textContent")
+        self.page.wait_for(f"{LAST_ANSWER}.textContent.length > 3000")  # more than the window shows
         self.cluster.processes[1].kill()
-        self.page.wait_for("document.querySelector('.notice')?.textContent")
+        self.page.wait_for("document.querySelectorAll('.notice').length")
+        self.page.wait_for("document.querySelector('.notice').getBoundingClientRect().bottom <= "
+                           "document.querySelector('form').getBoundingClientRect().top")
         [notice] = self.texts("notice")
         self.assertRegex(notice, "^worker sheep-0 .* is lost: .*; the answer goes on when service is back$")
         length = self.page.wait_for(f"{LAST_ANSWER}.textContent.length")
