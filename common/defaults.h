@@ -43,6 +43,7 @@ inline constexpr int32_t kDefaultPlanForBatch = 16;
 inline constexpr int32_t kDefaultQueuedRequests = 256;
 inline constexpr int32_t kDefaultMaxTokens = 4096;
 inline constexpr absl::Duration kDefaultDrain = absl::Seconds(30);
+inline constexpr absl::Duration kDefaultReplaceWait = absl::Seconds(30);
 // A pod comes back and loads within minutes; clients that have less patience give deadlines.
 inline constexpr absl::Duration kDefaultResumeWait = absl::Minutes(5);
 

@@ -16,8 +16,15 @@ namespace bellwether {
 struct ClusterLayout;
 
 // Why an epoch ended.
-enum class EpochEnd : uint8_t { kWorkerLost, kWorkerStuck, kWorkerFailed, kWorkerLeft, kBadResult };
-inline constexpr size_t kEpochEnds = 5;
+enum class EpochEnd : uint8_t {
+  kWorkerLost,
+  kWorkerStuck,
+  kWorkerFailed,
+  kWorkerLeft,
+  kWorkerJoined,  // while fewer served than are wanted
+  kBadResult
+};
+inline constexpr size_t kEpochEnds = 6;
 
 // The cluster at one time, for metrics and for whoever looks for its workers.
 struct ClusterSnapshot {

@@ -22,14 +22,6 @@ constexpr absl::Duration kRestMax = absl::Minutes(1);
 constexpr size_t kRatesMax = 4 * kWorkersMax;  // that are remembered
 constexpr int kLoadReportPercent = 10;         // steps in which progress is told
 constexpr uint64_t kEpochLeadMax = 1 << 20;    // an epoch takes a fraction of a second at least
-// A step that takes so many times its deadline is given up, whatever the workers say about their progress.
-constexpr int kStepPatience = 10;
-constexpr absl::Duration kTickGapMax = absl::Seconds(1);
-constexpr char kUnnamed[] = "a worker that nobody can name";
-
-std::string Seconds(absl::Duration duration) {
-  return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
-}
 
 std::vector<std::string> LevelsByLayer(const Plan& plan) {
   std::vector<std::string> levels;
@@ -91,6 +83,7 @@ void ClusterView::On(const WorkerJoined& event) {
   plan_refused_ = false;
   actions_.push_back(AcceptWorker{event.id, event.worker.inventory.name});
   if (layout_ != nullptr) TellApart();
+  Grow(event.worker.inventory.name);
 }
 
 void ClusterView::TakeKnownRates(WorkerInventory* newcomer) {
@@ -245,6 +238,7 @@ void ClusterView::StartIfAllReady() {
   RememberLevels(layout_->plan);
   last_report_.clear();
   end_reason_.clear();
+  if (static_cast<int>(layout_->members.size()) >= options_.workers_wanted) short_since_.reset();
   actions_.push_back(StartServing{layout_});
 }
 
@@ -279,7 +273,7 @@ void ClusterView::On(const WorkerFailed& event) {
   const bool unnamed = blamed == nullptr && event.of_some_peer;
   const bool by_itself = !unnamed && (blamed == nullptr || blamed->id == event.id);
   std::string reason = by_itself ? absl::StrCat(Describe(*member), " failed: ", event.reason.message())
-                                 : absl::StrCat(unnamed ? kUnnamed : Describe(*blamed),
+                                 : absl::StrCat(unnamed ? kUnnamedWorker : Describe(*blamed),
                                                 " does not answer its peers: ", Describe(*member),
                                                 " says: ", event.reason.message());
   bool refused = false;
@@ -290,7 +284,7 @@ void ClusterView::On(const WorkerFailed& event) {
     refused = by_itself && !replaced;
     absl::StrAppend(&reason, replaced ? "; another worker takes its place"
                                       : absl::StrCat("; it is tried again after ",
-                                                     Seconds(workers_.at(culprit).not_before - now_)));
+                                                     InSeconds(workers_.at(culprit).not_before - now_)));
   }
   EndEpoch(absl::UnavailableError(reason),
            by_itself ? EpochEnd::kWorkerFailed : WhatAPeerNoticed(event.reason), refused);
@@ -327,105 +321,9 @@ void ClusterView::ReleaseLeaving() {
   }
 }
 
-void ClusterView::CheckClosing(const ClusterTick& tick) {
-  if (!tick.idle && now_ - *closing_since_ < options_.drain) return;
-  EndEpoch(absl::UnavailableError(absl::StrCat("a worker was told to stop",
-                                               tick.idle ? "" : ", and requests ran on for ",
-                                               tick.idle ? "" : Seconds(options_.drain))),
-           EpochEnd::kWorkerLeft);
-}
-
 void ClusterView::On(const EpochFailed& event) {
   if (layout_ == nullptr || event.epoch != layout_->epoch) return;
   EndEpoch(event.reason, EpochEnd::kBadResult);
-}
-
-void ClusterView::On(const ClusterTick& event) {
-  // This process was held up itself: what the workers said meanwhile is still to be read.
-  if (const absl::Duration gap = now_ - std::exchange(last_tick_, now_).value_or(now_); gap > kTickGapMax) {
-    for (auto& [id, worker] : workers_) {
-      worker.last_beat = std::min(now_, worker.last_beat + gap);
-      worker.last_change = std::min(now_, worker.last_change + gap);
-    }
-  }
-  CheckHeartbeats();
-  if (phase_ == Phase::kLoading) CheckLoading();
-  if (phase_ == Phase::kServing && event.steps_outstanding > 0) CheckSteps(event);
-  if (phase_ == Phase::kServing && closing_since_) CheckClosing(event);
-}
-
-void ClusterView::CheckHeartbeats() {
-  std::vector<WorkerId> silent;
-  for (const auto& [id, worker] : workers_) {
-    if (now_ - worker.last_beat >= options_.heartbeat_timeout) silent.push_back(id);
-  }
-  for (const WorkerId id : silent) {
-    const absl::Status reason =
-        absl::UnavailableError(absl::StrCat("no heartbeat for ", Seconds(now_ - workers_.at(id).last_beat),
-                                            ", the limit is ", Seconds(options_.heartbeat_timeout)));
-    Remove(id, reason, EpochEnd::kWorkerLost);
-    actions_.push_back(DropWorker{id, reason});
-  }
-}
-
-void ClusterView::CheckLoading() {
-  const ClusterLayout::Member* stuck = nullptr;
-  for (const ClusterLayout::Member& member : layout_->members) {
-    const Worker& worker = workers_.at(member.id);
-    if (worker.ready) continue;
-    if (now_ - worker.last_change < options_.load_timeout)
-      return;  // somebody gets on: the others wait for it
-    // Who links only waits for those that still load.
-    if (stuck == nullptr || workers_.at(stuck->id).progress.state == WorkerState::kLinking) stuck = &member;
-  }
-  if (stuck == nullptr) return;
-  const WorkerId id = stuck->id;
-  const absl::Status reason =
-      absl::UnavailableError(absl::StrCat("no progress for ", Seconds(now_ - workers_.at(id).last_change),
-                                          " while ", std::string(Name(workers_.at(id).progress.state))));
-  Remove(id, reason, EpochEnd::kWorkerStuck);
-  actions_.push_back(DropWorker{id, reason});
-}
-
-void ClusterView::CheckSteps(const ClusterTick& tick) {
-  const absl::Duration limit = layout_->step_deadline;
-  absl::Duration last_change = tick.last_step_change;
-  const ClusterLayout::Member* hung = nullptr;
-  for (const ClusterLayout::Member& member : layout_->members) {
-    const Worker& worker = workers_.at(member.id);
-    last_change = std::max(last_change, worker.last_change);
-    // Busy in a step, waiting for nobody, and not getting on: this one is to blame whatever the others do.
-    if (worker.progress.state == WorkerState::kStep && !worker.progress.is_waiting() &&
-        now_ - std::max(worker.last_change, tick.last_step_change) >= limit) {
-      hung = &member;
-    }
-  }
-  // Beats may say for ever that a step gets on.
-  const absl::Duration without_result = now_ - tick.last_step_change;
-  const absl::Duration patience = kStepPatience * std::max(limit, kDefaultStepDeadline);
-  const bool silent = now_ - last_change >= limit;
-  if (hung == nullptr && !silent && without_result < patience) return;
-  if (hung == nullptr) {
-    std::vector<WaitingWorker> waiting;
-    for (const ClusterLayout::Member& member : layout_->members)
-      waiting.push_back({member.worker.inventory.name, workers_.at(member.id).progress});
-    if (const int blamed = ToBlame(waiting); blamed >= 0) hung = &layout_->members[blamed];
-  }
-  if (hung == nullptr) {
-    return EndEpoch(absl::UnavailableError(absl::StrCat(kUnnamed, " does not answer its peers: no result of ",
-                                                        "a step for ", Seconds(without_result))),
-                    EpochEnd::kWorkerStuck);
-  }
-  const WorkerId id = hung->id;
-  const WorkerProgress& progress = workers_.at(id).progress;
-  const absl::Duration idle = now_ - workers_.at(id).last_change;
-  const absl::Status reason = absl::UnavailableError(
-      idle < limit ? absl::StrCat("no result of a step for ", Seconds(without_result), ", the limit is ",
-                                  Seconds(patience))
-                   : absl::StrCat("no progress in step ", progress.step.value, ", layer ", progress.layer,
-                                  " for ", Seconds(idle), ", the limit is ", Seconds(limit)));
-  Remove(id, reason, EpochEnd::kWorkerStuck);
-  actions_.push_back(DropWorker{id, reason});
 }
 
 void ClusterView::EndEpoch(const absl::Status& reason, EpochEnd why, bool refused) {
@@ -441,8 +339,10 @@ void ClusterView::EndEpoch(const absl::Status& reason, EpochEnd why, bool refuse
     it->second.kv_bytes = 0;
     actions_.push_back(EndWorkerEpoch{member.id, ended->epoch, std::string(reason.message())});
   }
+  if (was_serving && why != EpochEnd::kWorkerJoined) short_since_ = now_;
   if (was_serving) {
-    actions_.push_back(StopServing{ended->epoch, reason, why == EpochEnd::kWorkerLeft});
+    const bool planned = why == EpochEnd::kWorkerLeft || why == EpochEnd::kWorkerJoined;
+    actions_.push_back(StopServing{ended->epoch, reason, planned});
   } else {
     plan_delay_ = std::clamp(2 * plan_delay_, kPlanDelayFirst, kPlanDelayMax);
   }
@@ -456,23 +356,50 @@ void ClusterView::PlanIfPossible() {
   const std::string device_class = ServingClass();
   const auto may_serve = [&](const auto& it) { return MayServe(it.second, device_class); };
   const auto joined = static_cast<int>(std::count_if(workers_.begin(), workers_.end(), may_serve));
-  if (joined < options_.workers_wanted) return Report(WaitingReason(joined));
-  std::vector<WorkerId> ids = Line();
-  if (static_cast<int>(ids.size()) < options_.workers_wanted) return;  // why was said when one of them failed
-  ids.resize(options_.workers_wanted);
-  std::sort(ids.begin(), ids.end());  // a plan goes by the order of joining
-  absl::StatusOr<Plan> plan = PlanFor(ids);
-  if (plan.ok()) return Assign(ids, *std::move(plan));
+  const int needed = WorkersNeeded();
+  if (joined < needed) return Report(WaitingReason(joined));
+  const std::vector<WorkerId> line = Line();
+  if (static_cast<int>(line.size()) < needed) return;  // why was said when one of them failed
+  std::string refusal;
+  for (int count = std::min(static_cast<int>(line.size()), options_.workers_wanted); count >= needed;
+       --count) {
+    const std::vector<WorkerId> ids = FirstOf(line, count);
+    absl::StatusOr<Plan> plan = PlanFor(ids);
+    if (plan.ok()) return Assign(ids, *std::move(plan));
+    if (refusal.empty()) refusal = std::string(plan.status().message());
+  }
   plan_refused_ = true;
-  Report(std::string(plan.status().message()), /*refused=*/true);
+  Report(refusal, /*refused=*/true);
+}
+
+int ClusterView::WorkersNeeded() const {
+  const bool stay_away = short_since_ && now_ - *short_since_ >= options_.replace_wait;
+  return stay_away && options_.workers_min > 0 ? options_.workers_min : options_.workers_wanted;
+}
+
+void ClusterView::Grow(const std::string& newcomer) {
+  const size_t serving = layout_ == nullptr ? 0 : layout_->members.size();
+  if (serving == 0 || closing_since_ || static_cast<int>(serving) >= options_.workers_wanted) return;
+  std::vector<WorkerId> line = Line();
+  // Those that could not load would end what serves again and again.
+  std::erase_if(line, [this](WorkerId id) { return workers_.at(id).failed_loads > 0; });
+  const int count = std::min(static_cast<int>(line.size()), options_.workers_wanted);
+  if (count <= static_cast<int>(serving) || !PlanFor(FirstOf(line, count)).ok()) return;
+  EndEpoch(absl::UnavailableError(absl::StrCat("worker ", newcomer, " has joined: ", count,
+                                               " workers serve from now on, where ", serving, " did")),
+           EpochEnd::kWorkerJoined);
 }
 
 std::string ClusterView::WaitingReason(int joined) const {
   const int apart = workers_joined() - joined;
+  const bool fewer_may_serve = short_since_ && options_.workers_min > 0;
   return absl::StrCat(
       "waiting for workers: ", joined, " of ", options_.workers_wanted, " have joined",
       apart > 0 ? absl::StrCat(", and ", apart, " of another device class (--mix-devices lets all serve)")
                 : "",
+      fewer_may_serve
+          ? absl::StrCat(", ", options_.workers_min, " do after ", InSeconds(options_.replace_wait))
+          : "",
       end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")"));
 }
 
@@ -520,6 +447,12 @@ std::vector<WorkerId> ClusterView::Line() const {
   return ids;
 }
 
+std::vector<WorkerId> ClusterView::FirstOf(const std::vector<WorkerId>& line, int count) {
+  std::vector<WorkerId> ids(line.begin(), line.begin() + count);
+  std::sort(ids.begin(), ids.end());
+  return ids;
+}
+
 absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) const {
   std::vector<WorkerInventory> inventories;
   inventories.reserve(ids.size());
@@ -531,7 +464,7 @@ absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) cons
     return absl::FailedPreconditionError(absl::StrFormat(
         "a step of %d tokens may take %s at the %.3g tokens/s of this plan, workers wait %s at most: lower "
         "--step-tokens, or give --step-deadline-seconds",
-        plan.step_tokens, Seconds(deadline), plan.decode_tokens_per_second, Seconds(kStepDeadlineMax)));
+        plan.step_tokens, InSeconds(deadline), plan.decode_tokens_per_second, InSeconds(kStepDeadlineMax)));
   }
   return plan;
 }

@@ -162,6 +162,9 @@ using ClusterAction =
 
 struct ClusterViewOptions {
   int workers_wanted = 1;
+  // As few may serve where others that served stay away for `replace_wait`; 0: all that are wanted must.
+  int workers_min = 0;
+  absl::Duration replace_wait = kDefaultReplaceWait;
   std::string build_id;
   std::string model_id;
   std::string model_name;  // for messages
@@ -241,9 +244,15 @@ class ClusterView {
   void TellApart();
   // Those that may get a part now, the best choice first.
   std::vector<WorkerId> Line() const;
+  // The first `count` of them by the order of joining, which a plan goes by.
+  static std::vector<WorkerId> FirstOf(const std::vector<WorkerId>& line, int count);
   std::string WaitingReason(int joined) const;
   absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
   void PlanIfPossible();
+  // How many there have to be before there is a plan.
+  int WorkersNeeded() const;
+  // With more workers than the layout has, where it has fewer than are wanted, the cluster forms anew.
+  void Grow(const std::string& newcomer);
   void Assign(const std::vector<WorkerId>& ids, Plan plan);
   // `member` has loaded its part.
   void SetHeld(const ClusterLayout::Member& member);
@@ -281,6 +290,7 @@ class ClusterView {
   std::map<WorkerId, Worker> workers_;           // those accepted, in the order they joined
   std::shared_ptr<const ClusterLayout> layout_;  // null while waiting
   std::optional<absl::Duration> closing_since_;  // of the layout that serves
+  std::optional<absl::Duration> short_since_;    // of workers: when one that served was lost, or left
   uint64_t last_epoch_ = 0;
   std::map<std::string, std::string> kernel_levels_;  // by device class, fixed when it first serves
   std::vector<std::string> layer_levels_;             // by layer, of the layout that served last

@@ -23,6 +23,8 @@ absl::string_view CauseOf(EpochEnd why) {
       return "worker_failed";
     case EpochEnd::kWorkerLeft:
       return "worker_left";
+    case EpochEnd::kWorkerJoined:
+      return "worker_joined";
     case EpochEnd::kBadResult:
       return "bad_result";
   }

@@ -53,8 +53,10 @@ struct CoordinatorOptions {
   int32_t requests_waiting_max = kDefaultQueuedRequests;  // beyond sequences_max
   uint64_t seed = 0;                                      // of the seeds that are drawn; 0: from the system
   absl::Duration step_deadline;                           // zero: from the plan
-  absl::Duration drain = kDefaultDrain;             // of running requests, when a worker is told to stop
-  absl::Duration resume_wait = kDefaultResumeWait;  // as EngineOptions has it
+  absl::Duration drain = kDefaultDrain;               // of running requests, when a worker is told to stop
+  int workers_min = 0;                                // as ClusterViewOptions has it
+  absl::Duration replace_wait = kDefaultReplaceWait;  // likewise
+  absl::Duration resume_wait = kDefaultResumeWait;    // as EngineOptions has it
 };
 
 }  // namespace bellwether

@@ -85,6 +85,7 @@ absl::Status CheckNumbers(const CoordinatorOptions& options) {
     const char* flag;
     int64_t value, low, high;
   } numbers[] = {{"workers", options.workers, 0, kWorkersMax},
+                 {"workers-min", options.workers_min, 0, kWorkersMax},
                  {"tensor-parallel", options.tensor_parallel, 0, kWorkersMax},
                  {"pipeline-parallel", options.pipeline_parallel, 0, kWorkersMax},
                  {"context-tokens", options.context_tokens, 0, kContextTokensMax},
@@ -180,6 +181,10 @@ absl::Status CoordinatorServer::CheckOptions() {
     return absl::InvalidArgumentError(
         absl::StrCat("the layout has ", options_.workers, " workers, allowed are ", kWorkersMax));
   }
+  if (options_.workers_min > options_.workers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("workers-min is ", options_.workers_min, ", but workers are ", options_.workers));
+  }
   BW_ASSIGN_OR_RETURN(options_.context_tokens, ContextTokens(config, options_.context_tokens));
   BW_ASSIGN_OR_RETURN(planner_.quantize, ParseQuantize(options_.quantize));
   if (options_.kv_type == "auto") {
@@ -225,6 +230,8 @@ absl::Status CoordinatorServer::CheckOptions() {
 ClusterService::Options CoordinatorServer::ClusterOptions() {
   ClusterService::Options options;
   options.view = {.workers_wanted = options_.workers,
+                  .workers_min = options_.workers_min,
+                  .replace_wait = options_.replace_wait,
                   .build_id = options_.build_id,
                   .model_id = model_id_,
                   .model_name = options_.model,

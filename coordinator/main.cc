@@ -24,6 +24,7 @@ struct Flags {
   CoordinatorOptions options;
   double step_deadline_seconds = 0;
   double drain_seconds = absl::ToDoubleSeconds(kDefaultDrain);
+  double replace_seconds = absl::ToDoubleSeconds(kDefaultReplaceWait);
   double resume_seconds = absl::ToDoubleSeconds(kDefaultResumeWait);
   LogOptions log;
   bool print_config = false;
@@ -32,6 +33,9 @@ struct Flags {
 // How the model is spread over the workers, and what they compute.
 void AddPlanFlags(CLI::App* app, CoordinatorOptions* options) {
   AddFlag(app, "--workers", options->workers, "Workers to wait for; 0: tensor-parallel x pipeline-parallel");
+  AddFlag(app, "--workers-min", options->workers_min,
+          "As few serve where workers are lost and stay away, if the model fits into them; all of them serve "
+          "again when they are back; 0: as many as --workers");
   AddFlag(app, "--tensor-parallel", options->tensor_parallel,
           "Ranks of each stage; 0 lets the planner choose");
   AddFlag(app, "--pipeline-parallel", options->pipeline_parallel, "Stages; 0 lets the planner choose");
@@ -115,6 +119,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
           "How long SIGTERM, here or of a worker, lets running requests go on")
       ->check(SecondsRange());
   AddFlag(
+      app, "--replace-seconds", flags->replace_seconds,
+      "With --workers-min: how long a lost worker, or another in its place, is waited for before fewer serve")
+      ->check(SecondsRange());
+  AddFlag(
       app, "--resume-seconds", flags->resume_seconds,
       "How long answers wait for a lost worker, or another in its place, to go on then; 0: they end at once")
       ->check(SecondsRange());
@@ -132,6 +140,7 @@ int Serve(const Flags& flags) {
   options.build_id = BuildId();
   options.step_deadline = absl::Seconds(flags.step_deadline_seconds);
   options.drain = absl::Seconds(flags.drain_seconds);
+  options.replace_wait = absl::Seconds(flags.replace_seconds);
   options.resume_wait = absl::Seconds(flags.resume_seconds);
   const auto server = CoordinatorServer::Start(std::move(options));
   if (!server.ok()) {

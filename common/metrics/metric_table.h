@@ -432,8 +432,8 @@ inline constexpr absl::string_view kFinishedReasons[] = {"stop",     "length",  
 inline constexpr absl::string_view kHttpCodes[] = {"200", "204", "400", "401", "403",  "404", "405",
                                                    "408", "413", "417", "429", "431",  "499", "500",
                                                    "501", "503", "504", "505", "other"};
-inline constexpr absl::string_view kCauses[] = {"worker_lost", "worker_stuck", "worker_failed", "worker_left",
-                                                "bad_result"};
+inline constexpr absl::string_view kCauses[] = {"worker_lost", "worker_stuck",  "worker_failed",
+                                                "worker_left", "worker_joined", "bad_result"};
 inline constexpr absl::string_view kParts[] = {"compute", "collective_wait", "link_wait", "weights_wait",
                                                "idle"};
 inline constexpr absl::string_view kKinds[] = {"collective", "pipeline"};

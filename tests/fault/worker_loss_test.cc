@@ -211,6 +211,29 @@ TEST(WorkerLossWithASpare, TheSpareTakesOver) {
   EXPECT_EQ(Ask(cluster).choices, before.choices);
 }
 
+// A machine that is gone for good: those that are left serve, and all of them when it is back after all.
+TEST(WorkerLossForGood, FewerServeAndStreamsGoOnBothTimes) {
+  auto started = TestCluster::Start(
+      {.model = kModel,
+       .tensor_parallel = 0,
+       .pipeline_parallel = 0,
+       .workers = 3,
+       .coordinator_flags = {"--context-tokens", "60000", "--workers-min", "2", "--replace-seconds", "0.2"}});
+  ASSERT_TRUE(started.ok()) << started.status();
+  TestCluster& cluster = **started;
+  {
+    EndlessStreams streams(cluster);
+    cluster.worker(1).Signal(SIGKILL);
+    ExpectSurvived(streams.Wait(), 1, cluster);
+  }
+  EXPECT_EQ(HealthOf(cluster.address()), "SERVING");
+  EXPECT_THAT(cluster.Logs(), HasSubstr("2 of 3 have joined, 2 do after 0.2 s"));
+  EndlessStreams streams(cluster);
+  ASSERT_TRUE(cluster.StartWorker(1).ok());
+  ExpectSurvived(streams.Wait(), 1, cluster);
+  EXPECT_THAT(cluster.Logs(), HasSubstr("has joined: 3 workers serve from now on, where 2 did"));
+}
+
 // Patience is the server's to choose: none, or a second.
 TEST(WorkerLossWithoutPatience, EndsStreamsAndNamesTheWorker) {
   for (const char* seconds : {"0", "1"}) {

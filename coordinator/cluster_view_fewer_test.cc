@@ -1,0 +1,173 @@
+// Fewer workers serve where others stay away (--workers-min), and all of them again when they are back.
+
+#include <memory>
+#include <set>
+
+#include "coordinator/testing/cluster_view_fixture.h"
+#include "gmock/gmock.h"
+
+namespace bellwether {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class ClusterViewFewerTest : public ClusterViewTest {
+ protected:
+  // Three workers (1 a, 2 b, 3 c) serve, and two would do.
+  void SetUp() override {
+    view_ = std::make_unique<ClusterView>(FewerOptions(), [this](const auto& workers, const auto& levels) {
+      return cannot_plan_.contains(workers.size())
+                 ? absl::FailedPreconditionError(absl::StrCat("does not fit into ", workers.size()))
+                 : PlanRanks(workers, levels);
+    });
+  }
+  static ClusterViewOptions FewerOptions() {
+    ClusterViewOptions options = Options();
+    options.workers_wanted = 3;
+    options.workers_min = 2;
+    options.replace_wait = absl::Seconds(20);
+    options.heartbeat_timeout = absl::Hours(1);
+    return options;
+  }
+  void ServeAll() {
+    Join(1, "a");
+    Join(2, "b");
+    Join(3, "c");
+    AllLoad();
+  }
+  std::vector<std::string> Assigned() const {
+    std::vector<std::string> names;
+    for (const AssignLayout& assigned : All<AssignLayout>()) {
+      for (const ClusterLayout::Member& member : assigned.layout->members)
+        names.push_back(member.worker.inventory.name);
+    }
+    return names;
+  }
+  // Those of the layout that has just been assigned.
+  void AllLoad() {
+    const auto assigned = All<AssignLayout>();
+    ASSERT_EQ(assigned.size(), 1);
+    for (const ClusterLayout::Member& member : assigned[0].layout->members)
+      Send(WorkerReady{member.id, assigned[0].layout->epoch});
+    ASSERT_TRUE(view_->serving());
+  }
+  void Lose(uint64_t id) { Send(WorkerLost{{id}, absl::UnavailableError("gone")}); }
+  void Wait(absl::Duration time) { After(time, ClusterTick{}); }
+
+  std::set<size_t> cannot_plan_;  // how many workers there is no plan for
+};
+
+TEST_F(ClusterViewFewerTest, TwoServeWhereTheThirdStaysAwayAndAllWhenItIsBack) {
+  ServeAll();
+  Lose(3);
+  ASSERT_TRUE(Has<ReportWaiting>());
+  EXPECT_THAT(All<ReportWaiting>().back().reason,
+              HasSubstr("2 of 3 have joined, 2 do after 20.0 s (worker c"));
+  Wait(absl::Seconds(19));
+  EXPECT_THAT(Assigned(), IsEmpty());
+  Wait(absl::Seconds(1));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b"));
+  AllLoad();
+  Join(4, "c");
+  ASSERT_TRUE(Has<StopServing>());
+  EXPECT_TRUE(All<StopServing>()[0].planned) << "no request is to blame";
+  EXPECT_EQ(DownReason(), "worker c has joined: 3 workers serve from now on, where 2 did");
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+  AllLoad();
+  Join(5, "d");
+  EXPECT_FALSE(Has<StopServing>()) << "a spare like any other";
+}
+
+TEST_F(ClusterViewFewerTest, AllAreWaitedForBeforeTheyServeForTheFirstTime) {
+  Join(1, "a");
+  Join(2, "b");
+  Wait(absl::Hours(10));
+  EXPECT_THAT(Assigned(), IsEmpty());
+}
+
+TEST_F(ClusterViewFewerTest, OneThatComesBackInTimeTakesItsPlace) {
+  ServeAll();
+  Lose(3);
+  Wait(absl::Seconds(19));
+  Join(4, "c");
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+}
+
+TEST_F(ClusterViewFewerTest, EachLossIsWaitedForAnew) {
+  ServeAll();
+  Lose(3);
+  Wait(absl::Seconds(20));
+  AllLoad();
+  Join(4, "c");
+  AllLoad();
+  Lose(4);
+  EXPECT_THAT(Assigned(), IsEmpty());
+  Wait(absl::Seconds(20));
+  AllLoad();
+  Lose(2);
+  Wait(absl::Hours(10));
+  EXPECT_THAT(Assigned(), IsEmpty()) << "one is too few";
+  Join(5, "b");
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b")) << "two have been waited for long enough";
+}
+
+TEST_F(ClusterViewFewerTest, AsManyServeAsThereIsAPlanFor) {
+  view_ = std::make_unique<ClusterView>(
+      [] {
+        ClusterViewOptions options = FewerOptions();
+        options.workers_wanted = 4;
+        options.workers_min = 1;
+        return options;
+      }(),
+      [this](const auto& workers, const auto& levels) {
+        return cannot_plan_.contains(workers.size()) ? absl::FailedPreconditionError("ranks by twos")
+                                                     : PlanRanks(workers, levels);
+      });
+  cannot_plan_ = {1, 3};
+  for (const uint64_t id : {1, 2, 3, 4}) Join(id, std::string(1, static_cast<char>('a' + id - 1)));
+  AllLoad();
+  Lose(1);
+  Wait(absl::Seconds(20));
+  EXPECT_THAT(Assigned(), ElementsAre("b", "c"));
+  AllLoad();
+  Lose(4);
+  EXPECT_TRUE(view_->serving()) << "it had no part";
+  Join(5, "e");
+  EXPECT_TRUE(view_->serving()) << "for three there is no plan";
+  Join(6, "f");
+  EXPECT_THAT(Assigned(), ElementsAre("b", "c", "e", "f"));
+}
+
+TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitTheReasonIsToldAndTheOthersAreWaitedFor) {
+  cannot_plan_ = {2};
+  ServeAll();
+  Lose(3);
+  Wait(absl::Seconds(20));
+  ASSERT_TRUE(Has<ReportWaiting>());
+  EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 2");
+  EXPECT_TRUE(All<ReportWaiting>().back().refused);
+  Join(4, "c");
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+}
+
+// A worker that joins and cannot load must not end what serves again and again.
+TEST_F(ClusterViewFewerTest, OneThatCannotLoadCostsOneTry) {
+  ServeAll();
+  Lose(3);
+  Wait(absl::Seconds(20));
+  AllLoad();
+  Join(4, "c");
+  ASSERT_EQ(Assigned().size(), 3);
+  const Epoch epoch = All<AssignLayout>()[0].layout->epoch;
+  Send(WorkerFailed{{4}, epoch, absl::DataLossError("its disk is broken")});
+  for (int i = 0; i < 10 && Assigned().empty(); ++i) Wait(absl::Milliseconds(90));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b")) << "while the third rests";
+  AllLoad();
+  Wait(absl::Hours(1));
+  EXPECT_TRUE(view_->serving());
+}
+
+}  // namespace
+}  // namespace bellwether
