@@ -378,14 +378,17 @@ int ClusterView::WorkersNeeded() const {
 }
 
 void ClusterView::Grow(const std::string& newcomer) {
-  const size_t serving = layout_ == nullptr ? 0 : layout_->members.size();
-  if (serving == 0 || closing_since_ || static_cast<int>(serving) >= options_.workers_wanted) return;
+  if (options_.workers_min == 0 || layout_ == nullptr || closing_since_) return;
+  const size_t serving = layout_->members.size();
   std::vector<WorkerId> line = Line();
   // Those that could not load would end what serves again and again.
   std::erase_if(line, [this](WorkerId id) { return workers_.at(id).failed_loads > 0; });
   const int count = std::min(static_cast<int>(line.size()), options_.workers_wanted);
-  if (count <= static_cast<int>(serving) || !PlanFor(FirstOf(line, count)).ok()) return;
-  EndEpoch(absl::UnavailableError(absl::StrCat("worker ", newcomer, " has joined: ", count,
+  if (count <= static_cast<int>(serving)) return;
+  const absl::StatusOr<Plan> plan = PlanFor(FirstOf(line, count));
+  // It may leave some of them without a part.
+  if (!plan.ok() || plan->workers.size() <= serving) return;
+  EndEpoch(absl::UnavailableError(absl::StrCat("worker ", newcomer, " has joined: ", plan->workers.size(),
                                                " workers serve from now on, where ", serving, " did")),
            EpochEnd::kWorkerJoined);
 }

@@ -152,6 +152,21 @@ TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitTheReasonIsToldAndTheOthersAreWai
   EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
 }
 
+// A layout may have fewer places than there are workers: one that joins them ends nothing.
+TEST_F(ClusterViewFewerTest, OneThatGetsNoPartEndsNothing) {
+  for (const int least : {0, 2}) {
+    ClusterViewOptions options = FewerOptions();
+    options.workers_min = least;
+    view_ = std::make_unique<ClusterView>(options, [](const auto& workers, const auto& levels) {
+      return PlanRanks(workers.subspan(0, 2), levels);
+    });
+    ServeAll();
+    Join(4, "d");
+    EXPECT_FALSE(Has<StopServing>());
+    EXPECT_TRUE(view_->serving());
+  }
+}
+
 // A worker that joins and cannot load must not end what serves again and again.
 TEST_F(ClusterViewFewerTest, OneThatCannotLoadCostsOneTry) {
   ServeAll();
