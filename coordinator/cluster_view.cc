@@ -80,7 +80,6 @@ void ClusterView::On(const WorkerJoined& event) {
   if (held && held->model_id != options_.model_id) held.reset();
   last_epoch_ = std::max(last_epoch_, event.worker.last_epoch.value);
   worker.last_beat = worker.last_change = now_;
-  plan_refused_ = false;
   actions_.push_back(AcceptWorker{event.id, event.worker.inventory.name});
   if (layout_ != nullptr) TellApart();
   Grow(event.worker.inventory.name);
@@ -155,7 +154,6 @@ void ClusterView::On(const WorkerLost& event) { Remove(event.id, event.reason, E
 
 void ClusterView::Remove(WorkerId id, const absl::Status& reason, EpochEnd why) {
   if (workers_.erase(id) == 0) return;
-  plan_refused_ = false;
   if (const ClusterLayout::Member* member = FindMember(id)) {
     EndEpoch(absl::UnavailableError(absl::StrCat(Describe(*member), " is lost: ", reason.message())), why);
   }
@@ -352,7 +350,7 @@ void ClusterView::EndEpoch(const absl::Status& reason, EpochEnd why, bool refuse
 }
 
 void ClusterView::PlanIfPossible() {
-  if (phase_ != Phase::kWaiting || plan_refused_ || now_ < plan_not_before_) return;
+  if (phase_ != Phase::kWaiting || now_ < plan_not_before_) return;
   const std::string device_class = ServingClass();
   const auto may_serve = [&](const auto& it) { return MayServe(it.second, device_class); };
   const auto joined = static_cast<int>(std::count_if(workers_.begin(), workers_.end(), may_serve));
@@ -360,6 +358,7 @@ void ClusterView::PlanIfPossible() {
   if (joined < needed) return Report(WaitingReason(joined));
   const std::vector<WorkerId> line = Line();
   if (static_cast<int>(line.size()) < needed) return;  // why was said when one of them failed
+  if (no_plan_for_ == std::make_pair(line, needed)) return;
   std::string refusal;
   for (int count = std::min(static_cast<int>(line.size()), options_.workers_wanted); count >= needed;
        --count) {
@@ -368,7 +367,7 @@ void ClusterView::PlanIfPossible() {
     if (plan.ok()) return Assign(ids, *std::move(plan));
     if (refusal.empty()) refusal = std::string(plan.status().message());
   }
-  plan_refused_ = true;
+  no_plan_for_ = {line, needed};
   Report(refusal, /*refused=*/true);
 }
 
@@ -473,6 +472,7 @@ absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) cons
 }
 
 void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
+  no_plan_for_ = {};
   auto layout = std::make_shared<ClusterLayout>();
   layout->epoch = {++last_epoch_};
   layout->step_deadline = StepDeadline(plan);

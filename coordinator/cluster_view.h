@@ -296,7 +296,7 @@ class ClusterView {
   std::vector<std::string> layer_levels_;             // by layer, of the layout that served last
   // By host, CPU type, threads.
   std::map<std::tuple<std::string, std::string, int32_t>, MeasuredRates> rates_;
-  bool plan_refused_ = false;  // and nobody has come or gone since
+  std::pair<std::vector<WorkerId>, int> no_plan_for_;  // the line, and how many of it were needed
   absl::Duration plan_not_before_;
   absl::Duration plan_delay_;  // grows while epochs fail before they serve
   int loaded_percent_ = 0;     // last told

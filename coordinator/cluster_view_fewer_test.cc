@@ -152,6 +152,34 @@ TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitTheReasonIsToldAndTheOthersAreWai
   EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
 }
 
+// What there was no plan for is looked at anew when fewer will do, and when one that rested is back in line:
+// nobody comes or goes then.
+TEST_F(ClusterViewFewerTest, OneThatTheModelDoesNotFitIntoIsLeftOutInTheEnd) {
+  ServeAll();
+  Lose(3);
+  cannot_plan_ = {3};
+  Join(4, "d");
+  EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 3");
+  Wait(absl::Seconds(20));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b"));
+}
+
+TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitOneThatRestsIsTriedAgain) {
+  cannot_plan_ = {2};
+  ServeAll();
+  Lose(3);
+  Wait(absl::Seconds(20));
+  Join(4, "c");
+  ASSERT_EQ(Assigned().size(), 3);
+  const Epoch epoch = All<AssignLayout>()[0].layout->epoch;
+  Send(WorkerFailed{{4}, epoch, absl::ResourceExhaustedError("its disk is full")});
+  Wait(absl::Milliseconds(500));
+  ASSERT_TRUE(Has<ReportWaiting>());
+  EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 2");
+  Wait(absl::Milliseconds(500));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+}
+
 // A layout may have fewer places than there are workers: one that joins them ends nothing.
 TEST_F(ClusterViewFewerTest, OneThatGetsNoPartEndsNothing) {
   for (const int least : {0, 2}) {
