@@ -19,9 +19,10 @@ constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
 constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
 constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that could not load
 constexpr absl::Duration kRestMax = absl::Minutes(1);
-constexpr size_t kRatesMax = 4 * kWorkersMax;  // that are remembered
-constexpr int kLoadReportPercent = 10;         // steps in which progress is told
-constexpr uint64_t kEpochLeadMax = 1 << 20;    // an epoch takes a fraction of a second at least
+constexpr absl::Duration kGrowRest = absl::Minutes(10);  // after workers were taken in and did not serve
+constexpr size_t kRatesMax = 4 * kWorkersMax;            // that are remembered
+constexpr int kLoadReportPercent = 10;                   // steps in which progress is told
+constexpr uint64_t kEpochLeadMax = 1 << 20;              // an epoch takes a fraction of a second at least
 
 std::vector<std::string> LevelsByLayer(const Plan& plan) {
   std::vector<std::string> levels;
@@ -82,7 +83,8 @@ void ClusterView::On(const WorkerJoined& event) {
   worker.last_beat = worker.last_change = now_;
   actions_.push_back(AcceptWorker{event.id, event.worker.inventory.name});
   if (layout_ != nullptr) TellApart();
-  Grow(event.worker.inventory.name);
+  newcomer_ = event.worker.inventory.name;
+  Grow();
 }
 
 void ClusterView::TakeKnownRates(WorkerInventory* newcomer) {
@@ -237,6 +239,7 @@ void ClusterView::StartIfAllReady() {
   last_report_.clear();
   end_reason_.clear();
   if (static_cast<int>(layout_->members.size()) >= options_.workers_wanted) short_since_.reset();
+  if (layout_->members.size() >= grown_to_) grow_not_before_ = now_;
   actions_.push_back(StartServing{layout_});
 }
 
@@ -376,8 +379,10 @@ int ClusterView::WorkersNeeded() const {
   return stay_away && options_.workers_min > 0 ? options_.workers_min : options_.workers_wanted;
 }
 
-void ClusterView::Grow(const std::string& newcomer) {
+void ClusterView::Grow() {
   if (options_.workers_min == 0 || layout_ == nullptr || closing_since_) return;
+  if (newcomer_.empty() || now_ < grow_not_before_) return;
+  const std::string newcomer = std::exchange(newcomer_, "");
   const size_t serving = layout_->members.size();
   std::vector<WorkerId> line = Line();
   // Those that could not load would end what serves again and again.
@@ -387,6 +392,8 @@ void ClusterView::Grow(const std::string& newcomer) {
   const absl::StatusOr<Plan> plan = PlanFor(FirstOf(line, count));
   // It may leave some of them without a part.
   if (!plan.ok() || plan->workers.size() <= serving) return;
+  grown_to_ = plan->workers.size();
+  grow_not_before_ = now_ + kGrowRest;
   EndEpoch(absl::UnavailableError(absl::StrCat("worker ", newcomer, " has joined: ", plan->workers.size(),
                                                " workers serve from now on, where ", serving, " did")),
            EpochEnd::kWorkerJoined);

@@ -251,8 +251,9 @@ class ClusterView {
   void PlanIfPossible();
   // How many there have to be before there is a plan.
   int WorkersNeeded() const;
-  // With more workers than the layout has, where it has fewer than are wanted, the cluster forms anew.
-  void Grow(const std::string& newcomer);
+  // With more workers than the layout has, where it has fewer than are wanted, the cluster forms anew; but
+  // not again and again for one that joins and dies as it loads.
+  void Grow();
   void Assign(const std::vector<WorkerId>& ids, Plan plan);
   // `member` has loaded its part.
   void SetHeld(const ClusterLayout::Member& member);
@@ -298,6 +299,9 @@ class ClusterView {
   std::map<std::tuple<std::string, std::string, int32_t>, MeasuredRates> rates_;
   std::pair<std::vector<WorkerId>, int> no_plan_for_;  // the line, and how many of it were needed
   absl::Duration plan_not_before_;
+  std::string newcomer_;  // that joined last, until the cluster has grown, or could not
+  size_t grown_to_ = 0;   // as many as it grew for
+  absl::Duration grow_not_before_;
   absl::Duration plan_delay_;  // grows while epochs fail before they serve
   int loaded_percent_ = 0;     // last told
   uint64_t loading_progress_ = 0;

@@ -28,6 +28,7 @@ void ClusterView::On(const ClusterTick& event) {
   if (phase_ == Phase::kLoading) CheckLoading();
   if (phase_ == Phase::kServing && event.steps_outstanding > 0) CheckSteps(event);
   if (phase_ == Phase::kServing && closing_since_) CheckClosing(event);
+  Grow();
 }
 
 void ClusterView::CheckHeartbeats() {

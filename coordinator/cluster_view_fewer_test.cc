@@ -212,5 +212,34 @@ TEST_F(ClusterViewFewerTest, OneThatCannotLoadCostsOneTry) {
   EXPECT_TRUE(view_->serving());
 }
 
+// It has a new number each time it is back, so nobody can tell that it failed before.
+TEST_F(ClusterViewFewerTest, OneThatDiesEachTimeItLoadsCostsATryNowAndThen) {
+  ServeAll();
+  Lose(3);
+  Wait(absl::Seconds(20));
+  AllLoad();
+  Join(4, "c");
+  ASSERT_EQ(Assigned().size(), 3);
+  Lose(4);
+  Wait(absl::Milliseconds(200));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b"));
+  Join(5, "c");
+  EXPECT_FALSE(Has<EndWorkerEpoch>()) << "those that are left load in peace";
+  Lose(5);
+  Send(WorkerReady{{1}, {4}});
+  Send(WorkerReady{{2}, {4}});
+  ASSERT_TRUE(view_->serving());
+  Join(6, "c");
+  EXPECT_TRUE(view_->serving());
+  Wait(absl::Minutes(10));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+  AllLoad();
+  Lose(6);
+  Wait(absl::Seconds(20));
+  AllLoad();
+  Join(7, "c");
+  EXPECT_EQ(Assigned().size(), 3) << "it has served in between";
+}
+
 }  // namespace
 }  // namespace bellwether
