@@ -401,7 +401,8 @@ void ClusterView::Grow() {
 
 std::string ClusterView::WaitingReason(int joined) const {
   const int apart = workers_joined() - joined;
-  const bool fewer_may_serve = short_since_ && options_.workers_min > 0;
+  const bool fewer_may_serve =
+      short_since_ && options_.workers_min > 0 && options_.workers_min < options_.workers_wanted;
   return absl::StrCat(
       "waiting for workers: ", joined, " of ", options_.workers_wanted, " have joined",
       apart > 0 ? absl::StrCat(", and ", apart, " of another device class (--mix-devices lets all serve)")

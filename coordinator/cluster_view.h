@@ -139,7 +139,7 @@ struct CloseLayout {
 struct StopServing {
   Epoch epoch;
   absl::Status reason;
-  bool planned = false;  // a worker has left as it was told to
+  bool planned = false;  // nobody was lost: a worker has left as it was told to, or joined
 };                       // of a layout that was up
 struct EndWorkerEpoch {
   WorkerId id;
