@@ -21,7 +21,8 @@ class Browser:
 
     def __init__(self, program, url):
         self._ends = contextlib.ExitStack()
-        self._profile = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="bellwether-browser."))
+        # Its helper processes may write a moment longer than the browser lives.
+        self._profile = self._ends.enter_context(tempfile.TemporaryDirectory(prefix="bellwether-browser.", ignore_cleanup_errors=True))
         self._next_id, self._unread, self.console, self._session = 0, b"", [], {}
         self._start(program)
         try:
