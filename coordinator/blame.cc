@@ -2,13 +2,7 @@
 
 #include <algorithm>
 
-#include "absl/strings/str_format.h"
-
 namespace bellwether {
-
-std::string InSeconds(absl::Duration duration) {
-  return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
-}
 
 int ToBlame(const std::vector<WaitingWorker>& workers) {
   const int count = static_cast<int>(workers.size());

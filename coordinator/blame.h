@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "coordinator/cluster_snapshot.h"
 #include "coordinator/worker_progress.h"
 
@@ -12,8 +11,6 @@ namespace bellwether {
 
 // What the one to blame is called where nobody can name it.
 inline constexpr char kUnnamedWorker[] = "a worker that nobody can name";
-// "3.5 s", as those who waited tell it.
-std::string InSeconds(absl::Duration duration);
 
 struct WaitingWorker {
   std::string name;

@@ -38,6 +38,10 @@ std::string Describe(const ClusterLayout::Member& member) {
                       member.rank, ")");
 }
 
+std::string InSeconds(absl::Duration duration) {
+  return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(duration));
+}
+
 ClusterView::ClusterView(ClusterViewOptions options, PlanFunction plan)
     : options_(std::move(options)), plan_(std::move(plan)), known_weights_(options_.model_name) {}
 

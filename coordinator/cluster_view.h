@@ -301,7 +301,8 @@ class ClusterView {
   absl::Duration plan_not_before_;
   std::string newcomer_;  // that joined last, until the cluster has grown, or could not
   size_t grown_to_ = 0;   // as many as it grew for
-  absl::Duration grow_not_before_;
+  absl::Duration
+      grow_not_before_;        // until then it does not grow, as it did not come to serve when it last did
   absl::Duration plan_delay_;  // grows while epochs fail before they serve
   int loaded_percent_ = 0;     // last told
   uint64_t loading_progress_ = 0;
@@ -318,5 +319,7 @@ class ClusterView {
 
 // "worker a (stage 1, rank 0)"
 std::string Describe(const ClusterLayout::Member& member);
+// "3.5 s", of waits and limits
+std::string InSeconds(absl::Duration duration);
 
 }  // namespace bellwether

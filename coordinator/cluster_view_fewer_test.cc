@@ -16,8 +16,9 @@ using ::testing::IsEmpty;
 class ClusterViewFewerTest : public ClusterViewTest {
  protected:
   // Three workers (1 a, 2 b, 3 c) serve, and two would do.
-  void SetUp() override {
-    view_ = std::make_unique<ClusterView>(FewerOptions(), [this](const auto& workers, const auto& levels) {
+  void SetUp() override { Make(FewerOptions()); }
+  void Make(const ClusterViewOptions& options) {
+    view_ = std::make_unique<ClusterView>(options, [this](const auto& workers, const auto& levels) {
       return cannot_plan_.contains(workers.size())
                  ? absl::FailedPreconditionError(absl::StrCat("does not fit into ", workers.size()))
                  : PlanRanks(workers, levels);
@@ -52,6 +53,13 @@ class ClusterViewFewerTest : public ClusterViewTest {
     for (const ClusterLayout::Member& member : assigned[0].layout->members)
       Send(WorkerReady{member.id, assigned[0].layout->epoch});
     ASSERT_TRUE(view_->serving());
+  }
+  // The third has been lost, and the others serve.
+  void ServeWithTwo() {
+    ServeAll();
+    Lose(3);
+    Wait(absl::Seconds(20));
+    AllLoad();
   }
   void Lose(uint64_t id) { Send(WorkerLost{{id}, absl::UnavailableError("gone")}); }
   void Wait(absl::Duration time) { After(time, ClusterTick{}); }
@@ -96,10 +104,7 @@ TEST_F(ClusterViewFewerTest, OneThatComesBackInTimeTakesItsPlace) {
 }
 
 TEST_F(ClusterViewFewerTest, EachLossIsWaitedForAnew) {
-  ServeAll();
-  Lose(3);
-  Wait(absl::Seconds(20));
-  AllLoad();
+  ServeWithTwo();
   Join(4, "c");
   AllLoad();
   Lose(4);
@@ -114,18 +119,11 @@ TEST_F(ClusterViewFewerTest, EachLossIsWaitedForAnew) {
 }
 
 TEST_F(ClusterViewFewerTest, AsManyServeAsThereIsAPlanFor) {
-  view_ = std::make_unique<ClusterView>(
-      [] {
-        ClusterViewOptions options = FewerOptions();
-        options.workers_wanted = 4;
-        options.workers_min = 1;
-        return options;
-      }(),
-      [this](const auto& workers, const auto& levels) {
-        return cannot_plan_.contains(workers.size()) ? absl::FailedPreconditionError("ranks by twos")
-                                                     : PlanRanks(workers, levels);
-      });
-  cannot_plan_ = {1, 3};
+  ClusterViewOptions options = FewerOptions();
+  options.workers_wanted = 4;
+  options.workers_min = 1;
+  Make(options);
+  cannot_plan_ = {1, 3};  // as where ranks are given by twos
   for (const uint64_t id : {1, 2, 3, 4}) Join(id, std::string(1, static_cast<char>('a' + id - 1)));
   AllLoad();
   Lose(1);
@@ -197,10 +195,7 @@ TEST_F(ClusterViewFewerTest, OneThatGetsNoPartEndsNothing) {
 
 // A worker that joins and cannot load must not end what serves again and again.
 TEST_F(ClusterViewFewerTest, OneThatCannotLoadCostsOneTry) {
-  ServeAll();
-  Lose(3);
-  Wait(absl::Seconds(20));
-  AllLoad();
+  ServeWithTwo();
   Join(4, "c");
   ASSERT_EQ(Assigned().size(), 3);
   const Epoch epoch = All<AssignLayout>()[0].layout->epoch;
@@ -214,10 +209,7 @@ TEST_F(ClusterViewFewerTest, OneThatCannotLoadCostsOneTry) {
 
 // It has a new number each time it is back, so nobody can tell that it failed before.
 TEST_F(ClusterViewFewerTest, OneThatDiesEachTimeItLoadsCostsATryNowAndThen) {
-  ServeAll();
-  Lose(3);
-  Wait(absl::Seconds(20));
-  AllLoad();
+  ServeWithTwo();
   Join(4, "c");
   ASSERT_EQ(Assigned().size(), 3);
   Lose(4);

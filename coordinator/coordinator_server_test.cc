@@ -88,6 +88,18 @@ class CoordinatorServerTest : public ::testing::Test {
     return reader->Finish();
   }
 
+  // Asks for 40 tokens, and waits for their end; `lost` is gone in the first step, in which `held` stays
+  // until it is let go on.
+  std::thread StreamThatLoses(FakeWorker* lost, FakeWorker* held, grpc::Status* status,
+                              std::vector<v1::GenerateResponse>* responses) {
+    WaitUntilServing();
+    held->HoldSteps(true);
+    std::thread client([=, this] { *status = Generate(Request(3, 40), responses); });
+    lost->WaitForSteps(1);
+    lost->Disappear();
+    return client;
+  }
+
   const int32_t sequences_max_, requests_waiting_max_;
   const absl::Duration resume_wait_;
   std::unique_ptr<CoordinatorServer> server_;
@@ -252,15 +264,10 @@ TEST_F(OneRequestTest, TheClientsDeadlineEndsTheRequest) {
 }
 
 TEST_F(CoordinatorServerTest, AStreamGoesOnWhenAnotherTakesThePlaceOfALostWorker) {
-  const auto a = Worker("a");
-  auto b = Worker("b");
-  WaitUntilServing();
-  a->HoldSteps(true);
+  const auto a = Worker("a"), b = Worker("b");
   std::vector<v1::GenerateResponse> responses;
   grpc::Status status;
-  std::thread client([&] { status = Generate(Request(3, 40), &responses); });
-  b->WaitForSteps(1);
-  b->Disappear();
+  std::thread client = StreamThatLoses(b.get(), a.get(), &status, &responses);
   WaitUntilServing(false);
   a->HoldSteps(false);
   const auto c = Worker("c");
@@ -279,15 +286,10 @@ TEST_F(CoordinatorServerTest, AStreamGoesOnWhenAnotherTakesThePlaceOfALostWorker
 }
 
 TEST_F(ImpatientServerTest, ALostWorkerEndsItsStreamsAndAnotherTakesItsPlace) {
-  const auto a = Worker("a");
-  auto b = Worker("b");
-  WaitUntilServing();
-  a->HoldSteps(true);
+  const auto a = Worker("a"), b = Worker("b");
   std::vector<v1::GenerateResponse> responses;
   grpc::Status status;
-  std::thread client([&] { status = Generate(Request(3, 40), &responses); });
-  b->WaitForSteps(1);
-  b->Disappear();
+  std::thread client = StreamThatLoses(b.get(), a.get(), &status, &responses);
   client.join();
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_THAT(status.error_message(), HasSubstr("worker b"));

@@ -83,7 +83,7 @@ struct LayoutUp {
   // Than the layout before: what has begun cannot go on as the same answer, and ends.
   bool other_bits = false;
 };
-// The epoch is over: a worker is lost or stuck, which `reason` names, or has left as it was told to. Requests
+// The epoch is over: a worker is lost or stuck, which `reason` names, or one has left or joined. Requests
 // wait for the next layout, which computes them again from their tokens; then they go on where they were.
 struct LayoutDown {
   Epoch epoch;
@@ -176,7 +176,8 @@ class Engine {
 
   EngineSnapshot snapshot() const;
   bool idle() const;  // no request is here
-  // When Tick is due at the latest: the earliest deadline of a request, or the end of their patience.
+  // When Tick is due at the latest: the earliest deadline of a request, or the end of their wait for a
+  // layout.
   absl::Duration next_tick() const;
 
  private:

@@ -9,6 +9,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/blocking_counter.h"
 #include "common/clock.h"
@@ -244,9 +245,12 @@ TEST(WorkerLossWithoutPatience, EndsStreamsAndNamesTheWorker) {
     TestCluster& cluster = **started;
     EndlessStreams streams(cluster);
     cluster.worker(1).Signal(SIGKILL);
+    const bool waits = seconds != std::string("0");
     for (const CollectedAnswer& stream : streams.Wait()) {
       EXPECT_EQ(stream.status.code(), absl::StatusCode::kUnavailable) << stream.status;
       EXPECT_THAT(std::string(stream.status.message()), HasSubstr(TestCluster::WorkerName(1)));
+      EXPECT_EQ(absl::StrContains(stream.status.message(), "service was not back within 1s"), waits);
+      EXPECT_EQ(stream.interruptions.size(), waits ? 1 : 0);
     }
   }
 }
