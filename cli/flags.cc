@@ -26,6 +26,7 @@
 #include "common/utf8.h"
 #include "model/checkpoint/read_flags.h"
 #include "model/option_names.h"
+#include "model/shapes.h"
 
 namespace bellwether {
 namespace {
@@ -77,7 +78,7 @@ constexpr char kPlanForBatchHelp[] =
 void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
   app.option_defaults()->group(kClusterGroup);
   Add(app, "--model", options.model,
-      absl::StrCat(kModelHelp, "; or random:SHAPE[:FORMAT] (llama-1.1b, llama-7b, llama-13b, bloom-7b)"));
+      absl::StrCat(kModelHelp, "; or random:SHAPE[:FORMAT] (", absl::StrJoin(ShapeNames(), ", "), ")"));
   AddReadFlags(&app, &options.read);
   Add(app, "--tensor-parallel", options.tensor_parallel,
       "ranks that share each layer (default: the planner decides)")
@@ -355,7 +356,8 @@ void AddPlan(CLI::App& app, CommandLine& line) {
 
 void AddBench(CLI::App& app, CommandLine& line) {
   CLI::App* bench = app.add_subcommand("bench", "how fast, as shares of what this machine can do");
-  Add(*bench, "--shape", line.bench.shape, "llama-1.1b, llama-7b, llama-13b, bloom-7b or a small shape");
+  Add(*bench, "--shape", line.bench.shape,
+      absl::StrCat(absl::StrJoin(ShapeNames(), ", "), " or a small shape"));
   Add(*bench, "--weights", line.bench.weights, "fp32, bf16, fp16, int8 or int4");
   Add(*bench, "--layouts", line.bench.layouts,
       "TENSORxPIPELINE[tTHREADS], comma-separated; threads are of each worker")

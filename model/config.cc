@@ -23,6 +23,8 @@ absl::Status InRange(const char* name, int64_t value, int64_t least, int64_t mos
 }
 
 absl::Status ValidateRope(const ModelConfig& config) {
+  if (config.alibi && config.head_norm)
+    return absl::InvalidArgumentError("normalised heads without rotary embeddings are not supported");
   if (config.alibi) return absl::OkStatus();
   if (config.head_dim % 2 != 0) {
     return absl::InvalidArgumentError(
@@ -133,6 +135,7 @@ std::string CanonicalText(const ModelConfig& config) {
   }
   absl::StrAppend(&text, " gated_mlp=", config.gated_mlp, " qkv_bias=", config.qkv_bias,
                   " attention_output_bias=", config.attention_output_bias, " mlp_bias=", config.mlp_bias);
+  if (config.head_norm) absl::StrAppend(&text, " head_norm=1");
   absl::StrAppend(&text, " residual_after_norm=", config.residual_after_norm, " tied_head=", config.tied_head,
                   " bos=", config.bos.has_value() ? absl::StrCat(*config.bos) : "none",
                   " eos=", absl::StrJoin(config.eos, ","));

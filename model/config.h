@@ -10,7 +10,8 @@
 
 namespace bellwether {
 
-enum class Architecture { kLlama, kBloom };
+// Whose names and defaults a checkpoint's files have. All but BLOOM are relatives of LLaMA.
+enum class Architecture { kLlama, kBloom, kMistral, kQwen2, kQwen3 };
 
 // RoPE frequencies stretched the way Llama 3.1 does it (docs/formats.md has the formula).
 struct Llama3RopeScaling {
@@ -21,8 +22,8 @@ struct Llama3RopeScaling {
   friend bool operator==(const Llama3RopeScaling&, const Llama3RopeScaling&) = default;
 };
 
-// Everything about a model that changes the maths, whatever file it came from. LLaMA and BLOOM share one
-// decoder layer that is steered by these fields.
+// Everything about a model that changes the maths, whatever file it came from. All families share one decoder
+// layer that is steered by these fields.
 struct ModelConfig {
   Architecture architecture = Architecture::kLlama;
   int32_t layers = 0;
@@ -45,6 +46,7 @@ struct ModelConfig {
   std::vector<float> rope_factors;
   bool gated_mlp = true;  // down(silu(gate(x)) * up(x)); else down(gelu(up(x)))
   bool qkv_bias = false;
+  bool head_norm = false;  // RMSNorm on each query and key head before RoPE (Qwen 3)
   bool attention_output_bias = false;
   bool mlp_bias = false;
   bool residual_after_norm = false;  // the residual is the norm's output (BLOOM's option)

@@ -120,11 +120,52 @@ TEST(ConfigKeysTest, ConfigJsonOfBloom) {
   for (const Row& row : TableOf("config.json of BLOOM")) CheckRow(row, kBloomJson, ReadJsonConfig);
 }
 
-TEST(ConfigKeysTest, ConfigJsonOfBoth) {
-  for (const Row& row : TableOf("config.json of both")) {
+// LLaMA's with another type, and what none but LLaMA may leave out.
+Fields RelativeJson(const char* model_type) {
+  Fields fields = kLlamaJson;
+  fields["model_type"] = absl::StrCat("\"", model_type, "\"");
+  fields["num_key_value_heads"] = "2";
+  return fields;
+}
+
+TEST(ConfigKeysTest, ConfigJsonOfMistral) {
+  for (const Row& row : TableOf("config.json of Mistral"))
+    CheckRow(row, RelativeJson("mistral"), ReadJsonConfig);
+}
+
+TEST(ConfigKeysTest, ConfigJsonOfQwen2) {
+  for (const Row& row : TableOf("config.json of Qwen 2"))
+    CheckRow(row, RelativeJson("qwen2"), ReadJsonConfig);
+}
+
+TEST(ConfigKeysTest, ConfigJsonOfQwen3) {
+  for (const Row& row : TableOf("config.json of Qwen 3"))
+    CheckRow(row, RelativeJson("qwen3"), ReadJsonConfig);
+}
+
+TEST(ConfigKeysTest, ConfigJsonOfAll) {
+  for (const Row& row : TableOf("config.json of all")) {
     CheckRow(row, kLlamaJson, ReadJsonConfig);
     CheckRow(row, kBloomJson, ReadJsonConfig);
+    for (const char* relative : {"mistral", "qwen2", "qwen3"})
+      CheckRow(row, RelativeJson(relative), ReadJsonConfig);
   }
+}
+
+// Windows that are used cut the positions; a type that has none is none.
+TEST(ConfigKeysTest, AModelHasAsManyPositionsAsItsWindow) {
+  Fields mistral = RelativeJson("mistral");
+  EXPECT_EQ(ReadJsonConfig(mistral)->max_positions, 4096);
+  mistral["max_position_embeddings"] = "2048";
+  EXPECT_EQ(ReadJsonConfig(mistral)->max_positions, 2048);
+  mistral["sliding_window"] = "null";
+  EXPECT_EQ(ReadJsonConfig(mistral)->max_positions, 2048);
+  Fields qwen = RelativeJson("qwen2");
+  qwen["use_sliding_window"] = "true";
+  EXPECT_EQ(ReadJsonConfig(qwen)->max_positions, 4096);
+  qwen["layer_types"] = R"(["full_attention", "sliding_attention"])";
+  qwen["sliding_window"] = "1024";
+  EXPECT_EQ(ReadJsonConfig(qwen)->max_positions, 1024);
 }
 
 // The type that llama.cpp's converter gives such a value.
@@ -172,6 +213,24 @@ TEST(ConfigKeysTest, MetadataOfBloom) {
                        {"bloom.attention.head_count", "2"},
                        {"bloom.attention.layer_norm_epsilon", "1e-05"}};
   for (const Row& row : TableOf("Metadata of a BLOOM GGUF")) CheckRow(row, base, ReadMetadata);
+}
+
+// The keys are the same after another name.
+TEST(ConfigKeysTest, MetadataOfQwen) {
+  for (const std::string architecture : {"qwen2", "qwen3"}) {
+    SCOPED_TRACE(architecture);
+    const auto renamed = [&](const std::string& key) {
+      return key.starts_with("llama.") ? absl::StrCat(architecture, key.substr(5)) : key;
+    };
+    Fields base;
+    for (const auto& [key, value] : kLlamaGguf) base[renamed(key)] = value;
+    base["general.architecture"] = absl::StrCat("\"", architecture, "\"");
+    for (Row row : TableOf("Metadata of a LLaMA GGUF")) {
+      if (row.key == "general.architecture") continue;
+      row.key = renamed(row.key);
+      CheckRow(row, base, ReadMetadata);
+    }
+  }
 }
 
 // llama.cpp takes "linear" where no type stands: a factor alone changes the maths.

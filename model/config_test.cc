@@ -38,6 +38,7 @@ TEST(ConfigTest, NumbersThatMakeNoSenseAreRefusedByName) {
   EXPECT_EQ(Refusal([](ModelConfig& c) { c.kv_heads = 3; }), "4 heads cannot share 3 KV heads evenly");
   EXPECT_THAT(Refusal([](ModelConfig& c) { c.head_dim = 15; }), HasSubstr("head_dim 15 is odd"));
   EXPECT_EQ(Refusal([](ModelConfig& c) { c.head_dim = 15, c.alibi = true; }), "");
+  EXPECT_THAT(Refusal([](ModelConfig& c) { c.head_norm = c.alibi = true; }), HasSubstr("normalised heads"));
   EXPECT_EQ(Refusal([](ModelConfig& c) { c.vocab = kVocabMax + 1; }),
             "vocab is 2097153; 1 to 2097152 is possible");
   EXPECT_THAT(Refusal([](ModelConfig& c) { c.norm_epsilon = 0; }), HasSubstr("epsilon"));
@@ -57,6 +58,8 @@ TEST(ConfigTest, CanonicalTextTellsEveryFieldApart) {
   const std::vector<std::function<void(ModelConfig&)>> changes = {
       [](ModelConfig&) {},
       [](ModelConfig& c) { c.architecture = Architecture::kBloom; },
+      [](ModelConfig& c) { c.architecture = Architecture::kQwen2; },
+      [](ModelConfig& c) { c.head_norm = true; },
       [](ModelConfig& c) { c.layers++; },
       [](ModelConfig& c) { c.hidden++; },
       [](ModelConfig& c) { c.heads++; },

@@ -1,9 +1,13 @@
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/check.h"
 #include "common/quote.h"
 #include "common/status.h"
 #include "model/config.h"
@@ -11,16 +15,39 @@
 #include "model/option_names.h"
 #include "model/quantization_config.h"
 
-// config.json of the Hugging Face checkpoints of both families, in all the spellings of their history.
+// config.json of the Hugging Face checkpoints of all families, in all the spellings of their history.
 
 namespace bellwether {
 namespace {
 
-constexpr int kLlamaPositionsDefault = 2048;  // configs of 2023 lack the key
-constexpr int kBloomPositionsDefault = 2048;
-// transformers' defaults of both families, for configs that lack the keys; null says that there is none.
-constexpr TokenId kBosDefault = 1;
-constexpr TokenId kEosDefault = 2;
+// What transformers takes for keys that a family's config lacks.
+struct Defaults {
+  Architecture architecture;
+  int32_t positions;
+  std::optional<TokenId> bos, eos;
+  std::optional<int32_t> head_dim;  // else hidden / heads
+  std::optional<int32_t> window;    // of attention; none: the family knows of none
+  bool slides = false;              // whether there is a window where nothing says so
+};
+constexpr Defaults kDefaults[] = {
+    {.architecture = Architecture::kLlama, .positions = 2048, .bos = 1, .eos = 2},  // as in configs of 2023
+    {.architecture = Architecture::kBloom, .positions = 2048, .bos = 1, .eos = 2},
+    {.architecture = Architecture::kMistral,
+     .positions = 131072,
+     .bos = 1,
+     .eos = 2,
+     .window = 4096,
+     .slides = true},
+    {.architecture = Architecture::kQwen2, .positions = 32768, .window = 4096},
+    {.architecture = Architecture::kQwen3, .positions = 32768, .head_dim = 128, .window = 4096},
+};
+const Defaults& DefaultsOf(Architecture architecture) {
+  const auto* found = std::find_if(std::begin(kDefaults), std::end(kDefaults), [&](const Defaults& defaults) {
+    return defaults.architecture == architecture;
+  });
+  BW_CHECK(found != std::end(kDefaults));
+  return *found;
+}
 
 // Keys that some relative of these families has and that change the maths: refused unless the value is one
 // that switches them off.
@@ -29,7 +56,6 @@ struct ForeignKey {
   const char* means;
 };
 constexpr ForeignKey kForeignKeys[] = {
-    {"sliding_window", "sliding window attention"},
     {"attn_logit_softcapping", "capped attention scores"},
     {"final_logit_softcapping", "capped logits"},
     {"use_qk_norm", "normalised queries and keys"},
@@ -70,10 +96,8 @@ bool IsOff(const Json& value) {
 }
 
 void RefuseForeignKeys(const Json& object, JsonFields& fields) {
-  const bool window_off = object.contains("use_sliding_window") && IsOff(object["use_sliding_window"]);
   for (const ForeignKey& key : kForeignKeys) {
     if (IsOff(object[key.name])) continue;
-    if (window_off && std::string(key.name) == "sliding_window") continue;
     fields.Fail(absl::StrCat("'", key.name, "' asks for ", key.means, ", which is not supported"));
   }
   for (const ForeignKey& key : kForeignFactors) {
@@ -85,9 +109,6 @@ void RefuseForeignKeys(const Json& object, JsonFields& fields) {
     const absl::Status readable = ParseQuantizationConfig(quantization).status();
     if (!readable.ok()) fields.Fail(absl::StrCat("'quantization_config': ", std::string(readable.message())));
   }
-  for (const Json& type : object["layer_types"]) {
-    if (type != "full_attention") fields.Fail("'layer_types' asks for layers without full attention");
-  }
 }
 
 // An integer that the limits of config.h hold, so that it fits 32 bits. Validate() checks the rest.
@@ -97,6 +118,28 @@ int32_t Dimension(JsonFields& fields, JsonFields::Names names, std::optional<int
     fields.Fail(absl::StrCat("'", *names.begin(), "' is ", value, "; 1 to ", most, " is possible"));
   }
   return fields.status().ok() ? static_cast<int32_t>(value) : 1;
+}
+
+// Attention that sees only the last positions, in all layers or in some. Up to its size every position sees
+// all before it, as without a window: that is how many positions such a model has here.
+void ReadWindow(const Json& object, JsonFields& fields, ModelConfig& config) {
+  const Defaults& defaults = DefaultsOf(config.architecture);
+  const bool known = defaults.window.has_value();
+  const bool given = object.contains("sliding_window");
+  const bool slides = fields.Bool({"use_sliding_window"}, defaults.slides || !known);
+  const bool has_window = slides && (given ? !IsOff(object["sliding_window"]) : known);
+  for (const Json& type : object["layer_types"]) {
+    if (type == "full_attention") continue;
+    if (!has_window || type != "sliding_attention") {
+      return fields.Fail("'layer_types' asks for layers without full attention");
+    }
+  }
+  if (!has_window) return;
+  if (!known) {
+    return fields.Fail("'sliding_window' asks for sliding window attention, which is not supported");
+  }
+  const int32_t window = Dimension(fields, {"sliding_window"}, defaults.window, 1 << 30);
+  config.max_positions = std::min(config.max_positions, window);
 }
 
 void ReadTokenIds(JsonFields& fields, ModelConfig& config) {
@@ -184,33 +227,48 @@ void ReadRope(const Json& object, JsonFields& fields, ModelConfig& config) {
   }
 }
 
+// Mistral's and Qwen 2's classes know no keys for them.
+void ReadBiases(JsonFields& fields, ModelConfig& config) {
+  const bool llama = config.architecture == Architecture::kLlama;
+  if (llama || config.architecture == Architecture::kQwen3)
+    config.qkv_bias = config.attention_output_bias = fields.Bool({"attention_bias"}, false);
+  if (config.architecture == Architecture::kQwen2) config.qkv_bias = true;
+  if (llama) config.mlp_bias = fields.Bool({"mlp_bias"}, false);
+}
+
+// LLaMA and its relatives.
 void ReadLlama(const Json& object, JsonFields& fields, ModelConfig& config) {
   config.hidden = Dimension(fields, {"hidden_size"}, std::nullopt, kHiddenMax);
   config.ffn = Dimension(fields, {"intermediate_size"}, std::nullopt, kFfnMax);
   config.layers = Dimension(fields, {"num_hidden_layers"}, std::nullopt, kLayersMax);
   config.heads = Dimension(fields, {"num_attention_heads"}, std::nullopt, kHeadsMax);
-  config.kv_heads = Dimension(fields, {"num_key_value_heads"}, config.heads, kHeadsMax);
-  if (!fields.Has("head_dim") && config.hidden % config.heads != 0) {
+  // Nobody's classes but LLaMA's have a default that suits other sizes than one.
+  const bool llama = config.architecture == Architecture::kLlama;
+  const auto kv_heads_default = llama ? std::optional<int64_t>(config.heads) : std::nullopt;
+  config.kv_heads = Dimension(fields, {"num_key_value_heads"}, kv_heads_default, kHeadsMax);
+  const Defaults& defaults = DefaultsOf(config.architecture);
+  if (!fields.Has("head_dim") && !defaults.head_dim.has_value() && config.hidden % config.heads != 0) {
     fields.Fail(absl::StrCat("hidden_size ", config.hidden, " does not divide by ", config.heads,
                              " attention heads and no 'head_dim' is given"));
   }
-  config.head_dim = Dimension(fields, {"head_dim"}, std::max(1, config.hidden / config.heads), kHeadDimMax);
+  config.head_dim =
+      Dimension(fields, {"head_dim"}, defaults.head_dim.value_or(std::max(1, config.hidden / config.heads)),
+                kHeadDimMax);
   config.max_positions =
-      Dimension(fields, {"max_position_embeddings", "max_sequence_length"}, kLlamaPositionsDefault, 1 << 30);
+      Dimension(fields, {"max_position_embeddings", "max_sequence_length"}, defaults.positions, 1 << 30);
   config.norm_epsilon = fields.Number({"rms_norm_eps"}, 1e-6);
-  config.qkv_bias = config.attention_output_bias = fields.Bool({"attention_bias"}, false);
-  config.mlp_bias = fields.Bool({"mlp_bias"}, false);
+  ReadBiases(fields, config);
+  config.head_norm = config.architecture == Architecture::kQwen3;
   config.tied_head = fields.Bool({"tie_word_embeddings"}, false);
-  if (fields.Bool({"alibi"}, false)) fields.Fail("'alibi' is not supported in LLaMA models");
+  if (fields.Bool({"alibi"}, false)) fields.Fail("'alibi' is supported in BLOOM models alone");
   const std::string activation = fields.Text({"hidden_act"}, "silu");
   if (activation != "silu" && activation != "swish") {
-    fields.Fail(absl::StrCat("'hidden_act' is '", activation, "'; LLaMA models with 'silu' are supported"));
+    fields.Fail(absl::StrCat("'hidden_act' is '", activation, "'; such models with 'silu' are supported"));
   }
   ReadRope(object, fields, config);
 }
 
 void ReadBloom(JsonFields& fields, ModelConfig& config) {
-  config.architecture = Architecture::kBloom;
   config.hidden = Dimension(fields, {"hidden_size", "n_embed"}, std::nullopt, kHiddenMax);
   config.layers = Dimension(fields, {"num_hidden_layers", "n_layer"}, std::nullopt, kLayersMax);
   config.heads = Dimension(fields, {"num_attention_heads", "n_head"}, std::nullopt, kHeadsMax);
@@ -223,8 +281,8 @@ void ReadBloom(JsonFields& fields, ModelConfig& config) {
   if (config.ffn != int64_t{4} * config.hidden) {
     fields.Fail(absl::StrCat("'n_inner' is ", config.ffn, "; BLOOM's MLP is 4 * hidden_size wide"));
   }
-  config.max_positions =
-      Dimension(fields, {"seq_length", "max_position_embeddings"}, kBloomPositionsDefault, 1 << 30);
+  config.max_positions = Dimension(fields, {"seq_length", "max_position_embeddings"},
+                                   DefaultsOf(config.architecture).positions, 1 << 30);
   config.norm_epsilon = fields.Number({"layer_norm_epsilon"}, 1e-5);
   config.residual_after_norm = fields.Bool({"apply_residual_connection_post_layernorm"}, false);
   config.tied_head = fields.Bool({"tie_word_embeddings"}, true);
@@ -239,14 +297,14 @@ void ReadBloom(JsonFields& fields, ModelConfig& config) {
   }
 }
 
-// "llama", "bloom", or what the file calls itself.
+// The architecture's name, or what the file calls itself.
 std::string FamilyOf(const Json& object, JsonFields& fields) {
   std::string type = fields.Text({"model_type"}, "");
   if (!type.empty()) return type;
   const std::string& name = object["architectures"].front().text();
-  if (name == "LlamaForCausalLM" || name == "LLaMAForCausalLM" || name == "LlamaModel") return "llama";
-  if (name == "BloomForCausalLM" || name == "BloomModel") return "bloom";
-  return name;
+  const std::string family =
+      absl::AsciiStrToLower(absl::StripSuffix(absl::StripSuffix(name, "ForCausalLM"), "Model"));
+  return FindArchitecture(family).has_value() ? family : name;
 }
 
 }  // namespace
@@ -258,25 +316,26 @@ absl::StatusOr<ModelConfig> ParseHuggingFaceConfig(const std::string& json_text)
   const std::string family = FamilyOf(object, fields);
   BW_RETURN_IF_ERROR(fields.status());
   if (family.empty()) {
-    return absl::InvalidArgumentError("'model_type' is missing; 'llama' and 'bloom' are supported");
+    return absl::InvalidArgumentError(
+        absl::StrCat("'model_type' is missing; supported are ", ArchitectureNames()));
   }
   const std::optional<Architecture> architecture = FindArchitecture(family);
   if (!architecture) {
     return absl::UnimplementedError(
-        absl::StrCat("models of type '", family, "' are not supported; 'llama' and 'bloom' are"));
+        absl::StrCat("models of type '", family, "' are not supported; supported are ", ArchitectureNames()));
   }
-  switch (*architecture) {
-    case Architecture::kLlama:
-      ReadLlama(object, fields, config);
-      break;
-    case Architecture::kBloom:
-      ReadBloom(fields, config);
-      break;
+  config.architecture = *architecture;
+  if (config.architecture == Architecture::kBloom) {
+    ReadBloom(fields, config);
+  } else {
+    ReadLlama(object, fields, config);
   }
   config.vocab = Dimension(fields, {"vocab_size"}, std::nullopt, kVocabMax);
   ReadTokenIds(fields, config);
-  if (!object.contains("bos_token_id")) config.bos = kBosDefault;
-  if (!object.contains("eos_token_id")) config.eos = {kEosDefault};
+  const Defaults& defaults = DefaultsOf(config.architecture);
+  if (!object.contains("bos_token_id")) config.bos = defaults.bos;
+  if (!object.contains("eos_token_id") && defaults.eos.has_value()) config.eos = {*defaults.eos};
+  ReadWindow(object, fields, config);
   RefuseForeignKeys(object, fields);
   BW_RETURN_IF_ERROR(fields.status());
   BW_RETURN_IF_ERROR(Validate(config));

@@ -134,6 +134,41 @@ TEST(HuggingFaceConfigTest, KeysThatChangeTheMathsAreRefusedByName) {
   EXPECT_TRUE(ParseHuggingFaceConfig(Llama(R"("sliding_window": 4096, "use_sliding_window": false,)")).ok());
 }
 
+// As published: Qwen2.5-7B and Qwen3-8B, smaller.
+TEST(HuggingFaceConfigTest, QwenHasItsOwnBiasesAndNorms) {
+  constexpr char kQwen2[] = R"({"architectures": ["Qwen2ForCausalLM"], "attention_dropout": 0.0,
+      "bos_token_id": 151643, "eos_token_id": 151645, "hidden_act": "silu", "hidden_size": 896,
+      "initializer_range": 0.02, "intermediate_size": 4864, "max_position_embeddings": 32768,
+      "max_window_layers": 21, "model_type": "qwen2", "num_attention_heads": 14, "num_hidden_layers": 24,
+      "num_key_value_heads": 2, "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "sliding_window": 32768,
+      "tie_word_embeddings": true, "torch_dtype": "bfloat16", "transformers_version": "4.43.1",
+      "use_cache": true, "use_sliding_window": false, "vocab_size": 151936})";
+  const absl::StatusOr<ModelConfig> qwen2 = ParseHuggingFaceConfig(kQwen2);
+  ASSERT_TRUE(qwen2.ok()) << qwen2.status();
+  EXPECT_EQ(qwen2->architecture, Architecture::kQwen2);
+  EXPECT_TRUE(qwen2->qkv_bias && qwen2->tied_head && qwen2->gated_mlp);
+  EXPECT_FALSE(qwen2->attention_output_bias || qwen2->mlp_bias || qwen2->head_norm);
+  EXPECT_EQ(qwen2->head_dim, 64);
+  EXPECT_EQ(qwen2->max_positions, 32768);
+  EXPECT_EQ(qwen2->rope_theta, 1e6);
+  EXPECT_THAT(qwen2->eos, ::testing::ElementsAre(151645));
+
+  constexpr char kQwen3[] = R"({"architectures": ["Qwen3ForCausalLM"], "attention_bias": false,
+      "attention_dropout": 0.0, "bos_token_id": 151643, "eos_token_id": 151645, "head_dim": 128,
+      "hidden_act": "silu", "hidden_size": 2560, "initializer_range": 0.02, "intermediate_size": 9728,
+      "max_position_embeddings": 40960, "max_window_layers": 36, "num_attention_heads": 32,
+      "num_hidden_layers": 36, "num_key_value_heads": 8, "rms_norm_eps": 1e-06, "rope_scaling": null,
+      "rope_theta": 1000000, "sliding_window": null, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+      "use_cache": true, "use_sliding_window": false, "vocab_size": 151936})";
+  const absl::StatusOr<ModelConfig> qwen3 = ParseHuggingFaceConfig(kQwen3);  // told by its class alone
+  ASSERT_TRUE(qwen3.ok()) << qwen3.status();
+  EXPECT_EQ(qwen3->architecture, Architecture::kQwen3);
+  EXPECT_TRUE(qwen3->head_norm);
+  EXPECT_FALSE(qwen3->qkv_bias || qwen3->attention_output_bias);
+  EXPECT_EQ(qwen3->head_dim, 128);
+  EXPECT_EQ(qwen3->max_positions, 40960);
+}
+
 TEST(HuggingFaceConfigTest, BloomWithItsAliases) {
   absl::StatusOr<ModelConfig> config = ParseHuggingFaceConfig(Bloom(R"("seq_length": 512,)"));
   ASSERT_TRUE(config.ok()) << config.status();
@@ -167,7 +202,7 @@ TEST(HuggingFaceConfigTest, TextThatIsNoConfigIsRefused) {
   EXPECT_EQ(Refusal("[1]"), "not a JSON object");
   EXPECT_THAT(Refusal("{\"model_type\": \"ll\xffma\"}"), HasSubstr("column 19: not UTF-8"));
   EXPECT_THAT(Refusal("{}"), HasSubstr("'model_type' is missing"));
-  EXPECT_THAT(Refusal(R"({"model_type": "qwen2"})"), HasSubstr("'qwen2' are not supported"));
+  EXPECT_THAT(Refusal(R"({"model_type": "gpt2"})"), HasSubstr("'gpt2' are not supported"));
   EXPECT_THAT(Refusal(R"({"architectures": ["MixtralForCausalLM"]})"), HasSubstr("'MixtralForCausalLM'"));
   EXPECT_THAT(Refusal(R"({"model_type": 3})"), HasSubstr("'model_type' should be a string, not 3"));
   EXPECT_EQ(Refusal(R"({"model_type": "llama"})"), "'hidden_size' is missing");

@@ -23,9 +23,13 @@ std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
       {TensorRole::kQuery, Split::kQueryRows, config.qkv_bias},
       {TensorRole::kKey, Split::kKvRows, config.qkv_bias},
       {TensorRole::kValue, Split::kKvRows, config.qkv_bias},
-      {TensorRole::kAttentionOutput, Split::kQueryColumns, config.attention_output_bias},
-      {TensorRole::kMlpNorm, Split::kNone, config.layer_norm},
   };
+  if (config.head_norm) {
+    tensors.push_back({TensorRole::kQueryNorm, Split::kHeadDim});
+    tensors.push_back({TensorRole::kKeyNorm, Split::kHeadDim});
+  }
+  tensors.push_back({TensorRole::kAttentionOutput, Split::kQueryColumns, config.attention_output_bias});
+  tensors.push_back({TensorRole::kMlpNorm, Split::kNone, config.layer_norm});
   if (config.gated_mlp) tensors.push_back({TensorRole::kGate, Split::kFfnRows, config.mlp_bias});
   tensors.push_back({TensorRole::kUp, Split::kFfnRows, config.mlp_bias});
   tensors.push_back({TensorRole::kDown, Split::kFfnColumns, config.mlp_bias});
@@ -34,7 +38,8 @@ std::vector<LayerTensor> LayerTensors(const ModelConfig& config) {
 
 bool IsNorm(TensorRole role) {
   return role == TensorRole::kEmbeddingNorm || role == TensorRole::kAttentionNorm ||
-         role == TensorRole::kMlpNorm || role == TensorRole::kFinalNorm;
+         role == TensorRole::kMlpNorm || role == TensorRole::kFinalNorm || role == TensorRole::kQueryNorm ||
+         role == TensorRole::kKeyNorm;
 }
 
 bool IsOutsideLayers(TensorRole role) {
@@ -51,6 +56,8 @@ TensorPart PartOf(const ModelConfig& config, Split split, SliceRange slices) {
   switch (split) {
     case Split::kNone:
       return {.rows = {0, 1}, .cols = hidden};
+    case Split::kHeadDim:
+      return {.rows = {0, 1}, .cols = {0, config.head_dim}};
     case Split::kQueryRows:
       return {.rows = Times(SliceHeads(config, slices), config.head_dim), .cols = hidden};
     case Split::kKvRows:

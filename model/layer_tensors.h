@@ -14,6 +14,7 @@ namespace bellwether {
 // row-parallel one along its inputs.
 enum class Split : uint8_t {
   kNone,          // [hidden], whole on every rank
+  kHeadDim,       // [head_dim], whole on every rank
   kQueryRows,     // [query heads * head_dim, hidden], column-parallel
   kKvRows,        // [KV heads * head_dim, hidden], column-parallel
   kFfnRows,       // [ffn, hidden], column-parallel
@@ -24,7 +25,7 @@ enum class Split : uint8_t {
 // A tensor of every layer of a model: a matrix, or a norm's vector.
 struct LayerTensor {
   TensorRole role = TensorRole::kQuery;
-  Split split = Split::kNone;  // kNone for norms, and for them alone
+  Split split = Split::kNone;  // kNone or kHeadDim for norms, and for them alone
   bool bias = false;           // has one too: an element for each row; of a norm, for each element
 };
 

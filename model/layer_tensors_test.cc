@@ -20,16 +20,20 @@ TEST(LayerTensorsTest, FamiliesDifferInTheGateAndInBiases) {
                                        kGate, kUp, kDown}));
   EXPECT_EQ(Roles(bloom),
             (std::vector{kAttentionNorm, kQuery, kKey, kValue, kAttentionOutput, kMlpNorm, kUp, kDown}));
+  EXPECT_EQ(Roles(*ParseShape("qwen3-8b")),
+            (std::vector{kAttentionNorm, kQuery, kKey, kValue, kQueryNorm, kKeyNorm, kAttentionOutput,
+                         kMlpNorm, kGate, kUp, kDown}));
   for (const LayerTensor& tensor : LayerTensors(llama)) EXPECT_FALSE(tensor.bias) << Name({tensor.role});
   for (const LayerTensor& tensor : LayerTensors(bloom)) EXPECT_TRUE(tensor.bias) << Name({tensor.role});
   for (const LayerTensor& tensor : LayerTensors(bloom))
-    EXPECT_EQ(tensor.split == Split::kNone, IsNorm(tensor.role)) << Name({tensor.role});
+    EXPECT_EQ(tensor.split == Split::kNone || tensor.split == Split::kHeadDim, IsNorm(tensor.role))
+        << Name({tensor.role});
 }
 
 // Query heads share KV heads here, slices of the MLP are uneven, and one is empty.
 TEST(LayerTensorsTest, WhatSlicesHoldIsTheWhole) {
   const ModelConfig config =
-      *ParseShape("llama?hidden=96,layers=1,heads=6,kv_heads=3,head_dim=16,ffn=136,vocab=16");
+      *ParseShape("qwen3?hidden=96,layers=1,heads=6,kv_heads=3,head_dim=16,ffn=136,vocab=16");
   const int slices = SliceCount(config);
   ASSERT_EQ(slices, 6);
   for (const LayerTensor& tensor : LayerTensors(config)) {

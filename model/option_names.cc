@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace bellwether {
 
@@ -12,6 +13,12 @@ std::string_view Name(Architecture architecture) {
       return "llama";
     case Architecture::kBloom:
       return "bloom";
+    case Architecture::kMistral:
+      return "mistral";
+    case Architecture::kQwen2:
+      return "qwen2";
+    case Architecture::kQwen3:
+      return "qwen3";
   }
   return "unknown";
 }
@@ -21,6 +28,12 @@ std::optional<Architecture> FindArchitecture(std::string_view name) {
     if (Name(architecture) == name) return architecture;
   }
   return std::nullopt;
+}
+
+std::string ArchitectureNames() {
+  return absl::StrJoin(kArchitectures, ", ", [](std::string* out, Architecture architecture) {
+    absl::StrAppend(out, std::string(Name(architecture)));
+  });
 }
 
 std::string_view Name(Quantize quantize) {

@@ -22,9 +22,13 @@ constexpr Shape kShapes[] = {
     {"llama-7b", Architecture::kLlama, 4096, 11008, 32, 32, 32, 32000, 4096},
     {"llama-13b", Architecture::kLlama, 5120, 13824, 40, 40, 40, 32000, 4096},
     {"bloom-7b", Architecture::kBloom, 4096, 16384, 30, 32, 32, 250880, 2048},
+    {"qwen2.5-7b", Architecture::kQwen2, 3584, 18944, 28, 28, 4, 152064, 32768},
+    {"qwen3-8b", Architecture::kQwen3, 4096, 12288, 36, 32, 8, 151936, 40960},
     // The families by themselves are small enough for a test.
     {"llama", Architecture::kLlama, 64, 172, 2, 4, 2, 160, 512},
     {"bloom", Architecture::kBloom, 64, 256, 2, 4, 4, 160, 512},
+    {"qwen2", Architecture::kQwen2, 64, 172, 2, 4, 2, 160, 512},
+    {"qwen3", Architecture::kQwen3, 64, 172, 2, 4, 2, 160, 512},
 };
 
 bool IsFamily(const Shape& shape) {
@@ -71,7 +75,9 @@ absl::StatusOr<Changes> ParseChanges(const std::string& text) {
 void SetFamily(Architecture architecture, ModelConfig& config) {
   config.architecture = architecture;
   config.norm_epsilon = 1e-5;
-  if (architecture == Architecture::kLlama) return;
+  config.qkv_bias = architecture == Architecture::kQwen2;
+  config.head_norm = architecture == Architecture::kQwen3;
+  if (architecture != Architecture::kBloom) return;
   config.layer_norm = config.embedding_norm = config.alibi = config.tied_head = true;
   config.gated_mlp = false;
   config.qkv_bias = config.attention_output_bias = config.mlp_bias = true;
@@ -121,7 +127,8 @@ absl::StatusOr<ModelConfig> ParseShape(const std::string& text) {
     return Apply(shape, changes);
   }
   return absl::InvalidArgumentError(absl::StrCat("no shape '", parts.first, "'; there are ",
-                                                 absl::StrJoin(ShapeNames(), ", "), ", llama and bloom"));
+                                                 absl::StrJoin(ShapeNames(), ", "),
+                                                 ", llama, bloom, qwen2 and qwen3"));
 }
 
 }  // namespace bellwether

@@ -9,7 +9,7 @@ namespace {
 using ::testing::HasSubstr;
 
 TEST(ShapesTest, EveryNamedShapeIsValid) {
-  EXPECT_EQ(ShapeNames().size(), 4u);
+  EXPECT_EQ(ShapeNames().size(), 6u);
   for (const std::string& name : ShapeNames()) {
     absl::StatusOr<ModelConfig> config = ParseShape(name);
     ASSERT_TRUE(config.ok()) << config.status();
@@ -19,6 +19,9 @@ TEST(ShapesTest, EveryNamedShapeIsValid) {
   EXPECT_EQ(ParseShape("bloom-7b")->ffn, 16384);
   EXPECT_TRUE(ParseShape("bloom-7b")->alibi);
   EXPECT_EQ(ParseShape("llama-1.1b")->kv_heads, 4);
+  EXPECT_TRUE(ParseShape("qwen2.5-7b")->qkv_bias);
+  EXPECT_FALSE(ParseShape("qwen2.5-7b")->attention_output_bias);
+  EXPECT_TRUE(ParseShape("qwen3-8b")->head_norm);
 }
 
 TEST(ShapesTest, Changes) {

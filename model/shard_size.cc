@@ -83,11 +83,11 @@ int64_t RankBytes::RowParallel(TensorKey key, const TensorPart& part) const {
 int64_t RankBytes::Layer(int32_t layer) const {
   int64_t bytes = 0;
   for (const LayerTensor& tensor : LayerTensors(config_)) {
+    const TensorPart part = PartOf(config_, tensor.split, slices_);
     if (IsNorm(tensor.role)) {
-      bytes += Norm();
+      bytes += part.cols.size() * kVectorElementBytes * (tensor.bias ? 2 : 1);
       continue;
     }
-    const TensorPart part = PartOf(config_, tensor.split, slices_);
     bytes += IsRowParallel(tensor.split) ? RowParallel({tensor.role, layer}, part)
                                          : ColumnParallel({tensor.role, layer}, part.rows.size());
     if (tensor.bias) bytes += part.rows.size() * kVectorElementBytes;

@@ -250,7 +250,8 @@ def make_tokenizers():
 
 
 def make_configs():
-    for model in ("llama-mha", "llama-rope-v4", "llama-rope-v5-bf16", "bloom-5-heads-aliases", "gptq-v2-llama-symmetric-rules"):
+    for model in ("llama-mha", "llama-rope-v4", "llama-rope-v5-bf16", "bloom-5-heads-aliases",
+                  "gptq-v2-llama-symmetric-rules", "mistral-window", "qwen2-tied", "qwen3-wide-heads"):
         write("model/config_fuzz", model, golden(f"models/{model}/config.json"))
     fuzzer = "model/quantization_config_fuzz"
     write(fuzzer, "gptq", '{"bits": 4, "group_size": 128, "desc_act": false, "sym": true, "quant_method": "gptq"}')

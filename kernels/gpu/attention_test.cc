@@ -4,9 +4,11 @@
 #include "kernels/gpu/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -36,6 +38,7 @@ struct Model {
   Type type = StoreKvArgs::kBF16;
   int length = 1;  // positions of the sequence
   bool rope = false;
+  bool head_norm = false;
   // Larger heads have a cache of bf16 that is read as the others are.
   bool tensor() const { return type == StoreKvArgs::kBF16 && head_dim <= 256; }
 };
@@ -58,6 +61,10 @@ class Sequence {
     block_stride_ = model.kv_heads * head_bytes_;
     cache_bytes_ = 2 * blocks * block_stride_;
     cache_ = gpu.Put(PoisonedCache());
+    if (model.head_norm) {
+      for (std::vector<float>* norm : {&query_norm_, &key_norm_})
+        for (int i = 0; i < model.head_dim; ++i) norm->push_back(random.Between(0.5f, 1.5f));
+    }
     for (int i = 0; i < model.heads; ++i) slopes_.push_back(0.3f / static_cast<float>(i + 1));
     tables_device_ = gpu.Put(table_);
     slopes_device_ = gpu.Put(slopes_);
@@ -95,6 +102,11 @@ class Sequence {
       args.cosines = table;
       args.sines = table + count;
     }
+    if (model_.head_norm) {
+      args.query_norm = gpu_.Put(query_norm_);
+      args.key_norm = gpu_.Put(key_norm_);
+      args.epsilon = kEpsilon;
+    }
     const int warps = 1 + model_.length % 4;
     return gpu_.TryLaunch(Kernel::store_kv,
                           {.grid_x = grid_rows,
@@ -113,14 +125,16 @@ class Sequence {
   }
 
   int64_t QueryStride() const { return model_.heads * model_.head_dim + 4; }
+  // As RoPE takes them.
   float key(int position, int kv_head, int d) const {
-    return At(key_, model_.kv_heads, position, kv_head, d);
+    return Normed(key_norm_, d, [&](int i) { return At(key_, model_.kv_heads, position, kv_head, i); });
   }
   float value(int position, int kv_head, int d) const {
     return At(value_, model_.kv_heads, position, kv_head, d);
   }
   float query(int position, int head, int d) const {
-    return query_[position * QueryStride() + head * model_.head_dim + d];
+    const float* from = query_.data() + position * QueryStride() + head * model_.head_dim;
+    return Normed(query_norm_, d, [&](int i) { return from[i]; });
   }
   const std::vector<float>& slopes() const { return slopes_; }
   std::vector<float> QueryNow() { return gpu_.Get(query_device_, static_cast<int64_t>(query_.size())); }
@@ -220,6 +234,20 @@ class Sequence {
     }
     EXPECT_EQ(gpu_.Get(operand, words), expected);
   }
+  // By the contract of StoreKv: a lane sums every 32nd pair, lanes add up by halves.
+  template <typename Head>
+  float Normed(const std::vector<float>& norm, int d, const Head& head) const {
+    if (norm.empty()) return head(d);
+    std::array<float, 32> sums = {};
+    for (int i = 0; i < model_.head_dim; ++i) {
+      float& sum = sums[i / 2 % 32];
+      sum = std::fma(head(i), head(i), sum);
+    }
+    for (int half = 16; half > 0; half /= 2)
+      for (int lane = 0; lane < half; ++lane) sums[lane] += sums[lane + half];
+    const float mean = sums[0] / static_cast<float>(model_.head_dim);
+    return head(d) * (1.0f / std::sqrt(mean + kEpsilon)) * norm[d];
+  }
   static int WarpColumns(int head_dim) { return head_dim <= 128 ? 16 : 8; }
 
  private:
@@ -251,7 +279,9 @@ class Sequence {
 
   EmulatedGpu& gpu_;
   const Model model_;
+  static constexpr float kEpsilon = 1e-3f;
   std::vector<float> query_, key_, value_, slopes_;
+  std::vector<float> query_norm_, key_norm_;  // empty without
   std::vector<int32_t> table_;
   int64_t head_bytes_ = 0, block_stride_ = 0, cache_bytes_ = 0;
   char* cache_ = nullptr;
@@ -477,11 +507,17 @@ void ExpectStored(const Model& model) {
 
 TEST(StoreKvTest, PutsEveryValueWhereAttentionReadsIt) {
   for (const Type type : {StoreKvArgs::kBF16, StoreKvArgs::kF32, StoreKvArgs::kF16}) {
-    for (const bool rope : {false, true}) {
+    for (const auto& [rope, head_norm] : {std::pair{false, false}, {true, false}, {true, true}}) {
       for (const int head_dim : {20, 64, 80}) {
-        SCOPED_TRACE(absl::StrCat("type ", type, ", head size ", head_dim, rope ? ", RoPE" : ""));
-        ExpectStored(
-            {.head_dim = head_dim, .heads = 3, .kv_heads = 2, .type = type, .length = 37, .rope = rope});
+        SCOPED_TRACE(absl::StrCat("type ", type, ", head size ", head_dim, rope ? ", RoPE" : "",
+                                  head_norm ? ", normalised" : ""));
+        ExpectStored({.head_dim = head_dim,
+                      .heads = 3,
+                      .kv_heads = 2,
+                      .type = type,
+                      .length = 37,
+                      .rope = rope,
+                      .head_norm = head_norm});
       }
     }
   }

@@ -5,13 +5,15 @@
 
 namespace bellwether::gpu {
 
-// RoPE on queries and keys, then keys and values to the cache.
+// RMSNorm on each query and key head, where there is one, and RoPE, then keys and values to the cache.
 struct StoreKvArgs {
   float* query = nullptr;  // [rows][query_stride], in place
   const float* key = nullptr;
   const float* value = nullptr;  // [rows][kv_stride]
   int64_t query_stride = 0, kv_stride = 0;
-  const float* cosines = nullptr;  // [position][head_dim / 2]; null without RoPE
+  const float* query_norm = nullptr;  // [head_dim]; null: not normalised
+  const float* key_norm = nullptr;    // likewise; with RoPE only
+  const float* cosines = nullptr;     // [position][head_dim / 2]; null without RoPE
   const float* sines = nullptr;
   const int32_t* positions = nullptr;  // [rows]
   const int32_t* blocks = nullptr;     // [rows]: the KV block that holds the row's position
@@ -20,7 +22,7 @@ struct StoreKvArgs {
   int64_t head_bytes = 0;
   int32_t rows = 0, heads = 0, kv_heads = 0, head_dim = 0;
   enum Type : int32_t { kBF16, kF32, kF16 } type = kBF16;
-  int32_t unused = 0;
+  float epsilon = 0;  // of the norms
 };
 
 // Where (position, d) of a head's block lies, counted in elements. bf16: as fragments; else keys
@@ -69,6 +71,19 @@ BW_DEVICE void Rotate(float& x, float& y, float cosine, float sine) {
   x = turned;
 }
 
+// What RMSNorm multiplies a head with, the same bits in all lanes: a lane sums every 32nd pair, then lanes
+// add up by halves. `head_dim` is even.
+BW_DEVICE float HeadFactor(const float* head, int head_dim, float epsilon) {
+  float squares = 0;
+  for (int d = 2 * Lane(); d < head_dim; d += 64) {
+    const float low = Load(head + d), high = Load(head + d + 1);
+    squares = Fma(high, high, Fma(low, low, squares));
+  }
+  BW_UNROLL
+  for (int mask = 16; mask > 0; mask /= 2) squares += ShuffleXor(squares, mask);
+  return 1.0f / Sqrt(squares / static_cast<float>(head_dim) + epsilon);
+}
+
 // A warp a head of a row; a lane the values d, d + 1 and, with RoPE, those head_dim / 2 on. `half` is
 // head_dim / 2.
 BW_DEVICE void StoreHead(const StoreKvArgs& args, int row, int head, bool is_query, int position,
@@ -80,14 +95,19 @@ BW_DEVICE void StoreHead(const StoreKvArgs& args, int row, int head, bool is_que
   const float* cosines = args.cosines + static_cast<int64_t>(position) * half;
   const float* sines = args.sines + static_cast<int64_t>(position) * half;
   const bool rope = args.cosines != nullptr;
+  const float* norm = is_query ? args.query_norm : args.key_norm;
+  const float factor = norm != nullptr ? HeadFactor(from, args.head_dim, args.epsilon) : 1.0f;
+  const auto value = [&](int i) {
+    return norm != nullptr ? Load(from + i) * factor * Load(norm + i) : Load(from + i);
+  };
   for (int d = 2 * Lane(); d < (rope ? half : args.head_dim); d += 64) {
     // With an odd half the last lane has one value on each side.
     const int count = rope && d + 1 == half ? 1 : 2;
     float low[2] = {0, 0}, high[2] = {0, 0};
     for (int j = 0; j < count; ++j) {
-      low[j] = Load(from + d + j);
+      low[j] = value(d + j);
       if (!rope) continue;
-      high[j] = Load(from + d + half + j);
+      high[j] = value(d + half + j);
       Rotate(low[j], high[j], Load(cosines + d + j), Load(sines + d + j));
     }
     if (is_query) {

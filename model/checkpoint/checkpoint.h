@@ -33,6 +33,8 @@ enum class TensorRole : uint8_t {
   kDown,             // [hidden, ffn]
   kFinalNorm,        // [hidden]
   kHead,             // [vocab, hidden]; a tied checkpoint gives its embedding
+  kQueryNorm,        // [head_dim], of each query head, before RoPE
+  kKeyNorm,          // [head_dim], likewise
 };
 
 struct TensorKey {

@@ -36,6 +36,10 @@ absl::string_view RoleName(TensorRole role) {
       return "final norm";
     case TensorRole::kHead:
       return "head";
+    case TensorRole::kQueryNorm:
+      return "query norm";
+    case TensorRole::kKeyNorm:
+      return "key norm";
   }
   return "unknown tensor";
 }

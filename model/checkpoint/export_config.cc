@@ -11,6 +11,7 @@
 #include "model/checkpoint/file_mapping.h"
 #include "model/checkpoint/quantization_settings.h"
 #include "model/json_object.h"
+#include "model/option_names.h"
 
 namespace bellwether {
 namespace {
@@ -62,13 +63,19 @@ absl::StatusOr<Json> RopeScaling(const ModelConfig& config) {
 }
 
 absl::StatusOr<Json> MakeLlama(const ModelConfig& config) {
-  if (config.qkv_bias != config.attention_output_bias) {
+  const bool llama = config.architecture == Architecture::kLlama;
+  const bool qwen2 = config.architecture == Architecture::kQwen2;
+  if ((qwen2 && !config.qkv_bias) || (config.mlp_bias && !llama)) {
+    return absl::UnimplementedError("it has other biases than its family, which config.json has no word for");
+  }
+  if (config.attention_output_bias != (config.qkv_bias && !qwen2)) {
     return absl::UnimplementedError(
         "it has biases for queries, keys and values but not for what attention gives, or the other way "
         "round; config.json has one word for both (attention_bias)");
   }
-  Json json = Json::object({{"architectures", Json::array({"LlamaForCausalLM"})},
-                            {"model_type", "llama"},
+  const char* class_name = llama ? "LlamaForCausalLM" : qwen2 ? "Qwen2ForCausalLM" : "Qwen3ForCausalLM";
+  Json json = Json::object({{"architectures", Json::array({class_name})},
+                            {"model_type", std::string(Name(config.architecture))},
                             {"hidden_act", "silu"},
                             {"hidden_size", config.hidden},
                             {"intermediate_size", config.ffn},
@@ -78,9 +85,9 @@ absl::StatusOr<Json> MakeLlama(const ModelConfig& config) {
                             {"head_dim", config.head_dim},
                             {"max_position_embeddings", config.max_positions},
                             {"rms_norm_eps", config.norm_epsilon},
-                            {"rope_theta", config.rope_theta},
-                            {"attention_bias", config.qkv_bias},
-                            {"mlp_bias", config.mlp_bias}});
+                            {"rope_theta", config.rope_theta}});
+  if (!qwen2) json["attention_bias"] = config.qkv_bias;
+  if (llama) json["mlp_bias"] = config.mlp_bias;
   BW_ASSIGN_OR_RETURN(Json scaling, RopeScaling(config));
   if (!scaling.is_null()) json["rope_scaling"] = std::move(scaling);
   return json;

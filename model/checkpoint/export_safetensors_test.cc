@@ -94,9 +94,9 @@ void ExpectSameAfterwards(const std::string& path, ReadOptions read = {}, int64_
 }
 
 TEST(ExportSafetensorsTest, EveryTensorKeepsItsTypeAndBits) {
-  for (const std::string name :
-       {"llama-mha", "llama-gqa-sharded-bf16", "llama-mqa-tied", "llama-old-fp16", "llama-biased",
-        "llama-rope-v5-bf16", "bloom-5-heads-aliases", "bloom-6-heads-bf16"})
+  for (const std::string name : {"llama-mha", "llama-gqa-sharded-bf16", "llama-mqa-tied", "llama-old-fp16",
+                                 "llama-biased", "llama-rope-v5-bf16", "bloom-5-heads-aliases",
+                                 "bloom-6-heads-bf16", "mistral-window", "qwen2-tied", "qwen3-wide-heads"})
     ExpectSameAfterwards(kModels + name);
 }
 

@@ -30,6 +30,8 @@ constexpr NamedRole kLayer[] = {
     {"attn_q", TensorRole::kQuery},
     {"attn_k", TensorRole::kKey},
     {"attn_v", TensorRole::kValue},
+    {"attn_q_norm", TensorRole::kQueryNorm},
+    {"attn_k_norm", TensorRole::kKeyNorm},
     {kFused, TensorRole::kQuery},
     {"attn_output", TensorRole::kAttentionOutput},
     {"ffn_norm", TensorRole::kMlpNorm},
@@ -95,7 +97,7 @@ absl::Status AddTensor(const BlockTensor& tensor, const std::shared_ptr<const Fi
   }
   BW_ASSIGN_OR_RETURN(StoredTensor stored, StoreTensor(tensor, file, source));
   if (name->fused_qkv) return AddFused(stored, name->key, config, table);
-  // LLaMA's query and key rows are stored with the two halves of each head interleaved.
+  // LLaMA's query and key rows are stored with the two halves of each head interleaved; Qwen's are not.
   const bool rotated = name->key.role == TensorRole::kQuery || name->key.role == TensorRole::kKey;
   if (rotated && config.architecture == Architecture::kLlama) {
     stored.rows = {.head_rows = config.head_dim, .head_stride = config.head_dim, .interleaved = true};

@@ -184,8 +184,8 @@ TEST(GgufCheckpointTest, WhatChangesTheMathsIsRefusedByName) {
               HasSubstr("'llama.attention.value_length' differs"));
   EXPECT_THAT(Refusal([](GgufWriter& w) { w.AddRaw("split.count", 2, Bytes(uint16_t{3})); }),
               HasSubstr("one of 3 parts"));
-  EXPECT_THAT(Refusal([](GgufWriter& w) { AddF32(w, "blk.0.attn_q_norm.weight", {4}); }),
-              HasSubstr("'blk.0.attn_q_norm.weight' is not known"));
+  EXPECT_THAT(Refusal([](GgufWriter& w) { AddF32(w, "blk.0.attn_sub_norm.weight", {4}); }),
+              HasSubstr("'blk.0.attn_sub_norm.weight' is not known"));
   EXPECT_THAT(Refusal([](GgufWriter& w) {
                 AddF32(w, "blk.1.attn_q.weight", {8, 8});
               }),
@@ -199,8 +199,8 @@ TEST(GgufCheckpointTest, WhatChangesTheMathsIsRefusedByName) {
 
 TEST(GgufCheckpointTest, MissingKeysAndTensorsAreNamed) {
   GgufWriter other;
-  other.Add("general.architecture", std::string("qwen2"));
-  EXPECT_THAT(Open(other).status().message(), HasSubstr("architecture 'qwen2' are not supported"));
+  other.Add("general.architecture", std::string("gpt2"));
+  EXPECT_THAT(Open(other).status().message(), HasSubstr("architecture 'gpt2' are not supported"));
   GgufWriter nothing;
   nothing.Add("general.architecture", std::string("llama"));
   EXPECT_THAT(Open(nothing).status().message(), HasSubstr("'llama.embedding_length' is missing"));

@@ -121,6 +121,7 @@ double ReadRopeScaling(ArchitectureKeys& keys) {
   return 1;  // YaRN by a factor of 1 changes nothing
 }
 
+// LLaMA and its relatives.
 void ReadLlama(const GgufFile& gguf, ArchitectureKeys& keys, ModelConfig& config) {
   config.kv_heads = keys.Dimension("attention.head_count_kv", kHeadsMax, config.heads);
   config.head_dim =
@@ -143,10 +144,10 @@ void ReadLlama(const GgufFile& gguf, ArchitectureKeys& keys, ModelConfig& config
   config.qkv_bias = FindTensor(gguf, "blk.0.attn_q.bias") != nullptr;
   config.attention_output_bias = FindTensor(gguf, "blk.0.attn_output.bias") != nullptr;
   config.mlp_bias = FindTensor(gguf, "blk.0.ffn_up.bias") != nullptr;
+  config.head_norm = config.architecture == Architecture::kQwen3;
 }
 
 void ReadBloom(ArchitectureKeys& keys, ModelConfig& config) {
-  config.architecture = Architecture::kBloom;
   config.kv_heads = config.heads;
   if (keys.Dimension("attention.head_count_kv", kHeadsMax, config.heads) != config.heads) {
     keys.Fail("attention.head_count_kv", "differs from the head count, which BLOOM has not");
@@ -198,9 +199,10 @@ absl::Status ReadTokenIds(const GgufFile& gguf, ModelConfig& config) {
 absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf, absl::Span<const std::byte> file) {
   BW_ASSIGN_OR_RETURN(const std::string name, gguf.Text("general.architecture"));
   const std::optional<Architecture> architecture = FindArchitecture(name);
-  if (!architecture) {
-    return absl::UnimplementedError(
-        absl::StrCat("models of architecture '", name, "' are not supported; 'llama' and 'bloom' are"));
+  if (!architecture || architecture == Architecture::kMistral) {
+    return absl::UnimplementedError(absl::StrCat("models of architecture '", name,
+                                                 "' are not supported; supported are llama (Mistral too), "
+                                                 "bloom, qwen2, qwen3"));
   }
   BW_ASSIGN_OR_RETURN(const std::optional<int64_t> parts, gguf.Integer("split.count"));
   if (parts.value_or(1) > 1) {
@@ -209,22 +211,21 @@ absl::StatusOr<ModelConfig> ReadGgufConfig(const GgufFile& gguf, absl::Span<cons
   }
   ArchitectureKeys keys(gguf, name);
   ModelConfig config;
+  config.architecture = *architecture;
   config.hidden = keys.Dimension("embedding_length", kHiddenMax);
   config.layers = keys.Dimension("block_count", kLayersMax);
   config.ffn = keys.Dimension("feed_forward_length", kFfnMax);
   config.heads = keys.Dimension("attention.head_count", kHeadsMax);
   config.max_positions = keys.Dimension("context_length", 1 << 30);
-  switch (*architecture) {
-    case Architecture::kLlama:
-      ReadLlama(gguf, keys, config);
-      break;
-    case Architecture::kBloom:
-      ReadBloom(keys, config);
-      break;
+  const bool bloom = config.architecture == Architecture::kBloom;
+  if (bloom) {
+    ReadBloom(keys, config);
+  } else {
+    ReadLlama(gguf, keys, config);
   }
   for (const ForeignKey& key : kForeignKeys) keys.RefuseUnless(key.name, key.neutral);
   BW_RETURN_IF_ERROR(keys.status());
-  if (architecture == Architecture::kLlama) BW_RETURN_IF_ERROR(ReadRopeFactors(gguf, file, config));
+  if (!bloom) BW_RETURN_IF_ERROR(ReadRopeFactors(gguf, file, config));
   BW_RETURN_IF_ERROR(ReadTokenIds(gguf, config));
   const BlockTensor* embedding = FindTensor(gguf, "token_embd.weight");
   if (embedding == nullptr) return absl::InvalidArgumentError("tensor 'token_embd.weight' is missing");

@@ -23,6 +23,8 @@ constexpr NamedRole kLlamaLayer[] = {
     {"self_attn.q_proj", TensorRole::kQuery},
     {"self_attn.k_proj", TensorRole::kKey},
     {"self_attn.v_proj", TensorRole::kValue},
+    {"self_attn.q_norm", TensorRole::kQueryNorm},
+    {"self_attn.k_norm", TensorRole::kKeyNorm},
     {"self_attn.o_proj", TensorRole::kAttentionOutput},
     {"post_attention_layernorm", TensorRole::kMlpNorm},
     {"mlp.gate_proj", TensorRole::kGate},
@@ -115,7 +117,7 @@ std::optional<bool> TakeWeightOrBias(std::string_view& name) {
 }
 
 std::string HuggingFaceNameOf(Architecture architecture, const TensorKey& key) {
-  const bool llama = architecture == Architecture::kLlama;
+  const bool llama = architecture != Architecture::kBloom;
   const bool fused = !llama && (key.role == TensorRole::kKey || key.role == TensorRole::kValue);
   const TensorRole role = fused ? TensorRole::kQuery : key.role;
   const char* end = key.bias ? ".bias" : ".weight";
@@ -128,7 +130,7 @@ std::string HuggingFaceNameOf(Architecture architecture, const TensorKey& key) {
 }
 
 std::optional<HuggingFaceName> ParseHuggingFaceName(Architecture architecture, std::string_view name) {
-  const bool llama = architecture == Architecture::kLlama;
+  const bool llama = architecture != Architecture::kBloom;
   const std::string_view prefix = llama ? "model." : "transformer.";
   if (name.starts_with(prefix)) name.remove_prefix(prefix.size());
   HuggingFaceName result;

@@ -218,9 +218,9 @@ TEST(HuggingFaceTest, TensorsThatDoNotFitTheConfigAreRefusedByName) {
               }),
               HasSubstr("lies beyond the 1 layers"));
   EXPECT_THAT(Refusal([](auto& t) {
-                t.push_back({"model.layers.0.self_attn.q_norm.weight", {4}});
+                t.push_back({"model.layers.0.pre_feedforward_layernorm.weight", {4}});
               }),
-              HasSubstr("'model.layers.0.self_attn.q_norm.weight' is not known"));
+              HasSubstr("'model.layers.0.pre_feedforward_layernorm.weight' is not known"));
   EXPECT_THAT(Refusal([](auto& t) {
                 t.push_back({"layers.0.self_attn.q_proj.weight", {8, 8}});
               }),

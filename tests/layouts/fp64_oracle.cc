@@ -55,6 +55,10 @@ Fp64Oracle::Fp64Oracle(const Checkpoint& checkpoint, Quantize quantize) : config
     Layer& layer = layers_.emplace_back();
     layer.attention_norm = ReadNorm(checkpoint, TensorRole::kAttentionNorm, i);
     layer.mlp_norm = ReadNorm(checkpoint, TensorRole::kMlpNorm, i);
+    if (config_.head_norm) {
+      layer.query_norm = ReadNorm(checkpoint, TensorRole::kQueryNorm, i);
+      layer.key_norm = ReadNorm(checkpoint, TensorRole::kKeyNorm, i);
+    }
     layer.query = matrix(TensorRole::kQuery, i);
     layer.key = matrix(TensorRole::kKey, i);
     layer.value = matrix(TensorRole::kValue, i);
@@ -128,6 +132,13 @@ Vector Fp64Oracle::Normed(const Vector& x, const Norm& norm) const {
   return out;
 }
 
+void Fp64Oracle::NormHeads(const Norm& norm, Vector& heads) const {
+  for (auto head = heads.begin(); head != heads.end(); head += config_.head_dim) {
+    const Vector normed = Normed(Vector(head, head + config_.head_dim), norm);
+    std::copy(normed.begin(), normed.end(), head);
+  }
+}
+
 Vector Fp64Oracle::Multiply(const Matrix& matrix, const Vector& x, const std::vector<int64_t>& bounds,
                             int* close_calls) {
   Vector input = x;
@@ -188,6 +199,7 @@ void Fp64Oracle::RunLayer(const Layer& layer, int64_t position, Cache& cache, Ve
                           int* close_calls) const {
   Vector normed = Normed(residual, layer.attention_norm);
   Vector query = Multiply(layer.query, normed, close_calls), key = Multiply(layer.key, normed, close_calls);
+  if (config_.head_norm) NormHeads(layer.query_norm, query), NormHeads(layer.key_norm, key);
   if (!config_.alibi) Rotate(query, position), Rotate(key, position);
   cache.keys.push_back(std::move(key));
   cache.values.push_back(Multiply(layer.value, normed, close_calls));

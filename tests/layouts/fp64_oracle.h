@@ -42,6 +42,7 @@ class Fp64Oracle {
   };
   struct Layer {
     Norm attention_norm, mlp_norm;
+    Norm query_norm, key_norm;  // of heads; without weight where there is none
     Matrix query, key, value, attention_output, gate, up, down;
   };
   // What was computed at the positions before.
@@ -54,6 +55,7 @@ class Fp64Oracle {
   static Norm ReadNorm(const Checkpoint& checkpoint, TensorRole role, int32_t layer);
 
   Vector Normed(const Vector& x, const Norm& norm) const;
+  void NormHeads(const Norm& norm, Vector& heads) const;
   // `bounds`: of the slices along the columns.
   static Vector Multiply(const Matrix& matrix, const Vector& x, const std::vector<int64_t>& bounds,
                          int* close_calls);

@@ -32,11 +32,14 @@ constexpr char kLlama[] = "random:llama?hidden=120,layers=3,heads=5,kv_heads=1,h
 constexpr char kGrouped[] =
     "random:llama?hidden=128,layers=3,heads=8,kv_heads=2,head_dim=32,ffn=512,vocab=160";
 constexpr char kBloom[] = "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=151";
+// As kGrouped, with normalised heads and biases.
+constexpr char kQwen3[] =
+    "random:qwen3?hidden=128,layers=3,heads=8,kv_heads=2,head_dim=32,ffn=512,vocab=160,bias=1";
 
 std::vector<Subject> AllSubjects() {
   std::vector<Subject> subjects;
   for (const auto& [name, shape] :
-       {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kGrouped}, {"bloom", kBloom}}) {
+       {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kGrouped}, {"bloom", kBloom}, {"qwen3", kQwen3}}) {
     const std::string prefix = name;
     subjects.push_back({prefix + "_fp32", std::string(shape) + ":fp32", DType::kF32});
     subjects.push_back({prefix + "_fp16", std::string(shape) + ":fp16", DType::kBF16});
@@ -51,7 +54,7 @@ std::vector<Subject> AllSubjects() {
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects = AllSubjects();
   if (TestEveryLayout()) return subjects;
-  constexpr std::string_view kNames[] = {"llama_mqa_bf16", "llama_gqa_int4", "bloom_int8", "llama_mqa_fp32"};
+  constexpr std::string_view kNames[] = {"llama_mqa_bf16", "qwen3_int4", "bloom_int8", "llama_mqa_fp32"};
   std::erase_if(subjects, [&](const Subject& subject) {
     return std::find(std::begin(kNames), std::end(kNames), subject.name) == std::end(kNames);
   });
@@ -188,7 +191,7 @@ TEST_P(GpuEquality, Layouts) {
       {.stages = 2, .ranks = 3, .step_tokens = 13},
       {.streamed_layers = 3},
       {.stages = 2, .ranks = 2, .streamed_layers = 1, .home = WeightHome::kDrive}};
-  if (GetParam().name == "llama_gqa_int4") {
+  if (GetParam().name == "qwen3_int4") {
     variants.push_back({.card = kLargeHopper, .lengths = kFewLengths});
     variants.push_back({.card = kSmallBlackwell, .lengths = kFewLengths});
   }

@@ -32,11 +32,14 @@ void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; 
 constexpr char kLlama[] = "random:llama?hidden=120,layers=4,heads=5,kv_heads=1,head_dim=24,ffn=200,vocab=173";
 constexpr char kLlamaGrouped[] = "random:llama?hidden=96,layers=3,heads=6,kv_heads=3,ffn=172,vocab=160";
 constexpr char kBloom[] = "random:bloom?hidden=100,layers=3,heads=5,ffn=400,vocab=151";
+// Normalised heads, and biases.
+constexpr char kQwen3[] =
+    "random:qwen3?hidden=60,layers=3,heads=6,kv_heads=2,head_dim=20,ffn=172,vocab=160,bias=1";
 
 std::vector<Subject> Subjects() {
   std::vector<Subject> subjects;
   for (const auto& [name, shape] :
-       {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kLlamaGrouped}, {"bloom", kBloom}}) {
+       {std::pair{"llama_mqa", kLlama}, {"llama_gqa", kLlamaGrouped}, {"bloom", kBloom}, {"qwen3", kQwen3}}) {
     const std::string prefix = name;
     subjects.push_back({prefix + "_fp32", std::string(shape) + ":fp32", DType::kF32});
     subjects.push_back({prefix + "_bf16", std::string(shape) + ":bf16", DType::kBF16});

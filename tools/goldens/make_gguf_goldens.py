@@ -82,6 +82,11 @@ class LlamaCase:
     prompt: int = 70
     rope_scaling: dict | None = None
     rope_theta: float = 10000.0
+    architecture: str = "llama"
+
+    @property
+    def permuted(self) -> bool:
+        return self.architecture == "llama"
 
 
 LLAMA_CASES = [
@@ -97,6 +102,12 @@ LLAMA_CASES = [
         dict(q=Q.F32, k=Q.F16, v=Q.BF16, o=Q.F16, gate=Q.F16, up=Q.BF16, down=Q.F16)], Q.BF16, None, 100,
         dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
              original_max_position_embeddings=256), 500000.0),
+    LlamaCase("gguf-qwen2-mixed", 64, 4, 2, 16, 64, [
+        dict(q=Q.Q8_0, k=Q.Q5_1, v=Q.Q8_0, o=Q.Q4_1, gate=Q.Q5_0, up=Q.Q4_0, down=Q.Q8_0)], Q.Q8_0, Q.Q8_0, 60,
+        rope_theta=1000000.0, architecture="qwen2"),
+    LlamaCase("gguf-qwen3-mixed", 32, 4, 2, 16, 64, [
+        dict(q=Q.Q5_0, k=Q.Q8_0, v=Q.F16, o=Q.Q8_0, gate=Q.Q4_1, up=Q.Q5_1, down=Q.Q4_0)], Q.Q8_0, Q.Q8_0, 60,
+        rope_theta=1000000.0, architecture="qwen3"),
 ]
 
 
@@ -114,6 +125,10 @@ def llama_tensors(case: LlamaCase, rng: np.random.Generator) -> dict[str, Tensor
             tensors[f"blk.{i}.{norm}.weight"] = make_tensor(Q.F32, (case.hidden,), 0.2, rng, mean=1.0)
         for key, (name, rows, columns, gain) in shapes.items():
             tensors[f"blk.{i}.{name}.weight"] = make_tensor(kinds[key], (rows, columns), gain / columns ** 0.5, rng)
+            if case.architecture == "qwen2" and key in "qkv":
+                tensors[f"blk.{i}.{name}.bias"] = make_tensor(Q.F32, (rows,), 0.3, rng)
+            if case.architecture == "qwen3" and key in "qk":
+                tensors[f"blk.{i}.{name}_norm.weight"] = make_tensor(Q.F32, (case.head_dim,), 0.2, rng, mean=1.0)
     tensors["output_norm.weight"] = make_tensor(Q.F32, (case.hidden,), 0.2, rng, mean=1.0)
     if case.output is not None:
         tensors["output.weight"] = make_tensor(case.output, (VOCAB, case.hidden), 3.0 / case.hidden ** 0.5, rng)
@@ -122,7 +137,8 @@ def llama_tensors(case: LlamaCase, rng: np.random.Generator) -> dict[str, Tensor
 
 def llama_model(case: LlamaCase, tensors: dict[str, Tensor]):
     rope = {"rope_theta": case.rope_theta, **(case.rope_scaling or {"rope_type": "default"})}
-    config = transformers.LlamaConfig(
+    config = transformers.AutoConfig.for_model(
+        case.architecture,
         vocab_size=VOCAB, hidden_size=case.hidden, intermediate_size=case.ffn, num_hidden_layers=len(case.kinds),
         num_attention_heads=case.heads, num_key_value_heads=case.kv_heads, head_dim=case.head_dim,
         max_position_embeddings=512, rms_norm_eps=1e-5, rope_parameters=rope,
@@ -130,26 +146,27 @@ def llama_model(case: LlamaCase, tensors: dict[str, Tensor]):
     names = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head",
              "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm", "attn_q": "self_attn.q_proj",
              "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj", "attn_output": "self_attn.o_proj",
+             "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
              "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj"}
     state = {}
     for name, tensor in tensors.items():
         values = tensor.values
-        if "attn_q." in name:
+        if case.permuted and "attn_q." in name:
             values = unpermute(values, case.heads)
-        if "attn_k." in name:
+        if case.permuted and "attn_k." in name:
             values = unpermute(values, case.kv_heads)
         parts = name.split(".")
         full = names[parts[0]] if parts[0] != "blk" else f"model.layers.{parts[1]}.{names[parts[2]]}"
         state[f"{full}.{parts[-1]}"] = torch.from_numpy(values.copy())
     if case.output is None:
         state["lm_head.weight"] = state["model.embed_tokens.weight"]
-    model = transformers.LlamaForCausalLM(config).float().eval()
+    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
     model.load_state_dict(state, strict=True)
     return model
 
 
 def write_llama(case: LlamaCase, tensors: dict[str, Tensor], model, path: pathlib.Path) -> None:
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, case.architecture)
     writer.add_name(case.name)
     writer.add_context_length(512)
     writer.add_embedding_length(case.hidden)
@@ -160,7 +177,8 @@ def write_llama(case: LlamaCase, tensors: dict[str, Tensor], model, path: pathli
     if case.head_dim * case.heads != case.hidden:
         writer.add_key_length(case.head_dim)
         writer.add_value_length(case.head_dim)
-    writer.add_rope_dimension_count(case.head_dim)
+    if case.architecture == "llama":
+        writer.add_rope_dimension_count(case.head_dim)
     writer.add_rope_freq_base(case.rope_theta)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(VOCAB)
@@ -243,10 +261,13 @@ def write_bloom(tensors: dict[str, Tensor], _model, path: pathlib.Path) -> None:
     finish(writer, tensors)
 
 
-def check_against_transformers_reader(directory: pathlib.Path, token_ids: list[int], logits: np.ndarray) -> None:
+def check_against_transformers_reader(directory: pathlib.Path, head_dim: int | None, token_ids: list[int],
+                                      logits: np.ndarray) -> None:
     """transformers reads GGUF too: an independent word on the row orders (it knows no rope_freqs, though)."""
     config = transformers.AutoConfig.from_pretrained(directory, gguf_file="model.gguf")
     config.vocab_size = VOCAB
+    if head_dim is not None:
+        config.head_dim = head_dim  # it passes over Qwen 3's attention.key_length
     model = transformers.AutoModelForCausalLM.from_pretrained(
         directory, config=config, gguf_file="model.gguf", dtype=torch.float32, attn_implementation="eager").eval()
     again = golden_io.logits_of(model, token_ids)[golden_io.positions_to_keep(len(token_ids))].numpy()
@@ -261,11 +282,12 @@ class Maker:
     model: Callable  # of the tensors
     write: Callable  # tensors, model, path
     transformers_reads_it: bool = True
+    head_dim: int | None = None
 
 
 def makers() -> list[Maker]:
     llama = [Maker(case.name, case.prompt, partial(llama_tensors, case), partial(llama_model, case),
-                   partial(write_llama, case), case.rope_scaling is None) for case in LLAMA_CASES]
+                   partial(write_llama, case), case.rope_scaling is None, case.head_dim) for case in LLAMA_CASES]
     return llama + [Maker("gguf-bloom-mixed", 70, bloom_tensors, bloom_model, write_bloom)]
 
 
@@ -283,7 +305,7 @@ def make(maker: Maker) -> None:
         maker.write(tensors, model, directory / "model.gguf")
         golden_io.write_golden(directory, golden, logits)
         if maker.transformers_reads_it:
-            check_against_transformers_reader(directory, token_ids, logits)
+            check_against_transformers_reader(directory, maker.head_dim, token_ids, logits)
         return
     raise RuntimeError(f"{maker.name}: no seed gave a clear and varied greedy continuation")
 

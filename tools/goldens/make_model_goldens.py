@@ -1,4 +1,4 @@
-"""Makes tests/goldens/models/{llama,bloom}-*: small random checkpoints and their logits from transformers in fp32.
+"""Makes tests/goldens/models/{llama,bloom,mistral,qwen}*-*: small random checkpoints and their logits from transformers in fp32.
 
     python3 -m venv VENV && VENV/bin/pip install -r tools/goldens/requirements.txt
     VENV/bin/python tools/goldens/make_model_goldens.py [NAME ...]
@@ -34,7 +34,8 @@ class Case:
     vocab_rows: int | None = None  # where it differs from config.json's vocab_size
 
 
-def llama_shapes(hidden, ffn, layers, heads, kv_heads, head_dim, vocab, tied, attention_bias=False, mlp_bias=False):
+def llama_shapes(hidden, ffn, layers, heads, kv_heads, head_dim, vocab, tied, attention_bias=False, mlp_bias=False,
+                 qkv_bias=False, head_norm=False):
     shapes = {"model.embed_tokens.weight": (vocab, hidden)}
     for i in range(layers):
         p = f"model.layers.{i}."
@@ -49,8 +50,11 @@ def llama_shapes(hidden, ffn, layers, heads, kv_heads, head_dim, vocab, tied, at
         }
         for name, shape in linear.items():
             shapes[p + name + ".weight"] = shape
-            if attention_bias if name.startswith("self_attn") else mlp_bias:
+            qkv = name.startswith("self_attn") and not name.endswith("o_proj")
+            if (qkv and qkv_bias) or (attention_bias if name.startswith("self_attn") else mlp_bias):
                 shapes[p + name + ".bias"] = shape[:1]
+        if head_norm:
+            shapes[p + "self_attn.q_norm.weight"] = shapes[p + "self_attn.k_norm.weight"] = (head_dim,)
         shapes[p + "input_layernorm.weight"] = (hidden,)
         shapes[p + "post_attention_layernorm.weight"] = (hidden,)
     shapes["model.norm.weight"] = (hidden,)
@@ -219,6 +223,38 @@ def llama_rope_cases() -> list[Case]:
     ]
 
 
+def relative_config(family: str, **fields) -> dict:
+    """As the family's published files have it."""
+    return {"architectures": [f"{family.capitalize()}ForCausalLM"], "model_type": family, "hidden_act": "silu",
+            "attention_dropout": 0.0, "initializer_range": 0.02, "rms_norm_eps": 1e-6, "use_cache": True,
+            "vocab_size": 96, **fields}
+
+
+def relative_cases() -> list[Case]:
+    # The prompt and the answer together are as long as the window, to the last position.
+    mistral = relative_config("mistral", bos_token_id=1, eos_token_id=2, hidden_size=32, intermediate_size=56,
+                              num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                              max_position_embeddings=512, sliding_window=64, rope_theta=10000.0,
+                              tie_word_embeddings=False, rms_norm_eps=1e-5, torch_dtype="float32")
+    qwen2 = relative_config("qwen2", bos_token_id=94, eos_token_id=95, hidden_size=24, intermediate_size=44,
+                            num_hidden_layers=2, num_attention_heads=6, num_key_value_heads=2, rope_theta=1000000.0,
+                            max_position_embeddings=512, sliding_window=64, max_window_layers=1,
+                            use_sliding_window=False, tie_word_embeddings=True, torch_dtype="float32")
+    qwen3 = relative_config("qwen3", bos_token_id=94, eos_token_id=95, hidden_size=32, intermediate_size=40,
+                            num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+                            attention_bias=False, rope_theta=1000000.0, rope_scaling=None,
+                            max_position_embeddings=512, sliding_window=None, max_window_layers=2,
+                            use_sliding_window=False, tie_word_embeddings=False, torch_dtype="float32")
+    biased = {**qwen3, "attention_bias": True, "torch_dtype": "bfloat16", "num_hidden_layers": 1, "head_dim": 10}
+    return [
+        Case("mistral-window", mistral, llama_shapes(32, 56, 2, 4, 2, 8, 96, tied=False), prompt=48),
+        Case("qwen2-tied", qwen2, llama_shapes(24, 44, 2, 6, 2, 4, 96, tied=True, qkv_bias=True), prompt=80),
+        Case("qwen3-wide-heads", qwen3, llama_shapes(32, 40, 2, 4, 2, 16, 96, tied=False, head_norm=True), prompt=70),
+        Case("qwen3-biased-bf16", biased, llama_shapes(32, 40, 1, 4, 2, 10, 96, tied=False, attention_bias=True,
+                                                       head_norm=True), dtype=torch.bfloat16, prompt=45),
+    ]
+
+
 def bloom_cases() -> list[Case]:
     common = {"model_type": "bloom", "attention_softmax_in_fp32": True, "masked_softmax_fusion": True,
               "bias_dropout_fusion": True, "layer_norm_epsilon": 1e-5, "offset_alibi": 100, "pretraining_tp": 1,
@@ -244,7 +280,7 @@ def bloom_cases() -> list[Case]:
 def main() -> None:
     golden_io.exact_torch()
     wanted = sys.argv[1:]
-    for case in llama_plain_cases() + llama_rope_cases() + bloom_cases():
+    for case in llama_plain_cases() + llama_rope_cases() + relative_cases() + bloom_cases():
         if not wanted or case.name in wanted:
             make(case)
 

@@ -63,7 +63,7 @@ absl::Status DecoderLayer::RunBlock(const LayerWeights& w, int64_t cache_layer, 
   ops_.Multiply(attention_input, {{w.query.get(), w.query_bias, query_.data, query_.stride},
                                   {w.key.get(), w.key_bias, key_.data, key_.stride},
                                   {w.value.get(), w.value_bias, value_.data, value_.stride}});
-  ops_.RotateAndStore(cache_layer, rows, query_, key_, AsConst(value_));
+  ops_.RotateAndStore(cache_layer, rows, w.head_norms, query_, key_, AsConst(value_));
   ops_.Attend(cache_layer, rows, AsConst(query_), attended_);
   BW_RETURN_IF_ERROR(
       AddReduced(*w.attention_output, w.attention_output_bias, AsConst(attended_), tag, residual));

@@ -12,7 +12,7 @@
 
 namespace bellwether {
 
-// One decoder layer on one tensor-parallel rank: LLaMA and BLOOM, steered by the config. Holds scratch, no
+// One decoder layer on one tensor-parallel rank: all families, steered by the config. Holds scratch, no
 // state.
 class DecoderLayer {
  public:

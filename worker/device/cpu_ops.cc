@@ -237,7 +237,15 @@ void CpuOps::MultiplyPrepared(int64_t rows, absl::Span<const Product> products) 
 
 // -- Attention
 
-void CpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key, ConstRows value) {
+void CpuOps::NormHeads(DeviceVector weight, int64_t count, float* heads) {
+  if (weight.empty()) return;
+  const int64_t head_dim = config_.head_dim;
+  const MutableRows rows = {heads, count, head_dim};
+  kernels_.rms_norm(AsConst(rows), weight.data, head_dim, static_cast<float>(config_.norm_epsilon), rows);
+}
+
+void CpuOps::RotateAndStore(int64_t layer, Range rows, const HeadNorms& norms, MutableRows query,
+                            MutableRows key, ConstRows value) {
   const Batch& batch = *batch_;
   const int head_dim = config_.head_dim;
   ForRows(rows.size(), [&](int64_t begin, int64_t end) {
@@ -246,6 +254,8 @@ void CpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
       const int64_t last = std::min<int64_t>(rows.begin + end, run.row + run.count);
       for (int64_t row = first; row < last; ++row) {
         const int64_t own = row - rows.begin;
+        NormHeads(norms.query, heads_.size(), query.row(own));
+        NormHeads(norms.key, kv_heads_.size(), key.row(own));
         if (!config_.alibi) {
           const float* cosines = cosines_.as<float>() + row * (head_dim / 2);
           const float* sines = sines_.as<float>() + row * (head_dim / 2);

@@ -28,7 +28,7 @@ class CpuOps : public DeviceOps {
   void Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out) override;
   void Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) override;
   void Multiply(ConstRows x, absl::Span<const Product> products) override;
-  void RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key,
+  void RotateAndStore(int64_t layer, Range rows, const HeadNorms& norms, MutableRows query, MutableRows key,
                       ConstRows value) override;
   void Attend(int64_t layer, Range rows, ConstRows query, MutableRows out) override;
   void SiluMultiply(MutableRows gate, ConstRows up, int64_t cols) override;
@@ -68,6 +68,8 @@ class CpuOps : public DeviceOps {
   // more.
   void ForRows(int64_t rows, ThreadPool::Body body);
   void MultiplyPrepared(int64_t rows, absl::Span<const Product> products);
+  // In place; nothing where there is no weight.
+  void NormHeads(DeviceVector weight, int64_t count, float* heads);
   // Fills pieces_ and says how many there are.
   int64_t CutAttention(Range rows);
   // `first_row` of the batch is row 0 of `query` and `out`.

@@ -48,6 +48,11 @@ struct NormWeights {
   DeviceVector bias;    // [hidden]
 };
 
+// RMSNorm of each head before RoPE; empty where the model has none.
+struct HeadNorms {
+  DeviceVector query, key;  // [head_dim]
+};
+
 // A weight matrix W [rows, cols] in the memory of a device and in the form its kernels read. Only the device
 // that made it knows more.
 class DeviceMatrix {
@@ -129,11 +134,11 @@ class DeviceOps {
                     MutableRows out) = 0;
   // All matrices have the same number of columns.
   virtual void Multiply(ConstRows x, absl::Span<const Product> products) = 0;
-  // RoPE on the query and key heads of the batch's rows `rows` (row i of each is the batch's row rows.begin +
-  // i), in place, unless the model has ALiBi; then keys and values go to the KV cache of `layer`, counted
-  // from the stage's first.
-  virtual void RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key,
-                              ConstRows value) = 0;
+  // The norms, if there are any, and RoPE on the query and key heads of the batch's rows `rows` (row i of
+  // each is the batch's row rows.begin + i), in place, unless the model has ALiBi; then keys and values go to
+  // the KV cache of `layer`, counted from the stage's first.
+  virtual void RotateAndStore(int64_t layer, Range rows, const HeadNorms& norms, MutableRows query,
+                              MutableRows key, ConstRows value) = 0;
   // softmax(q k + ALiBi) v over the KV cache, for every query head of this rank.
   virtual void Attend(int64_t layer, Range rows, ConstRows query, MutableRows out) = 0;
   // gate = silu(gate) * up

@@ -294,7 +294,8 @@ void GpuOps::Norm(ConstRows x, const NormWeights& weights, int64_t cols, double 
   Launch(Kernel::norm, {x.rows}, gpu::kNormThreads, gpu::kNormSharedBytes, args);
 }
 
-void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key, ConstRows value) {
+void GpuOps::RotateAndStore(int64_t layer, Range rows, const HeadNorms& norms, MutableRows query,
+                            MutableRows key, ConstRows value) {
   prepared_ = {};
   const int64_t half = config_.head_dim / 2;
   const auto* rope = reinterpret_cast<const float*>(rope_.data());
@@ -304,6 +305,8 @@ void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
                           .value = value.data,
                           .query_stride = query.stride,
                           .kv_stride = key.stride,
+                          .query_norm = norms.query.data,
+                          .key_norm = norms.key.data,
                           .cosines = config_.alibi ? nullptr : rope,
                           .sines = config_.alibi ? nullptr : rope + options_.context_tokens * half,
                           .positions = OnDevice<int32_t>(memory_.positions) + rows.begin,
@@ -315,7 +318,8 @@ void GpuOps::RotateAndStore(int64_t layer, Range rows, MutableRows query, Mutabl
                           .heads = static_cast<int32_t>(heads_.size()),
                           .kv_heads = static_cast<int32_t>(kv_heads_.size()),
                           .head_dim = config_.head_dim,
-                          .type = cache_type_});
+                          .type = cache_type_,
+                          .epsilon = static_cast<float>(config_.norm_epsilon)});
 }
 
 // -- Row by row

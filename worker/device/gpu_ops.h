@@ -31,7 +31,7 @@ class GpuOps : public DeviceOps {
   void Embed(const DeviceMatrix& embedding, TokenId first, MutableRows out) override;
   void Norm(ConstRows x, const NormWeights& weights, int64_t cols, double epsilon, MutableRows out) override;
   void Multiply(ConstRows x, absl::Span<const Product> products) override;
-  void RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key,
+  void RotateAndStore(int64_t layer, Range rows, const HeadNorms& norms, MutableRows query, MutableRows key,
                       ConstRows value) override;
   void Attend(int64_t layer, Range rows, ConstRows query, MutableRows out) override;
   void SiluMultiply(MutableRows gate, ConstRows up, int64_t cols) override;

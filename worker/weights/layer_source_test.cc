@@ -60,7 +60,7 @@ class TellingOps : public DeviceOps {
   void Embed(const DeviceMatrix&, TokenId, MutableRows) override {}
   void Norm(ConstRows, const NormWeights&, int64_t, double, MutableRows) override {}
   void Multiply(ConstRows, absl::Span<const Product>) override {}
-  void RotateAndStore(int64_t, Range, MutableRows, MutableRows, ConstRows) override {}
+  void RotateAndStore(int64_t, Range, const HeadNorms&, MutableRows, MutableRows, ConstRows) override {}
   void Attend(int64_t, Range, ConstRows, MutableRows) override {}
   void SiluMultiply(MutableRows, ConstRows, int64_t) override {}
   void Gelu(MutableRows, int64_t) override {}

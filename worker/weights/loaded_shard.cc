@@ -20,6 +20,10 @@ LayerField FieldOf(LayerWeights& layer, TensorRole role) {
       return {.matrix = &layer.key, .bias = &layer.key_bias};
     case TensorRole::kValue:
       return {.matrix = &layer.value, .bias = &layer.value_bias};
+    case TensorRole::kQueryNorm:
+      return {.vector = &layer.head_norms.query};
+    case TensorRole::kKeyNorm:
+      return {.vector = &layer.head_norms.key};
     case TensorRole::kAttentionOutput:
       return {.matrix = &layer.attention_output, .bias = &layer.attention_output_bias};
     case TensorRole::kMlpNorm:

@@ -28,6 +28,7 @@ struct LayerWeights {
   std::unique_ptr<DeviceMatrix> query;       // [own query heads * head_dim, hidden]
   std::unique_ptr<DeviceMatrix> key, value;  // [own kv heads * head_dim, hidden]
   DeviceVector query_bias, key_bias, value_bias;
+  HeadNorms head_norms;
   std::unique_ptr<DeviceMatrix> attention_output;  // [hidden, own query heads * head_dim], row-parallel
   DeviceVector attention_output_bias;              // [hidden], added once after the reduction
   NormWeights mlp_norm;

@@ -106,9 +106,10 @@ class FarOps : public DeviceOps {
     }
     Later([this, x, near = std::move(near)] { cpu_->Multiply(Near(x), near); });
   }
-  void RotateAndStore(int64_t layer, Range rows, MutableRows query, MutableRows key,
+  void RotateAndStore(int64_t layer, Range rows, const HeadNorms& norms, MutableRows query, MutableRows key,
                       ConstRows value) override {
-    Later([=, this] { cpu_->RotateAndStore(layer, rows, Near(query), Near(key), Near(value)); });
+    const HeadNorms near = {Near(norms.query), Near(norms.key)};
+    Later([=, this] { cpu_->RotateAndStore(layer, rows, near, Near(query), Near(key), Near(value)); });
   }
   void Attend(int64_t layer, Range rows, ConstRows query, MutableRows out) override {
     Later([=, this] { cpu_->Attend(layer, rows, Near(query), Near(out)); });
