@@ -1,5 +1,6 @@
 #include "model/chat_template/chat_template.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -34,6 +35,16 @@ std::string_view DropTrailingSpace(std::string_view text) {
   return text;
 }
 
+// What is left of a past answer when the thoughts before it are forgotten.
+std::string_view WithoutThoughts(const ChatTemplate& t, std::string_view content) {
+  if (t.thoughts_end == nullptr) return content;
+  const size_t at = content.rfind(t.thoughts_end);
+  if (at == std::string_view::npos) return content;
+  content.remove_prefix(at + std::string_view(t.thoughts_end).size());
+  content.remove_prefix(std::min(content.find_first_not_of('\n'), content.size()));
+  return content;
+}
+
 // Builds the pieces, joining neighbours of the same kind.
 class Renderer {
  public:
@@ -60,6 +71,7 @@ class Renderer {
   void Assistant(std::string_view content) {
     after_system_ = false;
     Own(template_.assistant_before);
+    content = WithoutThoughts(template_, content);
     Given(template_.trims ? DropTrailingSpace(DropLeadingSpace(content)) : content);
     Own(template_.assistant_after);
   }
@@ -153,11 +165,16 @@ absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
                                         absl::Span<const ChatMessage> messages) {
   BW_RETURN_IF_ERROR(CheckOrder(chat_template, messages));
   Renderer renderer(chat_template);
-  if (messages[0].role != "system" && chat_template.default_system != nullptr) {
-    renderer.System(chat_template.default_system);
-  }
-  for (const ChatMessage& message : messages) {
-    if (message.role == "system") renderer.System(message.content);
+  const bool given = messages[0].role == "system";
+  const char* default_system = chat_template.default_system;
+  const std::string* system = given ? &messages[0].content : nullptr;
+  const auto write_system = [&] {
+    if (system != nullptr) renderer.System(*system);
+    if (system == nullptr && default_system != nullptr) renderer.System(default_system);
+  };
+  if (!chat_template.system_in_last_turn) write_system();
+  for (const ChatMessage& message : messages.subspan(given ? 1 : 0)) {
+    if (chat_template.system_in_last_turn && &message == &messages.back()) write_system();
     if (message.role == "user") renderer.User(message.content);
     if (message.role == "assistant") renderer.Assistant(message.content);
   }

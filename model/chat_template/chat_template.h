@@ -47,6 +47,10 @@ struct ChatTemplate {
       nullptr;  // the content where no system message is given; nullptr: no system part
   const char* user_after_system = nullptr;  // instead of user_before for the turn after a system part
 
+  bool system_in_last_turn = false;  // the system part stands in the last turn, not in the first
+  const char* thoughts_end =
+      nullptr;  // a past answer is written from behind the last of these, if it has one
+
   bool add_special_tokens = true;  // BOS as the tokenizer says; false where the family has none or spells it
   bool trims = false;              // whitespace around contents is dropped
   bool any_order = false;          // turns need not alternate
@@ -68,7 +72,7 @@ const ChatTemplate* FindChatTemplate(std::string_view name);
 
 // What is known of a checkpoint; leave empty what is not.
 struct ChatTemplateHints {
-  std::string architecture;   // config.json model_type or GGUF general.architecture: "llama", "bloom"
+  std::string architecture;   // as model/option_names.h has it: "llama", "bloom"
   std::string template_text;  // chat_template of tokenizer_config.json or GGUF tokenizer.chat_template
   std::string model_name;     // GGUF general.name
   // What the checkpoint's file or directory is called, the likeliest first (ModelNames). Known names count

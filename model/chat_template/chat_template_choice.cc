@@ -12,15 +12,31 @@ namespace {
 
 bool Has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
+// Of those of Qwen 3. Line feeds are escaped in Jinja's strings, or not.
+const char* ByThoughts(std::string_view text) {
+  const bool always = Has(text, "assistant\\n<think>\\n' }}") || Has(text, "assistant\n<think>\n' }}");
+  return always && !Has(text, "enable_thinking") ? "qwen3-thinking" : "qwen3";
+}
+
+// Llama 2 begins every turn with <s> and has a place for a system message. Mistral's later families have
+// other marks beside these, or no spaces (tekken), which no tokenizer here reads.
+const char* ByInst(std::string_view text) {
+  if (Has(text, "<<SYS>>") || Has(text, "bos_token + '[INST]")) return "llama-2";
+  if (Has(text, "[SYSTEM_PROMPT]") || Has(text, "\"[INST]\"")) return nullptr;
+  if (Has(text, "eos_token") && Has(text, " [/INST]")) return "mistral-v1";
+  return Has(text, "eos_token") && Has(text, "[INST] ") ? "mistral-v3" : "llama-2";
+}
+
 // By marks that only one family's template has.
 const char* ByTemplateText(std::string_view text) {
   if (Has(text, "<|im_start|>")) {
     if (Has(text, "named SmolLM, trained by Hugging Face")) return "smollm2";
     if (Has(text, "You are Qwen, created by Alibaba Cloud")) return "qwen2.5";
-    return Has(text, "You are a helpful assistant") ? "qwen2" : "chatml";
+    if (Has(text, "You are a helpful assistant")) return "qwen2";
+    return Has(text, "</think>") ? ByThoughts(text) : "chatml";
   }
   if (Has(text, "<|start_header_id|>")) return Has(text, "Cutting Knowledge Date") ? "llama-3.1" : "llama-3";
-  if (Has(text, "[INST]")) return "llama-2";
+  if (Has(text, "[INST]")) return ByInst(text);
   if (Has(text, "### Instruction:")) return "alpaca";
   return nullptr;
 }
@@ -45,6 +61,7 @@ const char* ByName(std::string_view text, const ChatTemplateHints& hints) {
   if (instruct && name.HaveVersion("smollm", "2")) return "smollm2";
   if (instruct && name.HaveVersion("qwen", "2.5")) return "qwen2.5";
   if (instruct && name.HaveVersion("qwen", "2")) return "qwen2";
+  if (name.HaveVersion("qwen", "3")) return name.Have({"base"}) ? nullptr : "qwen3";
   if (instruct && name.HaveMinorVersion("llama", "3")) return "llama-3.1";
   if (instruct && name.HaveVersion("llama", "3")) return "llama-3";
   if (name.Have({"chat"}) && name.HaveVersion("llama", "2")) return "llama-2";

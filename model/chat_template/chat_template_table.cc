@@ -18,6 +18,14 @@ constexpr ChatTemplate ChatMl(const char* name, const char* default_system) {
           .marks = {"<|im_start|>", "<|im_end|>", "<|endoftext|>"}};
 }
 
+// Thoughts are part of the answer; later turns are written without them.
+constexpr ChatTemplate Qwen3(const char* name, const char* prompt) {
+  ChatTemplate result = ChatMl(name, nullptr);
+  result.prompt = prompt;
+  result.thoughts_end = "</think>";
+  return result;
+}
+
 constexpr ChatTemplate Llama3(const char* name) {
   return {.name = name,
           .user_before = "<|start_header_id|>user<|end_header_id|>\n\n",
@@ -42,6 +50,28 @@ constexpr ChatTemplate Llama31() {
       "<|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\n"
       "Today Date: 26 Jul 2024\n\n";
   result.default_system = "";
+  return result;
+}
+
+constexpr ChatTemplate Mistral(const char* name) {
+  return {.name = name,
+          .user_before = "[INST] ",
+          .user_after = " [/INST]",
+          .assistant_before = " ",
+          .assistant_after = "</s>",
+          .start = "<s>",
+          .system_before = "[INST] ",
+          .system_after = "\n\n",
+          .user_after_system = "",
+          .add_special_tokens = false,
+          .marks = {"<s>", "</s>"}};
+}
+
+constexpr ChatTemplate MistralV3() {
+  ChatTemplate result = Mistral("mistral-v3");
+  result.user_after = "[/INST]";
+  result.system_in_last_turn = true;
+  result.marks = {"<s>", "</s>", "[INST]", "[/INST]"};
   return result;
 }
 
@@ -218,11 +248,18 @@ constexpr ChatTemplate kTemplates[] = {
     Llama3("llama-3"),
     Llama31(),
 
+    // Mistral.
+    Mistral("mistral-v1"),
+    MistralV3(),
+
     // ChatML, by default system prompt.
     ChatMl("chatml", nullptr),
     ChatMl("smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
     ChatMl("qwen2", "You are a helpful assistant."),
     ChatMl("qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    Qwen3("qwen3", "<|im_start|>assistant\n"),
+    Qwen3("qwen3-thinking", "<|im_start|>assistant\n<think>\n"),
+    Qwen3("qwen3-no-thinking", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
 };
 
 }  // namespace

@@ -61,6 +61,8 @@ TEST(ChatTemplateTest, OneTurnOfEveryFamily) {
        "2023\n"
        "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nX<|eot_id|>"
        "<|start_header_id|>assistant<|end_header_id|>\n\n"},
+      {"mistral-v1", "<s>[INST] X [/INST]"},
+      {"mistral-v3", "<s>[INST] X[/INST]"},
       {"chatml", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
       {"smollm2",
        "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n"
@@ -71,6 +73,9 @@ TEST(ChatTemplateTest, OneTurnOfEveryFamily) {
       {"qwen2.5",
        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
        "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+      {"qwen3", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+      {"qwen3-thinking", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n<think>\n"},
+      {"qwen3-no-thinking", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"},
   };
   ASSERT_EQ(expected.size(), ChatTemplates().size());
   for (size_t i = 0; i < expected.size(); ++i) {
@@ -153,6 +158,27 @@ TEST(ChatTemplateTest, EncodesWithRealTokens) {
   EXPECT_THAT(encoded->stop_token_ids, ElementsAre(start, end, *(*tokenizer)->FindToken("<|endoftext|>")));
 }
 
+// What Qwen3's published template renders, a system message first.
+TEST(ChatTemplateTest, Qwen3ForgetsEarlierThoughts) {
+  const std::vector<ChatMessage> chat = {
+      {"system", "S"}, {"user", "A"},      {"assistant", "<think>\nno </think> yes\n</think>\n\nB"},
+      {"user", "C"},   {"assistant", "D"}, {"user", "<think>E</think>F"}};
+  const std::string before =
+      "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nA<|im_end|>\n<|im_start|>assistant\nB<|im_end|>\n"
+      "<|im_start|>user\nC<|im_end|>\n<|im_start|>assistant\nD<|im_end|>\n"
+      "<|im_start|>user\n<think>E</think>F<|im_end|>\n<|im_start|>assistant\n";
+  EXPECT_EQ(MustRender("qwen3", chat), before);
+  EXPECT_EQ(MustRender("qwen3-thinking", chat), before + "<think>\n");
+  EXPECT_EQ(MustRender("qwen3-no-thinking", chat), before + "<think>\n\n</think>\n\n");
+}
+
+TEST(ChatTemplateTest, MistralBeginsOnceAndHasTheSystemMessageInATurn) {
+  const std::vector<ChatMessage> chat = {{"system", "S"}, {"user", "A"}, {"assistant", "B"}, {"user", "C"}};
+  EXPECT_EQ(MustRender("mistral-v1", chat), "<s>[INST] S\n\nA [/INST] B</s>[INST] C [/INST]");
+  EXPECT_EQ(MustRender("mistral-v3", chat), "<s>[INST] A[/INST] B</s>[INST] S\n\nC[/INST]");
+  EXPECT_EQ(MustRender("mistral-v3", {{"system", "S"}, {"user", "A"}}), "<s>[INST] S\n\nA[/INST]");
+}
+
 TEST(ChatTemplateTest, ChosenByTemplateText) {
   const auto choose = [](std::string text) {
     return std::string(ChooseChatTemplate({.template_text = std::move(text)}).chosen->name);
@@ -165,6 +191,15 @@ TEST(ChatTemplateTest, ChosenByTemplateText) {
   EXPECT_EQ(choose("{{'<|start_header_id|>'}}"), "llama-3");
   EXPECT_EQ(choose("{{'<|start_header_id|>'}} Cutting Knowledge Date"), "llama-3.1");
   EXPECT_EQ(choose("[INST] <<SYS>>"), "llama-2");
+  EXPECT_EQ(choose("{{bos_token}}{{' [INST] ' + message['content'] + ' [/INST]'}}{{eos_token}}"),
+            "mistral-v1");
+  EXPECT_EQ(choose("{{ '[INST] ' + message['content'] + '[/INST]' }}{{ eos_token }}"), "mistral-v3");
+  EXPECT_EQ(choose(R"({{- "[INST]" + message["content"] + "[/INST]" }}{{ eos_token }})"), "none");
+  EXPECT_EQ(choose(R"({{- '<|im_start|>assistant\n' }}{%- if enable_thinking is defined %}{{- '<think>\n\n)"
+                   R"(</think>\n\n' }})"),
+            "qwen3");
+  EXPECT_EQ(choose(R"({% if '</think>' in content %}{{- '<|im_start|>assistant\n<think>\n' }})"),
+            "qwen3-thinking");
   EXPECT_EQ(choose("### Instruction:\n"), "alpaca");
   EXPECT_EQ(choose(""), "none");
 }
@@ -193,6 +228,8 @@ TEST(ChatTemplateTest, ChosenByName) {
   EXPECT_EQ(ChosenByName("Llama-3.2-1B-Instruct", "llama", 128256), "llama-3.1");
   EXPECT_EQ(ChosenByName("Qwen2.5-0.5B-Instruct", "llama", 151936), "qwen2.5");
   EXPECT_EQ(ChosenByName("Qwen2-0.5B-Instruct", "llama", 151936), "qwen2");
+  EXPECT_EQ(ChosenByName("Qwen3-0.6B", "qwen3", 151936), "qwen3");
+  EXPECT_EQ(ChosenByName("Qwen3-8B-Base", "qwen3", 151936), "none");
   EXPECT_EQ(ChosenByName("SmolLM2 135M Instruct", "llama", 49152), "smollm2");
 }
 
