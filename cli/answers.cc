@@ -40,7 +40,8 @@ Json ToJson(const AnswerUsage& usage) {
                        {"queue_seconds", usage.queue_seconds},
                        {"time_to_first_token_seconds", usage.time_to_first_token_seconds},
                        {"total_seconds", usage.total_seconds},
-                       {"interruptions", usage.interruptions}});
+                       {"interruptions", usage.interruptions},
+                       {"cached_prompt_tokens", usage.cached_prompt_tokens}});
 }
 
 // Everything that came for one choice.

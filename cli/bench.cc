@@ -86,7 +86,8 @@ absl::StatusOr<Measurement> Measure(const BenchLayout& layout, const BenchOption
   ClusterOptions cluster_options{.model = model,
                                  .tensor_parallel = layout.tensor,
                                  .pipeline_parallel = layout.pipeline,
-                                 .threads = layout.threads};
+                                 .threads = layout.threads,
+                                 .no_prefix_cache = true};
   BW_ASSIGN_OR_RETURN(const auto cluster,
                       ManagedCluster::Start(cluster_options, [&](const std::string& text) {
                         line.Show(absl::StrCat(layout.name, ": ", text));

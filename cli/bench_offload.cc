@@ -101,6 +101,7 @@ absl::StatusOr<std::unique_ptr<ManagedCluster>> OffloadBench::Start(const BenchL
       .offload = options_.offload.empty() ? "auto" : options_.offload,
       .plan_for_batch = (BlocksFor(kPlannedFor, options_.decode_tokens) + blocks - 1) / blocks,
       .shard_cache = cache,
+      .no_prefix_cache = true,
       .context_tokens = kKvBlockTokens * blocks,
       .metrics_listen = "127.0.0.1:0"};
   return ManagedCluster::Start(

@@ -116,6 +116,8 @@ void AddClusterFlags(CLI::App& app, ClusterOptions& options) {
       ->check(CLI::Range(0, kContextTokensMax));
   Add(app, "--chat-template", options.chat_template,
       "family of prompts (default: chosen from the checkpoint)");
+  app.add_flag("--no-prefix-cache", options.no_prefix_cache,
+               "compute every prompt whole, also what earlier requests began with");
   app.add_flag("--no-template-stop", options.no_template_stop,
                "chats do not end at the template's own stop strings, such as \"Human:\"");
   Add(app, "--give-up-seconds", options.give_up_seconds,

@@ -38,6 +38,7 @@ std::string FinishReasonName(v1::FinishReason reason) {
 
 AnswerUsage FromProto(const v1::Usage& usage) {
   return {.prompt_tokens = usage.prompt_tokens(),
+          .cached_prompt_tokens = usage.cached_prompt_tokens(),
           .generated_tokens = usage.generated_tokens(),
           .queue_seconds = usage.queue_seconds(),
           .time_to_first_token_seconds = usage.time_to_first_token_seconds(),

@@ -31,6 +31,7 @@ struct AnswerLogprobs {
 };
 struct AnswerUsage {
   int32_t prompt_tokens = 0;
+  int32_t cached_prompt_tokens = 0;
   int32_t generated_tokens = 0;  // over all choices
   double queue_seconds = 0;
   double time_to_first_token_seconds = 0;

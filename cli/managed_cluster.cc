@@ -139,6 +139,7 @@ absl::Status ManagedCluster::StartCoordinator() {
   AddUnlessEmpty("--kv-type", options_.kv_type, arguments);
   AddUnlessEmpty("--kernel-level", options_.kernel_level, arguments);
   AddUnlessEmpty("--chat-template", options_.chat_template, arguments);
+  if (options_.no_prefix_cache) arguments.emplace_back("--no-prefix-cache");
   if (options_.no_template_stop) arguments.emplace_back("--no-template-stop");
   AddUnlessEmpty("--served-model-name", options_.served_model_name, arguments);
   AddUnlessEmpty("--http-allow-origin", options_.http_allow_origin, arguments);

@@ -40,6 +40,7 @@ struct ClusterOptions {
   std::string kv_type = "auto";
   std::string kernel_level;
   std::string chat_template;
+  bool no_prefix_cache = false;   // prompts are computed whole
   bool no_template_stop = false;  // answers go on over the template's own stop strings
   int context_tokens = 0;
   std::string listen = "127.0.0.1:0";         // clients

@@ -165,6 +165,8 @@ void CoordinatorMetrics::AddEngine(MetricSamples& samples) const {
   add(Metric::kSequencesMax, options_.sequences_max);
   add(Metric::kRequestsAdmitted, engine.requests_admitted);
   add(Metric::kPreemptions, engine.preemptions);
+  add(Metric::kPrefixCacheQueries, engine.prefix_tokens);
+  add(Metric::kPrefixCacheHits, engine.prefix_tokens_cached);
   add(Metric::kInterruptions, engine.interruptions);
   add(Metric::kContextTokensMax, options_.context_tokens);
   const int32_t blocks = engine.serving ? engine.kv_blocks_total : 0;

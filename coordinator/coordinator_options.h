@@ -45,6 +45,7 @@ struct CoordinatorOptions {
   bool mix_devices = false;  // stages of GPUs and of CPUs may follow each other
   double device_memory_fraction = kDefaultDeviceMemoryFraction;  // of what a GPU has free
   std::string chat_template;
+  bool no_prefix_cache = false;   // else as EngineOptions has it
   bool no_template_stop = false;  // answers go on over the template's own stop strings
   int32_t context_tokens = 0;
   int32_t kv_blocks_max = 0;

@@ -296,6 +296,7 @@ void CoordinatorServer::StartEngine() {
                        .context_tokens_max = options_.context_tokens,
                        .eos = checkpoint_->config().eos,
                        .seed = options_.seed != 0 ? options_.seed : SystemSeed(),
+                       .prefix_cache = !options_.no_prefix_cache,
                        .resume_wait = options_.resume_wait};
   if (tokenizer_ != nullptr) {
     const std::vector<TokenId>& more = tokenizer_->eos_ids();

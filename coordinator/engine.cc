@@ -43,6 +43,7 @@ struct Request {
   std::vector<TokenLogprob> best;  // likewise, where asked for
   int32_t scored = 0;              // scores that have come
   int32_t interruptions = 0;
+  int32_t cached_prompt_tokens = 0;
   int32_t fruitless_epochs = 0;  // in which it ran, since it last got on
 };
 
@@ -58,7 +59,8 @@ struct Engine::State {
   State(EngineOptions options_in, const Tokenizer* tokenizer_in)
       : options(std::move(options_in)),
         tokenizer(tokenizer_in),
-        scheduler({options.step_tokens_max, options.sequences_max, options.step_bytes_max}) {}
+        scheduler(
+            {options.step_tokens_max, options.sequences_max, options.step_bytes_max, options.prefix_cache}) {}
 
   void On(RequestArrived event);
   void On(RequestCancelled event);
@@ -72,6 +74,7 @@ struct Engine::State {
   absl::Status Admissible(const EngineRequest& request) const;
   absl::Status CheckBytes(const EngineRequest& request) const;
   std::vector<TokenId> EndingTokens(const EngineRequest& request) const;
+  uint64_t SharersOf(const std::string& client);
   uint64_t DrawSeed();
   void AddSequences(Request* request);
   void TakeScores(Request* request, int32_t position, const StepOutput& output);
@@ -107,6 +110,7 @@ struct Engine::State {
   std::set<std::pair<absl::Duration, RequestId>> deadlines;
   uint64_t last_sequence = 0;
   uint64_t seeds_drawn = 0;
+  absl::flat_hash_map<std::string, uint64_t> clients;  // that have had requests, numbered from 1
   std::vector<Action> actions;
 };
 
@@ -134,6 +138,8 @@ EngineSnapshot Engine::snapshot() const {
           .requests_admitted = state_->requests_admitted,
           .kv_blocks_total = scheduler.ledger().total(),
           .kv_blocks_used = scheduler.ledger().used(),
+          .prefix_tokens = scheduler.tokens_admitted(),
+          .prefix_tokens_cached = scheduler.tokens_shared(),
           .steps_in_flight = scheduler.steps_in_flight(),
           .preemptions = scheduler.preemptions(),
           .interruptions = state_->interruptions};
@@ -239,6 +245,13 @@ std::vector<TokenId> Engine::State::EndingTokens(const EngineRequest& request) c
   return ending;
 }
 
+// Clients with names share KV blocks with themselves alone: how long an answer takes, and what its usage
+// says, tells who else has asked the same.
+uint64_t Engine::State::SharersOf(const std::string& client) {
+  if (client.empty()) return 0;
+  return clients.try_emplace(client, clients.size() + 1).first->second;
+}
+
 uint64_t Engine::State::DrawSeed() {
   const uint64_t drawn = seeds_drawn++;
   const auto words =
@@ -270,7 +283,7 @@ void Engine::State::AddSequences(Request* request) {
                         .prompt_length = prompt,
                         .score = asked.score,
                         .sampling = asked.sampling};
-    scheduler.Add(/*group=*/asked.id.value, std::move(admission));
+    scheduler.Add(/*group=*/asked.id.value, std::move(admission), SharersOf(asked.client));
   }
 }
 
@@ -394,6 +407,7 @@ Usage Engine::State::UsageOf(const Request& request) const {
   usage.admitted = true;
   usage.prompt_tokens = static_cast<int32_t>(request.asked.prompt.size());
   for (const Choice& choice : request.choices) usage.generated_tokens += choice.checker.tokens();
+  usage.cached_prompt_tokens = request.cached_prompt_tokens;
   usage.interruptions = request.interruptions;
   usage.queued = request.first_step.value_or(now) - request.arrived;
   if (request.first_token) usage.time_to_first_token = *request.first_token - request.arrived;
@@ -487,6 +501,7 @@ void Engine::State::Schedule() {
         Request& request = *choice_of.at(admission.sequence).first;
         if (request.first_step) continue;
         request.first_step = now;
+        request.cached_prompt_tokens = scheduler.tokens_shared(admission.sequence);
         ++requests_started;
       }
       actions.push_back(SendStep{*std::move(next.step)});

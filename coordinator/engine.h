@@ -55,6 +55,7 @@ struct TokenChunk {
 struct Usage {
   bool admitted = false;  // else it was rejected, and what follows but the prompt is 0
   int32_t prompt_tokens = 0;
+  int32_t cached_prompt_tokens = 0;    // of the first choice's: others had computed them when it began
   int32_t generated_tokens = 0;        // over all choices
   int32_t interruptions = 0;           // epochs that ended while it was here
   absl::Duration queued;               // arrival to the first step
@@ -146,7 +147,8 @@ struct EngineOptions {
   int32_t context_tokens_max = 2048;   // prompt and output of a sequence
   int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step
   std::vector<TokenId> eos;                          // end a generation unless the request ignores them
-  uint64_t seed = 0;  // seeds drawn for requests that bring none come from here
+  uint64_t seed = 0;         // seeds drawn for requests that bring none come from here
+  bool prefix_cache = true;  // what requests begin with is not computed again while its KV blocks are there
   // How long requests wait for a layout when theirs is gone; zero: they end with it.
   absl::Duration resume_wait = kDefaultResumeWait;
 };
@@ -158,6 +160,7 @@ struct EngineSnapshot {
   int32_t requests_waiting = 0, requests_running = 0, sequences_running = 0;
   uint64_t requests_admitted = 0;
   int32_t kv_blocks_total = 0, kv_blocks_used = 0;
+  uint64_t prefix_tokens = 0, prefix_tokens_cached = 0;  // as Scheduler::tokens_admitted, tokens_shared
   int32_t steps_in_flight = 0;
   uint64_t preemptions = 0;
   uint64_t interruptions = 0;  // of requests: each of them counts when an epoch ends

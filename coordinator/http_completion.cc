@@ -195,6 +195,7 @@ void HttpCompletion::OnDone(size_t prompt, bool score, const absl::Status& statu
     if (failed_) return;
     if (!score) {
       usage_.prompt_tokens += usage.prompt_tokens;
+      usage_.cached_prompt_tokens += usage.cached_prompt_tokens;
       usage_.generated_tokens += usage.generated_tokens;
       prompts_[prompt].seed = seed;
       if (streaming_) SendNews(prompt);

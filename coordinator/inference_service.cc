@@ -44,6 +44,7 @@ void ToProto(const Usage& usage, v1::Usage* out) {
   out->set_time_to_first_token_seconds(absl::ToDoubleSeconds(usage.time_to_first_token));
   out->set_total_seconds(absl::ToDoubleSeconds(usage.total));
   out->set_interruptions(usage.interruptions);
+  out->set_cached_prompt_tokens(usage.cached_prompt_tokens);
 }
 
 void ToProto(TokenId token, float logprob, const Tokenizer* tokenizer, v1::TokenLogprob* out) {

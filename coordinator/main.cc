@@ -58,6 +58,10 @@ void AddPlanFlags(CLI::App* app, CoordinatorOptions* options) {
   AddFlag(app, "--plan-for-batch", options->plan_for_batch,
           "Sequences at once to plan for where layers are streamed: their KV cache takes memory from layers")
       ->check(CLI::Range(1, kSequencesMax));
+  app->add_flag(
+      "--no-prefix-cache", options->no_prefix_cache,
+      "Compute every prompt whole; else what it begins with is taken from KV blocks that earlier requests "
+      "have left, which changes no answer");
   AddFlag(app, "--device-memory-fraction", options->device_memory_fraction,
           "Of what a GPU has free, how much to plan with; the rest is for whatever else runs on it")
       ->check(FloatRange(0.01, 1));

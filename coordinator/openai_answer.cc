@@ -20,9 +20,11 @@ Json FinishJson(const std::optional<FinishReason>& finish) {
 }
 
 Json UsageJson(const Usage& usage) {
-  return Json::object({{"prompt_tokens", usage.prompt_tokens},
-                       {"completion_tokens", usage.generated_tokens},
-                       {"total_tokens", usage.prompt_tokens + usage.generated_tokens}});
+  return Json::object(
+      {{"prompt_tokens", usage.prompt_tokens},
+       {"completion_tokens", usage.generated_tokens},
+       {"total_tokens", usage.prompt_tokens + usage.generated_tokens},
+       {"prompt_tokens_details", Json::object({{"cached_tokens", usage.cached_prompt_tokens}})}});
 }
 
 Json SeedJson(uint64_t seed) { return absl::StrCat(seed); }  // as numbers of JSON lose digits

@@ -23,7 +23,7 @@ void Scheduler::Start(Epoch epoch, int32_t kv_blocks, int32_t stages, int32_t st
   stages_ = stages;
   step_tokens_ =
       step_tokens == 0 ? options_.step_tokens_max : std::min(step_tokens, options_.step_tokens_max);
-  ledger_ = KvLedger(kv_blocks);
+  ledger_ = KvLedger(kv_blocks, options_.prefix_cache);
 }
 
 void Scheduler::Stop() {
@@ -39,10 +39,11 @@ void Scheduler::Stop() {
   stages_ = 0;
 }
 
-void Scheduler::Add(uint64_t group, Admission sequence) {
+void Scheduler::Add(uint64_t group, Admission sequence, uint64_t sharers) {
   const SequenceId id = sequence.sequence;
   BW_CHECK(!sequence.tokens.empty());
-  const bool added = sequences_.emplace(id.value, Sequence{group, std::move(sequence)}).second;
+  const bool added =
+      sequences_.emplace(id.value, Sequence{group, EmptyPrefix(sharers), std::move(sequence)}).second;
   BW_CHECK(added);
   groups_[group].insert(id);
   waiting_.insert(id);
@@ -174,26 +175,28 @@ Scheduler::Admitted Scheduler::Admit(SequenceId id, Draft* draft) {
   BW_CHECK_GE(admissions_bytes_max(), bytes);
   if (bytes > draft->admission_bytes) return Admitted::kNotNow;
 
-  const Sequence* sibling = SharedBlocks(sequence) > 0 ? RunningSibling(id, sequence) : nullptr;
-  // The shared blocks are read from the next step on: one step need not order its writes before its reads.
-  if (sibling != nullptr && (sibling->prefix_step.value == 0 || sibling->prefix_step >= draft->step.id)) {
+  const Shared shared = FindShared(sequence, draft->step.id);
+  if (static_cast<int32_t>(shared.blocks.size()) < PromptBlocks(sequence) &&
+      SiblingComputesPrompt(id, sequence, draft->step.id)) {
     return Admitted::kNotNow;
   }
-  const int32_t shared = sibling != nullptr ? SharedBlocks(sequence) : 0;
-  const int32_t fresh = KvBlocksFor(positions) - shared;
-  if (fresh + running() > ledger_.available() && running() > 0) return Admitted::kNotNow;
+  const int32_t fresh = KvBlocksFor(positions) - static_cast<int32_t>(shared.blocks.size());
+  if (fresh + running() > ledger_.available() - shared.kept && running() > 0) return Admitted::kNotNow;
 
-  if (sibling != nullptr) {
-    ledger_.Share(absl::MakeConstSpan(sibling->blocks).subspan(0, shared), &sequence.blocks);
-  }
+  ledger_.Share(shared.blocks, &sequence.blocks);
   const bool allocated = ledger_.Allocate(fresh, &sequence.blocks);
   BW_CHECK(allocated);
   sequence.phase = Phase::kPrefill;
   sequence.prefill_end = positions;
-  sequence.next_position = shared * kKvBlockTokens;
+  sequence.next_position = shared.positions();
   sequence.tokens_sent = static_cast<int32_t>(sequence.known.tokens.size());
   sequence.blocks_sent = 0;
-  sequence.prefix_step = sibling != nullptr ? sibling->prefix_step : StepId{0};
+  sequence.blocks_known = shared.blocks.size();
+  sequence.prefix = shared.prefix;
+  sequence.prompt_step = StepId{0};
+  tokens_admitted_ += sequence.known.tokens.size();
+  tokens_shared_ += shared.positions();
+  if (!sequence.shared_at_first.has_value()) sequence.shared_at_first = shared.positions();
   waiting_.erase(id);
   running_.insert(id);
   prefilling_.insert(id);
@@ -203,24 +206,45 @@ Scheduler::Admitted Scheduler::Admit(SequenceId id, Draft* draft) {
   return Admitted::kYes;
 }
 
-// Full blocks of the prompt, but never the one of its last token: that position is computed for its logits.
-int32_t Scheduler::SharedBlocks(const Sequence& sequence) {
+// Never the block of the last token: that position is computed for its logits. Of scored texts every position
+// is. Blocks are read from the step after the one that fills them on: a step need not order its writes before
+// its reads.
+Scheduler::Shared Scheduler::FindShared(const Sequence& sequence, StepId step) const {
+  Shared shared{.prefix = sequence.empty_prefix};
+  if (sequence.known.score) return shared;
+  const absl::Span<const TokenId> tokens = sequence.known.tokens;
+  while (shared.positions() + kKvBlockTokens < static_cast<int64_t>(tokens.size())) {
+    const auto found = ledger_.Find(shared.prefix, tokens.subspan(shared.positions(), kKvBlockTokens));
+    if (!found.has_value() || found->step >= step) break;
+    shared.prefix = found->prefix;
+    shared.blocks.push_back(found->block);
+    if (ledger_.holders(found->block) == 0) ++shared.kept;
+  }
+  return shared;
+}
+
+void Scheduler::RememberFullBlocks(Sequence* sequence, StepId step) {
+  const absl::Span<const TokenId> tokens = sequence->known.tokens;
+  for (size_t& block = sequence->blocks_known;
+       static_cast<int32_t>(block + 1) * kKvBlockTokens <= sequence->next_position; ++block) {
+    sequence->prefix = ledger_.Remember(sequence->blocks[block], sequence->prefix,
+                                        tokens.subspan(block * kKvBlockTokens, kKvBlockTokens), step);
+  }
+}
+
+// Full blocks of the prompt that another choice of it need not compute.
+int32_t Scheduler::PromptBlocks(const Sequence& sequence) {
   return sequence.known.score ? 0 : (sequence.known.prompt_length - 1) / kKvBlockTokens;
 }
 
-// The one that can lend its blocks soonest, if any.
-const Scheduler::Sequence* Scheduler::RunningSibling(SequenceId id, const Sequence& sequence) const {
-  const Sequence* found = nullptr;
-  for (const SequenceId other : groups_.at(sequence.group)) {
+// So that their full blocks can be shared in a later step.
+bool Scheduler::SiblingComputesPrompt(SequenceId id, const Sequence& sequence, StepId step) const {
+  const std::set<SequenceId>& group = groups_.at(sequence.group);
+  return std::any_of(group.begin(), group.end(), [&](SequenceId other) {
     const Sequence& sibling = sequences_.at(other.value);
-    if (other == id || sibling.phase == Phase::kWaiting) continue;
-    if (found == nullptr) found = &sibling;
-    if (sibling.prefix_step.value != 0 &&
-        (found->prefix_step.value == 0 || sibling.prefix_step < found->prefix_step)) {
-      found = &sibling;
-    }
-  }
-  return found;
+    if (other == id || sibling.phase == Phase::kWaiting) return false;
+    return sibling.prompt_step.value == 0 || sibling.prompt_step >= step;
+  });
 }
 
 void Scheduler::AddEntry(SequenceId id, Sequence* sequence, int32_t count, Draft* draft) {
@@ -243,9 +267,10 @@ void Scheduler::AddEntry(SequenceId id, Sequence* sequence, int32_t count, Draft
     const bool best = sequence->known.score && sequence->known.sampling.logprobs > 0;
     draft->in_flight.outputs.push_back({id, entry.position, count, entry.sample, best});
   }
-  if (sequence->prefix_step.value == 0 &&
-      sequence->next_position >= SharedBlocks(*sequence) * kKvBlockTokens) {
-    sequence->prefix_step = draft->step.id;
+  RememberFullBlocks(sequence, draft->step.id);
+  if (sequence->prompt_step.value == 0 &&
+      sequence->next_position >= PromptBlocks(*sequence) * kKvBlockTokens) {
+    sequence->prompt_step = draft->step.id;
   }
   if (complete && sequence->phase == Phase::kPrefill) {
     sequence->phase = Phase::kDecode;

@@ -26,7 +26,9 @@ namespace bellwether {
 // that keeps all stages at work. A prompt of one budget takes (2P + P - 1) / 2P of the time of a stage then.
 //
 // KV blocks. A sequence is admitted when the blocks for all tokens it has are available at once, with one
-// block to spare for each running sequence; so a prefill never waits for blocks half way. A decoding sequence
+// block to spare for each running sequence; so a prefill never waits for blocks half way. What it begins with
+// may be in full blocks that are known (KvLedger), of another sequence or of an earlier one: these it shares,
+// and computes what follows. A decoding sequence
 // that needs a block and finds none preempts the latest sequence that runs (perhaps itself): its blocks are
 // freed, it waits in its place by arrival, and is admitted again with all its tokens. A token comes back
 // between any two preemptions by the same sequence, so everything ends.
@@ -44,6 +46,7 @@ class Scheduler {
     int32_t step_tokens_max = 512;
     int32_t sequences_max = 256;                       // running at once
     int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step, for the messages' sake
+    bool prefix_cache = true;                          // blocks outlive the sequences that filled them
   };
   explicit Scheduler(Options options);
 
@@ -59,9 +62,10 @@ class Scheduler {
     return AdmissionsBytesMax(options_.step_bytes_max, options_.sequences_max);
   }
 
-  // A new sequence; ids ascend. `group` names the sequences that have the same prompt and may share its full
-  // blocks.
-  void Add(uint64_t group, Admission sequence);
+  // A new sequence; ids ascend. `group` names the sequences that have the same prompt: one of them computes
+  // it and the others wait for its full blocks. Known blocks are shared among sequences of the same
+  // `sharers`.
+  void Add(uint64_t group, Admission sequence, uint64_t sharers = 0);
   // The sequence is over: its blocks are free. Must be here.
   void Remove(SequenceId id);
   // The engine takes the token that the last result brought and goes on.
@@ -93,11 +97,17 @@ class Scheduler {
   bool runs(SequenceId id) const { return running_.contains(id); }
   int32_t steps_in_flight() const { return static_cast<int32_t>(in_flight_.size()); }
   uint64_t preemptions() const { return preemptions_; }
+  // Over all admissions: tokens that sequences had, and those of them that were in known blocks.
+  uint64_t tokens_admitted() const { return tokens_admitted_; }
+  uint64_t tokens_shared() const { return tokens_shared_; }
+  // The same of a sequence's first admission; 0 before it.
+  int32_t tokens_shared(SequenceId id) const { return sequences_.at(id.value).shared_at_first.value_or(0); }
 
  private:
   enum class Phase { kWaiting, kPrefill, kDecode };
   struct Sequence {
     uint64_t group = 0;
+    PrefixId empty_prefix = 0;
     Admission known;  // with all tokens so far
     Phase phase = Phase::kWaiting;
     int32_t prefill_end = 0;    // positions to compute before the phase is over
@@ -105,8 +115,11 @@ class Scheduler {
     int32_t tokens_sent = 0;    // known to the workers
     size_t blocks_sent = 0;     // of `blocks`
     int32_t outputs_due = 0;    // entries in flight that sample or score
-    StepId prefix_step;         // that completed the blocks others may share; 0 = none yet
+    StepId prompt_step;         // that completed the prompt's full blocks; 0 = none yet
     std::vector<KvBlockId> blocks;
+    size_t blocks_known = 0;  // of `blocks`: the first ones, full, whose content the ledger was told
+    PrefixId prefix = 0;      // that they make
+    std::optional<int32_t> shared_at_first;  // tokens
   };
   struct ExpectedOutput {
     SequenceId sequence;
@@ -127,6 +140,13 @@ class Scheduler {
     int64_t admission_bytes = 0;  // that are left
   };
   enum class Admitted { kYes, kNotNow, kTooLarge };
+  // Full blocks that hold what a sequence begins with.
+  struct Shared {
+    std::vector<KvBlockId> blocks;
+    PrefixId prefix = 0;
+    int32_t kept = 0;  // of them, without a holder
+    int32_t positions() const { return static_cast<int32_t>(blocks.size()) * kKvBlockTokens; }
+  };
 
   int32_t PrefillTokensMax() const;
   void ScheduleDecodes(Draft* draft, std::vector<SequenceId>* too_large);
@@ -136,8 +156,10 @@ class Scheduler {
   void AddEntry(SequenceId id, Sequence* sequence, int32_t count, Draft* draft);
   bool GrowOrPreempt(SequenceId id, Sequence* sequence);
   void Leave(SequenceId id, Sequence* sequence);
-  static int32_t SharedBlocks(const Sequence& sequence);
-  const Sequence* RunningSibling(SequenceId id, const Sequence& sequence) const;
+  Shared FindShared(const Sequence& sequence, StepId step) const;
+  void RememberFullBlocks(Sequence* sequence, StepId step);
+  static int32_t PromptBlocks(const Sequence& sequence);
+  bool SiblingComputesPrompt(SequenceId id, const Sequence& sequence, StepId step) const;
   static int32_t PositionsNeeded(const Sequence& sequence);
 
   const Options options_;
@@ -157,6 +179,8 @@ class Scheduler {
   std::vector<SequenceId> retired_;  // to be announced with the next step
   std::deque<InFlight> in_flight_;
   uint64_t preemptions_ = 0;
+  uint64_t tokens_admitted_ = 0;
+  uint64_t tokens_shared_ = 0;
 };
 
 }  // namespace bellwether

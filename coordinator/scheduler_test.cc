@@ -15,9 +15,11 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
 
-Admission Sequence(uint64_t id, int32_t prompt, bool score = false) {
+// Of a prompt of its own, unless told which.
+Admission Sequence(uint64_t id, int32_t prompt, bool score = false, TokenId token = -1) {
+  const auto own = static_cast<TokenId>(100 + id);
   return {.sequence = SequenceId{id},
-          .tokens = std::vector<TokenId>(prompt, 5),
+          .tokens = std::vector<TokenId>(prompt, token < 0 ? own : token),
           .prompt_length = prompt,
           .score = score};
 }
@@ -143,7 +145,7 @@ TEST(SchedulerTest, PreemptsTheLatestAndReadmitsItWithAllTokens) {
   Report(&scheduler, *next.step);
   scheduler.Remove(SequenceId{1});
   next = scheduler.NextStep();
-  EXPECT_EQ(Describe(next), "2@0+33s");
+  EXPECT_EQ(Describe(next), "2@32+1s") << "its full block is still there";
   EXPECT_EQ(Retired(next), "1");
   ASSERT_EQ(next.step->admissions.size(), 1);
   EXPECT_EQ(next.step->admissions[0].tokens.size(), 33);
@@ -183,14 +185,14 @@ TEST(SchedulerTest, APreemptedSequenceWaitsForItsResult) {
   EXPECT_EQ(Describe(scheduler.NextStep()), "-");
   for (const Step& step : in_flight) Report(&scheduler, step);
   const Scheduler::Next again = scheduler.NextStep();
-  EXPECT_EQ(Describe(again), absl::StrCat("3@0+", known + 1, "s"));
+  EXPECT_EQ(Describe(again), absl::StrCat("3@32+", known + 1 - 32, "s")) << "its first block is still there";
 }
 
 TEST(SchedulerTest, ChoicesShareTheFullBlocksOfTheirPrompt) {
   Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
   scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/2);
-  scheduler.Add(7, Sequence(1, 70));
-  scheduler.Add(7, Sequence(2, 70));
+  scheduler.Add(7, Sequence(1, 70, /*score=*/false, 5));
+  scheduler.Add(7, Sequence(2, 70, /*score=*/false, 5));
   scheduler.Add(8, Sequence(3, 70));
   const Scheduler::Next first = scheduler.NextStep();
   EXPECT_EQ(Describe(first), "1@0+70s") << "what this step writes is read in the next one";
@@ -205,6 +207,88 @@ TEST(SchedulerTest, ChoicesShareTheFullBlocksOfTheirPrompt) {
   EXPECT_EQ(scheduler.ledger().used(), 3 + 1 + 3);
   scheduler.Remove(SequenceId{1});
   EXPECT_EQ(scheduler.ledger().used(), 3 + 3);
+}
+
+// A conversation: its second turn begins with the first one's prompt and answer.
+TEST(SchedulerTest, WhatASequenceBeginsWithIsNotComputedAgain) {
+  for (const bool cache : {true, false}) {
+    Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8, .prefix_cache = cache});
+    scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/1);
+    scheduler.Add(1, Sequence(1, 63));
+    Scheduler::Next next = scheduler.NextStep();
+    const std::vector<KvBlockId> first = next.step->entries[0].new_blocks;
+    Report(&scheduler, *next.step);
+    next = scheduler.NextStep();
+    EXPECT_EQ(Describe(next), "1@63+1s") << "fills its second block";
+    Report(&scheduler, *next.step);
+    Admission turn = Sequence(2, 0);
+    turn.tokens = scheduler.tokens(SequenceId{1});
+    turn.tokens.resize(80, 7);
+    turn.prompt_length = 80;
+    scheduler.Remove(SequenceId{1});
+    EXPECT_EQ(scheduler.ledger().used(), 0);
+    scheduler.Add(2, std::move(turn));
+    next = scheduler.NextStep();
+    EXPECT_EQ(Describe(next), cache ? "2@64+16s" : "2@0+80s");
+    EXPECT_EQ(scheduler.tokens_shared(SequenceId{2}), cache ? 64 : 0);
+    EXPECT_EQ(scheduler.tokens_shared(), cache ? 64 : 0);
+    EXPECT_EQ(scheduler.tokens_admitted(), 63 + 80);
+    if (!cache) continue;
+    EXPECT_EQ(next.step->entries[0].new_blocks[0], first[0]);
+    EXPECT_EQ(next.step->entries[0].new_blocks[1], first[1]);
+  }
+}
+
+// The last token's position is computed for its logits, though a known block holds it.
+TEST(SchedulerTest, ThePromptThatIsKnownWholeIsComputedFromItsLastBlockOn) {
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
+  scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/1);
+  scheduler.Add(1, Sequence(1, 64, /*score=*/false, 5));
+  Report(&scheduler, *scheduler.NextStep().step);
+  scheduler.Add(2, Sequence(2, 64, /*score=*/false, 5));
+  scheduler.Add(3, Sequence(3, 64, /*score=*/true, 5));
+  EXPECT_EQ(Describe(scheduler.NextStep()), "1@64+1s 2@32+32s 3@0+63");
+}
+
+// What one step writes is read in later ones only, so two that come at once compute both.
+TEST(SchedulerTest, TwoThatBeginTogetherBothCompute) {
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
+  scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/2);
+  scheduler.Add(1, Sequence(1, 40, /*score=*/false, 5));
+  scheduler.Add(2, Sequence(2, 40, /*score=*/false, 5));
+  EXPECT_EQ(Describe(scheduler.NextStep()), "1@0+40s 2@0+40s");
+  scheduler.Add(3, Sequence(3, 40, /*score=*/false, 5));
+  EXPECT_EQ(Describe(scheduler.NextStep()), "3@32+8s") << "though that step has not come back";
+}
+
+TEST(SchedulerTest, BlocksAreSharedAmongThoseWhoMay) {
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
+  scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/1);
+  scheduler.Add(1, Sequence(1, 40, /*score=*/false, 5), /*sharers=*/1);
+  Report(&scheduler, *scheduler.NextStep().step);
+  scheduler.Remove(SequenceId{1});
+  scheduler.Add(2, Sequence(2, 40, /*score=*/false, 5), /*sharers=*/2);
+  scheduler.Add(3, Sequence(3, 40, /*score=*/false, 5), /*sharers=*/1);
+  scheduler.Add(4, Sequence(4, 40, /*score=*/false, 5));
+  EXPECT_EQ(Describe(scheduler.NextStep()), "2@0+40s 3@32+8s 4@0+40s");
+}
+
+// Known blocks give way to whoever needs room, the one that was let go longest ago first.
+TEST(SchedulerTest, KnownBlocksTakeNobodysRoom) {
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
+  scheduler.Start(Epoch{1}, /*kv_blocks=*/4, /*stages=*/1);
+  const auto run = [&](uint64_t id, int32_t prompt, TokenId token) {
+    scheduler.Add(id, Sequence(id, prompt, /*score=*/false, token));
+    const Scheduler::Next next = scheduler.NextStep();
+    Report(&scheduler, *next.step);
+    scheduler.Remove(SequenceId{id});
+    return Describe(next);
+  };
+  EXPECT_EQ(run(1, 33, 5), "1@0+33s");
+  EXPECT_EQ(run(2, 33, 6), "2@0+33s");
+  EXPECT_EQ(run(3, 33, 5), "3@32+1s");
+  EXPECT_EQ(run(4, 97, 7), "4@0+97s") << "takes all that is there";
+  EXPECT_EQ(run(5, 33, 5), "5@0+33s");
 }
 
 TEST(SchedulerTest, ScoresNeedNoSamplingAndNotTheLastPosition) {

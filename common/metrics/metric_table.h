@@ -23,6 +23,8 @@ enum class Metric : uint8_t {
   kRequestsRejected,
   kRequestsFinished,
   kPreemptions,
+  kPrefixCacheQueries,
+  kPrefixCacheHits,
   kInterruptions,
   kHttpResponses,
 
@@ -195,6 +197,13 @@ inline constexpr MetricSpec kRows[] = {
     {Metric::kPreemptions, kCoordinator, kCounter, "bellwether_preemptions_total", "sequences", kByModel,
      "Sequences that gave up their KV blocks for others and are computed again.",
      "vllm:num_preemptions_total"},
+    {Metric::kPrefixCacheQueries, kCoordinator, kCounter, "bellwether_prefix_cache_queries_total", "tokens",
+     kByModel, "Tokens of sequences that began, or began again: prompts, and answers up to there.",
+     "vllm:prefix_cache_queries_total"},
+    {Metric::kPrefixCacheHits, kCoordinator, kCounter, "bellwether_prefix_cache_hits_total", "tokens",
+     kByModel,
+     "Those of them that were in KV blocks of others, before or beside them, and were not computed again.",
+     "vllm:prefix_cache_hits_total"},
     {Metric::kInterruptions, kCoordinator, kCounter, "bellwether_interruptions_total", "requests", kByModel,
      "Requests whose workers were lost, or left: they are computed again and go on when others serve. Each "
      "counts each time."},

@@ -97,7 +97,7 @@ SERVING = dashboard("Serving", "What users feel: is there service, how long do t
                         (rate("bellwether_requests_finished_total", MODEL, "reason"), "{{reason}}")), least=0),
         Panel("Rejected a second", "Requests that ended before they were taken. overloaded: the queue was full.", "reqps",
               ((rate("bellwether_requests_rejected_total", MODEL, "reason"), "{{reason}}"),), least=0),
-        Panel("Tokens a second", "Prompt tokens that were computed, and tokens generated.", "tokens/s",
+        Panel("Tokens a second", "Prompt tokens, computed or known, and tokens generated.", "tokens/s",
               ((rate("bellwether_prompt_tokens_total", MODEL, "job"), "prompt"),
                (rate("bellwether_generated_tokens_total", MODEL, "job"), "generated")), least=0),
         Panel("Prompt length", "How many requests had how many prompt tokens.", "short",
@@ -110,6 +110,10 @@ SERVING = dashboard("Serving", "What users feel: is there service, how long do t
               ((f"instance:bellwether_requests_failed:ratio_rate5m{{{MODEL}}}", "{{model_name}}"),), least=0),
         Panel("Preemptions", "Sequences a second that gave up their KV blocks for others and are computed again: work done twice.",
               "ops", ((rate("bellwether_preemptions_total", MODEL, "job"), "preempted"),), least=0),
+        Panel("Prompts that were known", "Share of the tokens of sequences that begin which KV blocks of others held: they are not computed "
+              "again. Conversations and common system messages make it high, short and unlike prompts low.", "percentunit",
+              ((f'{rate("bellwether_prefix_cache_hits_total", MODEL, "job")} / '
+                f'{rate("bellwether_prefix_cache_queries_total", MODEL, "job")}', "known"),), least=0),
         Panel("Interruptions", "Requests a second whose workers were lost, or left: they are computed again, and go on when others serve.",
               "ops", ((rate("bellwether_interruptions_total", MODEL, "job"), "interrupted"),), least=0),
     )),

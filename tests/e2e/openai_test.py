@@ -112,7 +112,8 @@ class OpenAi(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.cluster = processes.Cluster(a_model(cls), workers=2, coordinator_flags=["--context-tokens", "2048"])
+        cls.model = a_model(cls)
+        cls.cluster = processes.Cluster(cls.model, workers=2, coordinator_flags=["--context-tokens", "2048"])
         cls.addClassCleanup(cls.cluster.close)
         cls.door = Door(cls.cluster.http_address)
         cls.door.wait_until_serving()
@@ -162,6 +163,27 @@ class OpenAi(unittest.TestCase):
         self.assertEqual(usage["completion_tokens"], 20)
         self.assertEqual(usage["total_tokens"], usage["prompt_tokens"] + 20)
 
+    # A conversation's second turn: its beginning is in KV blocks, prompt and answer, and the answer is no other for that.
+    def test_what_was_read_before_is_not_read_again(self):
+        turns = [{"role": "user", "content": "Count the sheep of the hill, one by one. " * 5}]
+        first = self.chat(messages=turns, seed=3, max_tokens=64)
+        turns += [first["choices"][0]["message"], {"role": "user", "content": "And those of the valley?"}]
+        hits = self.cluster.metric("bellwether_prefix_cache_hits_total")
+        second = self.chat(messages=turns, seed=4)
+        cached = second["usage"]["prompt_tokens_details"]["cached_tokens"]
+        self.assertGreaterEqual(cached, (first["usage"]["prompt_tokens"] - 8) // 32 * 32, "the text's last tokens may be others now")
+        self.assertGreater(cached, 0)
+        self.assertLess(cached, second["usage"]["prompt_tokens"])
+        self.assertEqual(self.cluster.metric("bellwether_prefix_cache_hits_total") - hits, cached)
+        whole = processes.Cluster(self.model, coordinator_flags=["--context-tokens", "2048", "--no-prefix-cache"])
+        self.addCleanup(whole.close)
+        door = Door(whole.http_address)
+        door.wait_until_serving()
+        for _ in range(2):
+            again = door.post("/v1/chat/completions", model="sheep-1b", messages=turns, ignore_eos=True, max_tokens=20, seed=4)
+            self.assertEqual(again["choices"], second["choices"])
+            self.assertEqual(again["usage"]["prompt_tokens_details"]["cached_tokens"], 0)
+
     def test_a_stream_brings_the_same_in_pieces(self):
         whole = self.chat(seed=5, n=2)
         events = list(self.door.events("/v1/chat/completions", model="sheep-1b", messages=MESSAGES, ignore_eos=True, max_tokens=20,
@@ -169,7 +191,8 @@ class OpenAi(unittest.TestCase):
         choices, last = joined(events)
         self.assertEqual([choices[i]["text"] for i in range(2)], [each["message"]["content"] for each in whole["choices"]])
         self.assertGreater(len(events), 10)
-        self.assertEqual((last["choices"], last["usage"]), ([], whole["usage"]))
+        known = {"prompt_tokens_details": whole["usage"]["prompt_tokens_details"]}  # of the same prompt more, the second time
+        self.assertEqual((last["choices"], last["usage"] | known), ([], whole["usage"]))
         pieces = [json.loads(event) for event in events[:-2]]
         self.assertTrue(all(piece["usage"] is None and piece["object"] == "chat.completion.chunk" for piece in pieces))
         self.assertEqual({json.dumps(piece["choices"][0]["delta"]["role"]) for piece in pieces if "role" in piece["choices"][0]["delta"]},

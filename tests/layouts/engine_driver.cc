@@ -24,7 +24,7 @@ class Driver {
   }
 
   std::map<std::pair<RequestId, int32_t>, Answer> answers;
-  uint64_t preemptions() const { return engine_.snapshot().preemptions; }
+  EngineSnapshot snapshot() const { return engine_.snapshot(); }
 
  private:
   absl::Status Finish() {
@@ -66,13 +66,26 @@ class Driver {
 }  // namespace
 
 absl::StatusOr<std::vector<Answer>> RunRequests(LocalCluster& cluster, const DriverOptions& options,
-                                                std::vector<EngineRequest> requests, uint64_t* preemptions) {
+                                                std::vector<EngineRequest> requests, EngineSnapshot* end) {
   Driver driver(cluster, options);
   BW_RETURN_IF_ERROR(driver.Run(std::move(requests)));
-  if (preemptions != nullptr) *preemptions = driver.preemptions();
+  if (end != nullptr) *end = driver.snapshot();
   std::vector<Answer> answers;
   for (auto& [key, answer] : driver.answers) answers.push_back(std::move(answer));
   return answers;
+}
+
+std::vector<EngineRequest> WithSecondTurns(std::vector<EngineRequest> requests,
+                                           const std::vector<Answer>& answers) {
+  const size_t count = requests.size();
+  for (size_t i = 0; i < count; ++i) {
+    EngineRequest turn = requests[i];
+    turn.id = RequestId{requests[i].id.value + count};
+    turn.prompt.insert(turn.prompt.end(), answers[i].tokens.begin(), answers[i].tokens.end());
+    for (TokenId token = 1; token <= 5; ++token) turn.prompt.push_back(token);
+    requests.push_back(std::move(turn));
+  }
+  return requests;
 }
 
 }  // namespace bellwether

@@ -24,8 +24,14 @@ struct DriverOptions {
   int32_t stages = 1;
   bool one_by_one = false;  // a request arrives when the one before is done
 };
+// `end`: the engine's state then.
 absl::StatusOr<std::vector<Answer>> RunRequests(LocalCluster& cluster, const DriverOptions& options,
                                                 std::vector<EngineRequest> requests,
-                                                uint64_t* preemptions = nullptr);
+                                                EngineSnapshot* end = nullptr);
+
+// The requests, which have one choice each and are no scores, and for each of them one that goes on where its
+// answer has ended: with its prompt, `answers`' tokens and some more.
+std::vector<EngineRequest> WithSecondTurns(std::vector<EngineRequest> requests,
+                                           const std::vector<Answer>& answers);
 
 }  // namespace bellwether

@@ -105,6 +105,7 @@ struct Variant {
   int scored_length = 9;
   gpu::EmulatedCard card = gpu::kEmulatedHopper;
   std::vector<int> lengths = kLengths;
+  bool prefix_cache = true;
   bool uneven = false;  // of the ranks the first has no row of the embedding, the last none of the head
 };
 
@@ -125,7 +126,7 @@ void MakeUneven(int64_t vocab, Layout& layout) {
 
 absl::StatusOr<std::vector<Answer>> AnswersTo(std::vector<EngineRequest> requests,
                                               const Checkpoint& checkpoint, const Subject& subject,
-                                              const Variant& variant) {
+                                              const Variant& variant, EngineSnapshot* end = nullptr) {
   BW_ASSIGN_OR_RETURN(Layout layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
   if (variant.uneven) MakeUneven(checkpoint.config().vocab, layout);
   BW_ASSIGN_OR_RETURN(
@@ -143,7 +144,8 @@ absl::StatusOr<std::vector<Answer>> AnswersTo(std::vector<EngineRequest> request
   DriverOptions driver{.kv_blocks = 32, .stages = variant.stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 256;
-  return RunRequests(*cluster, driver, std::move(requests));
+  driver.engine.prefix_cache = variant.prefix_cache;
+  return RunRequests(*cluster, driver, std::move(requests), end);
 }
 
 absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
@@ -280,6 +282,24 @@ TEST_P(GpuBatches, SeventeenTogetherAnswerAsEachAlone) {
   ASSERT_TRUE(expected.ok()) << expected.status();
   ExpectAnswers(AnswersTo(requests, **checkpoint, GetParam(), {}), *expected,
                 {.lengths = std::vector<int>(requests.size())});
+}
+
+// A second turn reads what the first has left in the card's KV cache.
+TEST_P(GpuBatches, ConversationsGoOnWithTheSameBits) {
+  const auto checkpoint = Checkpoint::Open(GetParam().checkpoint);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  std::vector<EngineRequest> asked =
+      Requests((*checkpoint)->config().vocab, {62, 35}, 2, /*scored_length=*/0);
+  const auto first = AnswersTo(asked, **checkpoint, GetParam(), {});
+  ASSERT_TRUE(first.ok()) << first.status();
+  asked = WithSecondTurns(std::move(asked), *first);
+  const auto expected =
+      AnswersTo(asked, **checkpoint, GetParam(), {.one_by_one = true, .prefix_cache = false});
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  EngineSnapshot end;
+  const Variant variant{.one_by_one = true, .lengths = std::vector<int>(asked.size())};
+  ExpectAnswers(AnswersTo(asked, **checkpoint, GetParam(), variant, &end), *expected, variant);
+  EXPECT_EQ(end.prefix_tokens_cached, 64u + 32u);
 }
 
 std::vector<Subject> BatchSubjects() {

@@ -94,11 +94,13 @@ struct Variant {
   int32_t streamed_layers = 0;      // of each stage
   bool streamed_ends = false;
   const ShardCache* cache = nullptr;
+  bool prefix_cache = true;
+  std::vector<EngineRequest> asked;  // instead of those of Requests
 };
 
 absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, const Subject& subject,
                                               const std::string& level, const Variant& variant,
-                                              uint64_t* preemptions = nullptr) {
+                                              EngineSnapshot* end = nullptr) {
   Layout layout{.stages = variant.uneven};
   if (layout.stages.empty()) {
     BW_ASSIGN_OR_RETURN(layout, EvenLayout(checkpoint.config(), variant.stages, variant.ranks));
@@ -126,8 +128,10 @@ absl::StatusOr<std::vector<Answer>> AnswersOf(const Checkpoint& checkpoint, cons
   DriverOptions driver{.kv_blocks = variant.kv_blocks, .stages = stages, .one_by_one = variant.one_by_one};
   driver.engine.step_tokens_max = variant.step_tokens;
   driver.engine.context_tokens_max = 1024;
-  return RunRequests(*cluster, driver,
-                     Requests(checkpoint.config().vocab, variant.requests, variant.longer_by), preemptions);
+  driver.engine.prefix_cache = variant.prefix_cache;
+  std::vector<EngineRequest> requests = variant.asked;
+  if (requests.empty()) requests = Requests(checkpoint.config().vocab, variant.requests, variant.longer_by);
+  return RunRequests(*cluster, driver, std::move(requests), end);
 }
 
 class LayoutEquality : public ::testing::TestWithParam<Subject> {
@@ -165,10 +169,10 @@ class LayoutEquality : public ::testing::TestWithParam<Subject> {
 // Every number of ranks and stages in every way at once.
 TEST_P(LayoutEquality, FullMatrix) {
   const Variant roomy = {.requests = 6, .longer_by = 80};
-  uint64_t none = 0;
-  const auto undisturbed = AnswersOf(*checkpoint_, GetParam(), level_, roomy, &none);
+  EngineSnapshot roomy_end;
+  const auto undisturbed = AnswersOf(*checkpoint_, GetParam(), level_, roomy, &roomy_end);
   ASSERT_TRUE(undisturbed.ok()) << undisturbed.status();
-  EXPECT_EQ(none, 0u);
+  EXPECT_EQ(roomy_end.preemptions, 0u);
   const int ranks_max = std::min(5, SliceCount(checkpoint_->config()));
   for (int ranks = 1; ranks <= ranks_max; ++ranks) {
     for (int stages = 1; stages <= 3; ++stages) {
@@ -176,7 +180,7 @@ TEST_P(LayoutEquality, FullMatrix) {
       ExpectEqual({.stages = stages, .ranks = ranks}, layout);
       ExpectEqual({.stages = stages, .ranks = ranks, .one_by_one = true}, layout + ", one at a time");
       ExpectEqual({.stages = stages, .ranks = ranks, .step_tokens = 7}, layout + ", chunks of 7");
-      uint64_t preemptions = 0;
+      EngineSnapshot end;
       const auto preempted = AnswersOf(*checkpoint_, GetParam(), level_,
                                        {.stages = stages,
                                         .ranks = ranks,
@@ -184,11 +188,35 @@ TEST_P(LayoutEquality, FullMatrix) {
                                         .kv_blocks = 9,
                                         .requests = roomy.requests,
                                         .longer_by = roomy.longer_by},
-                                       &preemptions);
+                                       &end);
       ASSERT_TRUE(preempted.ok()) << layout << ": " << preempted.status();
-      EXPECT_GT(preemptions, 0u) << layout << ": 9 KV blocks must be too few, or this shows nothing";
+      EXPECT_GT(end.preemptions, 0u) << layout << ": 9 KV blocks must be too few, or this shows nothing";
       EXPECT_EQ(*preempted, *undisturbed) << layout << ", preempted";
     }
+  }
+}
+
+// Second turns read what first ones have left in the KV cache, prompts and answers; of few blocks part of it.
+TEST_P(LayoutEquality, ConversationsThatGoOn) {
+  std::vector<EngineRequest> asked = Requests(checkpoint_->config().vocab, 6, /*longer_by=*/40);
+  for (EngineRequest& request : asked) request.choices = 1;
+  const auto first = AnswersOf(*checkpoint_, GetParam(), level_, {.asked = asked});
+  ASSERT_TRUE(first.ok()) << first.status();
+  asked = WithSecondTurns(std::move(asked), *first);
+  EngineSnapshot end;
+  const auto expected = AnswersOf(*checkpoint_, GetParam(), level_,
+                                  {.one_by_one = true, .prefix_cache = false, .asked = asked}, &end);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  EXPECT_EQ(end.prefix_tokens_cached, 0u);
+  for (const Variant& variant :
+       {Variant{.one_by_one = true, .asked = asked},
+        {.stages = 2, .ranks = 3, .step_tokens = 11, .one_by_one = true, .asked = asked},
+        {.ranks = 2, .kv_blocks = 14, .one_by_one = true, .asked = asked},
+        {.stages = 3, .step_tokens = 40, .kv_blocks = 14, .asked = asked}}) {
+    const auto answers = AnswersOf(*checkpoint_, GetParam(), level_, variant, &end);
+    ASSERT_TRUE(answers.ok()) << answers.status();
+    EXPECT_EQ(*answers, *expected);
+    EXPECT_GT(end.prefix_tokens_cached, 0u);
   }
 }
 

@@ -56,6 +56,7 @@ struct Coverage {
           deadlines = 0, stopped = 0, failed = 0;
   int64_t finished = 0, scored = 0, readmissions = 0, layouts_replaced = 0, deepest = 0;
   int64_t resumed = 0, fruitless = 0, impatient = 0, other_bits = 0, ended_at_once = 0;
+  int64_t known_prompts = 0;
 };
 
 // Where a stop string is complete first; the longest one of those complete there. npos if none is.
@@ -85,6 +86,7 @@ class Simulation {
     options_.step_bytes_max = AllButAdmissions() + Draw(500, 3000);
     options_.eos = {kEos};
     options_.seed = seed;
+    options_.prefix_cache = Draw(0, 3) != 0;
     if (Draw(0, 2) == 0) options_.resume_wait = absl::Milliseconds(Draw(0, 4));
     arrivals_ = Draw(5, 100);
     losses_ = std::max(0, Draw(-3, 4));
@@ -202,9 +204,11 @@ class Simulation {
   void Arrive() {
     EngineRequest request;
     request.id = RequestId{++last_request_};
+    if (!clients_.empty() && Draw(0, 2) == 0) request.prompt = Known();
     const bool any_prompt = !crowded_ && Draw(0, 3) == 0;
     const int prompt = any_prompt ? Draw(1, options_.context_tokens_max + 4) : Draw(1, 70);
-    for (int i = 0; i < prompt; ++i) request.prompt.push_back(Draw(0, FakeModel::kVocab - 1));
+    for (int i = static_cast<int>(request.prompt.size()); i < prompt || i == 0; ++i)
+      request.prompt.push_back(Draw(0, FakeModel::kVocab - 1));
     request.score = Draw(0, 9) == 0;
     request.max_tokens = crowded_ ? Draw(30, 100) : Draw(0, 3) == 0 ? 1 << 20 : Draw(1, 120);
     request.choices = request.score ? 1 : std::max(1, Draw(-3, 4));
@@ -220,6 +224,16 @@ class Simulation {
     client.refusal = Foresee(request);
     client.answers.resize(request.choices);
     Handle(RequestArrived{std::move(request)});
+  }
+
+  // A conversation that goes on, or what it and others begin with.
+  std::vector<TokenId> Known() {
+    const auto& [id, client] = *std::next(clients_.begin(), Draw(0, static_cast<int>(clients_.size()) - 1));
+    std::vector<TokenId> tokens = client.asked.prompt;
+    const std::vector<TokenId>& answer = client.answers[0].tokens;
+    tokens.insert(tokens.end(), answer.begin(), answer.end());
+    tokens.resize(Draw(Draw(0, 1), static_cast<int>(std::min<size_t>(tokens.size(), 150))));
+    return tokens;
   }
 
   int64_t AllButAdmissions() const { return -AdmissionsBytesMax(0, options_.sequences_max); }
@@ -309,6 +323,11 @@ class Simulation {
     const RequestDone& done = *client.done;
     SCOPED_TRACE(testing::Message() << "request " << done.request.value << " " << done.status);
     ASSERT_EQ(done.usage.prompt_tokens, client.asked.prompt.size());
+    EXPECT_LE(done.usage.cached_prompt_tokens, std::max(done.usage.prompt_tokens - 1, 0));
+    if (done.usage.cached_prompt_tokens > 0) {
+      EXPECT_FALSE(client.asked.score);
+      ++coverage_->known_prompts;
+    }
     if (client.refusal != absl::StatusCode::kOk) {
       EXPECT_EQ(done.status.code(), client.refusal);
       for (const Answer& answer : client.answers) EXPECT_FALSE(answer.finish.has_value());
@@ -458,7 +477,7 @@ class Simulation {
 
   void CountCluster() {
     if (!cluster_) return;
-    coverage_->forks += cluster_->blocks_shared();
+    blocks_shared_ += cluster_->blocks_shared();
     coverage_->readmissions += cluster_->readmissions();
   }
 
@@ -470,6 +489,8 @@ class Simulation {
     for (const auto& [id, client] : clients_) EXPECT_TRUE(client.done.has_value()) << "request " << id;
     coverage_->preemptions += static_cast<int64_t>(engine_->snapshot().preemptions);
     CountCluster();
+    EXPECT_EQ(engine_->snapshot().prefix_tokens_cached, blocks_shared_ * kKvBlockTokens);
+    coverage_->forks += blocks_shared_;
   }
 
   std::mt19937_64 random_;
@@ -479,6 +500,7 @@ class Simulation {
   std::optional<Engine> engine_;
   int arrivals_ = 0, losses_ = 0;  // of 1000 events
   int kv_blocks_ = 0;
+  int64_t blocks_shared_ = 0;
   bool crowded_ = false;  // many long answers at once
   FakeCluster::Limits limits_;
   std::optional<FakeCluster> cluster_;
@@ -508,6 +530,7 @@ TEST(ClusterSimulationTest, HundredsOfSeeds) {
        std::map<std::string, int64_t>{{"preemptions", coverage.preemptions},
                                       {"readmissions", coverage.readmissions},
                                       {"shared blocks", coverage.forks},
+                                      {"prompts that began with known blocks", coverage.known_prompts},
                                       {"layouts lost", coverage.layouts_lost},
                                       {"layouts replaced", coverage.layouts_replaced},
                                       {"resumed", coverage.resumed},
