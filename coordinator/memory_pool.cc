@@ -47,8 +47,9 @@ void FindStreamRates(absl::Span<const WorkerInventory> workers, Offload offload,
 }  // namespace
 
 int64_t GpuHostBytes(const ModelConfig& config, const PlannerOptions& options) {
-  return kGpuProcessBytes + GpuPinnedBytes(config, {.step_tokens = options.step_tokens,
-                                                    .context_tokens = options.context_tokens});
+  return kGpuProcessBytes + kGpuPieceBytes +
+         GpuPinnedBytes(config,
+                        {.step_tokens = options.step_tokens, .context_tokens = options.context_tokens});
 }
 
 std::vector<MemoryPool> MemoryPools(absl::Span<const WorkerInventory> workers, const ModelConfig& config,

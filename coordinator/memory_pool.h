@@ -34,7 +34,8 @@ struct MemoryPool {
 
 // Code, connections and buffers of a process that has a CUDA context.
 inline constexpr int64_t kGpuProcessBytes = int64_t{512} << 20;
-// What a worker that computes on a GPU takes of its host's memory: that, and what it pins.
+// What a worker that computes on a GPU takes of its host's memory: that, what it pins, and while it loads a
+// piece of a matrix as its host packs it.
 int64_t GpuHostBytes(const ModelConfig& config, const PlannerOptions& options);
 
 // The pools of all workers, in the order of their first worker; each worker is in one of them.

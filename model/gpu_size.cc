@@ -16,7 +16,6 @@ constexpr int64_t kStepColumns = 16;
 constexpr int64_t kPieceRows = 64;
 constexpr int64_t kPartRowsMax = 1024;
 constexpr int64_t kImageAlignment = 256;
-constexpr int64_t kStagingBytes = int64_t{64} << 20;
 constexpr int64_t kLargestChunk = 8192, kLargestMax = 64, kLargestValueBytes = 8;
 // Tables that say where columns lie: a step or a set takes 8 bytes, a segment 12 and its parts 16.
 constexpr int64_t kTableBytes = 256, kStepTableBytes = 8, kSetTableBytes = 8, kSegmentTableBytes = 44;
@@ -168,7 +167,7 @@ int64_t GpuPinnedBytes(const ModelConfig& config, const GpuStepLimits& limits) {
   const int64_t layer_rows = std::min(step_tokens, kGpuLayerRowsMax);
   const int64_t messages =  // between ranks: roots and their sum, or one of the others
       std::max({(MostRoots(SliceCount(config)) + 1) * layer_rows * hidden, residual, logits});
-  return kStagingBytes + LargestBytes(config) + 4 * (residual + messages + logits) +
+  return kGpuPieceBytes + LargestBytes(config) + 4 * (residual + messages + logits) +
          BatchBytes(config.heads, config.kv_heads, limits);
 }
 

@@ -35,6 +35,8 @@ int64_t GpuScratchBytes(const ModelConfig& config, const RankLayout& rank, const
 // take none.
 int64_t GpuMessageBytes(const ModelConfig& config, const StageLayout& stage, const GpuStepLimits& limits);
 
+// Weights are packed by the host, and go to the GPU, in pieces of this size (worker/device/gpu_weights.h).
+inline constexpr int64_t kGpuPieceBytes = int64_t{64} << 20;
 // What a worker pins of its host's memory, whatever its part: what weights go through, and of a step what the
 // GPU and the host hand each other (worker/device/gpu_ops.cc, worker/stage_links.cc,
 // worker/link/staged_group.cc, worker/decoder/output_head.cc). Weights that stream from there come on top.

@@ -61,6 +61,28 @@ std::optional<int64_t> ReadMemoryLimit(const std::string& group) {
   return ReadLimit(group + "/memory.limit_in_bytes");
 }
 
+// Less what the group has taken, but for pages of files, which it gives up before it runs out. `prefix`: of
+// the counts of a group with all that are below it.
+std::optional<int64_t> MemoryLeft(std::optional<int64_t> limit, const std::string& group,
+                                  const std::string& usage, const std::string& prefix) {
+  if (!limit) return std::nullopt;
+  int64_t left = *limit - ReadLimit(absl::StrCat(group, "/", usage)).value_or(0);
+  for (const absl::string_view line :
+       absl::StrSplit(ReadText(group + "/memory.stat"), '\n', absl::SkipEmpty())) {
+    const std::vector<absl::string_view> fields = absl::StrSplit(line, ' ');
+    int64_t bytes = 0;
+    const bool of_files = fields[0] == prefix + "active_file" || fields[0] == prefix + "inactive_file";
+    if (of_files && fields.size() == 2 && absl::SimpleAtoi(fields[1], &bytes)) left += bytes;
+  }
+  return std::clamp<int64_t>(left, 0, *limit);
+}
+std::optional<int64_t> ReadMemoryLeft(const std::string& group) {
+  return MemoryLeft(ReadMemoryMax(group), group, "memory.current", "");
+}
+std::optional<int64_t> ReadMemoryLeftOfVersion1(const std::string& group) {
+  return MemoryLeft(ReadMemoryLimit(group), group, "memory.usage_in_bytes", "total_");
+}
+
 // What limits a group, by its directory.
 template <typename Number>
 struct GroupLimit {
@@ -69,6 +91,7 @@ struct GroupLimit {
   std::optional<Number> (*of_version_1)(const std::string& group);
 };
 constexpr GroupLimit<int64_t> kMemoryLimit = {"memory", ReadMemoryMax, ReadMemoryLimit};
+constexpr GroupLimit<int64_t> kMemoryLeft = {"memory", ReadMemoryLeft, ReadMemoryLeftOfVersion1};
 constexpr GroupLimit<double> kCpuLimit = {"cpu", ReadCpuMax, ReadCpuQuota};
 
 // The limit of a group and of all groups above it. Inside a container the path may name groups that only
@@ -163,6 +186,10 @@ absl::Status KeepToCpus(const std::vector<int>& cpus) {
 
 int64_t AvailableMemoryBytes(const std::string& root) {
   return std::min(ControlGroupLimit(root, kMemoryLimit), SystemAvailable(root));
+}
+
+int64_t FreeMemoryBytes(const std::string& root) {
+  return std::min(ControlGroupLimit(root, kMemoryLeft), SystemAvailable(root));
 }
 
 int64_t ReadSampleBytes(int64_t available_bytes) {

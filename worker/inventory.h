@@ -27,6 +27,8 @@ absl::Status KeepToCpus(const std::vector<int>& cpus);
 // The least of what the system has available and the memory limits of the process's control groups (v1 and
 // v2). `root`: where /proc and /sys are looked for; tests have their own.
 int64_t AvailableMemoryBytes(const std::string& root = "");
+// Likewise, but of a limit only what its group has left: this process may take so much more now.
+int64_t FreeMemoryBytes(const std::string& root = "");
 
 // Bytes per second that `threads` threads read from memory, for the planner: measured for about `seconds` in
 // a buffer of at most ReadSampleBytes, so that a small container survives its own measurement. At least 1e6:

@@ -13,6 +13,7 @@ namespace {
 
 class InventoryTest : public ::testing::Test {
  protected:
+  void SetUp() override { std::filesystem::remove_all(root_); }  // of a run before
   void Write(const std::string& path, const std::string& text) {
     const std::filesystem::path file = root_ + path;
     std::filesystem::create_directories(file.parent_path());
@@ -41,6 +42,26 @@ TEST_F(InventoryTest, AVersion1GroupLimitsItAlsoInsideAContainer) {
   Write("/proc/self/cgroup", "5:cpu,cpuacct:/x\n4:memory:/docker/outside\n");
   Write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "8192\n");
   EXPECT_EQ(AvailableMemoryBytes(root_), 8192);
+}
+
+// What a group has taken is not there for more, but for what files' pages take.
+TEST_F(InventoryTest, OfAGroupsLimitThatIsFreeWhichNobodyHasTaken) {
+  Write("/proc/meminfo", "MemAvailable:    500 kB\n");
+  Write("/proc/self/cgroup", "0::/a/b\n");
+  Write("/sys/fs/cgroup/a/memory.max", "100000\n");
+  EXPECT_EQ(FreeMemoryBytes(root_), 100000) << "nobody says what is taken";
+  Write("/sys/fs/cgroup/a/memory.current", "90000\n");
+  Write("/sys/fs/cgroup/a/memory.stat", "anon 60000\nfile 30000\ninactive_file 20000\nactive_file 5000\n");
+  EXPECT_EQ(FreeMemoryBytes(root_), 35000);
+  EXPECT_EQ(AvailableMemoryBytes(root_), 100000);
+  Write("/sys/fs/cgroup/a/b/memory.max", "50000\n");
+  Write("/sys/fs/cgroup/a/b/memory.current", "50001\n");
+  EXPECT_EQ(FreeMemoryBytes(root_), 0);
+  Write("/proc/self/cgroup", "4:memory:/docker/outside\n");
+  Write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "8192\n");
+  Write("/sys/fs/cgroup/memory/memory.usage_in_bytes", "8000\n");
+  Write("/sys/fs/cgroup/memory/memory.stat", "inactive_file 1\ntotal_inactive_file 400\n");
+  EXPECT_EQ(FreeMemoryBytes(root_), 592);
 }
 
 TEST_F(InventoryTest, NothingKnownIsNoLimit) {

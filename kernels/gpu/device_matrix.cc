@@ -198,7 +198,7 @@ class TilePacker {
 
   void PackFloats() {
     std::vector<float> row(form_.cols);
-    for (int r = 0; r < kTileRows && tile_ * kTileRows + r < form_.rows; ++r) {
+    for (int r = 0; r < kTileRows && tile_ * kTileRows + r < matrix_.rows(); ++r) {
       matrix_.GetRow(tile_ * kTileRows + r, absl::MakeSpan(row));
       ForEachValue(r, [&](char* unit, int step, const FragmentPlace& place, int32_t col) {
         if (form_.format == WeightFormat::kF32) {
@@ -224,7 +224,7 @@ class TilePacker {
       std::fill(q.begin(), q.end(), 0);
       std::fill(scales.begin(), scales.end(), 0.0f);
       std::fill(offsets.begin(), offsets.end(), 0.0f);
-      if (row < form_.rows) GetRow(row, q, scales, offsets);
+      if (row < matrix_.rows()) GetRow(row, q, scales, offsets);
       // A step's padding must be q = 0 as well, and what is not written yet is 0 - lowest below that.
       for (size_t s = 0; s < form_.steps.size(); ++s) {
         char* unit = Unit(static_cast<int64_t>(s));
@@ -272,7 +272,7 @@ class TilePacker {
   }
   void StoreScales(int row, const std::vector<float>& values, char* to) {
     for (int64_t set = 0; set < form_.sets; ++set) {
-      const int64_t index = ((tile_ * form_.sets + set) * 8 + row % 8) * 2 + row / 8;
+      const int64_t index = ((place_.tile * form_.sets + set) * 8 + row % 8) * 2 + row / 8;
       if (form_.half_scales) {
         const uint16_t bits = F16FromF32(values[set]);
         std::memcpy(to + index * 2, &bits, 2);
@@ -290,11 +290,13 @@ class TilePacker {
 
 }  // namespace
 
-int64_t DeviceForm::value_bytes() const { return RoundUp(tiles, kBlockTiles) * units * UnitBytes(format); }
+int64_t DeviceForm::value_bytes() const {
+  return RoundUp(tiles, kBlockTiles) / kBlockTiles * block_value_bytes();
+}
 
 int64_t DeviceForm::scale_bytes() const {
   // Kernels fetch two sets ahead.
-  return sets == 0 ? 0 : (int64_t{tiles} * sets + 2) * kTileRows * (half_scales ? 2 : 4);
+  return sets == 0 ? 0 : tiles * tile_scale_bytes() + int64_t{2} * kTileRows * (half_scales ? 2 : 4);
 }
 
 absl::StatusOr<DeviceForm> DeviceFormOf(const MatrixSpec& spec) {

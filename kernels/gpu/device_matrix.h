@@ -58,6 +58,9 @@ struct DeviceForm {  // NOLINT(readability-identifier-naming): of the loop that 
   int64_t packed_cols() const { return static_cast<int64_t>(steps.size()) * kStepCols; }
   int64_t value_bytes() const;
   int64_t scale_bytes() const;  // of the scales; as many again of offsets if there are
+  // Of them, in the order of the tiles.
+  int64_t block_value_bytes() const { return int64_t{kBlockTiles} * units * UnitBytes(format); }
+  int64_t tile_scale_bytes() const { return int64_t{sets} * kTileRows * (half_scales ? 2 : 4); }
 };
 
 // InvalidArgument where the spec is beyond what kernels take.
@@ -66,15 +69,15 @@ absl::StatusOr<DeviceForm> DeviceFormOf(const kernels::MatrixSpec& spec);
 // Whether rows prepared for one serve the other.
 bool SamePreparation(const DeviceForm& a, const DeviceForm& b);
 
-// Where a tile goes, in memory that was zero before.
+// Where a tile goes, in memory that was zero before: of a whole matrix, or of some whole blocks of it.
 struct TilePlace {
   char* values = nullptr;
-  int64_t tile = 0;         // of those in `values`
-  char* scales = nullptr;   // of the whole matrix; null if the format has none
+  char* scales = nullptr;   // null if the format has none
   char* offsets = nullptr;  // likewise
+  int64_t tile = 0;         // of those there
 };
-// Writes rows [16 tile, ...) of `matrix`. Different tiles may be written by
-// different threads.
+// Writes rows [16 tile, ...) of `matrix`, which may have some of the form's rows. Different tiles may be
+// written by different threads.
 void PackTile(const kernels::PackedMatrix& matrix, const DeviceForm& form, int64_t tile,
               const TilePlace& place);
 

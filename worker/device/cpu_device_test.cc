@@ -92,10 +92,11 @@ TEST_P(DeviceOpsTest, TheBiasIsAddedToTheSumFirst) {
 TEST_P(DeviceOpsTest, EmbedsTheTokensThatItOwns) {
   const kernels::MatrixSpec spec = {.rows = 2, .cols = 4};
   auto store = *device_->NewWeightStore({&spec, 1}, WeightHome::kDevice, /*with_image=*/false);
-  kernels::PackedMatrix rows = *store->NewMatrix(spec);
-  rows.SetRow(0, std::vector<float>{1, 2, 3, 4});
-  rows.SetRow(1, std::vector<float>{5, 6, 7, 8});
-  const auto embedding = *store->Keep(std::move(rows));
+  const auto embedding = *store->Pack(spec, [](Range, kernels::PackedMatrix& packed) {
+    packed.SetRow(0, std::vector<float>{1, 2, 3, 4});
+    packed.SetRow(1, std::vector<float>{5, 6, 7, 8});
+    return absl::OkStatus();
+  });
   float* out = Put(std::vector<float>(16, -1));
   const SequenceState sequence;
   const Batch batch = {.runs = {{.sequence = &sequence, .count = 4}}, .tokens = {4, 5, 6, 3}};

@@ -69,10 +69,14 @@ inline constexpr int64_t kImagePageBytes = 4096;
 class WeightStore {
  public:
   virtual ~WeightStore() = default;
-  // Zeros, for the loader to fill; its rows may be set by several threads.
-  virtual absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) = 0;
-  // The filled matrix in the device's form. ResourceExhausted if the device has not enough memory.
-  virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) = 0;
+  // Sets the rows `rows` of a matrix, all that `packed` has, which is full of zeros before; several threads
+  // may set them.
+  using FillRows = absl::FunctionRef<absl::Status(Range rows, kernels::PackedMatrix& packed)>;
+  // The next matrix in the device's form. All of its rows are filled at once, or some after the others where
+  // they go to memory of another form: the host has no more of a large matrix than such a piece.
+  // ResourceExhausted if there is not enough memory; errors of `fill`.
+  virtual absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const kernels::MatrixSpec& spec,
+                                                             FillRows fill) = 0;
   // Lives as long as the store.
   virtual absl::StatusOr<DeviceVector> Keep(std::vector<float> values) = 0;
 
@@ -228,8 +232,8 @@ class Device {
   // Rows of a batch that a layer takes at once (model/row_limits.h).
   virtual int64_t layer_rows_max() const = 0;
   // For matrices like these, in this order, and their vectors, which always lie on the device. Else than
-  // kDevice the store has an image; `with_image`, there too, until Settle. FailedPrecondition where the
-  // device has no use for `home`.
+  // kDevice the store has an image; `with_image`, there too, until Settle: ResourceExhausted where the host
+  // has no room for that. FailedPrecondition where the device has no use for `home`.
   virtual absl::StatusOr<std::shared_ptr<WeightStore>> NewWeightStore(
       absl::Span<const kernels::MatrixSpec> matrices, WeightHome home, bool with_image) = 0;
   // What tells its images from those of devices that read other forms: "packed 3".

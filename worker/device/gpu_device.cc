@@ -4,11 +4,18 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/format_bytes.h"
 #include "common/packed_row.h"
 #include "common/status.h"
 #include "worker/device/gpu_ops.h"
 
 namespace bellwether {
+namespace {
+
+// Of weights that stay on a card: other workers of its host may be loading too.
+constexpr int64_t kImagesAtOnce = 4;
+
+}  // namespace
 
 std::string GpuDevice::Describe() const {
   const gpu::DeviceInfo& info = runtime_->info();
@@ -26,6 +33,13 @@ absl::StatusOr<std::shared_ptr<WeightStore>> GpuDevice::NewWeightStore(
     return std::make_shared<GpuWeightStore>(runtime_, threads_, std::move(staging));
   }
   BW_ASSIGN_OR_RETURN(const int64_t bytes, GpuImageStore::ImageBytes(matrices));
+  if (home == WeightHome::kDevice && host_free_bytes_ != nullptr) {
+    if (const int64_t free = host_free_bytes_(); bytes > free / kImagesAtOnce) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("an image of ", FormatBytes(static_cast<double>(bytes)),
+                       " is too much for a host with ", FormatBytes(static_cast<double>(free)), " free"));
+    }
+  }
   // One that goes to a drive or to the device is packed and dropped: it need not be pinned.
   absl::StatusOr<std::shared_ptr<std::byte>> image =
       home == WeightHome::kHost ? NewImage(bytes) : NewPlainImage(bytes);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -14,9 +15,11 @@ namespace bellwether {
 // after the other, from one thread at a time.
 class GpuDevice : public Device {
  public:
-  // `threads` of the host bring weights into the device's form.
-  GpuDevice(std::shared_ptr<gpu::Runtime> runtime, int threads)
-      : runtime_(std::move(runtime)), threads_(threads) {}
+  // `threads` of the host bring weights into the device's form. `host_free_bytes`: of the host's memory, of
+  // which images that no plan counts take a part at most; null: whatever they like.
+  GpuDevice(std::shared_ptr<gpu::Runtime> runtime, int threads,
+            std::function<int64_t()> host_free_bytes = nullptr)
+      : runtime_(std::move(runtime)), threads_(threads), host_free_bytes_(std::move(host_free_bytes)) {}
 
   std::string Describe() const override;
   int64_t layer_rows_max() const override { return kGpuLayerRowsMax; }
@@ -33,6 +36,7 @@ class GpuDevice : public Device {
  private:
   const std::shared_ptr<gpu::Runtime> runtime_;
   const int threads_;
+  const std::function<int64_t()> host_free_bytes_;
   std::weak_ptr<const PinnedMemory> staging_;  // of the stores there are
 };
 

@@ -6,13 +6,12 @@
 
 #include "common/packed_row.h"
 #include "common/status.h"
+#include "model/gpu_size.h"
 #include "worker/thread_pool.h"
 
 namespace bellwether {
 namespace {
 
-// Weights go to the device in pieces of this size, the least being eight tiles of the widest matrix.
-constexpr int64_t kStagingBytes = int64_t{64} << 20;
 // Of values and of scales in an image: as that of memory that the runtime gives.
 constexpr int64_t kImageAlignment = 256;
 
@@ -31,6 +30,46 @@ class TableWriter {
  private:
   std::vector<char> bytes_;
 };
+
+int64_t BlockScaleBytes(const gpu::DeviceForm& form) { return gpu::kBlockTiles * form.tile_scale_bytes(); }
+// With its scales and offsets.
+int64_t BlockBytes(const gpu::DeviceForm& form) {
+  return form.block_value_bytes() + BlockScaleBytes(form) * (form.has_offset ? 2 : 1);
+}
+// That a piece of so many bytes has.
+int64_t BlocksAtOnce(const gpu::DeviceForm& form, int64_t bytes) {
+  const int64_t blocks = RoundUp(form.tiles, gpu::kBlockTiles) / gpu::kBlockTiles;
+  return std::clamp<int64_t>(bytes / std::max<int64_t>(1, BlockBytes(form)), 1, std::max<int64_t>(1, blocks));
+}
+
+// From first to last the rows of whole blocks, so many of them at once, as the host packs them.
+absl::Status ForEachPiece(
+    const kernels::MatrixSpec& spec, int64_t blocks, WeightStore::FillRows fill,
+    absl::FunctionRef<absl::Status(const kernels::PackedMatrix& packed, Range tiles)> use) {
+  const int64_t rows_at_once = blocks * gpu::kBlockTiles * gpu::kTileRows;
+  for (int64_t row = 0; row < spec.rows; row += rows_at_once) {
+    const Range rows = {row, std::min(row + rows_at_once, spec.rows)};
+    kernels::MatrixSpec some = spec;
+    some.rows = rows.size();
+    BW_ASSIGN_OR_RETURN(kernels::PackedMatrix packed, kernels::PackedMatrix::Create(std::move(some)));
+    BW_RETURN_IF_ERROR(fill(rows, packed));
+    const int64_t tile = row / gpu::kTileRows;
+    BW_RETURN_IF_ERROR(use(packed, {tile, tile + RoundUp(rows.size(), gpu::kTileRows) / gpu::kTileRows}));
+  }
+  return absl::OkStatus();
+}
+
+// All tiles of `packed`, to `place` and behind it.
+void PackTiles(const kernels::PackedMatrix& packed, const gpu::DeviceForm& form, const gpu::TilePlace& place,
+               ThreadPool& pool) {
+  pool.ParallelFor(RoundUp(packed.rows(), gpu::kTileRows) / gpu::kTileRows, [&](int64_t begin, int64_t end) {
+    for (int64_t tile = begin; tile < end; ++tile) {
+      gpu::TilePlace at = place;
+      at.tile += tile;
+      gpu::PackTile(packed, form, tile, at);
+    }
+  });
+}
 
 }  // namespace
 
@@ -112,10 +151,11 @@ void GpuMatrix::MoveTo(const char* image) {
 }
 
 absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuMatrix::Create(const std::shared_ptr<gpu::Runtime>& runtime,
-                                                             const kernels::PackedMatrix& packed, int threads,
+                                                             const kernels::MatrixSpec& spec,
+                                                             WeightStore::FillRows fill, int threads,
                                                              const PinnedMemory& staging) {
-  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, Reserve(runtime, packed.spec()));
-  BW_RETURN_IF_ERROR(matrix->CopyValues(*runtime, packed, threads, staging));
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> matrix, Reserve(runtime, spec));
+  BW_RETURN_IF_ERROR(matrix->CopyPieces(*runtime, spec, fill, threads, staging));
   return matrix;
 }
 
@@ -171,60 +211,53 @@ absl::Status GpuMatrix::CopyTables(const std::shared_ptr<gpu::Runtime>& runtime)
   return absl::OkStatus();
 }
 
-void GpuMatrix::PackTo(char* image, const kernels::PackedMatrix& packed, int threads) const {
-  char* const scales = image + RoundUp(form_.value_bytes(), kImageAlignment);
-  char* const offsets = form_.has_offset ? scales + form_.scale_bytes() : nullptr;
+absl::Status GpuMatrix::PackTo(char* image, const kernels::MatrixSpec& spec, WeightStore::FillRows fill,
+                               int threads, int64_t piece_bytes) const {
+  gpu::TilePlace place{.values = image, .scales = image + RoundUp(form_.value_bytes(), kImageAlignment)};
+  if (form_.has_offset) place.offsets = place.scales + form_.scale_bytes();
   ThreadPool pool(threads);
-  pool.ParallelFor(form_.tiles, [&](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile)
-      gpu::PackTile(packed, form_, tile,
-                    {.values = image, .tile = tile, .scales = scales, .offsets = offsets});
-  });
+  return ForEachPiece(spec, BlocksAtOnce(form_, piece_bytes), fill,
+                      [&](const kernels::PackedMatrix& packed, Range tiles) {
+                        place.tile = tiles.begin;
+                        PackTiles(packed, form_, place, pool);
+                        return absl::OkStatus();
+                      });
 }
 
-absl::Status GpuMatrix::CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
-                                   const PinnedMemory& staging) {
-  if (form_.tiles == 0) return absl::OkStatus();
-
-  std::vector<char> scales(scales_.bytes());
-  char* const offsets = form_.has_offset ? scales.data() + form_.scale_bytes() : nullptr;
-  const int64_t blocks = (form_.tiles + gpu::kBlockTiles - 1) / gpu::kBlockTiles;
-  const int64_t block_bytes = form_.value_bytes() / blocks;
+absl::Status GpuMatrix::CopyPieces(gpu::Runtime& runtime, const kernels::MatrixSpec& spec,
+                                   WeightStore::FillRows fill, int threads, const PinnedMemory& staging) {
+  const int64_t blocks = BlocksAtOnce(form_, staging.bytes()), piece_bytes = blocks * BlockBytes(form_);
   // A block that is wider than the staging memory goes by way of memory of its own.
-  std::vector<char> wide(block_bytes > staging.bytes() ? block_bytes : 0);
+  std::vector<char> wide(piece_bytes > staging.bytes() ? piece_bytes : 0);
   char* const buffer = wide.empty() ? staging.data() : wide.data();
-  const int64_t blocks_at_once = wide.empty() && block_bytes > 0 ? staging.bytes() / block_bytes : 1;
+  gpu::TilePlace place{.values = buffer, .scales = buffer + blocks * form_.block_value_bytes()};
+  if (form_.has_offset) place.offsets = place.scales + blocks * BlockScaleBytes(form_);
   ThreadPool pool(threads);
-  for (int64_t block = 0; block < blocks; block += blocks_at_once) {
-    const int64_t count = std::min(blocks_at_once, blocks - block);
-    std::memset(buffer, 0, count * block_bytes);
-    const int64_t first = block * gpu::kBlockTiles,
-                  last = std::min<int64_t>(form_.tiles, (block + count) * gpu::kBlockTiles);
-    pool.ParallelFor(last - first, [&](int64_t begin, int64_t end) {
-      for (int64_t tile = first + begin; tile < first + end; ++tile) {
-        gpu::PackTile(packed, form_, tile,
-                      {.values = buffer, .tile = tile - first, .scales = scales.data(), .offsets = offsets});
-      }
-    });
-    runtime.CopyToDevice(values_.data() + block * block_bytes, buffer, count * block_bytes);
-    BW_RETURN_IF_ERROR(runtime.Synchronize());
-  }
-  if (!scales.empty()) runtime.CopyToDevice(scales_.data(), scales.data(), scales_.bytes());
-  return runtime.Synchronize();
+  return ForEachPiece(spec, blocks, fill, [&](const kernels::PackedMatrix& packed, Range tiles) {
+    std::memset(buffer, 0, piece_bytes);
+    PackTiles(packed, form_, place, pool);
+    const int64_t values =
+        RoundUp(tiles.size(), gpu::kBlockTiles) / gpu::kBlockTiles * form_.block_value_bytes();
+    runtime.CopyToDevice(values_.data() + tiles.begin / gpu::kBlockTiles * form_.block_value_bytes(),
+                         place.values, values);
+    char* const scales = scales_.data() + tiles.begin * form_.tile_scale_bytes();
+    runtime.CopyToDevice(scales, place.scales, tiles.size() * form_.tile_scale_bytes());
+    if (form_.has_offset)
+      runtime.CopyToDevice(scales + form_.scale_bytes(), place.offsets,
+                           tiles.size() * form_.tile_scale_bytes());
+    return runtime.Synchronize();
+  });
 }
 
 absl::StatusOr<std::shared_ptr<const PinnedMemory>> GpuWeightStore::NewStaging(
     const std::shared_ptr<gpu::Runtime>& runtime) {
-  BW_ASSIGN_OR_RETURN(PinnedMemory staging, PinnedMemory::Allocate(runtime, kStagingBytes));
+  BW_ASSIGN_OR_RETURN(PinnedMemory staging, PinnedMemory::Allocate(runtime, kGpuPieceBytes));
   return std::make_shared<const PinnedMemory>(std::move(staging));
 }
 
-absl::StatusOr<kernels::PackedMatrix> GpuWeightStore::NewMatrix(kernels::MatrixSpec spec) {
-  return kernels::PackedMatrix::Create(std::move(spec));
-}
-
-absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::Keep(kernels::PackedMatrix matrix) {
-  return GpuMatrix::Create(runtime_, matrix, threads_, *staging_);
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::Pack(const kernels::MatrixSpec& spec,
+                                                                   FillRows fill) {
+  return GpuMatrix::Create(runtime_, spec, fill, threads_, *staging_);
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuWeightStore::KeepImage(kernels::MatrixSpec) {
@@ -260,10 +293,11 @@ absl::StatusOr<std::unique_ptr<GpuMatrix>> GpuImageStore::Place(const kernels::M
   return matrix;
 }
 
-absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuImageStore::Keep(kernels::PackedMatrix matrix) {
-  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> placed, Place(matrix.spec()));
-  if (image_ != nullptr)
-    placed->PackTo(reinterpret_cast<char*>(image_.get()) + matrices_.back().offset, matrix, threads_);
+absl::StatusOr<std::unique_ptr<DeviceMatrix>> GpuImageStore::Pack(const kernels::MatrixSpec& spec,
+                                                                  FillRows fill) {
+  BW_ASSIGN_OR_RETURN(std::unique_ptr<GpuMatrix> placed, Place(spec));
+  char* const at = reinterpret_cast<char*>(image_.get()) + matrices_.back().offset;
+  BW_RETURN_IF_ERROR(placed->PackTo(at, spec, fill, threads_, kGpuPieceBytes));
   return placed;
 }
 

@@ -54,14 +54,17 @@ class GpuMatrix : public DeviceMatrix {
   // One whose values and scales are nowhere yet.
   static absl::StatusOr<std::unique_ptr<GpuMatrix>> CreateForImage(
       const std::shared_ptr<gpu::Runtime>& runtime, const kernels::MatrixSpec& spec);
-  // Packs on `threads` threads to `image` [ImageBytes], which is full of zeros.
-  void PackTo(char* image, const kernels::PackedMatrix& packed, int threads) const;
+  // Packs on `threads` threads, a piece of at most `piece_bytes` (or a block) at a time, to `image`
+  // [ImageBytes], which is full of zeros.
+  absl::Status PackTo(char* image, const kernels::MatrixSpec& spec, WeightStore::FillRows fill, int threads,
+                      int64_t piece_bytes) const;
   // From now on its values and scales are at `image`, in the GPU's memory; null: nowhere.
   void MoveTo(const char* image);
 
-  // Packs on `threads` threads and copies by way of `staging`.
+  // The same by way of `staging`, of whose size the pieces are.
   static absl::StatusOr<std::unique_ptr<GpuMatrix>> Create(const std::shared_ptr<gpu::Runtime>& runtime,
-                                                           const kernels::PackedMatrix& packed, int threads,
+                                                           const kernels::MatrixSpec& spec,
+                                                           WeightStore::FillRows fill, int threads,
                                                            const PinnedMemory& staging);
 
   // Random weights for measurements, made on the card.
@@ -87,8 +90,8 @@ class GpuMatrix : public DeviceMatrix {
   int64_t all_scale_bytes() const { return form_.scale_bytes() * (form_.has_offset ? 2 : 1); }
   void PlaceAt(const char* values, const char* scales);
   absl::Status CopyTables(const std::shared_ptr<gpu::Runtime>& runtime);
-  absl::Status CopyValues(gpu::Runtime& runtime, const kernels::PackedMatrix& packed, int threads,
-                          const PinnedMemory& staging);
+  absl::Status CopyPieces(gpu::Runtime& runtime, const kernels::MatrixSpec& spec, WeightStore::FillRows fill,
+                          int threads, const PinnedMemory& staging);
 
   gpu::DeviceForm form_;
   int group_ = 0;
@@ -108,8 +111,7 @@ class GpuWeightStore : public WeightStore {
   static absl::StatusOr<std::shared_ptr<const PinnedMemory>> NewStaging(
       const std::shared_ptr<gpu::Runtime>& runtime);
 
-  absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override;
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const kernels::MatrixSpec& spec, FillRows fill) override;
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override;
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override;
 
@@ -132,7 +134,7 @@ class GpuImageStore : public GpuWeightStore {
   // Of an image of matrices like these.
   static absl::StatusOr<int64_t> ImageBytes(absl::Span<const kernels::MatrixSpec> matrices);
 
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const kernels::MatrixSpec& spec, FillRows fill) override;
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override;
   absl::Span<std::byte> image() override;
   std::shared_ptr<const void> image_owner() const override { return image_; }

@@ -75,9 +75,10 @@ OpenedDevice OpenCpu(const DeviceOptions& options) {
 
 OpenedDevice Opened(std::shared_ptr<gpu::Runtime> runtime, GpuInventory gpu, int threads) {
   std::vector<std::string> levels = {runtime->info().numeric_class};
-  return {.device = std::make_shared<GpuDevice>(std::move(runtime), threads),
-          .kernel_levels = std::move(levels),
-          .gpu = std::move(gpu)};
+  return {
+      .device = std::make_shared<GpuDevice>(std::move(runtime), threads, [] { return FreeMemoryBytes(); }),
+      .kernel_levels = std::move(levels),
+      .gpu = std::move(gpu)};
 }
 
 absl::StatusOr<OpenedDevice> OpenCuda(int index, int threads) {

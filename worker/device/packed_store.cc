@@ -19,6 +19,7 @@ class PackedDeviceMatrix : public DeviceMatrix {
   int64_t rows() const override { return packed_.rows(); }
   int64_t bytes() const override { return packed_.bytes(); }
   const kernels::PackedMatrix& packed() const { return packed_; }
+  kernels::PackedMatrix& packed() { return packed_; }
   void MoveTo(std::byte* data) { packed_.MoveTo(data); }
 
  private:
@@ -29,20 +30,14 @@ class PackedStore : public WeightStore {
  public:
   explicit PackedStore(BufferArena arena) : arena_(std::move(arena)), begin_(arena_.data()) {}
 
-  absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override {
-    return kernels::PackedMatrix::Create(std::move(spec), &arena_);
-  }
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override {
-    const int64_t offset = matrix.data() - begin_;
-    if (matrix.bytes() > 0 && (offset < 0 || offset + matrix.bytes() > arena_.size()))
-      return absl::InternalError("the store was made for fewer bytes of matrices");
-    auto kept = std::make_unique<PackedDeviceMatrix>(std::move(matrix));
-    if (kept->bytes() > 0) matrices_.push_back({kept.get(), offset});
-    return kept;
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const kernels::MatrixSpec& spec,
+                                                     FillRows fill) override {
+    BW_ASSIGN_OR_RETURN(std::unique_ptr<PackedDeviceMatrix> placed, Place(spec));
+    BW_RETURN_IF_ERROR(fill({0, spec.rows}, placed->packed()));
+    return placed;
   }
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> KeepImage(kernels::MatrixSpec spec) override {
-    BW_ASSIGN_OR_RETURN(kernels::PackedMatrix matrix, NewMatrix(std::move(spec)));
-    return Keep(std::move(matrix));
+    return Place(std::move(spec));
   }
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override {
     const std::vector<float>& kept = vectors_.emplace_back(std::move(values));
@@ -64,6 +59,17 @@ class PackedStore : public WeightStore {
     PackedDeviceMatrix* matrix;  // whoever has it outlives the use of this
     int64_t offset;              // in the image
   };
+  absl::StatusOr<std::unique_ptr<PackedDeviceMatrix>> Place(kernels::MatrixSpec spec) {
+    BW_ASSIGN_OR_RETURN(kernels::PackedMatrix matrix,
+                        kernels::PackedMatrix::Create(std::move(spec), &arena_));
+    const int64_t offset = matrix.data() - begin_;
+    if (matrix.bytes() > 0 && (offset < 0 || offset + matrix.bytes() > arena_.size()))
+      return absl::InternalError("the store was made for fewer bytes of matrices");
+    auto placed = std::make_unique<PackedDeviceMatrix>(std::move(matrix));
+    if (placed->bytes() > 0) matrices_.push_back({placed.get(), offset});
+    return placed;
+  }
+
   BufferArena arena_;
   const std::byte* const begin_;  // of the image at first
   std::vector<Placed> matrices_;

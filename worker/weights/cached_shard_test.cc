@@ -1,5 +1,6 @@
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -281,6 +282,25 @@ TEST_F(GpuShard, WhatStaysInItsMemoryIsKeptToo) {
   // The same files, whether a layer stays or is streamed.
   ASSERT_TRUE(LoadToGpu(MakeStreamedFrom(WeightHome::kDrive, 4)).ok());
   EXPECT_EQ(files(), 5u);
+}
+
+// An image is as large as a layer, or as embedding and head, and no plan counts it: a host that had no room
+// for it ended the worker as it loaded.
+TEST_F(GpuShard, AHostWithoutRoomForImagesPacksWithoutThem) {
+  int64_t asked = 0;
+  const auto load = [&](std::function<int64_t()> host_free_bytes) {
+    GpuDevice gpu(gpu::MakeEmulatedRuntime({}), /*threads=*/1, std::move(host_free_bytes));
+    const auto shard = LoadShard(*checkpoint_, MakeStreamed(0), gpu, {.cache = cache_.get()}, &progress_);
+    EXPECT_TRUE(shard.ok()) << shard.status();
+    return HashesOf(**shard);
+  };
+  const auto without = load([] { return int64_t{100}; });
+  EXPECT_EQ(files(), 0u);
+  // As soon as the one before is written there is room again.
+  EXPECT_EQ(load([&] { return ++asked % 2 == 1 ? 0 : int64_t{1} << 30; }), without);
+  EXPECT_EQ(files(), 5u);
+  EXPECT_EQ(asked, 10);
+  EXPECT_EQ(load([] { return int64_t{100}; }), without) << "nor are those read that there are";
 }
 
 TEST_F(GpuShard, ADriveWithoutRoomLeavesItsLayersUnkept) {

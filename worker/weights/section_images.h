@@ -51,6 +51,10 @@ class SectionImages {
   // options.unwritten; another one while the next is packed, so that there are two of them for a while.
   void Keep(const Section& section, const std::vector<WeightHash>& hashes, std::shared_ptr<const void> owner,
             bool stays, int64_t leave_bytes);
+  // Until nothing is being written: what it was written from may go.
+  void WaitForWriter() {
+    if (writer_.joinable()) writer_.join();
+  }
 
  private:
   absl::Status Read(const LayerFile& file, absl::Span<std::byte> image);
@@ -59,9 +63,6 @@ class SectionImages {
   bool Cancelled() const { return options_.cancelled && options_.cancelled(); }
   // What a writer asks every few megabytes.
   bool GoOnWriting() const;
-  void WaitForWriter() {
-    if (writer_.joinable()) writer_.join();
-  }
 
   const Options options_;
   std::thread writer_;

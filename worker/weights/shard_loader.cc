@@ -113,6 +113,8 @@ class Loader {
   absl::Status LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
                            std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes);
   std::string KeyOf(const Section& section, const std::vector<MatrixSpec>& specs) const;
+  absl::StatusOr<std::shared_ptr<WeightStore>> NewStore(const Section& section,
+                                                        absl::Span<const MatrixSpec> specs);
 
   // Vectors stay fp32.
   absl::Status LoadVector(const TensorKey& key, Range range, DeviceVector& out);
@@ -122,7 +124,7 @@ class Loader {
   absl::Status LoadNorm(TensorRole role, NormWeights& norm);  // of the ends
   absl::StatusOr<MatrixSpec> SpecOf(const Part& part) const;
   absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const Part& part, const MatrixSpec& spec);
-  absl::Status PackMatrix(const Part& part, PackedMatrix& matrix);
+  absl::Status PackMatrix(const Part& part, PackedMatrix& matrix, PieceHashes& hashes);
   absl::Status PackRows(const Part& part, const TensorInfo& info, Range rows, PackedMatrix& matrix,
                         PieceHashes::Part& hashes) const;
   absl::Status PackFloats(const Part& part, Range rows, PackedMatrix& matrix,
@@ -152,6 +154,7 @@ class Loader {
   // That the cache is still to have of what is streamed from there: no room of theirs goes to what is kept
   // for the next start.
   int64_t streamed_files_left_ = 0;
+  bool told_of_images_ = false;  // for which the host has no room
 };
 
 Part Loader::LayerPart(const LayerTensor& tensor, int32_t layer) const {
@@ -305,14 +308,18 @@ absl::StatusOr<MatrixSpec> Loader::SpecOf(const Part& part) const {
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMatrix>> Loader::Pack(const Part& part, const MatrixSpec& spec) {
-  BW_ASSIGN_OR_RETURN(PackedMatrix matrix, store_->NewMatrix(spec));
-  BW_RETURN_IF_ERROR(PackMatrix(part, matrix));
-  return store_->Keep(std::move(matrix));
+  PieceHashes hashes = part.NewHashes();
+  auto packed = store_->Pack(spec, [&](Range rows, PackedMatrix& matrix) {
+    Part some = part;
+    some.rows = {part.rows.begin + rows.begin, part.rows.begin + rows.end};
+    return PackMatrix(some, matrix, hashes);
+  });
+  hashes.AppendTo(hashes_);
+  return packed;
 }
 
-absl::Status Loader::PackMatrix(const Part& part, PackedMatrix& matrix) {
+absl::Status Loader::PackMatrix(const Part& part, PackedMatrix& matrix, PieceHashes& hashes) {
   const TensorInfo& info = *checkpoint_.Find(part.key);
-  PieceHashes hashes = part.NewHashes();
   Mutex mutex;
   absl::Status status;
   pool_.ParallelFor(part.rows.size(), [&](int64_t begin, int64_t end) {
@@ -324,7 +331,6 @@ absl::Status Loader::PackMatrix(const Part& part, PackedMatrix& matrix) {
     status.Update(packed);
   });
   checkpoint_.DropPages(part.key);
-  hashes.AppendTo(hashes_);
   return status;
 }
 
@@ -359,15 +365,30 @@ std::string Loader::KeyOf(const Section& section, const std::vector<MatrixSpec>&
   return key;
 }
 
+// What stays on a GPU needs an image for the cache's sake alone: it goes without one where the host has no
+// room, not even when the one before has been written.
+absl::StatusOr<std::shared_ptr<WeightStore>> Loader::NewStore(const Section& section,
+                                                              absl::Span<const MatrixSpec> specs) {
+  if (section.packed && !device_.keeps_packed_images()) return NewPackedStore(specs);
+  for (int tries = options_.cache != nullptr ? 2 : 0; tries > 0; --tries) {
+    auto store = device_.NewWeightStore(specs, section.home, /*with_image=*/true);
+    if (section.home != WeightHome::kDevice || !absl::IsResourceExhausted(store.status())) return store;
+    if (tries == 1 && !std::exchange(told_of_images_, true)) {
+      LogWarning("shard cache: ", section.name,
+                 " goes by without, as does what else is as large: ", store.status().message());
+    }
+    images_.WaitForWriter();
+  }
+  return device_.NewWeightStore(specs, section.home, /*with_image=*/false);
+}
+
 absl::Status Loader::LoadSection(const Section& section, std::shared_ptr<WeightStore>& store,
                                  std::shared_ptr<const LayerFile>& file, std::vector<WeightHash>& hashes) {
   std::vector<MatrixSpec> specs;
   for (const Section::Matrix& matrix : section.matrices) {
     BW_ASSIGN_OR_RETURN(specs.emplace_back(), SpecOf(matrix.part));
   }
-  auto made = section.packed && !device_.keeps_packed_images()
-                  ? NewPackedStore(specs)
-                  : device_.NewWeightStore(specs, section.home, /*with_image=*/options_.cache != nullptr);
+  absl::StatusOr<std::shared_ptr<WeightStore>> made = NewStore(section, specs);
   if (!made.ok()) return Annotate(made.status(), section.name);
   store = *std::move(made);
   store_ = store.get();

@@ -167,7 +167,7 @@ struct DeviceBytes {
         offsets(form.has_offset ? form.scale_bytes() : 0) {
     for (int64_t tile = 0; tile < form.tiles; ++tile) {
       PackTile(matrix, form, tile,
-               {.values = values.data(), .tile = tile, .scales = scales.data(), .offsets = offsets.data()});
+               {.values = values.data(), .scales = scales.data(), .offsets = offsets.data(), .tile = tile});
     }
   }
   std::vector<char> values, scales, offsets;

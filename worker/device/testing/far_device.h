@@ -51,11 +51,9 @@ class FarDevice : public Device {
 class FarWeightStore : public WeightStore {
  public:
   explicit FarWeightStore(std::shared_ptr<WeightStore> cpu) : cpu_(std::move(cpu)) {}
-  absl::StatusOr<kernels::PackedMatrix> NewMatrix(kernels::MatrixSpec spec) override {
-    return cpu_->NewMatrix(std::move(spec));
-  }
-  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Keep(kernels::PackedMatrix matrix) override {
-    return cpu_->Keep(std::move(matrix));
+  absl::StatusOr<std::unique_ptr<DeviceMatrix>> Pack(const kernels::MatrixSpec& spec,
+                                                     FillRows fill) override {
+    return cpu_->Pack(spec, fill);
   }
   absl::StatusOr<DeviceVector> Keep(std::vector<float> values) override {
     BW_ASSIGN_OR_RETURN(DeviceVector vector, cpu_->Keep(std::move(values)));
