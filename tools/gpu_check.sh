@@ -1,27 +1,36 @@
 #!/usr/bin/env bash
 # On a machine with a GPU: checks what no emulator can, a row a check as it comes, at most 4 minutes where all is well. A check that hangs
-# ends, and fails, after two or three.
+# ends, and fails, after two or three. Ctrl-C ends the one that runs, and the table has what is done.
 #   tools/gpu_check.sh BIN TESTS [--only WORD]     BIN: gpu_check and the three programs; TESTS: of kernels, gpu_equality and golden_models
 # NCCL is what BELLWETHER_NCCL_LIBRARY names, or the system's, or PyTorch's.
 # make gpu-check builds them and runs this. On a machine that cannot build: tools/gpu_bundle.sh.
 set -uo pipefail
 cd "$(dirname "$0")/.."
-bin=$1
-tests=$2
+source tools/stoppable.sh
+export bin=$1 tests=$2
 only=""
 [[ "${3:-}" == "--only" ]] && only=$4
 rows=()
+name=""  # of the check that runs
 failed=0
 
 check() { # NAME COMMAND...
-  local name=$1 began=$SECONDS code=0
-  shift
-  [[ -z "$only" || "$name" == *"$only"* ]] || return 0
-  "$@" || code=$?
-  local word=ok
+  local code=0 word=ok
+  [[ -z "$only" || "$1" == *"$only"* ]] || return 0
+  name=$1 began=$SECONDS
+  stoppable "${@:2}" || code=$?
   if ((code == 77)); then word=skipped; elif ((code != 0)); then word=FAILED; failed=1; fi
-  rows+=("$(printf '%-44s %-8s %4d s' "$name" "$word" $((SECONDS - began)))")
+  row "$word"
+}
+row() { # WORD
+  rows+=("$(printf '%-44s %-8s %4d s' "$name" "$1" $((SECONDS - began)))")
+  name=""
   echo "== ${rows[-1]}"
+}
+report() {
+  [[ -z "$name" ]] || row stopped
+  printf '\n'
+  printf '%s\n' "${rows[@]}"
 }
 limited() { timeout --kill-after=10 "$@"; } # SECONDS COMMAND...
 of_gtest() { BELLWETHER_TEST_CUDA=1 limited 120 "$@" --gtest_brief=1 2>&1 | any_test | tail -20; return $(( PIPESTATUS[0] | PIPESTATUS[1] )); }
@@ -39,6 +48,7 @@ sanitize() { # TOOL FILTER
     any_test | grep -E "ERROR SUMMARY|RACECHECK SUMMARY|=========|OK|FAILED|tests ran" | tail -8
   return $(( PIPESTATUS[0] | PIPESTATUS[1] ))
 }
+export -f limited of_gtest any_test with_nccl has_nccl sanitize
 
 if ! has_nccl && found=$(python3 -c 'import nvidia.nccl; print(nvidia.nccl.__path__[0])' 2>/dev/null); then
   export BELLWETHER_NCCL_LIBRARY=$found/lib/libnccl.so.2
@@ -55,6 +65,5 @@ check "processes: NCCL" with_nccl
 check "memcheck" sanitize memcheck '*/GpuEquality.*mqa_bf16:*/GpuEquality.*gqa_int4'
 check "racecheck" sanitize racecheck '*/GpuEquality.*mqa_bf16'
 ((${#rows[@]})) || { echo "gpu_check.sh: no check is called so: $only" >&2; exit 2; }
-printf '\n'
-printf '%s\n' "${rows[@]}"
+report
 exit $failed

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/mutex.h"
 
 // What gpu_bench has measured: a row as it comes, and a table of all at the end, beside what the rows must
 // reach and aim at.
@@ -46,12 +47,15 @@ class BenchTable {
     if (row.device > 0) absl::StrAppendFormat(&text, " (%9.3f on the card)", row.device * 1e3);
     if (row.tokens_per_second > 0) absl::StrAppendFormat(&text, "  %9.1f tokens/s", row.tokens_per_second);
     if (row.share > 0) absl::StrAppendFormat(&text, "  %5.1f %% of %s", 100 * row.share, row.of);
+    MutexLock lock(&mutex_);
     printf("%s\n", text.c_str());
     fflush(stdout);
     rows_.push_back(row);
   }
 
+  // From any thread.
   void Print() const {
+    MutexLock lock(&mutex_);
     printf("\n%-34s %11s %11s %11s %8s %6s %6s  %s\n", "", "host ms", "card ms", "tokens/s", "share", "must",
            "aim", "transformers tokens/s");
     for (const BenchRow& row : rows_) {
@@ -97,7 +101,8 @@ class BenchTable {
     return share > 0 ? absl::StrFormat("%.1f %%", 100 * share) : "";
   }
 
-  std::vector<BenchRow> rows_;
+  mutable Mutex mutex_;
+  std::vector<BenchRow> rows_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, double> transformers_;
   std::string note_;
 };

@@ -2,9 +2,12 @@
 // on the card; the steps are those of a worker, host and all. `gpu_bench --emulated` shows the program itself
 // without a card.
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,6 +17,7 @@
 #include "absl/strings/str_format.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "common/stop_signal.h"
 #include "model/checkpoint/checkpoint.h"
 #include "model/gpu_size.h"
 #include "tests/gpu/bench_table.h"
@@ -485,6 +489,15 @@ struct Options {
   bool profile = false, emulated = false;
 };
 
+// Ends the program with what has been measured by then when it is told to stop.
+void PrintWhenStopped(std::shared_ptr<const BenchTable> table) {
+  std::thread([table = std::move(table)] {
+    const int signal = WaitForStopSignal();
+    table->Print();
+    _exit(128 + signal);
+  }).detach();
+}
+
 absl::Status Run(const Options& options) {
   std::shared_ptr<gpu::Runtime> runtime;
   if (options.emulated) {
@@ -492,10 +505,11 @@ absl::Status Run(const Options& options) {
   } else {
     BW_ASSIGN_OR_RETURN(runtime, gpu::MakeCudaRuntime(0));
   }
-  BenchTable table(options.transformers);
+  const auto table = std::make_shared<BenchTable>(options.transformers);
+  PrintWhenStopped(table);
   std::shared_ptr<ProfilingRuntime> profile;
   if (options.profile) runtime = profile = std::make_shared<ProfilingRuntime>(runtime);
-  Bench bench{.runtime = std::make_shared<TimedRuntime>(runtime), .profile = profile.get(), .table = table};
+  Bench bench{.runtime = std::make_shared<TimedRuntime>(runtime), .profile = profile.get(), .table = *table};
   BW_ASSIGN_OR_RETURN(bench.rates.copy, CopyRate(runtime, int64_t{options.emulated ? 1 : 2048} << 20));
   bench.rates.matmul = options.matmul_tflops * 1e12;
   printf("%s, copy %.2f TB/s, matmul %.0f TFLOP/s\n", runtime->info().name.c_str(), bench.rates.copy / 1e12,
@@ -542,7 +556,7 @@ absl::Status Run(const Options& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         "nothing is called \"", options.only, "\": a model and its weights, such as \"7B bf16\", or load"));
   }
-  table.Print();
+  table->Print();
   return absl::OkStatus();
 }
 
@@ -560,6 +574,7 @@ int main(int argc, char** argv) {
   app.add_flag("--profile", options.profile, "Time every kernel too");
   app.add_flag("--emulated", options.emulated, "A tiny model on an emulated GPU");
   CLI11_PARSE(app, argc, argv);
+  bellwether::BlockStopSignals();
   const absl::Status status = bellwether::Run(options);
   if (!status.ok()) bellwether::LogError(status.ToString());
   return status.ok() ? 0 : 1;

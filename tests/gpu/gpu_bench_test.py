@@ -5,6 +5,7 @@ Usage: gpu_bench_test.py GPU_BENCH.
 """
 
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
@@ -49,6 +50,15 @@ class GpuBenchTest(unittest.TestCase):
         self.assertEqual(code, 0, out + err)
         self.assertIn("tiny bf16 streamed, decode, batch 1", table)
         self.assertNotIn("tiny bf16, decode", table)
+
+    def test_one_that_is_stopped_shows_what_it_has(self):
+        with subprocess.Popen([GPU_BENCH, "--emulated"], stdout=subprocess.PIPE, text=True) as bench_process:
+            first = next(line for line in bench_process.stdout if "tiny bf16, decode, batch 1" in line)
+            bench_process.terminate()
+            out = first + bench_process.stdout.read()
+            self.assertEqual(bench_process.wait(), 128 + signal.SIGTERM)
+        self.assertIn("tiny bf16, decode, batch 1", out[out.rfind("host ms") :])
+        self.assertNotIn("tiny fp16", out)
 
     def test_only_something_that_there_is_not_is_an_error(self):
         code, _, _, err = bench("--only", "decode")
