@@ -22,11 +22,10 @@ bool GpuOps::ByWarp(const Batch::Run& run, Range rows) const {
   return tensor_kv_ && (last - first) * queries_per_kv_ >= 32;
 }
 
-void GpuOps::AddItems(Range rows, bool prompts, AttentionWork& work) {
+void GpuOps::AddItems(Range rows, bool prompts, std::vector<gpu::AttentionItem>& items) const {
   const int64_t warp_columns = config_.head_dim <= 128 ? 16 : 8;
   const int64_t warps = runtime_->info().hopper ? gpu::kAttendByTileThreads / 32 : 1;
   const int64_t columns_at_once = !tensor_kv_ ? 1 : prompts ? warps * warp_columns : 8;
-  auto* items = Host<gpu::AttentionItem>(memory_.items);
   for (size_t i = 0; i < batch_->runs.size(); ++i) {
     const Batch::Run& run = batch_->runs[i];
     const int64_t first = std::max<int64_t>(rows.begin, run.row),
@@ -41,16 +40,14 @@ void GpuOps::AddItems(Range rows, bool prompts, AttentionWork& work) {
       // end.
       for (int64_t begin = (columns - 1) / columns_at_once * columns_at_once; begin >= 0;
            begin -= columns_at_once) {
-        if (items_ == memory_.items_max) return Fail("more pieces of attention than there is room for");
-        items[items_++] = {.table = run_tables_[i],
-                           .row = static_cast<int32_t>(first - rows.begin),
-                           .position = run.position + static_cast<int32_t>(first - run.row),
-                           .column_begin = static_cast<int32_t>(begin),
-                           .column_end = static_cast<int32_t>(std::min(begin + columns_at_once, columns)),
-                           .head = static_cast<int32_t>(head_begin - heads_.begin),
-                           .heads = static_cast<int32_t>(head_end - head_begin),
-                           .kv_head = static_cast<int32_t>(kv_head)};
-        ++(prompts ? work.by_warp : work.by_block);
+        items.push_back({.table = run_tables_[i],
+                         .row = static_cast<int32_t>(first - rows.begin),
+                         .position = run.position + static_cast<int32_t>(first - run.row),
+                         .column_begin = static_cast<int32_t>(begin),
+                         .column_end = static_cast<int32_t>(std::min(begin + columns_at_once, columns)),
+                         .head = static_cast<int32_t>(head_begin - heads_.begin),
+                         .heads = static_cast<int32_t>(head_end - head_begin),
+                         .kv_head = static_cast<int32_t>(kv_head)});
       }
     }
   }
@@ -60,18 +57,21 @@ const GpuOps::AttentionWork& GpuOps::WorkFor(Range rows) {
   for (const AttentionWork& work : attention_work_) {
     if (work.rows == rows) return work;
   }
-  AttentionWork work{.rows = rows, .first = items_};
-  AddItems(rows, /*prompts=*/true, work);
-  AddItems(rows, /*prompts=*/false, work);
-  Send(memory_.items + work.first * static_cast<int64_t>(sizeof(gpu::AttentionItem)),
-       (items_ - work.first) * static_cast<int64_t>(sizeof(gpu::AttentionItem)));
+  AttentionWork work{.rows = rows};
+  std::vector<gpu::AttentionItem> items;
+  AddItems(rows, /*prompts=*/true, items);
+  work.by_warp = static_cast<int64_t>(items.size());
+  AddItems(rows, /*prompts=*/false, items);
+  work.by_block = static_cast<int64_t>(items.size()) - work.by_warp;
+  work.items = AddToBatch(absl::MakeConstSpan(items));
+  if (work.items == nullptr) work = {.rows = rows};
   attention_work_.push_back(work);
   return attention_work_.back();
 }
 
 gpu::AttentionArgs GpuOps::AttentionOf(int64_t layer, const AttentionWork& work, ConstRows query,
                                        MutableRows out) const {
-  return {.items = OnDevice<gpu::AttentionItem>(memory_.items) + work.first,
+  return {.items = work.items,
           .tables = OnDevice<int32_t>(memory_.tables),
           .cache = kv_.data() + layer * kv_heads_.size() * head_bytes_,
           .block_stride = options_.layers * kv_heads_.size() * head_bytes_,

@@ -121,22 +121,21 @@ absl::Status GpuOps::Reserve() {
 absl::Status GpuOps::ReserveBatch() {
   const int64_t rows = options_.step_tokens;
   // A column is an item of its own at most; rows that two layer blocks share are items of both.
-  memory_.items_max = 2 * rows * heads_.size() + kv_heads_.size();
-  int64_t bytes = 0;
-  const auto take = [&bytes](int64_t count, int64_t each) {
-    const int64_t at = bytes;
-    bytes += RoundUp(count * each, 256);
-    return at;
-  };
-  memory_.tokens = take(rows, 4);
-  memory_.positions = take(rows, 4);
-  memory_.row_blocks = take(rows, 4);
-  memory_.picks = take(kPicksPerRow * rows, 4);
-  memory_.items = take(memory_.items_max, sizeof(gpu::AttentionItem));
-  memory_.tables = take(rows * Blocks(options_.context_tokens, gpu::kKvBlockPositions), 4);
+  const int64_t items = 2 * rows * heads_.size() + kv_heads_.size();
+  const int64_t added = items * static_cast<int64_t>(sizeof(gpu::AttentionItem)) + kPicksPerRow * rows * 4;
+  memory_.tokens = RoundUp(added, 256) + 256;  // items are aligned
+  PlaceRows(rows);
+  const int64_t bytes = memory_.tables + rows * Blocks(options_.context_tokens, gpu::kKvBlockPositions) * 4;
   BW_ASSIGN_OR_RETURN(batch_device_, GpuMemory::Allocate(runtime_, bytes));
   BW_ASSIGN_OR_RETURN(batch_host_, PinnedMemory::Allocate(runtime_, bytes));
   return absl::OkStatus();
+}
+
+void GpuOps::PlaceRows(int64_t rows) {
+  const int64_t bytes = RoundUp(rows * 4, 256);
+  memory_.positions = memory_.tokens + bytes;
+  memory_.row_blocks = memory_.positions + bytes;
+  memory_.tables = memory_.row_blocks + bytes;
 }
 
 // RoPE angles of every position, the angle rounded to fp32 before its cosine is taken as CpuOps does
@@ -196,8 +195,10 @@ void GpuOps::Begin(const Batch& batch) {
   batch_ = &batch;
   attention_work_.clear();
   run_tables_.clear();
-  items_ = picks_ = 0;
-  if (batch.rows() > options_.step_tokens) return Fail("a batch longer than a step");
+  added_ = memory_.tokens;
+  const int64_t rows = batch.rows();
+  if (rows > options_.step_tokens) return Fail("a batch longer than a step");
+  PlaceRows(rows);
   std::copy(batch.tokens.begin(), batch.tokens.end(), Host<int32_t>(memory_.tokens));
   std::copy(batch.positions.begin(), batch.positions.end(), Host<int32_t>(memory_.positions));
   const int64_t tables_max = (batch_host_.bytes() - memory_.tables) / 4;
@@ -215,7 +216,6 @@ void GpuOps::Begin(const Batch& batch) {
     std::copy_n(run.sequence->blocks.begin(), blocks, Host<int32_t>(memory_.tables) + used);
     used += blocks;
   }
-  const int64_t rows = batch.rows();
   Send(memory_.tokens, rows * 4);
   Send(memory_.positions, rows * 4);
   Send(memory_.row_blocks, rows * 4);
@@ -365,11 +365,8 @@ void GpuOps::PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols
   prepared_ = {};
   const auto count = static_cast<int64_t>(picks.size());
   if (count == 0) return;
-  if (picks_ + count > kPicksPerRow * options_.step_tokens) return Fail("more rows picked than a step has");
-  std::copy(picks.begin(), picks.end(), Host<int32_t>(memory_.picks) + picks_);
-  const int64_t at = memory_.picks + picks_ * 4;
-  Send(at, count * 4);
-  picks_ += count;
+  const int32_t* const added = AddToBatch(picks);
+  if (added == nullptr) return;
   Launch(Kernel::pick_rows, {Blocks(cols, kThreads), count}, kThreads, 0,
          gpu::PickRowsArgs{.x = x.data,
                            .out = out.data,
@@ -377,7 +374,7 @@ void GpuOps::PickRows(ConstRows x, absl::Span<const int32_t> picks, int64_t cols
                            .out_stride = out.stride,
                            .cols = static_cast<int32_t>(cols),
                            .count = static_cast<int32_t>(count),
-                           .picks = OnDevice<int32_t>(at)});
+                           .picks = added});
 }
 
 void GpuOps::PickColumns(ConstRows x, DeviceVector columns, MutableRows out) {
@@ -468,9 +465,11 @@ absl::Status GpuOps::ReleaseSlot(int slot) {
 void GpuOps::Submit() {
   prepared_ = {};
   last_add_ = {};
-  for (const auto& [at, bytes] : to_send_)
-    runtime_->CopyToDevice(batch_device_.data() + at, batch_host_.data() + at, bytes);
-  to_send_.clear();
+  if (to_send_.size() > 0) {
+    runtime_->CopyToDevice(batch_device_.data() + to_send_.begin, batch_host_.data() + to_send_.begin,
+                           to_send_.size());
+    to_send_ = {};
+  }
   if (list_.empty()) return;
   // Lists about slots come again with other addresses, and in pieces: more than there are graphs for. Who
   // waits for weights has the time for launches.

@@ -79,17 +79,17 @@ class GpuOps : public DeviceOps {
   static const GpuMatrix& Of(const DeviceMatrix& matrix) { return static_cast<const GpuMatrix&>(matrix); }
   static int64_t Blocks(int64_t count, int64_t each) { return (count + each - 1) / each; }
 
-  // What the batch's kernels read, one piece of memory on either side.
+  // What the batch's kernels read, one piece of memory on either side: items of attention and picks, each
+  // before those that came before it; what every row has; block tables. So what a step needs lies together,
+  // to be copied at once, and where it was in the step before if that had as many rows, items and picks.
   struct BatchMemory {
-    int64_t tokens = 0, positions = 0, row_blocks = 0, items = 0, picks = 0,
-            tables = 0;  // where each begins, in bytes
-    int64_t items_max = 0;
+    int64_t tokens = 0, positions = 0, row_blocks = 0, tables = 0;  // where each begins, in bytes
   };
   // The attention of some rows of the batch: items of prompts, a warp each, then items of few columns, a
   // block each.
   struct AttentionWork {
     Range rows;
-    int64_t first = 0;  // item
+    const gpu::AttentionItem* items = nullptr;
     int64_t by_warp = 0, by_block = 0;
   };
   struct CachedGraph {
@@ -101,6 +101,7 @@ class GpuOps : public DeviceOps {
          int threads);
   absl::Status Reserve();
   absl::Status ReserveBatch();
+  void PlaceRows(int64_t rows);  // in memory_
   absl::Status FillRopeTables();
 
   struct Grid {
@@ -136,7 +137,7 @@ class GpuOps : public DeviceOps {
   gpu::OperandOut OperandOf(int64_t rows, int64_t cols, int limbs) const;
   gpu::OperandOut OperandFor(MutableRows rows, int64_t cols);
   const AttentionWork& WorkFor(Range rows);
-  void AddItems(Range rows, bool prompts, AttentionWork& work);
+  void AddItems(Range rows, bool prompts, std::vector<gpu::AttentionItem>& items) const;
   bool ByWarp(const Batch::Run& run, Range rows) const;
   gpu::AttentionArgs AttentionOf(int64_t layer, const AttentionWork& work, ConstRows query,
                                  MutableRows out) const;
@@ -154,9 +155,25 @@ class GpuOps : public DeviceOps {
   const T* OnDevice(int64_t at) const {
     return reinterpret_cast<const T*>(batch_device_.data() + at);
   }
-  // Bytes of the batch's memory that the GPU is still to be given.
+  // Where the GPU finds `values`, which are added to the batch's memory; null, and the step fails, if they
+  // are more than a step has.
+  template <typename T>
+  const T* AddToBatch(absl::Span<const T> values) {
+    const auto bytes = static_cast<int64_t>(values.size() * sizeof(T));
+    if (bytes > added_) {
+      Fail("more pieces of attention or picked rows than there is room for");
+      return nullptr;
+    }
+    added_ = (added_ - bytes) / static_cast<int64_t>(sizeof(T)) * static_cast<int64_t>(sizeof(T));
+    std::copy(values.begin(), values.end(), Host<T>(added_));
+    Send(added_, bytes);
+    return OnDevice<T>(added_);
+  }
+  // Bytes of the batch's memory that the GPU is still to be given, with all that lies between them.
   void Send(int64_t at, int64_t bytes) {
-    if (bytes > 0) to_send_.push_back({at, bytes});
+    if (bytes == 0) return;
+    const bool first = to_send_.size() == 0;
+    to_send_ = {first ? at : std::min(to_send_.begin, at), std::max(to_send_.end, at + bytes)};
   }
 
   const std::shared_ptr<gpu::Runtime> runtime_;
@@ -186,8 +203,8 @@ class GpuOps : public DeviceOps {
   const Batch* batch_ = nullptr;
   std::vector<int32_t> run_tables_;            // where the block table of each of the batch's runs begins
   std::vector<AttentionWork> attention_work_;  // of this step
-  int64_t items_ = 0, picks_ = 0;              // used in this step
-  std::vector<std::pair<int64_t, int64_t>> to_send_;
+  int64_t added_ = 0;                          // where what was added to the batch's memory begins
+  Range to_send_;                              // of the batch's memory
   // The rows that lie in operand_ already: what the last operation wrote.
   struct {
     const float* data = nullptr;

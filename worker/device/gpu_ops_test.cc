@@ -75,10 +75,14 @@ class CountedWorker {
   absl::Status Decode() {
     Step step;
     for (Sequence& sequence : sequences_) {
+      std::vector<KvBlockId> new_blocks;
+      if (sequence.position >= 2 * kKvBlockTokens && sequence.position % kKvBlockTokens == 0)
+        new_blocks.push_back(KvBlockId{next_block_++});
       step.entries.push_back({.sequence = sequence.id,
                               .position = sequence.position++,
                               .count = 1,
                               .new_tokens = {sequence.last},
+                              .new_blocks = std::move(new_blocks),
                               .sample = true});
     }
     return Run(std::move(step));
@@ -113,6 +117,7 @@ class CountedWorker {
   std::unique_ptr<StageExecutor> executor_;
   std::vector<Sequence> sequences_;
   uint64_t steps_ = 0;
+  int32_t next_block_ = 4;  // those before are of the prompts
 };
 
 TEST(GpuSteps, GraphsGiveWhatListsGive) {
@@ -183,6 +188,24 @@ TEST(GpuSteps, ManyRowsAreMultipliedByTiles) {
     if (logprobs.empty()) logprobs = worker.logprobs;
     EXPECT_EQ(worker.logprobs, logprobs) << tiles;
   }
+}
+
+// Each copy costs the host a call and the card a pause, of which a decode step of a small model has few.
+TEST(GpuSteps, TheBatchGoesToTheCardInOneCopy) {
+  CountedWorker worker(Graphs::kMade);
+  ASSERT_TRUE(worker.Start().ok());
+  const auto copies_of = [&](absl::Status (CountedWorker::*step)()) {
+    worker.runtime->copies_to_device = 0;
+    EXPECT_TRUE((worker.*step)().ok());
+    return worker.runtime->copies_to_device;
+  };
+  EXPECT_EQ(copies_of(&CountedWorker::Prefill), 1);
+  for (int i = 0; i < 2; ++i) EXPECT_EQ(copies_of(&CountedWorker::Decode), 1);
+  // Where things lie there is part of a graph: it stays when sequences go on into their next KV blocks.
+  const int64_t graphs = worker.runtime->graphs_made;
+  EXPECT_GT(graphs, 0);
+  for (int i = 2; i < 30; ++i) EXPECT_EQ(copies_of(&CountedWorker::Decode), 1) << "step " << i;
+  EXPECT_EQ(worker.runtime->graphs_made, graphs);
 }
 
 TEST(GpuSteps, NothingIsAllocatedInOne) {

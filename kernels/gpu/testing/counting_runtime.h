@@ -17,7 +17,7 @@
 
 namespace bellwether::gpu {
 
-// Counts memory and graphs. Fails the test where memory or a graph goes that work may still be using.
+// Counts memory, copies and graphs. Fails the test where memory or a graph goes that work may still be using.
 class CountingRuntime : public ForwardingRuntime {
  public:
   enum class Graphs : uint8_t {
@@ -30,6 +30,7 @@ class CountingRuntime : public ForwardingRuntime {
       : ForwardingRuntime(std::move(runtime)), graphs_(graphs) {}
 
   int64_t allocations = 0;  // asked for, of either memory
+  int64_t copies_to_device = 0;
   int64_t graphs_asked = 0, graphs_made = 0, graphs_live = 0, graph_runs = 0;
   int64_t lists_run = 0, longest_list_run = 0;  // not as graphs; in launches
   std::set<std::string> kernels_run;            // in those lists
@@ -73,6 +74,7 @@ class CountingRuntime : public ForwardingRuntime {
   }
   void CopyToDevice(void* to, const void* from, int64_t bytes) override {
     busy_ = true;
+    ++copies_to_device;
     ForwardingRuntime::CopyToDevice(to, from, bytes);
   }
   void CopyToHost(void* to, const void* from, int64_t bytes) override {
