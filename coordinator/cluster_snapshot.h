@@ -21,7 +21,7 @@ enum class EpochEnd : uint8_t {
   kWorkerStuck,
   kWorkerFailed,
   kWorkerLeft,
-  kWorkerJoined,  // while fewer served than are wanted
+  kWorkerJoined,  // while fewer served than are wanted, or is tried again
   kBadResult
 };
 inline constexpr size_t kEpochEnds = 6;

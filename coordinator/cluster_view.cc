@@ -19,7 +19,7 @@ constexpr absl::Duration kPlanDelayFirst = absl::Milliseconds(200);
 constexpr absl::Duration kPlanDelayMax = absl::Seconds(10);
 constexpr absl::Duration kRestFirst = absl::Seconds(1);  // of a worker that could not load
 constexpr absl::Duration kRestMax = absl::Minutes(1);
-constexpr absl::Duration kGrowRest = absl::Minutes(10);  // after workers were taken in and did not serve
+constexpr absl::Duration kGrowRest = absl::Minutes(10);  // that fewer serve before who failed is tried again
 constexpr size_t kRatesMax = 4 * kWorkersMax;            // that are remembered
 constexpr int kLoadReportPercent = 10;                   // steps in which progress is told
 constexpr uint64_t kEpochLeadMax = 1 << 20;              // an epoch takes a fraction of a second at least
@@ -87,7 +87,6 @@ void ClusterView::On(const WorkerJoined& event) {
   worker.last_beat = worker.last_change = now_;
   actions_.push_back(AcceptWorker{event.id, event.worker.inventory.name});
   if (layout_ != nullptr) TellApart();
-  newcomer_ = event.worker.inventory.name;
   Grow();
 }
 
@@ -243,7 +242,8 @@ void ClusterView::StartIfAllReady() {
   last_report_.clear();
   end_reason_.clear();
   if (static_cast<int>(layout_->members.size()) >= options_.workers_wanted) short_since_.reset();
-  if (layout_->members.size() >= grown_to_) grow_not_before_ = now_;
+  if (layout_->members.size() >= grown_to_) grown_to_ = 0;
+  grow_again_ = now_ + kGrowRest;
   actions_.push_back(StartServing{layout_});
 }
 
@@ -366,16 +366,23 @@ void ClusterView::PlanIfPossible() {
   const std::vector<WorkerId> line = Line();
   if (static_cast<int>(line.size()) < needed) return;  // why was said when one of them failed
   if (no_plan_for_ == std::make_pair(line, needed)) return;
-  std::string refusal;
-  for (int count = std::min(static_cast<int>(line.size()), options_.workers_wanted); count >= needed;
-       --count) {
-    const std::vector<WorkerId> ids = FirstOf(line, count);
-    absl::StatusOr<Plan> plan = PlanFor(ids);
-    if (plan.ok()) return Assign(ids, *std::move(plan));
-    if (refusal.empty()) refusal = std::string(plan.status().message());
-  }
+  absl::StatusOr<Choice> choice = ChooseMost(line, needed);
+  if (choice.ok()) return Assign(choice->ids, std::move(choice->plan));
   no_plan_for_ = {line, needed};
-  Report(refusal, /*refused=*/true);
+  Report(std::string(choice.status().message()), /*refused=*/true);
+}
+
+absl::StatusOr<ClusterView::Choice> ClusterView::ChooseMost(const std::vector<WorkerId>& line,
+                                                            int least) const {
+  absl::Status refusal = absl::FailedPreconditionError("too few workers");
+  const int most = std::min(static_cast<int>(line.size()), options_.workers_wanted);
+  for (int count = most; count >= least; --count) {
+    std::vector<WorkerId> ids = FirstOf(line, count);
+    absl::StatusOr<Plan> plan = PlanFor(ids);
+    if (plan.ok()) return Choice{std::move(ids), *std::move(plan)};
+    if (count == most) refusal = plan.status();
+  }
+  return refusal;
 }
 
 int ClusterView::WorkersNeeded() const {
@@ -385,21 +392,28 @@ int ClusterView::WorkersNeeded() const {
 
 void ClusterView::Grow() {
   if (options_.workers_min == 0 || layout_ == nullptr || closing_since_) return;
-  if (newcomer_.empty() || now_ < grow_not_before_) return;
-  const std::string newcomer = std::exchange(newcomer_, "");
-  const size_t serving = layout_->members.size();
+  const int serving = static_cast<int>(layout_->members.size());
+  const bool again = phase_ == Phase::kServing && now_ >= grow_again_;
+  if (grown_to_ > 0 && !again) return;
   std::vector<WorkerId> line = Line();
   // Those that could not load would end what serves again and again.
-  std::erase_if(line, [this](WorkerId id) { return workers_.at(id).failed_loads > 0; });
-  const int count = std::min(static_cast<int>(line.size()), options_.workers_wanted);
-  if (count <= static_cast<int>(serving)) return;
-  const absl::StatusOr<Plan> plan = PlanFor(FirstOf(line, count));
+  if (!again) std::erase_if(line, [this](WorkerId id) { return workers_.at(id).failed_loads > 0; });
+  if (line == not_grown_for_) return;
+  not_grown_for_ = line;
+  const absl::StatusOr<Choice> choice = ChooseMost(line, serving + 1);
+  if (!choice.ok()) return;
+  const std::vector<PlannedWorker>& planned = choice->plan.workers;
   // It may leave some of them without a part.
-  if (!plan.ok() || plan->workers.size() <= serving) return;
-  grown_to_ = plan->workers.size();
-  grow_not_before_ = now_ + kGrowRest;
-  EndEpoch(absl::UnavailableError(absl::StrCat("worker ", newcomer, " has joined: ", plan->workers.size(),
-                                               " workers serve from now on, where ", serving, " did")),
+  if (static_cast<int>(planned.size()) <= serving) return;
+  const auto newcomer = std::find_if(planned.begin(), planned.end(), [&](const PlannedWorker& worker) {
+    return FindMember(choice->ids[worker.inventory]) == nullptr;
+  });
+  const Worker& worker = workers_.at(choice->ids[newcomer->inventory]);
+  grown_to_ = planned.size();
+  EndEpoch(absl::UnavailableError(
+               absl::StrCat("worker ", worker.info.inventory.name,
+                            worker.failed_loads > 0 ? " is tried again: " : " has joined: ", planned.size(),
+                            " workers serve from now on, where ", serving, " did")),
            EpochEnd::kWorkerJoined);
 }
 
@@ -485,6 +499,7 @@ absl::StatusOr<Plan> ClusterView::PlanFor(const std::vector<WorkerId>& ids) cons
 
 void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
   no_plan_for_ = {};
+  not_grown_for_.clear();
   auto layout = std::make_shared<ClusterLayout>();
   layout->epoch = {++last_epoch_};
   layout->step_deadline = StepDeadline(plan);

@@ -248,11 +248,19 @@ class ClusterView {
   static std::vector<WorkerId> FirstOf(const std::vector<WorkerId>& line, int count);
   std::string WaitingReason(int joined) const;
   absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
+  // As many of the line as there is a plan for, `least` at least. An error says why there is none for the
+  // most.
+  struct Choice {
+    std::vector<WorkerId> ids;
+    Plan plan;
+  };
+  absl::StatusOr<Choice> ChooseMost(const std::vector<WorkerId>& line, int least) const;
   void PlanIfPossible();
   // How many there have to be before there is a plan.
   int WorkersNeeded() const;
-  // With more workers than the layout has, where it has fewer than are wanted, the cluster forms anew; but
-  // not again and again for one that joins and dies as it loads.
+  // With more workers than the layout has, where it has fewer than are wanted, the cluster forms anew. After
+  // a try that did not come to serve, and for one that could not load, only where fewer have served for a
+  // while: who dies or fails each time it loads must not keep the others from serving.
   void Grow();
   void Assign(const std::vector<WorkerId>& ids, Plan plan);
   // `member` has loaded its part.
@@ -299,12 +307,11 @@ class ClusterView {
   std::map<std::tuple<std::string, std::string, int32_t>, MeasuredRates> rates_;
   std::pair<std::vector<WorkerId>, int> no_plan_for_;  // the line, and how many of it were needed
   absl::Duration plan_not_before_;
-  std::string newcomer_;  // that joined last, until the cluster has grown, or could not
-  size_t grown_to_ = 0;   // as many as it grew for
-  absl::Duration
-      grow_not_before_;        // until then it does not grow, as it did not come to serve when it last did
-  absl::Duration plan_delay_;  // grows while epochs fail before they serve
-  int loaded_percent_ = 0;     // last told
+  std::vector<WorkerId> not_grown_for_;  // the line, in this epoch
+  size_t grown_to_ = 0;                  // as many as it grew for, until so many serve
+  absl::Duration grow_again_;            // after a try that failed, or for one that could not load
+  absl::Duration plan_delay_;            // grows while epochs fail before they serve
+  int loaded_percent_ = 0;               // last told
   uint64_t loading_progress_ = 0;
   std::string last_report_;
   std::string end_reason_;  // why the last epoch ended, until the next one serves

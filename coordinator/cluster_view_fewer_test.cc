@@ -61,6 +61,13 @@ class ClusterViewFewerTest : public ClusterViewTest {
     Wait(absl::Seconds(20));
     AllLoad();
   }
+  // One of those of the layout that has just been assigned.
+  void FailToLoad(uint64_t id) {
+    const auto assigned = All<AssignLayout>();
+    ASSERT_EQ(assigned.size(), 1);
+    ASSERT_EQ(assigned[0].layout->members.size(), 3);
+    Send(WorkerFailed{{id}, assigned[0].layout->epoch, absl::ResourceExhaustedError("its disk is full")});
+  }
   void Lose(uint64_t id) { Send(WorkerLost{{id}, absl::UnavailableError("gone")}); }
   void Wait(absl::Duration time) { After(time, ClusterTick{}); }
 
@@ -168,14 +175,33 @@ TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitOneThatRestsIsTriedAgain) {
   Lose(3);
   Wait(absl::Seconds(20));
   Join(4, "c");
-  ASSERT_EQ(Assigned().size(), 3);
-  const Epoch epoch = All<AssignLayout>()[0].layout->epoch;
-  Send(WorkerFailed{{4}, epoch, absl::ResourceExhaustedError("its disk is full")});
+  FailToLoad(4);
   Wait(absl::Milliseconds(500));
   ASSERT_TRUE(Has<ReportWaiting>());
   EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 2");
   Wait(absl::Milliseconds(500));
   EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+}
+
+// For all that are there now there is no plan, and for fewer of them there is.
+TEST_F(ClusterViewFewerTest, AsManyAreTakenInAsThereIsAPlanFor) {
+  ClusterViewOptions options = FewerOptions();
+  options.workers_wanted = 4;
+  Make(options);
+  for (const uint64_t id : {1, 2, 3, 4}) Join(id, std::string(1, static_cast<char>('a' + id - 1)));
+  AllLoad();
+  Lose(3);
+  Lose(4);
+  Wait(absl::Seconds(20));
+  AllLoad();
+  cannot_plan_ = {3, 4};
+  Join(5, "e");
+  Join(6, "f");
+  EXPECT_TRUE(view_->serving());
+  cannot_plan_ = {4};
+  Join(7, "g");
+  EXPECT_EQ(DownReason(), "worker e has joined: 3 workers serve from now on, where 2 did");
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "e"));
 }
 
 // A layout may have fewer places than there are workers: one that joins them ends nothing.
@@ -193,18 +219,51 @@ TEST_F(ClusterViewFewerTest, OneThatGetsNoPartEndsNothing) {
   }
 }
 
-// A worker that joins and cannot load must not end what serves again and again.
-TEST_F(ClusterViewFewerTest, OneThatCannotLoadCostsOneTry) {
+// A worker that joins and cannot load must not end what serves again and again. But it may have been mended
+// meanwhile, and one that stays connected never joins again: it was left out for good.
+TEST_F(ClusterViewFewerTest, OneThatCannotLoadIsTriedAgainNowAndThen) {
   ServeWithTwo();
   Join(4, "c");
-  ASSERT_EQ(Assigned().size(), 3);
-  const Epoch epoch = All<AssignLayout>()[0].layout->epoch;
-  Send(WorkerFailed{{4}, epoch, absl::DataLossError("its disk is broken")});
+  FailToLoad(4);
   for (int i = 0; i < 10 && Assigned().empty(); ++i) Wait(absl::Milliseconds(90));
   EXPECT_THAT(Assigned(), ElementsAre("a", "b")) << "while the third rests";
-  AllLoad();
   Wait(absl::Hours(1));
+  EXPECT_THAT(All<EndWorkerEpoch>(), IsEmpty())
+      << "those that are left load in peace, however long they take";
+  Send(WorkerReady{{1}, {4}});
+  Send(WorkerReady{{2}, {4}});
+  Wait(absl::Minutes(9));
   EXPECT_TRUE(view_->serving());
+  Wait(absl::Minutes(1));
+  EXPECT_EQ(DownReason(), "worker c is tried again: 3 workers serve from now on, where 2 did");
+  EXPECT_TRUE(All<StopServing>()[0].planned);
+  FailToLoad(4);
+  Wait(absl::Milliseconds(200));
+  AllLoad();
+  Wait(absl::Minutes(9));
+  EXPECT_TRUE(view_->serving());
+  Wait(absl::Minutes(1));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+  AllLoad();
+}
+
+// Nobody joined, so nobody asked whether there is a plan for more.
+TEST_F(ClusterViewFewerTest, OneThatFailedBeforeFewerServedIsTriedAgainToo) {
+  ServeAll();
+  Lose(3);
+  Join(4, "c");
+  for (absl::Duration rest = absl::Seconds(1); rest <= absl::Seconds(16); rest *= 2) {
+    FailToLoad(4);
+    Wait(rest);
+  }
+  FailToLoad(4);
+  Wait(absl::Seconds(10));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b")) << "for half a minute the third was tried";
+  AllLoad();
+  Wait(absl::Minutes(9));
+  EXPECT_TRUE(view_->serving());
+  Wait(absl::Minutes(1));
+  EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
 }
 
 // It has a new number each time it is back, so nobody can tell that it failed before.
