@@ -23,6 +23,7 @@ constexpr absl::Duration kGrowRest = absl::Minutes(10);  // that fewer serve bef
 constexpr size_t kRatesMax = 4 * kWorkersMax;            // that are remembered
 constexpr int kLoadReportPercent = 10;                   // steps in which progress is told
 constexpr uint64_t kEpochLeadMax = 1 << 20;              // an epoch takes a fraction of a second at least
+constexpr char kNoPlanForFewer[] = "; for fewer there is no plan: ";
 
 std::vector<std::string> LevelsByLayer(const Plan& plan) {
   std::vector<std::string> levels;
@@ -285,11 +286,14 @@ void ClusterView::On(const WorkerFailed& event) {
   if (phase_ == Phase::kLoading && !unnamed) {
     const WorkerId culprit = by_itself ? member->id : blamed->id;
     SendToEndOfLine(culprit);
-    const bool replaced = static_cast<int>(Line().size()) >= options_.workers_wanted;
-    refused = by_itself && !replaced;
-    absl::StrAppend(&reason, replaced ? "; another worker takes its place"
-                                      : absl::StrCat("; it is tried again after ",
-                                                     InSeconds(workers_.at(culprit).not_before - now_)));
+    const int others = static_cast<int>(Line().size());
+    const bool enough = others >= WorkersNeeded();
+    refused = by_itself && !enough;
+    absl::StrAppend(&reason, !enough ? absl::StrCat("; it is tried again after ",
+                                                    InSeconds(workers_.at(culprit).not_before - now_))
+                             : others >= options_.workers_wanted
+                                 ? "; another worker takes its place"
+                                 : "; the others serve without it, if they can");
   }
   EndEpoch(absl::UnavailableError(reason),
            by_itself ? EpochEnd::kWorkerFailed : WhatAPeerNoticed(event.reason), refused);
@@ -365,11 +369,15 @@ void ClusterView::PlanIfPossible() {
   if (joined < needed) return Report(WaitingReason(joined));
   const std::vector<WorkerId> line = Line();
   if (static_cast<int>(line.size()) < needed) return;  // why was said when one of them failed
-  if (no_plan_for_ == std::make_pair(line, needed)) return;
-  absl::StatusOr<Choice> choice = ChooseMost(line, needed);
-  if (choice.ok()) return Assign(choice->ids, std::move(choice->plan));
-  no_plan_for_ = {line, needed};
-  Report(std::string(choice.status().message()), /*refused=*/true);
+  if (no_plan_for_ != std::make_pair(line, needed)) {
+    absl::StatusOr<Choice> choice = ChooseMost(line, needed);
+    if (choice.ok()) return Assign(choice->ids, std::move(choice->plan));
+    no_plan_for_ = {line, needed};
+    refusal_ = std::string(choice.status().message());
+  }
+  if (joined < options_.workers_wanted) return Report(WaitingReason(joined, refusal_));
+  const bool all = static_cast<int>(line.size()) >= options_.workers_wanted;
+  Report(all ? refusal_ : absl::StrCat(end_reason_, kNoPlanForFewer, refusal_), /*refused=*/true);
 }
 
 absl::StatusOr<ClusterView::Choice> ClusterView::ChooseMost(const std::vector<WorkerId>& line,
@@ -417,18 +425,19 @@ void ClusterView::Grow() {
            EpochEnd::kWorkerJoined);
 }
 
-std::string ClusterView::WaitingReason(int joined) const {
+std::string ClusterView::WaitingReason(int joined, const std::string& refusal) const {
   const int apart = workers_joined() - joined;
   const bool fewer_may_serve =
       short_since_ && options_.workers_min > 0 && options_.workers_min < options_.workers_wanted;
+  const std::string fewer = !refusal.empty()  ? absl::StrCat(kNoPlanForFewer, refusal)
+                            : fewer_may_serve ? absl::StrCat(", ", options_.workers_min, " do after ",
+                                                             InSeconds(options_.replace_wait))
+                                              : "";
   return absl::StrCat(
       "waiting for workers: ", joined, " of ", options_.workers_wanted, " have joined",
       apart > 0 ? absl::StrCat(", and ", apart, " of another device class (--mix-devices lets all serve)")
                 : "",
-      fewer_may_serve
-          ? absl::StrCat(", ", options_.workers_min, " do after ", InSeconds(options_.replace_wait))
-          : "",
-      end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")"));
+      fewer, end_reason_.empty() ? "" : absl::StrCat(" (", end_reason_, ")"));
 }
 
 std::string ClusterView::ServingClass() const {

@@ -150,8 +150,8 @@ struct EndWorkerEpoch {
 struct Warn {
   std::string text;
 };
-// Why nothing is served, for people; when it changes. `refused`: the workers are there, but the planner says
-// no, or one of them could not load its part.
+// Why nothing is served, for people; when it changes. `refused`: all workers are there, but the planner says
+// no, or one of them could not load its part and there is no plan for the others.
 struct ReportWaiting {
   std::string reason;
   bool refused = false;
@@ -246,7 +246,8 @@ class ClusterView {
   std::vector<WorkerId> Line() const;
   // The first `count` of them by the order of joining, which a plan goes by.
   static std::vector<WorkerId> FirstOf(const std::vector<WorkerId>& line, int count);
-  std::string WaitingReason(int joined) const;
+  // `refusal`: why there is no plan for those, where fewer than are wanted would do.
+  std::string WaitingReason(int joined, const std::string& refusal = "") const;
   absl::StatusOr<Plan> PlanFor(const std::vector<WorkerId>& ids) const;
   // As many of the line as there is a plan for, `least` at least. An error says why there is none for the
   // most.
@@ -306,6 +307,7 @@ class ClusterView {
   // By host, CPU type, threads.
   std::map<std::tuple<std::string, std::string, int32_t>, MeasuredRates> rates_;
   std::pair<std::vector<WorkerId>, int> no_plan_for_;  // the line, and how many of it were needed
+  std::string refusal_;                                // why there is none
   absl::Duration plan_not_before_;
   std::vector<WorkerId> not_grown_for_;  // the line, in this epoch
   size_t grown_to_ = 0;                  // as many as it grew for, until so many serve

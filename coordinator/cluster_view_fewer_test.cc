@@ -145,14 +145,18 @@ TEST_F(ClusterViewFewerTest, AsManyServeAsThereIsAPlanFor) {
   EXPECT_THAT(Assigned(), ElementsAre("b", "c", "e", "f"));
 }
 
+// That waiting hardly helps was told though the third was only away, and who was lost was told no more.
 TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitTheReasonIsToldAndTheOthersAreWaitedFor) {
   cannot_plan_ = {2};
   ServeAll();
   Lose(3);
   Wait(absl::Seconds(20));
   ASSERT_TRUE(Has<ReportWaiting>());
-  EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 2");
-  EXPECT_TRUE(All<ReportWaiting>().back().refused);
+  EXPECT_EQ(
+      All<ReportWaiting>().back().reason,
+      "waiting for workers: 2 of 3 have joined; for fewer there is no plan: does not fit into 2 (worker c "
+      "(stage 0, rank 2) is lost: gone)");
+  EXPECT_FALSE(All<ReportWaiting>().back().refused);
   Join(4, "c");
   EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
 }
@@ -165,6 +169,7 @@ TEST_F(ClusterViewFewerTest, OneThatTheModelDoesNotFitIntoIsLeftOutInTheEnd) {
   cannot_plan_ = {3};
   Join(4, "d");
   EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 3");
+  EXPECT_TRUE(All<ReportWaiting>().back().refused);
   Wait(absl::Seconds(20));
   EXPECT_THAT(Assigned(), ElementsAre("a", "b"));
 }
@@ -176,11 +181,23 @@ TEST_F(ClusterViewFewerTest, WhereFewerDoNotFitOneThatRestsIsTriedAgain) {
   Wait(absl::Seconds(20));
   Join(4, "c");
   FailToLoad(4);
+  EXPECT_FALSE(All<ReportWaiting>().back().refused) << "two may do";
   Wait(absl::Milliseconds(500));
   ASSERT_TRUE(Has<ReportWaiting>());
-  EXPECT_EQ(All<ReportWaiting>().back().reason, "does not fit into 2");
+  EXPECT_EQ(
+      All<ReportWaiting>().back().reason,
+      "worker c (stage 0, rank 2) failed: its disk is full; the others serve without it, if they can; for "
+      "fewer there is no plan: does not fit into 2");
+  EXPECT_TRUE(All<ReportWaiting>().back().refused);
   Wait(absl::Milliseconds(500));
   EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+  FailToLoad(4);
+  Wait(absl::Seconds(1));
+  EXPECT_TRUE(All<ReportWaiting>().back().refused);
+  Lose(4);
+  ASSERT_TRUE(Has<ReportWaiting>());
+  EXPECT_THAT(All<ReportWaiting>().back().reason, HasSubstr("waiting for workers: 2 of 3 have joined; for"));
+  EXPECT_FALSE(All<ReportWaiting>().back().refused) << "it had no part, and may come back";
 }
 
 // For all that are there now there is no plan, and for fewer of them there is.
