@@ -10,6 +10,7 @@ ClusterSnapshot ClusterView::snapshot() const {
   ClusterSnapshot snapshot{.serving = serving() && !closing_since_,
                            .epoch = {last_epoch_},
                            .workers_wanted = options_.workers_wanted,
+                           .workers_short = served_short_of_,
                            .not_serving = now_ - begun_.value_or(now_) - served_,
                            .epochs_ended = epochs_ended_,
                            .layout = layout_};

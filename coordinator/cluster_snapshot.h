@@ -31,7 +31,8 @@ struct ClusterSnapshot {
   bool serving = false;  // and requests are taken
   Epoch epoch;           // the last one
   int workers_wanted = 0;
-  absl::Duration not_serving;                       // in all, since the view began
+  int workers_short = 0;       // of those wanted, in the layout that serves or served last
+  absl::Duration not_serving;  // in all, since the view began
   std::array<uint64_t, kEpochEnds> epochs_ended{};  // by EpochEnd
   std::shared_ptr<const ClusterLayout> layout;      // that is up or loads; null if none
   std::vector<double> waited_for;  // seconds, by the layout's flat order, summed over the others

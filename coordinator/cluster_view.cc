@@ -242,7 +242,8 @@ void ClusterView::StartIfAllReady() {
   RememberLevels(layout_->plan);
   last_report_.clear();
   end_reason_.clear();
-  if (static_cast<int>(layout_->members.size()) >= options_.workers_wanted) short_since_.reset();
+  served_short_of_ = layout_->short_of;
+  if (layout_->short_of == 0) short_since_.reset();
   if (layout_->members.size() >= grown_to_) grown_to_ = 0;
   grow_again_ = now_ + kGrowRest;
   actions_.push_back(StartServing{layout_});
@@ -399,7 +400,7 @@ int ClusterView::WorkersNeeded() const {
 }
 
 void ClusterView::Grow() {
-  if (options_.workers_min == 0 || layout_ == nullptr || closing_since_) return;
+  if (layout_ == nullptr || layout_->short_of == 0 || closing_since_) return;
   const int serving = static_cast<int>(layout_->members.size());
   const bool again = phase_ == Phase::kServing && now_ >= grow_again_;
   if (grown_to_ > 0 && !again) return;
@@ -512,6 +513,7 @@ void ClusterView::Assign(const std::vector<WorkerId>& ids, Plan plan) {
   auto layout = std::make_shared<ClusterLayout>();
   layout->epoch = {++last_epoch_};
   layout->step_deadline = StepDeadline(plan);
+  layout->short_of = options_.workers_wanted - static_cast<int>(ids.size());
   for (const PlannedWorker& planned : plan.workers) {
     const WorkerId id = ids[planned.inventory];
     Worker& worker = workers_.at(id);

@@ -56,6 +56,7 @@ struct ClusterLayout {
   Plan plan;
   std::vector<Member> members;  // in the layout's flat order, as plan.workers
   bool other_bits = false;      // than the layout that served last: another kernel level computes a layer
+  int short_of = 0;             // workers that are wanted, and that it was planned without
   absl::Duration step_deadline;
 };
 
@@ -301,6 +302,7 @@ class ClusterView {
   std::shared_ptr<const ClusterLayout> layout_;  // null while waiting
   std::optional<absl::Duration> closing_since_;  // of the layout that serves
   std::optional<absl::Duration> short_since_;    // of workers: when one that served was lost, or left
+  int served_short_of_ = 0;                      // those that serve, or served last
   uint64_t last_epoch_ = 0;
   std::map<std::string, std::string> kernel_levels_;  // by device class, fixed when it first serves
   std::vector<std::string> layer_levels_;             // by layer, of the layout that served last

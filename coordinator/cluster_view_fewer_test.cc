@@ -84,13 +84,17 @@ TEST_F(ClusterViewFewerTest, TwoServeWhereTheThirdStaysAwayAndAllWhenItIsBack) {
   EXPECT_THAT(Assigned(), IsEmpty());
   Wait(absl::Seconds(1));
   EXPECT_THAT(Assigned(), ElementsAre("a", "b"));
+  EXPECT_EQ(view_->snapshot().workers_short, 0) << "whether they will serve is open";
   AllLoad();
+  EXPECT_EQ(view_->snapshot().workers_short, 1);
   Join(4, "c");
   ASSERT_TRUE(Has<StopServing>());
   EXPECT_TRUE(All<StopServing>()[0].planned) << "no request is to blame";
   EXPECT_EQ(DownReason(), "worker c has joined: 3 workers serve from now on, where 2 did");
   EXPECT_THAT(Assigned(), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(view_->snapshot().workers_short, 1) << "an alert is not interrupted by a try that may fail";
   AllLoad();
+  EXPECT_EQ(view_->snapshot().workers_short, 0);
   Join(5, "d");
   EXPECT_FALSE(Has<StopServing>()) << "a spare like any other";
 }
@@ -230,6 +234,7 @@ TEST_F(ClusterViewFewerTest, OneThatGetsNoPartEndsNothing) {
       return PlanRanks(workers.subspan(0, 2), levels);
     });
     ServeAll();
+    EXPECT_EQ(view_->snapshot().workers_short, 0);
     Join(4, "d");
     EXPECT_FALSE(Has<StopServing>());
     EXPECT_TRUE(view_->serving());

@@ -190,6 +190,7 @@ void CoordinatorMetrics::AddCluster(MetricSamples& samples) const {
                 static_cast<double>(cluster->epochs_ended[i]));
   }
   samples.Add(Metric::kWorkersWanted, cluster->workers_wanted);
+  samples.Add(Metric::kWorkersShort, cluster->workers_short);
   samples.Add(Metric::kWorkersJoined, static_cast<double>(cluster->workers.size()));
   AddWorkers(*cluster, samples);
   if (cluster->layout == nullptr) return;

@@ -91,12 +91,14 @@ TEST_F(CoordinatorMetricsTest, ALostWorkerIsDown) {
   auto cluster = std::make_shared<ClusterSnapshot>(*cluster_);
   cluster->layout = nullptr;
   cluster->waited_for.clear();
+  cluster->workers_short = 1;
   cluster->missing.push_back(cluster->workers.back());
   cluster->workers.pop_back();
   cluster_ = cluster;
   const CoordinatorMetrics metrics(Options());
   EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_worker_up{worker=\"w1-1\",host=\"h\"} 0\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_worker_up{worker=\"w0-0\",host=\"h\"} 1\n"));
+  EXPECT_THAT(metrics.Text(), HasSubstr("bellwether_workers_short 1\n"));
   EXPECT_THAT(metrics.Text(), Not(HasSubstr("bellwether_rank_info")));
 }
 

@@ -63,6 +63,7 @@ enum class Metric : uint8_t {
   kEpoch,
   kRegroups,
   kWorkersWanted,
+  kWorkersShort,
   kWorkersJoined,
   kModelInfo,
 
@@ -305,6 +306,14 @@ inline constexpr MetricSpec kRows[] = {
      "workers",
      {},
      "Workers that a layout needs (--workers)."},
+    {Metric::kWorkersShort,
+     kCoordinator,
+     kGauge,
+     "bellwether_workers_short",
+     "workers",
+     {},
+     "Workers that the layout that serves, or served last, was made without, of those wanted "
+     "(--workers-min)."},
     {Metric::kWorkersJoined,
      kCoordinator,
      kGauge,

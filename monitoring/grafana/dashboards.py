@@ -202,8 +202,10 @@ CLUSTER = dashboard("Cluster", "What the machines do: the layout, its workers, w
     ("Layout", (
         Panel("Serving", "Whether a layout is up and requests are taken.", "bool_yes_no",
               ((f'bellwether_serving{{{JOB}, model_name=~"$model"}}', "{{model_name}}"),), "stat", 4, 5, words=UP_AND_DOWN),
-        Panel("Workers joined and wanted", "Joined ones beyond those wanted are spare. Fewer: no layout can be made.", "short",
-              ((f"bellwether_workers_joined{{{JOB}}}", "joined"), (f"bellwether_workers_wanted{{{JOB}}}", "wanted")), "stat", 4, 5),
+        Panel("Workers joined and wanted", "Joined ones beyond those wanted are spare. Fewer: no layout can be made, or one that is short of them "
+              "(--workers-min).", "short",
+              ((f"bellwether_workers_joined{{{JOB}}}", "joined"), (f"bellwether_workers_wanted{{{JOB}}}", "wanted"),
+               (f"bellwether_workers_short{{{JOB}}}", "short")), "stat", 4, 5),
         Panel("Epoch", "Number of the layout in force. It grows with each.", "none",
               ((f"bellwether_epoch{{{JOB}}}", ""),), "stat", 4, 5),
         Panel("Layout in force", "Stages of tensor-parallel ranks with their layers, and what computes them.", "none",
