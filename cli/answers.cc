@@ -132,9 +132,9 @@ void PrintSpeed(const Answer& answer) {
 }
 
 // Pieces are printed as they come; several choices one after the other would mix, so they wait for the end.
-absl::Status PrintPiece(const AnswerChunk& chunk, bool has_tokenizer) {
-  if (has_tokenizer) return WriteOutput(chunk.text);
-  return WriteOutput(chunk.tokens.empty() ? "" : absl::StrJoin(chunk.tokens, " ") + " ");
+std::string Piece(const AnswerChunk& chunk, bool has_tokenizer) {
+  if (has_tokenizer) return chunk.text;
+  return chunk.tokens.empty() ? "" : absl::StrJoin(chunk.tokens, " ") + " ";
 }
 
 Json ScoresJson(const ScoreAnswer& answer, double sum) {
@@ -179,25 +179,31 @@ absl::Status CheckStops(const GenerationOptions& generation) {
 
 constexpr char kNoAnswerYet[] = "no answer yet: the request waits for its turn, or its prompt is being read";
 
-// Collects an answer, with each chunk shown by `show` as it comes. What cannot be shown ends the call.
+// Collects an answer, and prints what `piece` makes of each chunk as it comes. What cannot be printed ends
+// the call. Notices of interruptions leave the line that the answer has begun.
 absl::StatusOr<Answer> Collect(Session& session,
                                absl::FunctionRef<absl::Status(InferenceClient::OnChunk)> call,
-                               absl::FunctionRef<absl::Status(const AnswerChunk&)> show) {
+                               absl::FunctionRef<std::string(const AnswerChunk&)> piece) {
   Answer answer;
-  absl::Status shown;
+  absl::Status printed;
+  const bool notices_meet_it = OutputsMeet();
+  bool line_begun = false;
   WaitNotice notice(kNoAnswerYet);
   const absl::Status status = call([&](const AnswerChunk& chunk) {
     notice.End();
     answer.Add(chunk);
     if (!chunk.interruption.empty()) {
-      std::fprintf(stderr, "\n[%s; the answer goes on when service is back]\n", chunk.interruption.c_str());
+      std::fprintf(stderr, "%s[%s; the answer goes on when service is back]\n",
+                   std::exchange(line_begun, false) ? "\n" : "", chunk.interruption.c_str());
       return true;
     }
-    shown = show(chunk);
-    return shown.ok();
+    const std::string text = piece(chunk);
+    if (!text.empty()) line_begun = notices_meet_it && !text.ends_with('\n');
+    printed = WriteOutput(text);
+    return printed.ok();
   });
   notice.End();
-  BW_RETURN_IF_ERROR(shown);
+  BW_RETURN_IF_ERROR(printed);
   BW_RETURN_IF_ERROR(session.Explain(status));
   return answer;
 }
@@ -214,7 +220,7 @@ absl::StatusOr<Answer> Ask(Session& session, const std::vector<ChatMessage>& mes
                                {.cancellation = StopCancellation()}, on_chunk);
                          },
                          [&](const AnswerChunk& chunk) {
-                           return options.json ? absl::OkStatus() : PrintPiece(chunk, /*has_tokenizer=*/true);
+                           return options.json ? "" : Piece(chunk, /*has_tokenizer=*/true);
                          }));
   if (!options.json) BW_RETURN_IF_ERROR(WriteOutput("\n"));
   return answer;
@@ -267,16 +273,15 @@ absl::Status RunGenerate(const GenerateOptions& options) {
   BW_ASSIGN_OR_RETURN(Session session, Session::Open(options.session));
   const bool stream = !options.json && options.generation.n.value_or(1) == 1;
   const bool has_tokenizer = session.model().has_tokenizer;
-  BW_ASSIGN_OR_RETURN(const Answer answer,
-                      Collect(
-                          session,
-                          [&](InferenceClient::OnChunk on_chunk) {
-                            return session.client().Generate(options.prompt, session.WithDefaults(generation),
-                                                             {.cancellation = StopCancellation()}, on_chunk);
-                          },
-                          [&](const AnswerChunk& chunk) {
-                            return stream ? PrintPiece(chunk, has_tokenizer) : absl::OkStatus();
-                          }));
+  BW_ASSIGN_OR_RETURN(
+      const Answer answer,
+      Collect(
+          session,
+          [&](InferenceClient::OnChunk on_chunk) {
+            return session.client().Generate(options.prompt, session.WithDefaults(generation),
+                                             {.cancellation = StopCancellation()}, on_chunk);
+          },
+          [&](const AnswerChunk& chunk) { return stream ? Piece(chunk, has_tokenizer) : ""; }));
   if (options.json) {
     BW_RETURN_IF_ERROR(PrintJson(answer.ToJson()));
   } else {

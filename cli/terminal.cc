@@ -1,5 +1,6 @@
 #include "cli/terminal.h"
 
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -20,6 +21,13 @@ void StatusLine::Show(const std::string& text) {
 void StatusLine::Clear() {
   if (shown_ && terminal_) std::fprintf(stderr, "\r\033[K");
   shown_ = false;
+}
+
+bool OutputsMeet() {
+  struct stat output {
+  }, errors{};
+  return fstat(STDOUT_FILENO, &output) == 0 && fstat(STDERR_FILENO, &errors) == 0 &&
+         output.st_dev == errors.st_dev && output.st_ino == errors.st_ino;
 }
 
 int ReportError(const absl::Status& status) {

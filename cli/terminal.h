@@ -22,6 +22,9 @@ class StatusLine {
   bool shown_ = false;
 };
 
+// Whether stdout and stderr are read in one place: a terminal, a file or a pipe.
+bool OutputsMeet();
+
 // "bellwether: " and the error's text on stderr; the exit code for it. What ^C or SIGTERM has cut short is
 // "interrupted".
 int ReportError(const absl::Status& status);

@@ -1,5 +1,6 @@
 """The tool `bellwether` as people and scripts call it: output on stdout, errors on stderr, exit codes."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,6 +14,7 @@ import time
 import unittest
 
 from tests.e2e import processes
+from tests.e2e.openai_test import wait_for
 
 GOLDEN = processes.ROOT / "tests/goldens/models/llama-mha"
 MODEL = "random:llama:fp32"
@@ -107,6 +109,33 @@ class Cli(unittest.TestCase):
                 tool.send_signal(stop)
                 self.assertEqual(tool.communicate(), ("", "bellwether: interrupted\n"))
                 self.assertEqual(tool.returncode, 130)
+
+    # A notice began with an empty line wherever it went.
+    def test_a_notice_leaves_the_line_of_an_answer_and_no_other(self):
+        with tempfile.TemporaryDirectory() as model:
+            processes.write_tiny_checkpoint(model, positions=60000)
+            cluster = processes.Cluster(model)
+            self.addCleanup(cluster.close)
+            command = [processes.BIN / "bellwether", "generate", "--connect", cluster.address, "--prompt", "hello",
+                       "--max-tokens", "10000", "--ignore-eos"]
+            wait_for(lambda: cluster.metric("bellwether_serving") == 1)
+            person, terminal = pty.openpty()
+            with open(person, "rb", buffering=0) as person, contextlib.ExitStack() as tools:
+                beside = [tools.enter_context(subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+                          for flags in ([], ["--json"])]
+                tools.enter_context(subprocess.Popen(command, stdout=terminal, stderr=terminal))
+                os.close(terminal)
+                seen = person.read(1)
+                wait_for(lambda: cluster.metric("bellwether_requests_running") == 3)
+                cluster.processes[1].kill()
+                cluster.start_worker("--model", model, "--name", "sheep-0")
+                with contextlib.suppress(OSError):  # so a terminal ends
+                    while piece := person.read(4096):
+                        seen += piece
+                self.assertIn(b"\r\n[worker sheep-0 (stage 0, rank 0) is lost", seen)
+                for tool in beside:
+                    _, said = tool.communicate(timeout=processes.PATIENCE)
+                    self.assertEqual(said[:15], b"[worker sheep-0", said)
 
     def test_signals_end_a_conversation(self):
         with tempfile.TemporaryDirectory() as model:
