@@ -162,10 +162,14 @@ void HttpCompletion::OnTokens(size_t prompt, const TokenChunk& chunk) {
 }
 
 // A comment of the stream, on one line whatever a worker has said: for people who look, and a sign of life.
+// All requests of the call that are not over hear of it, one after the other.
 void HttpCompletion::OnInterrupted(const std::string& reason) {
   const std::string line = absl::StrReplaceAll(Printable(reason), {{"\n", " "}, {"\r", " "}});
   MutexLock lock(&mutex_);
   if (!streaming_ || failed_) return;
+  const bool is_first = heard_ == 0;
+  heard_ = (heard_ + 1) % (requests_ - done_);
+  if (!is_first) return;
   (void)exchange().Write(absl::StrCat(": ", line, "; the answer goes on when service is back\n\n"));
 }
 

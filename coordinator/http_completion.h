@@ -81,6 +81,7 @@ class HttpCompletion : public HttpCall {
   size_t accepted_ ABSL_GUARDED_BY(mutex_) = 0, done_ ABSL_GUARDED_BY(mutex_) = 0;
   bool streaming_ ABSL_GUARDED_BY(mutex_) = false;  // the stream's head has been sent
   bool failed_ ABSL_GUARDED_BY(mutex_) = false;     // the client knows, and nothing follows
+  size_t heard_ ABSL_GUARDED_BY(mutex_) = 0;        // requests, of an interruption that others are to hear of
 };
 
 }  // namespace bellwether

@@ -477,16 +477,17 @@ class Limits(unittest.TestCase):
 
 
 class Ends(unittest.TestCase):
-    """What clients hear when the coordinator is told to stop, or does not wait for its workers."""
+    """What clients hear when the coordinator is told to stop, or has lost its worker."""
 
     def serve(self, **seconds):
         flags = [word for what, value in seconds.items() for word in (f"--{what}-seconds", str(value))]
-        cluster = processes.Cluster(a_model(type(self), positions=60000), coordinator_flags=[
+        self.model = a_model(type(self), positions=60000)
+        self.cluster = processes.Cluster(self.model, coordinator_flags=[
             "--context-tokens", "60000", "--served-model-name", "m", *flags])
-        self.addCleanup(cluster.close)
-        door = Door(cluster.http_address)
+        self.addCleanup(self.cluster.close)
+        door = Door(self.cluster.http_address)
         door.wait_until_serving()
-        return *cluster.processes, door
+        return *self.cluster.processes, door
 
     def test_a_lost_worker_is_an_error_in_the_stream_of_a_server_without_patience(self):
         _, worker, door = self.serve(resume=0)
@@ -495,6 +496,20 @@ class Ends(unittest.TestCase):
         worker.kill()
         *_, last = events
         self.assertIn("sheep-0", json.loads(last)["error"]["message"])
+
+    # Each of them was interrupted, and each said so.
+    def test_a_call_with_several_prompts_tells_of_an_interruption_once(self):
+        _, worker, door = self.serve()
+        events = door.events("/v1/completions", model="m", prompt=[[5], [6], [7]], n=2, max_tokens=4000, ignore_eos=True)
+        first = next(events)
+        for losses in 1, 2:
+            worker.kill()
+            wait_for(lambda: self.cluster.metric("bellwether_interruptions_total") == 3 * losses)
+            worker = self.cluster.start_worker("--model", self.model, "--name", "sheep-0")
+            door.wait_until_serving()
+        choices, _ = joined(itertools.chain([first], events))
+        self.assertEqual({choice["finish_reason"] for choice in choices.values()}, {"length"})
+        self.assertEqual(len(door.notices), 2)
 
     def test_a_drain_takes_nothing_new_and_its_end_is_an_error_in_the_stream(self):
         coordinator, _, door = self.serve(drain=3)
