@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "common/clock.h"
 #include "common/descriptors.h"
 #include "common/host_port.h"
 #include "common/log.h"
@@ -39,6 +40,7 @@ namespace {
 constexpr char kHealthName[] = "bellwether.v1.Inference";
 // Requests still running when their time is over get this long to hear of it.
 constexpr absl::Duration kShutdownGrace = absl::Seconds(2);
+constexpr absl::Duration kDrainLook = absl::Milliseconds(200);
 
 uint64_t SystemSeed() {
   uint64_t seed = 0;
@@ -429,6 +431,23 @@ ClusterService::Status CoordinatorServer::ClusterStatus() const {
   return status;
 }
 
+// Workers that are connected may make a layout again in time. Without any there is nobody to hope for: the
+// others of an upgrade are of another build.
+void CoordinatorServer::Drain(absl::Duration drain) {
+  const Clock& clock = *Clock::Real();
+  const absl::Duration end = clock.Now() + drain;
+  while (!engine_->WaitUntilIdle(std::clamp(end - clock.Now(), absl::ZeroDuration(), kDrainLook))) {
+    if (clock.Now() >= end) {
+      LogWarning("requests still run after ", absl::FormatDuration(drain), ": they are ended");
+      return;
+    }
+    if (cluster_->snapshot()->workers.empty()) {
+      LogWarning("requests wait for workers, and none is connected: they are ended");
+      return;
+    }
+  }
+}
+
 void CoordinatorServer::Shutdown(absl::Duration drain) {
   if (draining_.exchange(true)) return;
   if (client_server_ != nullptr) {
@@ -437,9 +456,7 @@ void CoordinatorServer::Shutdown(absl::Duration drain) {
   }
   if (engine_ != nullptr) {
     engine_->Post(DrainRequested{});
-    if (drain > absl::ZeroDuration() && !engine_->WaitUntilIdle(drain)) {
-      LogWarning("requests still run after ", absl::FormatDuration(drain), ": they are ended");
-    }
+    if (drain > absl::ZeroDuration()) Drain(drain);
   }
   // Calls that are left are told that the server ends, and have the grace to hear of it.
   if (engine_ != nullptr) engine_->Stop();

@@ -36,7 +36,8 @@ class CoordinatorServer {
   const std::string& http_address() const { return http_address_; }        // empty: none
   const std::string& metrics_address() const { return metrics_address_; }  // empty: none
 
-  // Takes no new requests, lets running ones finish for as long as `drain`, ends the rest, and returns.
+  // Takes no new requests, lets running ones finish for as long as `drain`, ends the rest, and returns. None
+  // is waited for where no worker is connected.
   void Shutdown(absl::Duration drain);
 
  private:
@@ -50,6 +51,7 @@ class CoordinatorServer {
   absl::Status Ready() const;
   ClusterService::Status ClusterStatus() const;
   void ShowServing(bool serving);
+  void Drain(absl::Duration drain);
   std::string ModelName() const;
   std::vector<std::string> ServedNames() const;  // by which clients over HTTP ask for it; not empty
   std::string WeightsName() const;

@@ -67,6 +67,19 @@ class CoordinatorServerTest : public ::testing::Test {
       ASSERT_TRUE(stub_->GetModel(&context, {}, &model).ok());
     } while (model.serving() != serving);
   }
+  // Until a drain has begun a request may be taken; it then waits for steps that are held until its deadline,
+  // whose message without tokens may still reach the client.
+  void WaitUntilDraining() {
+    grpc::Status refused;
+    while (refused.error_message().find("shutting down") == std::string::npos) {
+      grpc::ClientContext context;
+      Limit(&context, std::chrono::milliseconds(200));
+      auto reader = stub_->Generate(&context, Request(3, 1));
+      v1::GenerateResponse response;
+      while (reader->Read(&response)) EXPECT_EQ(response.token_ids_size(), 0);
+      refused = reader->Finish();
+    }
+  }
   // Every call of a test has a limit, so that a lost answer fails instead of hanging.
   static void Limit(grpc::ClientContext* context,
                     std::chrono::milliseconds limit = std::chrono::seconds(30)) {
@@ -363,17 +376,7 @@ TEST_F(CoordinatorServerTest, ADrainLetsRunningRequestsFinish) {
   std::thread client([&] { status = Generate(Request(3, 5), &responses); });
   a->WaitForSteps(1);
   std::thread drain([&] { server_->Shutdown(absl::Seconds(60)); });
-  // Until the drain has begun a request may be taken; it then waits for the steps that are held until its
-  // deadline, whose message without tokens may still reach the client.
-  grpc::Status refused;
-  while (refused.error_message().find("shutting down") == std::string::npos) {
-    grpc::ClientContext context;
-    Limit(&context, std::chrono::milliseconds(200));
-    auto reader = stub_->Generate(&context, Request(3, 1));
-    v1::GenerateResponse response;
-    while (reader->Read(&response)) EXPECT_EQ(response.token_ids_size(), 0);
-    refused = reader->Finish();
-  }
+  WaitUntilDraining();
   a->HoldSteps(false);
   b->HoldSteps(false);
   client.join();
@@ -382,6 +385,37 @@ TEST_F(CoordinatorServerTest, ADrainLetsRunningRequestsFinish) {
   int tokens = 0;
   for (const auto& it : responses) tokens += it.token_ids_size();
   EXPECT_EQ(tokens, 5);
+}
+
+// A coordinator that is told to stop in the middle of an outage.
+TEST_F(CoordinatorServerTest, ADrainLetsRequestsThatWaitForWorkersGoOn) {
+  const auto a = Worker("a"), b = Worker("b");
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status;
+  std::thread client = StreamThatLoses(b.get(), a.get(), &status, &responses);
+  WaitUntilServing(false);
+  std::thread drain([&] { server_->Shutdown(absl::Seconds(60)); });
+  WaitUntilDraining();
+  a->HoldSteps(false);
+  const auto c = Worker("c");
+  client.join();
+  drain.join();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(responses.back().usage().generated_tokens(), 40);
+}
+
+// It waited for all of its time, though nobody was left who could have gone on with them.
+TEST_F(CoordinatorServerTest, ADrainWithoutWorkersWaitsForNothing) {
+  const auto a = Worker("a"), b = Worker("b");
+  std::vector<v1::GenerateResponse> responses;
+  grpc::Status status;
+  std::thread client = StreamThatLoses(b.get(), a.get(), &status, &responses);
+  a->Disappear();
+  WaitUntilServing(false);
+  server_->Shutdown(absl::InfiniteDuration());
+  client.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("shutting down"));
 }
 
 // What gRPC's health says of the server from now until it is gone, by its own stream of changes.
