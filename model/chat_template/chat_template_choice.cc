@@ -18,10 +18,20 @@ const char* ByThoughts(std::string_view text) {
   return always && !Has(text, "enable_thinking") ? "qwen3-thinking" : "qwen3";
 }
 
+// Whether [INST] follows BOS at once, however Jinja writes that. Where BOS stands once, a loop is between.
+bool HasInstAfterBos(std::string_view text) {
+  constexpr std::string_view kBos = "bos_token";
+  for (size_t at = text.find(kBos); at != text.npos; at = text.find(kBos, at + 1)) {
+    const size_t next = text.find_first_not_of(" \n{}-+~'\"", at + kBos.size());
+    if (next != text.npos && text.substr(next).starts_with("[INST]")) return true;
+  }
+  return false;
+}
+
 // Llama 2 begins every turn with <s> and has a place for a system message. Mistral's later families have
 // other marks beside these, or no spaces (tekken), which no tokenizer here reads.
 const char* ByInst(std::string_view text) {
-  if (Has(text, "<<SYS>>") || Has(text, "bos_token + '[INST]")) return "llama-2";
+  if (Has(text, "<<SYS>>") || HasInstAfterBos(text)) return "llama-2";
   if (Has(text, "[SYSTEM_PROMPT]") || Has(text, "\"[INST]\"")) return nullptr;
   if (Has(text, "eos_token") && Has(text, " [/INST]")) return "mistral-v1";
   return Has(text, "eos_token") && Has(text, "[INST] ") ? "mistral-v3" : "llama-2";
@@ -32,6 +42,7 @@ const char* ByTemplateText(std::string_view text) {
   if (Has(text, "<|im_start|>")) {
     if (Has(text, "named SmolLM, trained by Hugging Face")) return "smollm2";
     if (Has(text, "You are Qwen, created by Alibaba Cloud")) return "qwen2.5";
+    if (Has(text, "put your final answer within")) return "qwen2.5-math";
     if (Has(text, "You are a helpful assistant")) return "qwen2";
     return Has(text, "</think>") ? ByThoughts(text) : "chatml";
   }
@@ -59,9 +70,10 @@ const char* ByName(std::string_view text, const ChatTemplateHints& hints) {
   if (name.Have({"alpaca"})) return "alpaca";
   const bool instruct = name.Have({"instruct"});
   if (instruct && name.HaveVersion("smollm", "2")) return "smollm2";
-  if (instruct && name.HaveVersion("qwen", "2.5")) return "qwen2.5";
+  if (instruct && name.HaveVersion("qwen", "2.5")) return name.Have({"math"}) ? "qwen2.5-math" : "qwen2.5";
   if (instruct && name.HaveVersion("qwen", "2")) return "qwen2";
-  if (name.HaveVersion("qwen", "3")) return name.Have({"base"}) ? nullptr : "qwen3";
+  const bool foreign = name.Have({"base"}) || name.Have({"deepseek"});  // R1-0528-Qwen3 has DeepSeek's marks
+  if (name.HaveVersion("qwen", "3") && !foreign) return name.Have({"thinking"}) ? "qwen3-thinking" : "qwen3";
   if (instruct && name.HaveMinorVersion("llama", "3")) return "llama-3.1";
   if (instruct && name.HaveVersion("llama", "3")) return "llama-3";
   if (name.Have({"chat"}) && name.HaveVersion("llama", "2")) return "llama-2";

@@ -257,6 +257,7 @@ constexpr ChatTemplate kTemplates[] = {
     ChatMl("smollm2", "You are a helpful AI assistant named SmolLM, trained by Hugging Face"),
     ChatMl("qwen2", "You are a helpful assistant."),
     ChatMl("qwen2.5", "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."),
+    ChatMl("qwen2.5-math", "Please reason step by step, and put your final answer within \\boxed{}."),
     Qwen3("qwen3", "<|im_start|>assistant\n"),
     Qwen3("qwen3-thinking", "<|im_start|>assistant\n<think>\n"),
     Qwen3("qwen3-no-thinking", "<|im_start|>assistant\n<think>\n\n</think>\n\n"),

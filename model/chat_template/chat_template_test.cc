@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "model/chat_template/chat_template_hints.h"
 #include "model/checkpoint/testing_files.h"
 #include "model/model_names.h"
@@ -72,6 +73,10 @@ TEST(ChatTemplateTest, OneTurnOfEveryFamily) {
        "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
       {"qwen2.5",
        "<|im_start|>system\nYou are Qwen, created by Alibaba Cloud. You are a helpful assistant.<|im_end|>\n"
+       "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
+      {"qwen2.5-math",
+       "<|im_start|>system\nPlease reason step by step, and put your final answer within "
+       "\\boxed{}.<|im_end|>\n"
        "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
       {"qwen3", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
       {"qwen3-thinking", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n<think>\n"},
@@ -188,11 +193,25 @@ TEST(ChatTemplateTest, ChosenByTemplateText) {
       "smollm2");
   EXPECT_EQ(choose("{{'<|im_start|>' + message['role']}}"), "chatml");
   EXPECT_EQ(choose("<|im_start|>system\nYou are a helpful assistant.<|im_end|>"), "qwen2");
+  EXPECT_EQ(
+      choose("<|im_start|>system\nPlease reason step by step, and put your final answer within \\\\boxed{}."),
+      "qwen2.5-math");
   EXPECT_EQ(choose("{{'<|start_header_id|>'}}"), "llama-3");
   EXPECT_EQ(choose("{{'<|start_header_id|>'}} Cutting Knowledge Date"), "llama-3.1");
   EXPECT_EQ(choose("[INST] <<SYS>>"), "llama-2");
-  EXPECT_EQ(choose("{{bos_token}}{{' [INST] ' + message['content'] + ' [/INST]'}}{{eos_token}}"),
-            "mistral-v1");
+  for (const char* start : {"bos_token + '[INST] '", "bos_token+\"[INST] \"", "bos_token }}{{- '[INST] '",
+                            "bos_token }}[INST] {{ ''"})
+    EXPECT_EQ(choose(absl::StrCat("{% for message in messages %}{{ ", start,
+                                  " + message['content'] + ' [/INST]' }}{{ eos_token }}{% endfor %}")),
+              "llama-2");
+  EXPECT_EQ(
+      choose("{{ bos_token }}{% for message in messages %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+             "{{ eos_token }}{% endfor %}"),
+      "mistral-v1");
+  EXPECT_EQ(
+      choose("{{bos_token}}{% for message in messages %}{{' [INST] ' + message['content'] + ' [/INST]'}}"
+             "{{eos_token}}{% endfor %}"),
+      "mistral-v1");
   EXPECT_EQ(choose("{{ '[INST] ' + message['content'] + '[/INST]' }}{{ eos_token }}"), "mistral-v3");
   EXPECT_EQ(choose(R"({{- "[INST]" + message["content"] + "[/INST]" }}{{ eos_token }})"), "none");
   EXPECT_EQ(choose(R"({{- '<|im_start|>assistant\n' }}{%- if enable_thinking is defined %}{{- '<think>\n\n)"
@@ -227,9 +246,12 @@ TEST(ChatTemplateTest, ChosenByName) {
   EXPECT_EQ(ChosenByName("Meta-Llama-3-8B-Instruct.Q4_K_M", "llama", 128256), "llama-3");
   EXPECT_EQ(ChosenByName("Llama-3.2-1B-Instruct", "llama", 128256), "llama-3.1");
   EXPECT_EQ(ChosenByName("Qwen2.5-0.5B-Instruct", "llama", 151936), "qwen2.5");
+  EXPECT_EQ(ChosenByName("Qwen2.5-Math-7B-Instruct", "qwen2", 152064), "qwen2.5-math");
   EXPECT_EQ(ChosenByName("Qwen2-0.5B-Instruct", "llama", 151936), "qwen2");
   EXPECT_EQ(ChosenByName("Qwen3-0.6B", "qwen3", 151936), "qwen3");
+  EXPECT_EQ(ChosenByName("Qwen3-4B-Thinking-2507", "qwen3", 151936), "qwen3-thinking");
   EXPECT_EQ(ChosenByName("Qwen3-8B-Base", "qwen3", 151936), "none");
+  EXPECT_EQ(ChosenByName("DeepSeek-R1-0528-Qwen3-8B", "qwen3", 151936), "none");
   EXPECT_EQ(ChosenByName("SmolLM2 135M Instruct", "llama", 49152), "smollm2");
 }
 
