@@ -33,7 +33,8 @@ bool HasInstAfterBos(std::string_view text) {
 const char* ByInst(std::string_view text) {
   if (Has(text, "<<SYS>>") || HasInstAfterBos(text)) return "llama-2";
   if (Has(text, "[SYSTEM_PROMPT]") || Has(text, "\"[INST]\"")) return nullptr;
-  if (Has(text, "eos_token") && Has(text, " [/INST]")) return "mistral-v1";
+  if (Has(text, "eos_token") && Has(text, " [/INST]"))
+    return Has(text, "' [INST] ") || Has(text, "\" [INST] ") ? "mistral-v1-spaced" : "mistral-v1";
   return Has(text, "eos_token") && Has(text, "[INST] ") ? "mistral-v3" : "llama-2";
 }
 

@@ -53,14 +53,14 @@ constexpr ChatTemplate Llama31() {
   return result;
 }
 
-constexpr ChatTemplate Mistral(const char* name) {
+constexpr ChatTemplate Mistral(const char* name, const char* turn) {
   return {.name = name,
-          .user_before = "[INST] ",
+          .user_before = turn,
           .user_after = " [/INST]",
           .assistant_before = " ",
           .assistant_after = "</s>",
           .start = "<s>",
-          .system_before = "[INST] ",
+          .system_before = turn,
           .system_after = "\n\n",
           .user_after_system = "",
           .add_special_tokens = false,
@@ -68,7 +68,7 @@ constexpr ChatTemplate Mistral(const char* name) {
 }
 
 constexpr ChatTemplate MistralV3() {
-  ChatTemplate result = Mistral("mistral-v3");
+  ChatTemplate result = Mistral("mistral-v3", "[INST] ");
   result.user_after = "[/INST]";
   result.system_in_last_turn = true;
   result.marks = {"<s>", "</s>", "[INST]", "[/INST]"};
@@ -249,7 +249,8 @@ constexpr ChatTemplate kTemplates[] = {
     Llama31(),
 
     // Mistral.
-    Mistral("mistral-v1"),
+    Mistral("mistral-v1", "[INST] "),
+    Mistral("mistral-v1-spaced", " [INST] "),
     MistralV3(),
 
     // ChatML, by default system prompt.

@@ -63,6 +63,7 @@ TEST(ChatTemplateTest, OneTurnOfEveryFamily) {
        "Today Date: 26 Jul 2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nX<|eot_id|>"
        "<|start_header_id|>assistant<|end_header_id|>\n\n"},
       {"mistral-v1", "<s>[INST] X [/INST]"},
+      {"mistral-v1-spaced", "<s> [INST] X [/INST]"},
       {"mistral-v3", "<s>[INST] X[/INST]"},
       {"chatml", "<|im_start|>user\nX<|im_end|>\n<|im_start|>assistant\n"},
       {"smollm2",
@@ -180,6 +181,7 @@ TEST(ChatTemplateTest, Qwen3ForgetsEarlierThoughts) {
 TEST(ChatTemplateTest, MistralBeginsOnceAndHasTheSystemMessageInATurn) {
   const std::vector<ChatMessage> chat = {{"system", "S"}, {"user", "A"}, {"assistant", "B"}, {"user", "C"}};
   EXPECT_EQ(MustRender("mistral-v1", chat), "<s>[INST] S\n\nA [/INST] B</s>[INST] C [/INST]");
+  EXPECT_EQ(MustRender("mistral-v1-spaced", chat), "<s> [INST] S\n\nA [/INST] B</s> [INST] C [/INST]");
   EXPECT_EQ(MustRender("mistral-v3", chat), "<s>[INST] A[/INST] B</s>[INST] S\n\nC[/INST]");
   EXPECT_EQ(MustRender("mistral-v3", {{"system", "S"}, {"user", "A"}}), "<s>[INST] S\n\nA[/INST]");
 }
@@ -211,7 +213,7 @@ TEST(ChatTemplateTest, ChosenByTemplateText) {
   EXPECT_EQ(
       choose("{{bos_token}}{% for message in messages %}{{' [INST] ' + message['content'] + ' [/INST]'}}"
              "{{eos_token}}{% endfor %}"),
-      "mistral-v1");
+      "mistral-v1-spaced");
   EXPECT_EQ(choose("{{ '[INST] ' + message['content'] + '[/INST]' }}{{ eos_token }}"), "mistral-v3");
   EXPECT_EQ(choose(R"({{- "[INST]" + message["content"] + "[/INST]" }}{{ eos_token }})"), "none");
   EXPECT_EQ(choose(R"({{- '<|im_start|>assistant\n' }}{%- if enable_thinking is defined %}{{- '<think>\n\n)"
