@@ -189,8 +189,9 @@ void ReadScaling(JsonFields& rope, ModelConfig& config) {
     config.rope_scaling = scaling;
     return;
   }
-  if (type == "default") return;  // whatever factor stands beside it
-  const double factor = rope.Number({"factor"}, type.empty() ? std::optional<double>(1) : std::nullopt);
+  if (type == "default") return;             // whatever factor stands beside it
+  const double none = type.empty() ? 1 : 0;  // types that are not supported may have no factor
+  const double factor = rope.Number({"factor"}, type == "linear" ? std::nullopt : std::optional(none));
   if (type == "linear") return ScaleLinearly(factor, rope, config);
   if (type.empty() && factor == 1) return;
   if (type.empty()) return rope.Fail(absl::StrCat("a 'factor' of ", factor, " without a 'rope_type'"));

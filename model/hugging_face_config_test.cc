@@ -91,9 +91,10 @@ TEST(HuggingFaceConfigTest, RopeInBothSpellings) {
 }
 
 TEST(HuggingFaceConfigTest, OtherRopeScalingsAreRefusedByName) {
-  for (const char* type : {"dynamic", "yarn", "longrope", "su"}) {
-    EXPECT_THAT(Refusal(Llama(absl::StrCat(R"("rope_scaling": {"type": ")", type, R"(", "factor": 2.0},)"))),
-                HasSubstr(absl::StrCat("rope type '", type, "' is not supported")));
+  for (const char* type : {"dynamic", "yarn", "longrope", "su", "mrope"}) {
+    for (const char* factor : {R"(, "factor": 2.0)", ""})
+      EXPECT_THAT(Refusal(Llama(absl::StrCat(R"("rope_scaling": {"type": ")", type, "\"", factor, "},"))),
+                  HasSubstr(absl::StrCat("rope type '", type, "' is not supported")));
   }
   EXPECT_THAT(Refusal(Llama(R"("rope_scaling": {"rope_type": "llama3", "factor": 8},)")),
               HasSubstr("'low_freq_factor' is missing"));
