@@ -163,6 +163,8 @@ TEST(ConfigKeysTest, AModelHasAsManyPositionsAsItsWindow) {
   Fields qwen = RelativeJson("qwen2");
   qwen["use_sliding_window"] = "true";
   EXPECT_EQ(ReadJsonConfig(qwen)->max_positions, 4096);
+  qwen["layer_types"] = R"(["full_attention", "full_attention"])";
+  EXPECT_EQ(ReadJsonConfig(qwen)->max_positions, 32768) << "no layer has one";
   qwen["layer_types"] = R"(["full_attention", "sliding_attention"])";
   qwen["sliding_window"] = "1024";
   EXPECT_EQ(ReadJsonConfig(qwen)->max_positions, 1024);

@@ -126,15 +126,18 @@ void ReadWindow(const Json& object, JsonFields& fields, ModelConfig& config) {
   const Defaults& defaults = DefaultsOf(config.architecture);
   const bool known = defaults.window.has_value();
   const bool given = object.contains("sliding_window");
-  const bool slides = fields.Bool({"use_sliding_window"}, defaults.slides || !known);
+  // Mistral's class has no such key.
+  const bool slides = defaults.slides || fields.Bool({"use_sliding_window"}, !known);
   const bool has_window = slides && (given ? !IsOff(object["sliding_window"]) : known);
+  bool some_slide = defaults.slides || object["layer_types"].empty();
   for (const Json& type : object["layer_types"]) {
     if (type == "full_attention") continue;
     if (!has_window || type != "sliding_attention") {
       return fields.Fail("'layer_types' asks for layers without full attention");
     }
+    some_slide = true;
   }
-  if (!has_window) return;
+  if (!has_window || !some_slide) return;
   if (!known) {
     return fields.Fail("'sliding_window' asks for sliding window attention, which is not supported");
   }
