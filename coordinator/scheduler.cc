@@ -42,8 +42,8 @@ void Scheduler::Stop() {
 void Scheduler::Add(uint64_t group, Admission sequence, uint64_t sharers) {
   const SequenceId id = sequence.sequence;
   BW_CHECK(!sequence.tokens.empty());
-  const bool added =
-      sequences_.emplace(id.value, Sequence{group, EmptyPrefix(sharers), std::move(sequence)}).second;
+  const PrefixId empty_prefix = EmptyPrefix(options_.prefix_cache ? sharers : group);
+  const bool added = sequences_.emplace(id.value, Sequence{group, empty_prefix, std::move(sequence)}).second;
   BW_CHECK(added);
   groups_[group].insert(id);
   waiting_.insert(id);

@@ -46,7 +46,8 @@ class Scheduler {
     int32_t step_tokens_max = 512;
     int32_t sequences_max = 256;                       // running at once
     int64_t step_bytes_max = kControlMessageBytesMax;  // of an encoded step, for the messages' sake
-    bool prefix_cache = true;                          // blocks outlive the sequences that filled them
+    // Blocks outlive the sequences that filled them; else the choices of one prompt share, and nobody else.
+    bool prefix_cache = true;
   };
   explicit Scheduler(Options options);
 

@@ -273,6 +273,17 @@ TEST(SchedulerTest, BlocksAreSharedAmongThoseWhoMay) {
   EXPECT_EQ(Describe(scheduler.NextStep()), "2@0+40s 3@32+8s 4@0+40s");
 }
 
+// Nor does who runs tell by a quick answer what another has asked.
+TEST(SchedulerTest, WithoutACacheOnlyChoicesOfOnePromptShare) {
+  Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8, .prefix_cache = false});
+  scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/1);
+  scheduler.Add(1, Sequence(1, 40, /*score=*/false, 5));
+  scheduler.Add(1, Sequence(2, 40, /*score=*/false, 5));
+  scheduler.Add(2, Sequence(3, 40, /*score=*/false, 5));
+  Report(&scheduler, *scheduler.NextStep().step);
+  EXPECT_EQ(Describe(scheduler.NextStep()), "1@40+1s 2@32+8s 3@0+40s");
+}
+
 // Known blocks give way to whoever needs room, the one that was let go longest ago first.
 TEST(SchedulerTest, KnownBlocksTakeNobodysRoom) {
   Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
