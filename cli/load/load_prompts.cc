@@ -64,10 +64,10 @@ absl::Status LoadPrompts::ReadFile() {
 
 void LoadPrompts::AddRandomPrompt(int64_t round, int64_t index, LoadRequest& request) const {
   const int length = prompt_.At(UniformFromCounter(options_.seed, kPromptLength, index));
-  const uint64_t seed =
-      options_.seed + (static_cast<uint64_t>(round) << 32) + static_cast<uint64_t>(index) + 1;
+  // No sum of the seed and these: the next seed's prompts would be the same but for the first.
+  const int64_t first = (round << 24 | index) << 24;
   const auto draw = [&](int position, int64_t count) {
-    const double uniform = UniformFromCounter(seed, kPromptToken, position);
+    const double uniform = UniformFromCounter(options_.seed, kPromptToken, first + position);
     return static_cast<int64_t>(uniform * static_cast<double>(count));
   };
   if (options_.vocabulary.has_value()) {
