@@ -417,7 +417,9 @@ void AddLoad(CLI::App& app, CommandLine& line) {
   Add(*load, "--objective-tpot", options.objectives.time_per_output_token, "seconds a token after it")
       ->check(SecondsRange());
   Add(*load, "--objective-e2e", options.objectives.end_to_end, "seconds to the end")->check(SecondsRange());
-  Add(*load, "--seed", options.seed, "of lengths, random prompts and arrivals")
+  Add(*load, "--seed", options.seed,
+      "of lengths, random prompts and arrivals; a server that keeps what it has read answers the same ones "
+      "faster the second time")
       ->check(WholeNumber<uint64_t>(""));
   load->add_flag("--json", options.json, "one JSON object");
 }

@@ -203,7 +203,8 @@ inline constexpr MetricSpec kRows[] = {
      "vllm:prefix_cache_queries_total"},
     {Metric::kPrefixCacheHits, kCoordinator, kCounter, "bellwether_prefix_cache_hits_total", "tokens",
      kByModel,
-     "Those of them that were in KV blocks of others, before or beside them, and were not computed again.",
+     "Those of them that were in KV blocks of others, before or beside them, and were not computed again. "
+     "Choices of one prompt share also with --no-prefix-cache.",
      "vllm:prefix_cache_hits_total"},
     {Metric::kInterruptions, kCoordinator, kCounter, "bellwether_interruptions_total", "requests", kByModel,
      "Requests whose workers were lost, or left: they are computed again and go on when others serve. Each "
