@@ -176,10 +176,8 @@ Scheduler::Admitted Scheduler::Admit(SequenceId id, Draft* draft) {
   if (bytes > draft->admission_bytes) return Admitted::kNotNow;
 
   const Shared shared = FindShared(sequence, draft->step.id);
-  if (static_cast<int32_t>(shared.blocks.size()) < PromptBlocks(sequence) &&
-      SiblingComputesPrompt(id, sequence, draft->step.id)) {
-    return Admitted::kNotNow;
-  }
+  const bool all = static_cast<int32_t>(shared.blocks.size()) >= PromptBlocks(sequence);
+  if (shared.grows || (!all && SiblingComputesPrompt(id, sequence, draft->step.id))) return Admitted::kNotNow;
   const int32_t fresh = KvBlocksFor(positions) - static_cast<int32_t>(shared.blocks.size());
   if (fresh + running() > ledger_.available() - shared.kept && running() > 0) return Admitted::kNotNow;
 
@@ -215,7 +213,9 @@ Scheduler::Shared Scheduler::FindShared(const Sequence& sequence, StepId step) c
   const absl::Span<const TokenId> tokens = sequence.known.tokens;
   while (shared.positions() + kKvBlockTokens < static_cast<int64_t>(tokens.size())) {
     const auto found = ledger_.Find(shared.prefix, tokens.subspan(shared.positions(), kKvBlockTokens));
-    if (!found.has_value() || found->step >= step) break;
+    if (!found.has_value()) break;
+    shared.grows = found->step >= step;
+    if (shared.grows) break;
     shared.prefix = found->prefix;
     shared.blocks.push_back(found->block);
     if (ledger_.holders(found->block) == 0) ++shared.kept;

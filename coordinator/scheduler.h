@@ -28,7 +28,7 @@ namespace bellwether {
 // KV blocks. A sequence is admitted when the blocks for all tokens it has are available at once, with one
 // block to spare for each running sequence; so a prefill never waits for blocks half way. What it begins with
 // may be in full blocks that are known (KvLedger), of another sequence or of an earlier one: these it shares,
-// and computes what follows. A decoding sequence
+// and computes what follows; while another computes what it begins with, it waits. A decoding sequence
 // that needs a block and finds none preempts the latest sequence that runs (perhaps itself): its blocks are
 // freed, it waits in its place by arrival, and is admitted again with all its tokens. A token comes back
 // between any two preemptions by the same sequence, so everything ends.
@@ -145,7 +145,8 @@ class Scheduler {
   struct Shared {
     std::vector<KvBlockId> blocks;
     PrefixId prefix = 0;
-    int32_t kept = 0;  // of them, without a holder
+    int32_t kept = 0;    // of them, without a holder
+    bool grows = false;  // the step being put together writes the next one
     int32_t positions() const { return static_cast<int32_t>(blocks.size()) * kKvBlockTokens; }
   };
 

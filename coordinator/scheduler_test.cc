@@ -250,15 +250,16 @@ TEST(SchedulerTest, ThePromptThatIsKnownWholeIsComputedFromItsLastBlockOn) {
   EXPECT_EQ(Describe(scheduler.NextStep()), "1@64+1s 2@32+32s 3@0+63");
 }
 
-// What one step writes is read in later ones only, so two that come at once compute both.
-TEST(SchedulerTest, TwoThatBeginTogetherBothCompute) {
+// What one step writes is read in later ones only. A burst of requests that begin alike computes it once.
+TEST(SchedulerTest, WhoBeginsLikeAnotherWaitsUntilItIsComputed) {
   Scheduler scheduler({.step_tokens_max = 400, .sequences_max = 8});
-  scheduler.Start(Epoch{1}, /*kv_blocks=*/16, /*stages=*/2);
-  scheduler.Add(1, Sequence(1, 40, /*score=*/false, 5));
-  scheduler.Add(2, Sequence(2, 40, /*score=*/false, 5));
-  EXPECT_EQ(Describe(scheduler.NextStep()), "1@0+40s 2@0+40s");
-  scheduler.Add(3, Sequence(3, 40, /*score=*/false, 5));
-  EXPECT_EQ(Describe(scheduler.NextStep()), "3@32+8s") << "though that step has not come back";
+  scheduler.Start(Epoch{1}, /*kv_blocks=*/32, /*stages=*/2);
+  for (uint64_t id = 1; id <= 3; ++id) scheduler.Add(id, Sequence(id, 150, /*score=*/false, 5));
+  const Scheduler::Next a = scheduler.NextStep(), b = scheduler.NextStep();
+  EXPECT_EQ(Describe(a), "1@0+100");
+  EXPECT_EQ(Describe(b), "1@100+50s");
+  Report(&scheduler, *a.step);
+  EXPECT_EQ(Describe(scheduler.NextStep()), "2@128+22s 3@128+22s") << "though that step has not come back";
 }
 
 TEST(SchedulerTest, BlocksAreSharedAmongThoseWhoMay) {

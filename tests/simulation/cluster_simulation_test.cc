@@ -87,7 +87,7 @@ class Simulation {
     options_.eos = {kEos};
     options_.seed = seed;
     options_.prefix_cache = Draw(0, 3) != 0;
-    if (Draw(0, 2) == 0) options_.resume_wait = absl::Milliseconds(Draw(0, 4));
+    if (Draw(0, 1) == 0) options_.resume_wait = absl::Milliseconds(Draw(0, 4));
     arrivals_ = Draw(5, 100);
     losses_ = std::max(0, Draw(-3, 4));
     kv_blocks_ = Draw(3, 14);
@@ -121,7 +121,7 @@ class Simulation {
     int kind = Draw(0, 999);
     const auto is = [&kind](int permille) { return (kind -= permille) < 0; };
     if (is(arrivals_)) {
-      Arrive();
+      for (int burst = Draw(0, 9) == 0 ? Draw(2, 6) : 1; burst > 0 && !failed(); --burst) Arrive();
     } else if (is(20)) {
       Cancel();
     } else if (is(losses_)) {
@@ -228,7 +228,8 @@ class Simulation {
 
   // A conversation that goes on, or what it and others begin with.
   std::vector<TokenId> Known() {
-    const auto& [id, client] = *std::next(clients_.begin(), Draw(0, static_cast<int>(clients_.size()) - 1));
+    const int latest = static_cast<int>(clients_.size()) - 1;
+    const auto& [id, client] = *std::next(clients_.begin(), Draw(0, 1) == 0 ? latest : Draw(0, latest));
     std::vector<TokenId> tokens = client.asked.prompt;
     const std::vector<TokenId>& answer = client.answers[0].tokens;
     tokens.insert(tokens.end(), answer.begin(), answer.end());
