@@ -246,7 +246,7 @@ void ReadLlama(const Json& object, JsonFields& fields, ModelConfig& config) {
   config.ffn = Dimension(fields, {"intermediate_size"}, std::nullopt, kFfnMax);
   config.layers = Dimension(fields, {"num_hidden_layers"}, std::nullopt, kLayersMax);
   config.heads = Dimension(fields, {"num_attention_heads"}, std::nullopt, kHeadsMax);
-  // Nobody's classes but LLaMA's have a default that suits other sizes than one.
+  // Only LLaMA's class takes as many KV heads as heads; the others' defaults fit one size alone.
   const bool llama = config.architecture == Architecture::kLlama;
   const auto kv_heads_default = llama ? std::optional<int64_t>(config.heads) : std::nullopt;
   config.kv_heads = Dimension(fields, {"num_key_value_heads"}, kv_heads_default, kHeadsMax);

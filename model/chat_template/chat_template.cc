@@ -166,11 +166,11 @@ absl::StatusOr<RenderedChat> RenderChat(const ChatTemplate& chat_template,
   BW_RETURN_IF_ERROR(CheckOrder(chat_template, messages));
   Renderer renderer(chat_template);
   const bool given = messages[0].role == "system";
-  const char* default_system = chat_template.default_system;
-  const std::string* system = given ? &messages[0].content : nullptr;
+  std::optional<std::string_view> system;
+  if (chat_template.default_system != nullptr) system = chat_template.default_system;
+  if (given) system = messages[0].content;
   const auto write_system = [&] {
-    if (system != nullptr) renderer.System(*system);
-    if (system == nullptr && default_system != nullptr) renderer.System(default_system);
+    if (system.has_value()) renderer.System(*system);
   };
   if (!chat_template.system_in_last_turn) write_system();
   for (const ChatMessage& message : messages.subspan(given ? 1 : 0)) {
